@@ -1,0 +1,94 @@
+"""The critics' update: Eq. 58 to 61, for the benign future or for one under attack."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harden.attacks import ATTACKS, Strength, perturb
+from harden.config import PipelineConfig
+from harden.learner import Learner
+from harden.nets import Critics
+from harden.ops import bellman
+from harden.ops.bellman import Backups
+from harden.seeds import generator
+
+
+def draw_batch(learner: Learner, replay: Backups, batch: int) -> Backups:
+    """Draw this critic step's minibatch uniformly from the replay."""
+    place = generator("cpu", learner.seed, "critic-batch", learner.counters.critic_steps)
+    rows = torch.randint(len(replay.rewards), (batch,), generator=place).to(replay.rewards.device)
+    return Backups(*(column[rows] for column in replay))
+
+
+def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon: float) -> Tensor:
+    """Return what each critic regresses to, one row a kind: rewards, then costs, (2, B).
+
+    Args:
+        learner: gives the policy, the target critics and the place of the random stream.
+        batch: rows of the replay.
+        epsilon: radius that a long-horizon cost critic expects its adversary to have.
+
+    Source: Eq. 58, 59.
+    Deviation: the cost's target is held in [0, C_m / (1 - gamma)], where every discounted cost lies; without
+        it the cost critic drifts below zero once violations are rare. In a long-horizon variant its a' is
+        drawn from pi(.|nu(s')), so that Q_c is the cost under an adversary that stays.
+    """
+    policy, target = learner.policy, learner.target_critics
+    draw = generator(learner.device, learner.seed, "td", learner.counters.critic_steps)
+    with torch.no_grad():
+        actions = policy.sample(batch.next_obs, draw)
+    cost_actions = actions
+    if config.variant_row.long_horizon and epsilon > 0:
+        adversary = config.adversary
+        strength = Strength(adversary.steps, adversary.restarts, adversary.step_share)
+        obs_adv = perturb(ATTACKS["mc"], policy, target, batch.next_obs, epsilon, strength, draw)
+        with torch.no_grad():
+            cost_actions = policy.sample(obs_adv, draw)
+    with torch.no_grad():
+        next_reward = target.q_reward(batch.next_obs, actions)
+        next_cost = target.q_cost(batch.next_obs, cost_actions)
+        rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
+        costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
+        ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
+        return torch.stack((rewards, costs.clamp(0.0, ceiling)))
+
+
+def td_loss(critics: Critics, batch: Backups, targets: Tensor) -> Tensor:
+    """Return the mean squared Bellman error, summed over all critics.
+
+    Args:
+        critics: the online critics.
+        batch: rows of the replay.
+        targets: (2, B), rewards and costs.
+
+    Source: Eq. 58, 59; the sum of independent losses has each critic's own gradient.
+    """
+    values = critics(batch.obs, batch.actions)
+    of_reward = (values[critics.reward_members] - targets[0]).square().mean(1).sum()
+    of_cost = (values[critics.cost_members] - targets[1]).square().mean(1).sum()
+    return of_reward + of_cost
+
+
+def follow(learner: Learner, polyak: float) -> None:
+    """Move the target critics towards the online ones (Eq. 61)."""
+    with torch.no_grad():
+        online: list[Tensor] = list(learner.critics.parameters())
+        target: list[Tensor] = list(learner.target_critics.parameters())
+        torch._foreach_lerp_(target, online, 1.0 - polyak)
+
+
+def critic_step(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Tensor:
+    """Do one update of all critics and their targets; returns the loss before it.
+
+    Source: Eq. 58-61.
+    """
+    batch = draw_batch(learner, replay, config.critics.batch)
+    targets = td_targets(learner, batch, config, epsilon)
+    loss = td_loss(learner.critics, batch, targets)
+    learner.critic_optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    learner.critic_optimizer.step()
+    follow(learner, config.critics.polyak)
+    learner.advance(critic_steps=1)
+    return loss.detach()

@@ -1,0 +1,80 @@
+"""The E-step: particles from policy_old, their Q values, the dual, and the weights q*."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harden.config import PipelineConfig
+from harden.learner import Learner
+from harden.ops import dual, gaussian
+from harden.ops.schedule import discounted_threshold
+from harden.seeds import generator
+from harden.types import DualSolution, Targets
+
+_CHUNK = 1024
+
+
+def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tensor:
+    """Draw the E-step's states uniformly from the most recent transitions.
+
+    Old states are safe ones: an expectation over them stays under kappa while the policy of today violates.
+
+    Args:
+        obs: (N, obs_dim), oldest first.
+        states: S; the whole window, in order, where S is at least its size.
+        window: how many of the most recent rows count.
+
+    Returns:
+        (S', obs_dim) with S' at most S.
+    """
+    recent = obs[-window:]
+    if states >= len(recent):
+        return recent
+    place = generator("cpu", learner.seed, "states", learner.counters.round)
+    rows = torch.randint(len(recent), (states,), generator=place)
+    return recent[rows.to(obs.device)]
+
+
+def e_step(learner: Learner, obs: Tensor, config: PipelineConfig) -> tuple[Targets, DualSolution, Tensor]:
+    """Solve the constrained E-step for some states.
+
+    Args:
+        learner: gives policy_old, the critics and the last dual; it is not changed.
+        obs: (S, obs_dim).
+
+    Returns:
+        The targets, the dual's solution, and the expected cost sum_k q* Q_c averaged over states, scalar.
+
+    Source: Algorithm 2, lines 9 to 15; Eq. 4-6.
+    """
+    step, task = config.estep, config.task_row
+    policy, critics = learner.policy, learner.critics
+    draw = generator(learner.device, learner.seed, "particles", learner.counters.round)
+    with torch.no_grad():
+        mean, std = policy(obs)
+        particles = gaussian.sample(mean, std, step.particles, draw)
+        q_reward = torch.empty(particles.shape[:2], device=obs.device)
+        q_cost = torch.empty_like(q_reward)
+        for start in range(0, len(obs), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            # the critics know the actions that the environment applied
+            applied = policy.clip(particles[rows])
+            values = critics(obs[rows], applied)
+            q_reward[rows] = values[critics.reward_members].amin(0)
+            q_cost[rows] = values[critics.cost_members].amax(0)
+        kappa = discounted_threshold(task.cost_limit, task.horizon, config.critics.gamma)
+        solution = dual.solve_dual(
+            q_reward,
+            q_cost,
+            step.kl_bound,
+            kappa,
+            lam_max=step.lam_max,
+            previous=learner.dual,
+            rate=step.dual_rate,
+            tolerance=step.tolerance,
+        )
+        eta, lam = solution.eta.float(), solution.lam.float()
+        weights = dual.particle_weights(q_reward, q_cost, eta, lam)
+        expected_cost = (weights * q_cost).sum(1).mean()
+    return Targets(obs, particles, weights, mean, std), solution, expected_cost

@@ -1,0 +1,115 @@
+"""The robust M-step: one Lagrangian in theta, beta and beta_adv (Eq. 62), for a batch of targets."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harden.attacks import ATTACKS, Strength, perturb
+from harden.config import MStep, PipelineConfig
+from harden.learner import Learner
+from harden.nets import GaussianPolicy
+from harden.ops import gaussian
+from harden.ops.constraint import step_multiplier
+from harden.seeds import generator
+from harden.types import Targets
+from harden.variants import Variant
+
+
+class MStepLoss(NamedTuple):
+    """One evaluation of the Lagrangian.
+
+    Args:
+        loss: scalar to descend, with the multipliers below in it.
+        beta, beta_robust: (2,), the multipliers of the mean and the spread part after their step.
+        likelihood: E_q*[log pi(a|s)], per state, for the log.
+        kl, kl_robust: (2,), mean over states of the KL's two parts; zeros where there is no adversary.
+    """
+
+    loss: Tensor
+    beta: Tensor
+    beta_robust: Tensor
+    likelihood: Tensor
+    kl: Tensor
+    kl_robust: Tensor
+
+
+def attack_states(learner: Learner, targets: Targets, config: PipelineConfig, epsilon: float) -> Tensor:
+    """Return nu(s) of the MC adversary against the policy as it is now.
+
+    Source: Algorithm 1.
+    Deviation: Algorithm 2 computes it once before the M iterations; here every `adversary.every` of them.
+    """
+    adversary = config.adversary
+    draw = generator(learner.device, learner.seed, "adversary", learner.counters.policy_steps)
+    strength = Strength(adversary.steps, adversary.restarts, adversary.step_share)
+    return perturb(ATTACKS["mc"], learner.policy, learner.critics, targets.obs, epsilon, strength, draw)
+
+
+def _expected_log_prob(targets: Targets, mean: Tensor, std: Tensor) -> Tensor:
+    # a sum with weights q*, not a mean over particles: that would shrink it against the KL terms by K
+    each = gaussian.log_prob(targets.actions, mean.unsqueeze(1), std.unsqueeze(1))
+    return (targets.weights * each).sum(1).mean()
+
+
+def _kl_parts(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
+    of_mean, of_std = gaussian.split_kl(mean, std, other_mean, other_std)
+    return torch.stack((of_mean.mean(), of_std.mean()))
+
+
+def lagrangian(
+    policy: GaussianPolicy,
+    targets: Targets,
+    obs_adv: Tensor | None,
+    beta: Tensor,
+    beta_robust: Tensor,
+    config: MStep,
+    variant: Variant,
+) -> MStepLoss:
+    """Step the multipliers, then return the negative of L(theta, beta, beta_adv).
+
+    Args:
+        policy: pi_theta.
+        targets: a batch of the E-step's output.
+        obs_adv: nu(s), (S, obs_dim), or None for the vanilla M-step alone.
+        beta, beta_robust: (2,), multipliers so far.
+        config: bounds, rates and ceilings.
+        variant: which terms are on.
+
+    Source: Eq. 62-66, Algorithm 2 lines 19 and 20.
+    Deviation: each KL is bounded in its mean and its spread part (Abdolmaleki et al. 2018a); the adversarial
+        half carries a weight; its KL starts from the stopped benign path pi_theta(.|s) where `robust_anchor`
+        is "benign" (B.1 allows it); multipliers have a ceiling, and the policy's loss descends -L (Eq. 66
+        prints the sign the other way).
+    """
+    count = len(targets.obs)
+    inputs = targets.obs if obs_adv is None else torch.cat((targets.obs, obs_adv))
+    means, stds = policy(inputs)
+    mean, std = means[:count], stds[:count]
+    kl = _kl_parts(targets.old_mean, targets.old_std, mean, std)
+    likelihood = _expected_log_prob(targets, mean, std)
+    loss = torch.zeros((), device=means.device)
+    if variant.vanilla:
+        bounds = torch.tensor((config.kl_mean, config.kl_std), device=kl.device)
+        beta = step_multiplier(beta, kl, bounds, config.beta_rate, config.beta_max)
+        loss = loss - likelihood + (beta * kl).sum()
+    kl_robust = torch.zeros_like(kl)
+    if obs_adv is not None:
+        mean_adv, std_adv = means[count:], stds[count:]
+        benign = config.robust_anchor == "benign"
+        from_mean = mean.detach() if benign else targets.old_mean
+        from_std = std.detach() if benign else targets.old_std
+        kl_robust = _kl_parts(from_mean, from_std, mean_adv, std_adv)
+        robust = torch.zeros_like(loss)
+        if variant.robust_mle:
+            robust = robust - _expected_log_prob(targets, mean_adv, std_adv)
+        if variant.robust_kl:
+            bounds = torch.tensor((config.kl_robust_mean, config.kl_robust_std), device=kl.device)
+            beta_robust = step_multiplier(
+                beta_robust, kl_robust, bounds, config.beta_robust_rate, config.beta_robust_max
+            )
+            robust = robust + (beta_robust * kl_robust).sum()
+        loss = loss + config.robust_weight * robust
+    return MStepLoss(loss, beta, beta_robust, likelihood.detach(), kl.detach(), kl_robust.detach())

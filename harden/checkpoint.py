@@ -1,0 +1,190 @@
+"""Models on disk: one safetensors file that proves itself, with a readable manifest beside it.
+
+Weights and description are one file, replaced in one rename; `manifest.json` repeats the description for
+a reader, so that an interruption between the two writes loses nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from harden.errors import DamagedFileError, InputError, MissingInputError
+from harden.files import read_json, write_json, write_whole
+from harden.nets import Critics, GaussianPolicy
+
+FORMAT_VERSION = 1
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 over names, types, shapes and bytes: the identity of a set of weights."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return total.hexdigest()
+
+
+def module_digest(module: nn.Module | None) -> str:
+    """Return the identity of a module's weights, "" for none."""
+    return "" if module is None else digest_tensors(module.state_dict())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors and a JSON description as one safetensors file, whole."""
+    plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    header = {"about": json.dumps(about | {"tensors_digest": digest_tensors(plain)}, allow_nan=False)}
+    content = save(plain, metadata=header)
+    write_whole(path, lambda aside: aside.write_bytes(content))
+
+
+def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Args:
+        path: the safetensors file.
+        made_by: the command that makes it, named when it is missing.
+
+    Raises:
+        MissingInputError: no such file.
+        DamagedFileError: not ours, truncated, altered, or holding NaN or infinity.
+    """
+    remedy = f"make it again with: {made_by}"
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as handle:
+            about = json.loads((handle.metadata() or {})["about"])
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is not a model file of harden ({error})", remedy) from error
+    if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
+        said = about.get("format_version") if isinstance(about, dict) else about
+        raise DamagedFileError(
+            f"{path} has format version {said!r}, this harden reads {FORMAT_VERSION}", remedy
+        )
+    if about.get("tensors_digest") != digest_tensors(tensors):
+        raise DamagedFileError(
+            f"{path} is damaged: its weights do not have the digest they were written with", remedy
+        )
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise DamagedFileError(f"{path} holds NaN or infinite values in '{name}'", remedy)
+    return tensors, about
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _build(kind: str, architecture: Any, weights: dict[str, Tensor], path: Path) -> nn.Module:
+    try:
+        options = dict(architecture)
+        if options.pop("kind") != kind:
+            raise ValueError(f"expected a {kind}")
+        if kind == "gaussian-mlp":
+            options["low"], options["high"] = torch.tensor(options["low"]), torch.tensor(options["high"])
+        module: nn.Module = GaussianPolicy(**options) if kind == "gaussian-mlp" else Critics(**options)
+        module.load_state_dict(weights)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise DamagedFileError(f"{path}: weights and architecture do not fit ({first_line})") from error
+    return module
+
+
+class LoadedPolicy(NamedTuple):
+    """A policy with the critics that an evaluation attacks it with.
+
+    Args:
+        policy: acts.
+        critics: its critics, or None.
+        about: the manifest: task, variant, configuration, digests, versions.
+    """
+
+    policy: GaussianPolicy
+    critics: Critics | None
+    about: dict[str, Any]
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """Return the mean action of one observation (obs_dim,) or of a batch (B, obs_dim).
+
+        Raises:
+            InputError: the observation has another number of coordinates.
+        """
+        given = torch.as_tensor(np.asarray(obs, dtype=np.float32))
+        expected = self.policy.architecture["obs_dim"]
+        if given.dim() not in (1, 2) or given.shape[-1] != expected:
+            raise InputError(
+                f"an observation has shape {tuple(given.shape)}", f"this policy takes (..., {expected})"
+            )
+        with torch.no_grad():
+            return self.policy.mean(given).numpy()
+
+
+def save_policy(folder: Path, policy: GaussianPolicy, critics: Critics | None, about: dict[str, Any]) -> None:
+    """Write a policy and its critics to `folder`: policy.safetensors and manifest.json.
+
+    Args:
+        about: task, variant, configuration, inputs; architecture and digests are added here.
+    """
+    tensors = {f"policy.{name}": value for name, value in policy.state_dict().items()}
+    full: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": "policy"} | about
+    full |= {"policy": policy.architecture, "policy_digest": module_digest(policy)}
+    if critics is not None:
+        tensors |= {f"critics.{name}": value for name, value in critics.state_dict().items()}
+        full |= {"critics": critics.architecture, "critics_digest": module_digest(critics)}
+    write_tensors(folder / "policy.safetensors", tensors, full)
+    write_json(folder / "manifest.json", full)
+
+
+def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPolicy:
+    """Read a policy folder.
+
+    Raises:
+        MissingInputError: the folder or its file is not there.
+        DamagedFileError: it is not a policy of harden, or was altered.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingInputError(f"policy folder {folder} is missing", f"make it with: {made_by}")
+    path = folder / "policy.safetensors"
+    tensors, about = read_tensors(path, made_by)
+    read_json(folder / "manifest.json", made_by)
+    policy = _build("gaussian-mlp", about.get("policy"), _part(tensors, "policy."), path)
+    critics = None
+    if "critics" in about:
+        critics = _build("q-ensemble", about["critics"], _part(tensors, "critics."), path)
+    assert isinstance(policy, GaussianPolicy) and (critics is None or isinstance(critics, Critics))
+    return LoadedPolicy(policy.eval(), critics, about)
+
+
+def save_critics(folder: Path, critics: Critics, about: dict[str, Any]) -> None:
+    """Write critics to `folder`: critics.safetensors and manifest.json."""
+    full = {"format_version": FORMAT_VERSION, "kind": "critics"} | about
+    full |= {"critics": critics.architecture, "critics_digest": module_digest(critics)}
+    write_tensors(folder / "critics.safetensors", critics.state_dict(), full)
+    write_json(folder / "manifest.json", full)
+
+
+def load_critics(folder: Path | str, made_by: str = "harden fit-critics") -> tuple[Critics, dict[str, Any]]:
+    """Read a critics folder.
+
+    Raises:
+        MissingInputError: the folder or its file is not there.
+        DamagedFileError: they are not critics of harden, or were altered.
+    """
+    path = Path(folder) / "critics.safetensors"
+    tensors, about = read_tensors(path, made_by)
+    critics = _build("q-ensemble", about.get("critics"), tensors, path)
+    assert isinstance(critics, Critics)
+    return critics, about

@@ -1,0 +1,266 @@
+"""The pipeline file: one TOML, checked in whole before anything runs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harden.errors import InputError, MissingInputError
+from harden.tasks import TASKS, Task, get_task
+from harden.variants import VARIANTS, Variant, get_variant
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+PRESETS = Path(__file__).parent / "presets"
+DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Networks(_Section):
+    """Architecture of the policy and the critics."""
+
+    policy_hidden: Widths = (256, 256)
+    critic_hidden: Widths = (256, 256)
+    reward_critics: Count = 2
+    cost_critics: Count = 1
+    init_std: Positive = 0.5
+    min_std: Positive = 0.1
+
+
+class Collect(_Section):
+    """Benign roll-outs. `envs` simulations advance in lockstep, split over `workers` processes."""
+
+    episodes: Count = 50
+    behaviour: Literal["random", "policy-mean", "policy-sample", "policy-noise"] = "policy-sample"
+    envs: Count = 10
+    workers: Annotated[int, Field(ge=0)] | None = None
+
+
+class CriticsConfig(_Section):
+    """Eq. 58-61. `steps` and `batch` are gradient steps of a hand-run stage and their size."""
+
+    steps: Count = 2000
+    batch: Count = 256
+    learning_rate: Positive = 1e-3
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
+    polyak: Share = 0.995
+    n_step: Count = 1
+    replay: Count = 80_000
+
+
+class EStep(_Section):
+    """Eq. 4-6. States are drawn from the `window` most recent transitions."""
+
+    states: Count = 20_000
+    window: Count = 20_000
+    particles: Annotated[int, Field(ge=2)] = 32
+    kl_bound: Positive = 0.05
+    lam_max: Positive = 8.0
+    dual_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    tolerance: Positive = 1e-6
+
+
+class MStep(_Section):
+    """Eq. 7, 8, 62-66. Each KL bound is split into a mean part and a spread part."""
+
+    steps: Count = 1000
+    batch: Count = 300
+    learning_rate: Positive = 1e-3
+    kl_mean: Positive = 0.02
+    kl_std: Positive = 0.002
+    beta_rate: Positive = 1.0
+    beta_max: Positive = 50.0
+    robust_weight: NonNegative = 1.0
+    kl_robust_mean: Positive = 0.05
+    kl_robust_std: Positive = 0.05
+    beta_robust_rate: Positive = 0.1
+    beta_robust_max: NonNegative = 1.0
+    robust_anchor: Literal["benign", "old"] = "benign"
+
+
+class Adversary(_Section):
+    """The MC adversary that training defends against; `epsilon` unset is the task's."""
+
+    epsilon: NonNegative | None = None
+    steps: Count = 3
+    restarts: Count = 1
+    step_share: Positive = 0.7
+    every: Count = 1
+    ramp_start: Share = 0.05
+    ramp: Share = 0.4
+
+
+class Train(_Section):
+    """Algorithm 2: each refresh collects `episodes`, then does `rounds` of the sizes given here."""
+
+    env_steps: Count = 100_000
+    episodes: Count = 10
+    rounds: Count = 200
+    states: Count = 256
+    critic_steps: Count = 1
+    policy_steps: Count = 2
+    warm_up_episodes: Count = 20
+    warm_up_critic_steps: Annotated[int, Field(ge=0)] = 1000
+    keep: Literal["last", "best"] = "last"
+
+
+class Evaluation(_Section):
+    """How a policy is tried: by its mean, under each attack in the task's epsilon unless told otherwise."""
+
+    episodes: Count = 50
+    epsilon: NonNegative | None = None
+    attack_steps: Count = 50
+    restarts: Count = 5
+    step_share: Positive = 0.5
+    norm: Literal["linf", "l2"] = "linf"
+    action: Literal["mean", "sample"] = "mean"
+
+
+class PipelineConfig(_Section):
+    """A whole pipeline: the task, the variant, and each stage's section."""
+
+    task: str = "ball-circle"
+    variant: str = "safer-long"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    cost_limit: NonNegative | None = None
+    networks: Networks = Networks()
+    collect: Collect = Collect()
+    critics: CriticsConfig = CriticsConfig()
+    estep: EStep = EStep()
+    mstep: MStep = MStep()
+    adversary: Adversary = Adversary()
+    train: Train = Train()
+    evaluate: Evaluation = Evaluation()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        if name not in TASKS:
+            raise ValueError(f"choose one of: {', '.join(TASKS)}")
+        return name
+
+    @field_validator("variant")
+    @classmethod
+    def _known_variant(cls, name: str) -> str:
+        if name not in VARIANTS:
+            raise ValueError(f"choose one of: {', '.join(VARIANTS)}")
+        return name
+
+    @property
+    def task_row(self) -> Task:
+        """The task, with this pipeline's cost limit in place of the task's own where one is set."""
+        task = get_task(self.task)
+        return task if self.cost_limit is None else task._replace(cost_limit=self.cost_limit)
+
+    @property
+    def variant_row(self) -> Variant:
+        """The variant's row."""
+        return get_variant(self.variant)
+
+    @property
+    def refreshes(self) -> int:
+        """How many refreshes `train` does: whole ones, enough for `train.env_steps`."""
+        return -(-self.train.env_steps // (self.train.episodes * self.task_row.horizon))
+
+    @property
+    def train_epsilon(self) -> float:
+        """The full radius that training defends against, in raw observation units."""
+        return self.task_row.epsilon if self.adversary.epsilon is None else self.adversary.epsilon
+
+    @property
+    def eval_epsilon(self) -> float:
+        """The radius of an evaluation's attacks, in raw observation units."""
+        return self.task_row.epsilon if self.evaluate.epsilon is None else self.evaluate.epsilon
+
+
+def _set_key(tree: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"'--set {assignment}' is not an assignment", "write it as --set section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.strip().split(".")
+    for name in path:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"'--set {assignment}': '{name}' is a value, not a section")
+    tree[last] = value
+
+
+def _first_problem(error: ValidationError, where: str) -> InputError:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section: Any = PipelineConfig
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        known = ", ".join(section.model_fields)
+        return InputError(f"{where}: unknown key '{key}'", f"known keys here: {known}")
+    said = problem["msg"].removeprefix("Value error, ")
+    return InputError(f"{where}: {key} = {problem['input']!r} is not allowed", said)
+
+
+def find_pipeline(path: Path) -> Path:
+    """Return the pipeline file meant: the path itself, or the shipped pipeline of that name.
+
+    Raises:
+        MissingInputError: neither is there.
+    """
+    if path.is_file():
+        return path
+    shipped = PRESETS / path.with_suffix(".toml").name
+    if shipped.is_file() and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):
+        return shipped
+    names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+    raise MissingInputError(
+        f"pipeline {path} is missing", f"shipped ones: {names}; write them out with: harden init"
+    )
+
+
+def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
+    """Read a pipeline file and apply `key=value` assignments on top of it.
+
+    Args:
+        path: the TOML file.
+        assignments: such as "mstep.steps=10"; the value is read as TOML, else as text.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: not TOML, an unknown key, a wrong type, a value out of range.
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingInputError(
+            f"pipeline {path} is missing", "write the shipped ones with: harden init"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is not a pipeline file: {error}") from error
+    for assignment in assignments:
+        _set_key(tree, assignment)
+    return make_config(tree, str(path))
+
+
+def make_config(tree: dict[str, Any], where: str = "configuration") -> PipelineConfig:
+    """Check a configuration given as nested dictionaries.
+
+    Raises:
+        InputError: names the key, the value and what is allowed.
+    """
+    try:
+        return PipelineConfig.model_validate(tree)
+    except ValidationError as error:
+        raise _first_problem(error, where) from None

@@ -1,0 +1,15 @@
+"""The store: the only part that reads and writes HDF5."""
+
+from harden.data.store import Dataset, DatasetInfo, DatasetWriter, ShardInfo, open_dataset
+from harden.data.targets import TargetsHeader, read_targets, write_targets
+
+__all__ = [
+    "Dataset",
+    "DatasetInfo",
+    "DatasetWriter",
+    "ShardInfo",
+    "TargetsHeader",
+    "open_dataset",
+    "read_targets",
+    "write_targets",
+]

@@ -1,0 +1,77 @@
+"""A worker process: some environments behind one pipe. Run as `python -m harden.envs.worker FD`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from harden.envs.make import SeededEnv
+from harden.tasks import Task
+
+
+class Slots:
+    """Several environments, addressed by their place.
+
+    Args:
+        task: of all of them.
+        count: how many.
+    """
+
+    def __init__(self, task: Task, count: int) -> None:
+        self.envs = [SeededEnv(task) for _ in range(count)]
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the action space's bounds, (act_dim,) each."""
+        return self.envs[0].low, self.envs[0].high
+
+    def reset(self, places: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """Start an episode at each place; returns observations, float32 (len, obs_dim)."""
+        pairs = zip(places, seeds, strict=True)
+        return np.stack([self.envs[place].reset(int(seed)) for place, seed in pairs])
+
+    def step(self, places: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Advance each place by one step; returns observations, rewards, costs, terminals, timeouts."""
+        results = [self.envs[place].step(action) for place, action in zip(places, actions, strict=True)]
+        obs, rewards, costs, terminals, timeouts = zip(*results, strict=True)
+        return (
+            np.stack(obs),
+            np.array(rewards, dtype=np.float32),
+            np.array(costs, dtype=np.float32),
+            np.array(terminals, dtype=bool),
+            np.array(timeouts, dtype=bool),
+        )
+
+    def close(self) -> None:
+        """Close all of them."""
+        for env in self.envs:
+            env.close()
+
+
+def serve(pipe: Connection) -> None:
+    """Answer requests until the pipe closes, which it does when the parent dies, however it dies."""
+    slots: Slots | None = None
+    while True:
+        try:
+            request, *arguments = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: Any
+            if request == "make":
+                slots = Slots(*arguments)
+                answer = slots.bounds()
+            else:
+                answer = getattr(slots, request)(*arguments)
+            pipe.send((True, answer))
+        except Exception as error:
+            pipe.send((False, f"{type(error).__name__}: {error}".splitlines()[0]))
+
+
+if __name__ == "__main__":
+    # Ctrl-C reaches the whole process group; the parent decides when the work ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,50 @@
+"""What harden raises: one line for the user, with the exit code that the command line returns.
+
+Anything else that escapes is a defect of ours, and the command line shows it as such.
+"""
+
+from __future__ import annotations
+
+
+class HardenError(Exception):
+    """A failure that harden understands.
+
+    Args:
+        message: what happened, with the value, in one line.
+        remedy: what is allowed and the command that mends it, in one line.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message if not remedy else f"{message}; {remedy}")
+        self.message = message
+        self.remedy = remedy
+
+
+class InputError(HardenError):
+    """The user's input can't be used: a wrong name, value or combination."""
+
+    exit_code = 2
+
+
+class MissingInputError(InputError):
+    """A file that an earlier stage makes is not there."""
+
+
+class DamagedFileError(InputError):
+    """A file is not what its name promises: truncated, foreign, hostile or altered."""
+
+
+class StorageError(InputError):
+    """The file system refused: no room, no permission."""
+
+
+class DivergedError(HardenError):
+    """A loss or a weight became NaN or infinite; the last good state was kept."""
+
+
+class Interrupted(HardenError):
+    """The user pressed Ctrl-C; what was committed stands."""
+
+    exit_code = 130

@@ -1,0 +1,114 @@
+"""Files that are either whole or not there: write aside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harden.errors import DamagedFileError, MissingInputError, StorageError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StorageError(
+                f"no room left on the disk while writing {path}",
+                "nothing already stored was touched: free some space and run the command again",
+            ) from error
+        if error.errno in _NO_LEAVE:
+            raise StorageError(
+                f"can't write {path} ({os.strerror(error.errno or 0)})",
+                "name a folder that you may write to",
+            ) from error
+        raise
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and its parents, or say in one line why not."""
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: where the file is to be.
+        write: writes the content to the temporary path that it is given.
+
+    Raises:
+        StorageError: no room or no permission; the old file is as it was.
+    """
+    make_folder(path.parent)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage_errors(path):
+        try:
+            write(aside)
+            with open(aside, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(aside, path)
+            sync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole; NaN and infinity are refused by the format and so by us."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read JSON.
+
+    Args:
+        path: the file.
+        made_by: the command that makes it, named when it is missing.
+
+    Raises:
+        MissingInputError: the file is not there.
+        DamagedFileError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingInputError(f"{path} is missing", f"make it with: {made_by}") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{path} can't be read as JSON ({error})", f"make it again with: {made_by}"
+        ) from error
+
+
+def digest_file(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,74 @@
+"""The critics' own Lightning job, over the same functions as the live round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from harden.algorithms.critics import draw_batch, follow, td_loss, td_targets
+from harden.config import PipelineConfig
+from harden.learner import Learner
+from harden.ops.bellman import Backups
+
+
+class ReplayBatches:
+    """Minibatches drawn from the replay, one a gradient step.
+
+    Args:
+        replay: transitions looked ahead.
+        steps: gradient steps.
+        batch: rows a step.
+        learner: gives the place of the random stream.
+    """
+
+    def __init__(self, replay: Backups, steps: int, batch: int, learner: Learner) -> None:
+        self.replay, self.steps, self.batch, self.learner = replay, steps, batch, learner
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Backups]:
+        for _ in range(self.steps):
+            yield draw_batch(self.learner, self.replay, self.batch)
+
+
+class CriticsFit(L.LightningModule):
+    """TD learning of all critics (Eq. 58-61).
+
+    Args:
+        learner: its critics, targets and optimizer are what is trained.
+        config: the pipeline.
+        epsilon: radius that a long-horizon cost critic expects.
+        on_step: called with each step's loss.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        config: PipelineConfig,
+        epsilon: float,
+        on_step: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.critics = learner.critics
+        self.learner, self.config, self.epsilon, self.on_step = learner, config, epsilon, on_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the learner's optimizer, whose state outlives this job."""
+        return self.learner.critic_optimizer
+
+    def training_step(self, batch: Backups, index: int) -> Tensor:
+        """Return the mean squared Bellman error of one minibatch."""
+        targets = td_targets(self.learner, batch, self.config, self.epsilon)
+        loss = td_loss(self.learner.critics, batch, targets)
+        if self.on_step is not None:
+            self.on_step(loss.detach())
+        return loss
+
+    def on_train_batch_end(self, outputs: object, batch: Backups, index: int) -> None:
+        """Move the target critics after each step."""
+        follow(self.learner, self.config.critics.polyak)
+        self.learner.advance(critic_steps=1)

@@ -1,0 +1,115 @@
+"""The robust M-step as a Lightning job: one optimizer, batches from a file or from the live round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from harden.algorithms.mstep import MStepLoss, attack_states, lagrangian
+from harden.config import PipelineConfig
+from harden.learner import Learner
+from harden.seeds import generator
+from harden.types import Targets
+
+
+class Work(NamedTuple):
+    """One M-step gradient step's input.
+
+    Args:
+        targets: a batch of the E-step's output.
+        epsilon: the scheduled radius of the adversary.
+        iteration: m of Algorithm 2, from 0, within the round.
+    """
+
+    targets: Targets
+    epsilon: float
+    iteration: int
+
+
+class Source(Protocol):
+    """Where batches come from. It has a length, so that Lightning asks for no batch ahead of its time."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Work]: ...
+
+
+class TargetBatches:
+    """Minibatches of stored targets.
+
+    Args:
+        targets: what `e-step` wrote.
+        steps: gradient steps.
+        batch: rows a step; all rows where there are no more than that.
+        epsilon: radius of the adversary.
+        learner: gives the place of the random stream.
+    """
+
+    def __init__(self, targets: Targets, steps: int, batch: int, epsilon: float, learner: Learner) -> None:
+        self.targets, self.steps, self.batch = targets, steps, batch
+        self.epsilon, self.learner = epsilon, learner
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Work]:
+        count = len(self.targets.obs)
+        for step in range(self.steps):
+            targets = self.targets
+            if count > self.batch:
+                counters = self.learner.counters
+                place = generator("cpu", self.learner.seed, "m-step", counters.policy_steps)
+                rows = torch.randint(count, (self.batch,), generator=place)
+                targets = Targets(*(column[rows] for column in targets))
+            yield Work(targets, self.epsilon, step)
+
+
+class RobustMStep(L.LightningModule):
+    """Supervised learning of the policy towards q*, clean and under the MC adversary (Eq. 62).
+
+    Args:
+        learner: its policy, multipliers and optimizer are what is trained.
+        config: the pipeline.
+        on_step: called with each step's Lagrangian.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        config: PipelineConfig,
+        on_step: Callable[[MStepLoss], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.policy = learner.policy
+        self.learner, self.config, self.on_step = learner, config, on_step
+        self._obs_adv: Tensor | None = None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the learner's optimizer, whose state outlives this job."""
+        return self.learner.policy_optimizer
+
+    def training_step(self, work: Work, index: int) -> Tensor:
+        """Attack the batch if it is time, step the multipliers, return the loss."""
+        learner, config, variant = self.learner, self.config, self.config.variant_row
+        if not (variant.robust_mle or variant.robust_kl) or work.epsilon == 0:
+            self._obs_adv = None
+        elif work.iteration % config.adversary.every == 0 or self._obs_adv is None:
+            self._obs_adv = attack_states(learner, work.targets, config, work.epsilon)
+        result = lagrangian(
+            learner.policy,
+            work.targets,
+            self._obs_adv,
+            learner.beta,
+            learner.beta_robust,
+            config.mstep,
+            variant,
+        )
+        learner.beta, learner.beta_robust = result.beta, result.beta_robust
+        learner.advance(policy_steps=1)
+        if self.on_step is not None:
+            self.on_step(result)
+        return result.loss

@@ -1,0 +1,194 @@
+"""The learner: everything that outlives a round, and its file, `state.safetensors`."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harden.checkpoint import FORMAT_VERSION, LoadedPolicy, read_tensors, write_tensors
+from harden.config import PipelineConfig
+from harden.errors import DamagedFileError, InputError
+from harden.nets import Critics, GaussianPolicy
+from harden.seeds import derive
+from harden.types import DualSolution
+
+
+class Counters(NamedTuple):
+    """Where a run is: the places of its random streams and of its schedule.
+
+    Args:
+        refresh: the refresh under way, t of Eq. 67; a collection after some learning begins the next one.
+        round: EM rounds finished.
+        critic_steps, policy_steps: gradient steps taken.
+    """
+
+    refresh: int = 0
+    round: int = 0
+    critic_steps: int = 0
+    policy_steps: int = 0
+
+
+class Learner:
+    """A policy, its critics and the state of their optimisation; the stages change it in place.
+
+    Args:
+        policy, critics: the models, which are taken over, not copied.
+        config: gives the learning rates.
+        device: where everything lives.
+    """
+
+    def __init__(
+        self, policy: GaussianPolicy, critics: Critics, config: PipelineConfig, device: torch.device
+    ) -> None:
+        self.policy = policy.to(device)
+        self.critics = critics.to(device)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        # fused Adam is one kernel over all parameters: the update is mostly call overhead otherwise
+        self.policy_optimizer = torch.optim.Adam(
+            self.policy.parameters(), lr=config.mstep.learning_rate, fused=True
+        )
+        self.critic_optimizer = torch.optim.Adam(
+            self.critics.parameters(), lr=config.critics.learning_rate, fused=True
+        )
+        self.beta = torch.zeros(2, device=device)
+        self.beta_robust = torch.zeros(2, device=device)
+        self.dual: DualSolution | None = None
+        self.counters = Counters()
+        self.seed = config.seed
+        self.device = device
+
+    def advance(self, **by: int) -> None:
+        """Add to the counters."""
+        self.counters = self.counters._replace(
+            **{name: getattr(self.counters, name) + value for name, value in by.items()}
+        )
+
+
+def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy | None = None) -> Learner:
+    """Make the networks that a run starts from.
+
+    Args:
+        config: the pipeline; untrained weights depend on its seed and on nothing else.
+        device: where the learner is to live.
+        init: a policy to start from; its critics are taken over where they have the pipeline's architecture.
+
+    Raises:
+        InputError: the given policy is for other observations or actions.
+    """
+    task, nets = config.task_row, config.networks
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, "weights"))
+        policy = GaussianPolicy(
+            task.obs_dim,
+            task.act_dim,
+            nets.policy_hidden,
+            init_std=nets.init_std,
+            min_std=nets.min_std,
+        )
+        critics = Critics(
+            task.obs_dim, task.act_dim, nets.reward_critics, nets.cost_critics, nets.critic_hidden
+        )
+    if init is not None:
+        given = init.policy.architecture
+        if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
+            raise InputError(
+                f"the policy takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
+                f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: start from a policy of that task",
+            )
+        policy = copy.deepcopy(init.policy).train()
+        if init.critics is not None and init.critics.architecture == critics.architecture:
+            critics = copy.deepcopy(init.critics).train()
+    return Learner(policy, critics, config, device)
+
+
+def _optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {f"{prefix}.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+
+
+def _load_optimizer(prefix: str, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(prefix + "."):
+            _, index, key = name.rsplit(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    layout = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
+
+
+def save_state(path: Path, learner: Learner, about: dict[str, Any]) -> None:
+    """Write the whole learner to one file, replaced in one rename: the run's commit point.
+
+    Args:
+        about: task, configuration and digests to be stored with it.
+    """
+    tensors: dict[str, Tensor] = {"beta": learner.beta, "beta_robust": learner.beta_robust}
+    for prefix, module in _modules(learner).items():
+        tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
+    for prefix, optimizer in _optimizers(learner).items():
+        tensors |= _optimizer_tensors(prefix, optimizer)
+    if learner.dual is not None:
+        tensors |= {f"dual.{name}": value for name, value in learner.dual._asdict().items()}
+    full = {
+        "format_version": FORMAT_VERSION,
+        "kind": "state",
+        "seed": learner.seed,
+        "counters": learner.counters._asdict(),
+        "policy": learner.policy.architecture,
+        "critics": learner.critics.architecture,
+    }
+    write_tensors(path, tensors, full | about)
+
+
+def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
+    return {"policy": learner.policy, "critics": learner.critics, "target": learner.target_critics}
+
+
+def _optimizers(learner: Learner) -> dict[str, torch.optim.Optimizer]:
+    return {"policy_optimizer": learner.policy_optimizer, "critic_optimizer": learner.critic_optimizer}
+
+
+def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tuple[Learner, dict[str, Any]]:
+    """Read a learner back, to the bit.
+
+    Returns:
+        The learner and what was stored with it.
+
+    Raises:
+        MissingInputError: no such file.
+        DamagedFileError: not a run's state, or altered.
+        InputError: the state is of another task.
+    """
+    tensors, about = read_tensors(path, "harden train")
+    if about.get("kind") != "state":
+        raise DamagedFileError(f"{path} is a {about.get('kind')}, not a run's state")
+    if about.get("task") != config.task:
+        raise InputError(
+            f"{path} is of task '{about.get('task')}', the pipeline's is '{config.task}'",
+            "use the pipeline that the run was made with",
+        )
+    try:
+        options = dict(about["policy"])
+        options.pop("kind")
+        options["low"], options["high"] = torch.tensor(options["low"]), torch.tensor(options["high"])
+        critic_options = dict(about["critics"])
+        critic_options.pop("kind")
+        learner = Learner(GaussianPolicy(**options), Critics(**critic_options), config, device)
+        for prefix, module in _modules(learner).items():
+            cut = len(prefix) + 1
+            module.load_state_dict({n[cut:]: v for n, v in tensors.items() if n.startswith(prefix + ".")})
+        for prefix, optimizer in _optimizers(learner).items():
+            _load_optimizer(prefix, tensors, optimizer)
+        learner.beta, learner.beta_robust = tensors["beta"].to(device), tensors["beta_robust"].to(device)
+        if "dual.eta" in tensors:
+            learner.dual = DualSolution(*(tensors[f"dual.{f}"].to(device) for f in DualSolution._fields))
+        learner.counters = Counters(**about["counters"])
+        learner.seed = int(about["seed"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise DamagedFileError(f"{path} is not a complete run state ({first_line})") from error
+    return learner, about

@@ -1,0 +1,180 @@
+"""The networks: a Gaussian policy and an ensemble of critics."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from harden.ops import gaussian
+
+
+class GaussianPolicy(nn.Module):
+    """A diagonal Gaussian whose mean and spread depend on the observation.
+
+    The mean is squashed into the action space, the spread kept above a floor: a spread that shrinks to
+    nothing makes every KL that is measured in its units explode.
+
+    Args:
+        obs_dim, act_dim: coordinates.
+        hidden: widths of the ReLU layers.
+        low, high: the action space's bounds, (act_dim,).
+        init_std: spread at the start, as a share of half the action range.
+        min_std: floor of the spread, in the same unit.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        low: Tensor | None = None,
+        high: Tensor | None = None,
+        init_std: float = 0.5,
+        min_std: float = 0.1,
+    ) -> None:
+        super().__init__()
+        low = -torch.ones(act_dim) if low is None else low.float()
+        high = torch.ones(act_dim) if high is None else high.float()
+        self.architecture = {
+            "kind": "gaussian-mlp",
+            "obs_dim": obs_dim,
+            "act_dim": act_dim,
+            "hidden": list(hidden),
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "init_std": init_std,
+            "min_std": min_std,
+        }
+        self.center: Tensor
+        self.half_range: Tensor
+        self.register_buffer("center", (low + high) / 2, persistent=False)
+        self.register_buffer("half_range", (high - low) / 2, persistent=False)
+        widths = [obs_dim, *hidden]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in itertools.pairwise(widths):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.mean_head = nn.Linear(widths[-1], act_dim)
+        self.std_head = nn.Linear(widths[-1], act_dim)
+        self.min_std = min_std
+        with torch.no_grad():
+            self.mean_head.weight.mul_(0.1)
+            self.mean_head.bias.zero_()
+            self.std_head.weight.mul_(0.1)
+            self.std_head.bias.fill_(math.log(math.expm1(max(init_std - min_std, 1e-3))))
+
+    def mean(self, obs: Tensor) -> Tensor:
+        """Return the mean action, (..., act_dim), in the action space's units."""
+        return self.center + self.half_range * torch.tanh(self.mean_head(self.trunk(obs)))
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and the standard deviation, both (..., act_dim), in the action space's units."""
+        features = self.trunk(obs)
+        mean = self.center + self.half_range * torch.tanh(self.mean_head(features))
+        spread = nn.functional.softplus(self.std_head(features)) + self.min_std
+        return mean, self.half_range * spread
+
+    def sample(self, obs: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw one action a state, clipped to the action space, (B, act_dim)."""
+        mean, std = self(obs)
+        return self.clip(gaussian.sample(mean, std, 1, generator).squeeze(1))
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """Return the actions as the environment applies them."""
+        low, high = self.center - self.half_range, self.center + self.half_range
+        return torch.maximum(torch.minimum(actions, high), low)
+
+
+class QEnsemble(nn.Module):
+    """E independent critics as one stack of matrices, so that a call is a few large products.
+
+    Args:
+        obs_dim, act_dim: coordinates.
+        size: E.
+        hidden: widths of the ReLU layers.
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int, size: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.obs_dim = obs_dim
+        widths = [obs_dim + act_dim, *hidden, 1]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in itertools.pairwise(widths):
+            bound = 1.0 / math.sqrt(fan_in)
+            self.weights.append(nn.Parameter(torch.empty(size, fan_in, fan_out).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(size, 1, fan_out).uniform_(-bound, bound)))
+
+    def forward(self, obs: Tensor, actions: Tensor, members: slice = slice(None)) -> Tensor:
+        """Return the Q values of some members.
+
+        Args:
+            obs: (B, obs_dim), or (S, obs_dim) with actions (S, K, act_dim): then what belongs to the
+                observation in the first layer is computed once a state, not once a particle.
+            actions: (B, act_dim) or (S, K, act_dim).
+            members: which critics.
+
+        Returns:
+            (E', B) or (E', S, K).
+        """
+        first, bias = self.weights[0][members], self.biases[0][members]
+        size, width = first.shape[0], first.shape[2]
+        of_obs = torch.baddbmm(bias, obs.expand(size, -1, -1), first[:, : self.obs_dim])
+        flat = actions.reshape(-1, actions.shape[-1]).expand(size, -1, -1)
+        of_actions = torch.bmm(flat, first[:, self.obs_dim :])
+        if actions.dim() == 3:
+            states, particles = actions.shape[:2]
+            h = of_actions.view(size, states, particles, width) + of_obs.unsqueeze(2)
+            h = h.view(size, states * particles, width)
+        else:
+            h = of_actions + of_obs
+        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
+            h = torch.baddbmm(bias[members], torch.relu(h), weight[members])
+        return h.view(size, *actions.shape[:-1])
+
+
+class Critics(nn.Module):
+    """The reward critics and the cost critics of one policy.
+
+    Args:
+        obs_dim, act_dim: coordinates.
+        reward_count, cost_count: critics of each kind.
+        hidden: widths of the ReLU layers.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        reward_count: int = 2,
+        cost_count: int = 1,
+        hidden: Sequence[int] = (256, 256),
+    ) -> None:
+        super().__init__()
+        self.architecture = {
+            "kind": "q-ensemble",
+            "obs_dim": obs_dim,
+            "act_dim": act_dim,
+            "reward_count": reward_count,
+            "cost_count": cost_count,
+            "hidden": list(hidden),
+        }
+        self.reward_members = slice(0, reward_count)
+        self.cost_members = slice(reward_count, reward_count + cost_count)
+        self.ensemble = QEnsemble(obs_dim, act_dim, reward_count + cost_count, hidden)
+
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return all Q values, reward critics first, (E, B) or (E, S, K)."""
+        return self.ensemble(obs, actions)
+
+    def q_reward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return Q_r, the lowest of the reward critics, (B,) or (S, K)."""
+        return self.ensemble(obs, actions, self.reward_members).amin(0)
+
+    def q_cost(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return Q_c, the highest of the cost critics, (B,) or (S, K)."""
+        return self.ensemble(obs, actions, self.cost_members).amax(0)

@@ -1,0 +1,60 @@
+"""Diagonal Gaussians: likelihood and the KL split into its mean and spread parts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_prob(actions: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return log N(actions; mean, std^2), summed over the action's coordinates.
+
+    Args:
+        actions: (..., act_dim).
+        mean: broadcastable to actions.
+        std: broadcastable to actions, positive.
+
+    Returns:
+        (...,).
+    """
+    z = (actions - mean) / std
+    return -(0.5 * z * z + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def split_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> tuple[Tensor, Tensor]:
+    """Return KL(N(mean, std) || N(other_mean, std)) and KL(N(mean, std) || N(mean, other_std)).
+
+    The first only moves the mean and the second only the spread, so each gets a bound of its own.
+
+    Args:
+        mean, std: (..., act_dim), the distribution that expectations are taken under.
+        other_mean, other_std: (..., act_dim).
+
+    Returns:
+        Two tensors (...,), in nats.
+
+    Source: Abdolmaleki et al. 2018a, section 4.2.
+    """
+    move = (other_mean - mean) / std
+    ratio = std / other_std
+    of_mean = 0.5 * (move * move).sum(-1)
+    of_std = (0.5 * (ratio * ratio - 1.0) - ratio.log()).sum(-1)
+    return of_mean, of_std
+
+
+def sample(mean: Tensor, std: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` actions a state.
+
+    Args:
+        mean, std: (S, act_dim).
+        count: K.
+        generator: the only source of randomness.
+
+    Returns:
+        (S, K, act_dim).
+    """
+    shape = (mean.shape[0], count, mean.shape[1])
+    noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    return mean.unsqueeze(1) + std.unsqueeze(1) * noise

@@ -1,0 +1,33 @@
+"""The epsilon schedule and the cost threshold of a discounted critic."""
+
+from __future__ import annotations
+
+
+def scheduled_epsilon(epsilon: float, epoch: float, start: float, ramp: float) -> float:
+    """Return epsilon_t, which rises from 0 to epsilon.
+
+    Args:
+        epsilon: the full radius.
+        epoch: t, counted in refreshes.
+        start: T_s, the epoch at which it starts to rise.
+        ramp: T_i, over how many epochs it rises; 0 switches at once.
+
+    Source: Eq. 67.
+    """
+    past = max(0.0, epoch - start)
+    return epsilon if past > 0 and past >= ramp else epsilon * past / ramp if ramp > 0 else 0.0
+
+
+def discounted_threshold(cost_limit: float, horizon: int, gamma: float) -> float:
+    """Return kappa, the critic's share of an episode's cost limit.
+
+    Args:
+        cost_limit: kappa_H, the cost allowed an episode.
+        horizon: H, the task's own.
+        gamma: the cost critic's discount.
+
+    Source: appendix B.1.
+    """
+    if gamma == 1.0:
+        return cost_limit
+    return cost_limit * (1.0 - gamma**horizon) / (horizon * (1.0 - gamma))

@@ -1,0 +1,149 @@
+"""The order of the stages, and which of their results are current."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from harden.checkpoint import load_critics, load_policy
+from harden.config import PipelineConfig
+from harden.data import open_dataset, read_targets
+from harden.errors import HardenError, MissingInputError
+from harden.evaluation.report import load_evaluation
+from harden.stages.workspace import Workspace
+
+
+class StageStatus(NamedTuple):
+    """What is known of one stage.
+
+    Args:
+        stage: its command.
+        status: "done", "stale" or "missing".
+        why: in words.
+    """
+
+    stage: str
+    status: str
+    why: str
+
+
+class _Known(NamedTuple):
+    """Digests of what is on disk now, "" where there is nothing."""
+
+    data: str
+    policy: str
+    parent: str
+    critics: str
+
+
+_SECTIONS = {
+    "fit-critics": ("task", "variant", "seed", "networks", "critics", "cost_limit"),
+    "e-step": ("task", "cost_limit"),
+    "fit-policy": ("task", "variant", "seed", "networks", "mstep", "adversary", "cost_limit"),
+}
+
+
+def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> str:
+    now = config.model_dump(mode="json")
+    for section in _SECTIONS[stage]:
+        if recorded.get(section) != now[section]:
+            return f"'{section}' in the pipeline changed since"
+    return ""
+
+
+def _collect_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    info = open_dataset(place.data, config.task_row).info
+    behaviours = ", ".join(sorted({shard.behaviour for shard in info.shards}))
+    return StageStatus(
+        "collect", "done", f"{info.transitions:,} transitions, {info.episodes:,} episodes ({behaviours})"
+    )
+
+
+def _critics_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    _, about = load_critics(place.critics)
+    inputs = about.get("inputs", {})
+    why = _changed("fit-critics", config, about.get("config", {}))
+    if not why and known.data and inputs.get("data") != known.data:
+        why = "the data set changed since"
+    # the policy that comes out of a round is newer than the critics of that round, as it should be
+    if not why and inputs.get("policy") not in (known.policy, known.parent):
+        why = "the policy changed since"
+    return StageStatus("fit-critics", "stale" if why else "done", why or "fits the data and the policy")
+
+
+def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    _, header = read_targets(place.targets)
+    why = ""
+    if known.data and header.data_digest != known.data:
+        why = "the data set changed since"
+    elif header.critics_digest != known.critics:
+        why = "the critics changed since"
+    elif header.policy_digest not in (known.policy, known.parent):
+        why = "the policy changed since"
+    elif header.kl_bound != config.estep.kl_bound:
+        why = "'estep' in the pipeline changed since"
+    done = f"{header.status}, eta {header.eta:.3g}, lam {header.lam:.3g}"
+    return StageStatus("e-step", "stale" if why else "done", why or done)
+
+
+def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    about = load_policy(place.policy).about
+    why = _changed("fit-policy", config, about.get("config", {}))
+    if not why and known.critics and about.get("critics_digest") != known.critics:
+        why = "the critics changed since"
+    if not why and known.data and about.get("inputs", {}).get("data") != known.data:
+        why = "the data set changed since"
+    return StageStatus("fit-policy", "stale" if why else "done", why or f"digest {known.policy[:12]}")
+
+
+def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    evaluation = load_evaluation(place.evaluation)
+    if evaluation["policy"].get("policy_digest") != known.policy:
+        return StageStatus("evaluate", "stale", "the policy changed since")
+    attacks = ", ".join(entry["attack"] for entry in evaluation["results"])
+    return StageStatus("evaluate", "done", attacks)
+
+
+def _quietly(read: Callable[[], str]) -> str:
+    try:
+        return read()
+    except HardenError:
+        return ""
+
+
+def _known(config: PipelineConfig, place: Workspace) -> _Known:
+    def about(key: str) -> str:
+        return str(load_policy(place.policy).about.get(key, ""))
+
+    return _Known(
+        data=_quietly(lambda: open_dataset(place.data, config.task_row).info.digest),
+        policy=_quietly(lambda: about("policy_digest")),
+        parent=_quietly(lambda: str(load_policy(place.policy).about.get("inputs", {}).get("policy", ""))),
+        critics=_quietly(lambda: str(load_critics(place.critics)[1].get("critics_digest", ""))),
+    )
+
+
+def status(config: PipelineConfig, place: Workspace) -> list[StageStatus]:
+    """Return for each stage whether its result is done, stale or missing, and why.
+
+    Args:
+        config: the pipeline as it is now.
+        place: its folders.
+    """
+    known = _known(config, place)
+    checks: dict[str, Callable[[PipelineConfig, Workspace, _Known], StageStatus]] = {
+        "collect": _collect_status,
+        "fit-critics": _critics_status,
+        "e-step": _estep_status,
+        "fit-policy": _policy_status,
+        "evaluate": _evaluate_status,
+    }
+    found = []
+    for stage, check in checks.items():
+        try:
+            found.append(check(config, place, known))
+        except MissingInputError as error:
+            found.append(StageStatus(stage, "missing", error.message))
+        except HardenError as error:
+            found.append(StageStatus(stage, "stale", error.message))
+    return found

@@ -1,0 +1,162 @@
+"""collect: benign roll-outs to a data set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harden.attacks import ATTACKS, Strength, perturb
+from harden.checkpoint import module_digest
+from harden.config import PipelineConfig
+from harden.data import DatasetWriter, ShardInfo, open_dataset
+from harden.envs.rollout import Acted, Progress, Rollout, rollout
+from harden.envs.vector import VectorEnv
+from harden.errors import InputError
+from harden.nets import GaussianPolicy
+from harden.progress import Reporter
+from harden.seeds import episode_seeds, generator
+from harden.stages.workspace import Workspace, open_learner
+from harden.tasks import Task
+
+
+class Collected(NamedTuple):
+    """What a collection brought.
+
+    Args:
+        shard: as the store acknowledged it.
+        seconds: wall time.
+    """
+
+    shard: ShardInfo
+    seconds: float
+
+
+def make_actor(
+    behaviour: str, policy: GaussianPolicy | None, task: Task, draw: torch.Generator, epsilon: float
+) -> Callable[[Tensor, Tensor], Acted]:
+    """Return the function that acts for a behaviour.
+
+    Args:
+        behaviour: random, policy-mean, policy-sample or policy-noise.
+        policy: acts; not needed for random.
+        task: gives the action space's size.
+        draw: the only source of randomness.
+        epsilon: radius of the observation noise of policy-noise, which stores what the policy was given.
+    """
+
+    @torch.no_grad()
+    def act(obs: Tensor, slots: Tensor) -> Acted:
+        if behaviour == "random":
+            return Acted(2 * torch.rand((len(obs), task.act_dim), generator=draw) - 1, obs)
+        assert policy is not None
+        if behaviour == "policy-mean":
+            return Acted(policy.mean(obs), obs)
+        if behaviour == "policy-noise":
+            obs = perturb(ATTACKS["random"], policy, None, obs, epsilon, Strength(), draw)
+        return Acted(policy.sample(obs, draw), obs)
+
+    return act
+
+
+def _follow(
+    report: Reporter, steps: int
+) -> Callable[[Callable[[float, str], None]], Callable[[Progress], None]]:
+    began = time.monotonic()
+
+    def wrap(track: Callable[[float, str], None]) -> Callable[[Progress], None]:
+        def on_step(now: Progress) -> None:
+            speed = now.steps / max(time.monotonic() - began, 1e-9)
+            track(now.steps, f"{speed:,.0f} steps/s, reward {now.reward:.1f}, cost {now.cost:.1f}")
+
+        return on_step
+
+    return wrap
+
+
+def collect_episodes(
+    envs: VectorEnv,
+    policy: GaussianPolicy | None,
+    config: PipelineConfig,
+    first: int,
+    episodes: int,
+    behaviour: str,
+    report: Reporter,
+) -> Rollout:
+    """Simulate episodes `first` to `first + episodes` of a data set.
+
+    Equal configuration, policy and place give equal data, whatever the number of workers.
+    """
+    task = config.task_row
+    # simulation is on the CPU: so is its policy, and a copy there draws the same numbers
+    acting = None if policy is None else _on_cpu(policy)
+    draw = generator("cpu", config.seed, "behaviour", first)
+    act = make_actor(behaviour, acting, task, draw, config.train_epsilon)
+    seeds = episode_seeds(config.seed, "collect", first, episodes)
+    with report.track("collect", episodes * task.horizon, "steps") as track:
+        return rollout(envs, act, seeds.tolist(), _follow(report, episodes * task.horizon)(track))
+
+
+def _on_cpu(policy: GaussianPolicy) -> GaussianPolicy:
+    if policy.center.device.type == "cpu":
+        return policy
+    import copy
+
+    return copy.deepcopy(policy).cpu()
+
+
+def collect(
+    config: PipelineConfig,
+    place: Workspace,
+    *,
+    episodes: int | None = None,
+    behaviour: str | None = None,
+    out: Path | None = None,
+    policy_dir: Path | None = None,
+    report: Reporter,
+) -> Collected:
+    """Collect benign episodes and append them to the data set as one shard.
+
+    Without a policy of its own yet, a pipeline acts with its untrained one.
+
+    Args:
+        episodes, behaviour: the pipeline's where not given.
+        out: the data set's folder, the workspace's where not given.
+        policy_dir: the policy that acts, the workspace's where not given.
+
+    Raises:
+        InputError: the data set is of another task; StorageError: it can't be written.
+    """
+    began = time.monotonic()
+    behaviour = behaviour or config.collect.behaviour
+    episodes = episodes or config.collect.episodes
+    learner, about = open_learner(config, place, torch.device("cpu"), policy_dir)
+    policy = None if behaviour == "random" else learner.policy
+    if policy is not None and about is None and policy_dir is None and not place.policy.is_dir():
+        report.say(f"no policy in {place.policy} yet: acting with an untrained one (seed {config.seed})")
+    with (
+        DatasetWriter(out or place.data, config.task_row) as writer,
+        VectorEnv(config.task_row, min(config.collect.envs, episodes), config.collect.workers) as envs,
+    ):
+        first = writer.info.episodes
+        data = collect_episodes(envs, policy, config, first, episodes, behaviour, report)
+        shard = writer.append(
+            data.transitions, seed=config.seed, policy_digest=module_digest(policy), behaviour=behaviour
+        )
+    return Collected(shard, time.monotonic() - began)
+
+
+def require_benign(path: Path, task: Task) -> None:
+    """Refuse a data set that was collected under attack.
+
+    Raises:
+        InputError: a shard's behaviour is an attack.
+    """
+    if open_dataset(path, task).info.attacked:
+        raise InputError(
+            f"{path} holds transitions collected under attack", "this variant learns from benign data only"
+        )

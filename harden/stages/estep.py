@@ -1,0 +1,82 @@
+"""e-step: weighted particles for stored states, written to targets.h5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from harden.algorithms.estep import draw_states, e_step
+from harden.checkpoint import module_digest
+from harden.config import PipelineConfig
+from harden.data import TargetsHeader, open_dataset, write_targets
+from harden.errors import MissingInputError
+from harden.ops.schedule import discounted_threshold
+from harden.progress import Reporter
+from harden.stages.workspace import Workspace, commit, open_learner
+from harden.types import Targets
+
+
+def estep(
+    config: PipelineConfig,
+    place: Workspace,
+    *,
+    device: torch.device,
+    states: int | None = None,
+    particles: int | None = None,
+    data: Path | None = None,
+    policy_dir: Path | None = None,
+    critics_dir: Path | None = None,
+    out: Path | None = None,
+    report: Reporter,
+) -> TargetsHeader:
+    """Solve the E-step for the most recent states and write the targets.
+
+    Args:
+        states, particles: the pipeline's where not given.
+        data, policy_dir, critics_dir: inputs, the workspace's where not given.
+        out: the targets' file, the workspace's where not given.
+
+    Returns:
+        What is written beside the targets: multipliers, threshold, expected cost, status, digests.
+
+    Raises:
+        MissingInputError: no critics yet, or no data.
+        InputError: policy, critics and state do not belong together.
+    """
+    chosen = config.estep.model_copy(update={"particles": particles or config.estep.particles})
+    config = config.model_copy(update={"estep": chosen})
+    critics_path = critics_dir or place.critics
+    if not critics_path.is_dir():
+        raise MissingInputError(
+            f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
+        )
+    dataset = open_dataset(data or place.data, config.task_row)
+    learner, about = open_learner(config, place, device, policy_dir, critics_dir)
+    obs = dataset.recent(config.estep.window).obs.to(device)
+    obs = draw_states(learner, obs, states or config.estep.states, config.estep.window)
+    targets, solution, expected_cost = e_step(learner, obs, config)
+    task = config.task_row
+    header = TargetsHeader(
+        eta=float(solution.eta),
+        lam=float(solution.lam),
+        eta_exact=float(solution.eta_exact),
+        lam_exact=float(solution.lam_exact),
+        kappa=discounted_threshold(task.cost_limit, task.horizon, config.critics.gamma),
+        kl_bound=config.estep.kl_bound,
+        expected_cost=float(expected_cost),
+        status="feasible" if bool(solution.feasible) else "infeasible",
+        seed=learner.seed,
+        round=learner.counters.round,
+        data_digest=dataset.info.digest,
+        policy_digest=module_digest(learner.policy),
+        critics_digest=module_digest(learner.critics),
+    )
+    write_targets(out or place.targets, Targets(*(column.cpu() for column in targets)), header)
+    if about is not None:
+        learner.dual = solution
+        commit(config, place, learner, {k: about[k] for k in _KEPT if k in about})
+    return header
+
+
+_KEPT = ("history", "targets_digest", "data_digest", "parent")

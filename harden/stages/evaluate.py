@@ -1,0 +1,105 @@
+"""evaluate: a policy's reward and cost, natural and under attack."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harden.attacks import Strength
+from harden.checkpoint import LoadedPolicy, load_policy
+from harden.config import PipelineConfig
+from harden.envs.rollout import Progress
+from harden.errors import InputError
+from harden.evaluation.attacked import Trial, evaluate_policy
+from harden.files import write_json
+from harden.progress import Reporter
+from harden.stages.workspace import versions
+
+FORMAT_VERSION = 1
+
+
+def _check_task(config: PipelineConfig, loaded: LoadedPolicy, folder: Path) -> None:
+    task, given = config.task_row, loaded.policy.architecture
+    if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
+        raise InputError(
+            f"the policy in {folder} takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
+            f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: name its pipeline with -p",
+        )
+
+
+def evaluate(
+    config: PipelineConfig,
+    policy_dir: Path,
+    attacks: list[str],
+    *,
+    device: torch.device,
+    out: Path | None = None,
+    report: Reporter,
+) -> dict[str, Any]:
+    """Try a policy and write the evaluation file.
+
+    Args:
+        policy_dir: the policy, with the critics that it is attacked with.
+        attacks: names, natural first.
+        out: the JSON file; not written where not given.
+
+    Returns:
+        The evaluation, as in the file.
+
+    Raises:
+        MissingInputError: no such policy; DamagedFileError: not one of ours.
+        InputError: a policy of another task, or a gradient attack on a policy without critics.
+    """
+    began = time.monotonic()
+    loaded = load_policy(policy_dir, "harden train")
+    _check_task(config, loaded, policy_dir)
+    task, options = config.task_row, config.evaluate
+    trial = Trial(
+        options.episodes,
+        config.eval_epsilon,
+        Strength(options.attack_steps, options.restarts, options.step_share, options.norm),
+        options.action,
+        config.seed,
+    )
+    total = options.episodes * task.horizon * len(attacks)
+    with report.track("evaluate", total, "steps") as track:
+
+        def on_step(name: str, now: Progress) -> None:
+            before = attacks.index(name) * options.episodes * task.horizon
+            track(before + now.steps, f"{name}: reward {now.reward:.1f}, cost {now.cost:.1f}")
+
+        results = evaluate_policy(
+            loaded.policy,
+            loaded.critics,
+            task,
+            attacks,
+            trial,
+            workers=config.collect.workers,
+            device=device,
+            on_step=on_step,
+        )
+    about = loaded.about
+    evaluation = {
+        "format_version": FORMAT_VERSION,
+        "task": task.name,
+        "env_id": task.env_id,
+        "policy": {
+            "path": str(policy_dir),
+            "variant": about.get("variant"),
+            "policy_digest": about.get("policy_digest"),
+            "critics_digest": about.get("critics_digest"),
+        },
+        "seed": config.seed,
+        "episodes": options.episodes,
+        "cost_limit": task.cost_limit,
+        "action": options.action,
+        "results": results,
+        "wall_time_s": round(time.monotonic() - began, 1),
+        "versions": versions(),
+    }
+    if out is not None:
+        write_json(out, evaluation)
+    return evaluation

@@ -1,0 +1,101 @@
+"""fit-critics: Q_r and Q_c by TD on the stored transitions, as a Lightning job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from harden.checkpoint import module_digest
+from harden.config import PipelineConfig
+from harden.data import open_dataset
+from harden.errors import DivergedError
+from harden.fit.critics import CriticsFit, ReplayBatches
+from harden.fit.trainer import make_trainer
+from harden.learner import Learner
+from harden.ops.bellman import Backups, backups
+from harden.progress import Reporter
+from harden.stages.collect import require_benign
+from harden.stages.workspace import Workspace, commit, open_learner, position_epsilon
+from harden.types import Transitions
+
+
+class CriticsFitted(NamedTuple):
+    """What a fit of the critics did.
+
+    Args:
+        steps: gradient steps.
+        loss: mean squared Bellman error over the last tenth of them.
+        epsilon: radius that a long-horizon cost critic expected, 0 for a benign one.
+    """
+
+    steps: int
+    loss: float
+    epsilon: float
+
+
+def look_ahead(data: Transitions, config: PipelineConfig, device: torch.device) -> Backups:
+    """Return what the critics learn from, on the learner's device."""
+    plain = backups(data, config.critics.gamma, config.critics.n_step)
+    return Backups(*(column.to(device) for column in plain))
+
+
+def check_finite(learner: Learner, loss: float) -> None:
+    """Stop before anything broken is stored.
+
+    Raises:
+        DivergedError: the loss or a weight is NaN or infinite.
+    """
+    weights = [*learner.policy.parameters(), *learner.critics.parameters()]
+    if not (loss == loss and abs(loss) != float("inf")) or not all(bool(w.isfinite().all()) for w in weights):
+        raise DivergedError(
+            f"training diverged in round {learner.counters.round} (loss {loss})",
+            "the last good state is kept: lower the learning rates and go on from it",
+        )
+
+
+def fit_critics(
+    config: PipelineConfig,
+    place: Workspace,
+    *,
+    device: torch.device,
+    steps: int | None = None,
+    data: Path | None = None,
+    policy_dir: Path | None = None,
+    tensorboard: bool = False,
+    report: Reporter,
+) -> CriticsFitted:
+    """Fit the critics of the workspace's policy and write critics/, policy/ and the state.
+
+    Args:
+        steps: gradient steps, the pipeline's where not given.
+        data: a data set, the workspace's where not given.
+        policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
+
+    Raises:
+        MissingInputError: no data; InputError: data of another task, or collected under attack.
+    """
+    steps = steps or config.critics.steps
+    dataset = open_dataset(data or place.data, config.task_row)
+    require_benign(data or place.data, config.task_row)
+    learner, about = open_learner(config, place, device, policy_dir)
+    replay = look_ahead(dataset.recent(config.critics.replay), config, device)
+    epsilon = position_epsilon(config, learner) if config.variant_row.long_horizon else 0.0
+    losses: list[torch.Tensor] = []
+    with report.track("fit-critics", steps, "steps") as track:
+
+        def on_step(loss: torch.Tensor) -> None:
+            losses.append(loss)
+            if len(losses) % 50 == 0:
+                track(len(losses), f"loss {float(loss):.4g}")
+
+        job = CriticsFit(learner, config, epsilon, on_step)
+        batches = ReplayBatches(replay, steps, config.critics.batch, learner)
+        make_trainer(place.run / "logs-critics", device, tensorboard=tensorboard).fit(job, batches)
+    loss = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
+    check_finite(learner, loss)
+    known = {k: v for k, v in (about or {}).items() if k in ("history", "targets_digest")}
+    digests = {"data_digest": dataset.info.digest, "parent": module_digest(learner.policy)}
+    commit(config, place, learner, known | digests)
+    return CriticsFitted(steps, loss, epsilon)

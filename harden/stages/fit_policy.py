@@ -1,0 +1,123 @@
+"""fit-policy: the robust M-step on stored targets, as a Lightning job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from harden.algorithms.mstep import MStepLoss
+from harden.checkpoint import module_digest
+from harden.config import PipelineConfig
+from harden.data import TargetsHeader, read_targets
+from harden.errors import InputError, MissingInputError
+from harden.files import digest_file
+from harden.fit.mstep import RobustMStep, TargetBatches
+from harden.fit.trainer import make_trainer
+from harden.learner import Learner
+from harden.progress import Reporter
+from harden.stages.fit_critics import check_finite
+from harden.stages.workspace import Workspace, commit, open_learner, position_epsilon
+from harden.types import Targets
+
+
+class PolicyFitted(NamedTuple):
+    """What a fit of the policy did.
+
+    Args:
+        steps: gradient steps.
+        loss: the Lagrangian's negative at the last of them.
+        kl, kl_robust: the mean part and the spread part at the last step, nats.
+        epsilon: radius of the adversary.
+        epsilon_from: where the radius came from, in words.
+    """
+
+    steps: int
+    loss: float
+    kl: tuple[float, float]
+    kl_robust: tuple[float, float]
+    epsilon: float
+    epsilon_from: str
+
+
+def _check_belonging(header: TargetsHeader, learner: Learner, targets_path: Path, about: dict | None) -> None:
+    continued = about is not None and about.get("targets_digest") == digest_file(targets_path)
+    if header.policy_digest != module_digest(learner.policy) and not continued:
+        raise InputError(
+            f"{targets_path} was made for another policy than the one here",
+            "make new targets with: harden e-step",
+        )
+    if header.critics_digest != module_digest(learner.critics):
+        raise InputError(
+            f"{targets_path} was made with other critics than the ones here",
+            "make new targets with: harden e-step",
+        )
+
+
+def fit_policy(
+    config: PipelineConfig,
+    place: Workspace,
+    *,
+    device: torch.device,
+    steps: int | None = None,
+    targets_path: Path | None = None,
+    policy_dir: Path | None = None,
+    critics_dir: Path | None = None,
+    tensorboard: bool = False,
+    report: Reporter,
+) -> PolicyFitted:
+    """Fit the policy to the targets and write policy/ and the state.
+
+    The same targets may be fitted again: the old policy that they bound the KL to is stored with them.
+
+    Args:
+        steps: gradient steps, the pipeline's where not given.
+        targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
+
+    Raises:
+        MissingInputError: no targets, critics or policy yet.
+        InputError: they do not belong together.
+    """
+    steps = steps or config.mstep.steps
+    path = targets_path or place.targets
+    for folder, made_by in (
+        (critics_dir or place.critics, "fit-critics"),
+        (policy_dir or place.policy, "fit-critics"),
+    ):
+        if not folder.is_dir():
+            raise MissingInputError(f"{folder} is missing", f"make it with: harden {made_by} -p {place.name}")
+    targets, header = read_targets(path)
+    learner, about = open_learner(config, place, device, policy_dir, critics_dir)
+    _check_belonging(header, learner, path, about)
+    if not config.variant_row.adversarial:
+        epsilon, origin = 0.0, f"variant {config.variant} has no adversary"
+    elif about is None:
+        epsilon, origin = config.train_epsilon, "the full one: there is no state"
+    else:
+        epsilon = position_epsilon(config, learner)
+        origin = f"the schedule's at refresh {learner.counters.refresh} of {config.refreshes}"
+    parent = module_digest(learner.policy)
+    last: list[MStepLoss] = []
+    with report.track("fit-policy", steps, "steps") as track:
+        done = 0
+
+        def on_step(result: MStepLoss) -> None:
+            nonlocal done
+            done += 1
+            last[:] = [result]
+            if done % 50 == 0:
+                track(done, f"likelihood {float(result.likelihood):.3f}, KL {float(result.kl[0]):.4f}")
+
+        job = RobustMStep(learner, config, on_step)
+        on_device = Targets(*(column.to(device) for column in targets))
+        batches = TargetBatches(on_device, steps, config.mstep.batch, epsilon, learner)
+        make_trainer(place.run / "logs-policy", device, tensorboard=tensorboard).fit(job, batches)
+    result = last[0]
+    check_finite(learner, float(result.loss))
+    learner.advance(round=1)
+    known = {"history": about["history"]} if about and "history" in about else {}
+    digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
+    commit(config, place, learner, known | digests)
+    kl, robust = result.kl.tolist(), result.kl_robust.tolist()
+    return PolicyFitted(steps, float(result.loss), (kl[0], kl[1]), (robust[0], robust[1]), epsilon, origin)

@@ -1,0 +1,161 @@
+"""Where a pipeline's files are, and the learner that its stages pass on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from harden.checkpoint import load_critics, load_policy, module_digest, save_critics, save_policy
+from harden.config import PipelineConfig
+from harden.errors import InputError
+from harden.files import write_json
+from harden.learner import Learner, load_state, new_learner, save_state
+from harden.ops.schedule import scheduled_epsilon
+
+
+class Workspace(NamedTuple):
+    """The folders of one pipeline.
+
+    Args:
+        name: the pipeline's name, the stem of its file.
+        data: its data set.
+        run: what is learned from it.
+    """
+
+    name: str
+    data: Path
+    run: Path
+
+    @property
+    def critics(self) -> Path:
+        """Where `fit-critics` writes."""
+        return self.run / "critics"
+
+    @property
+    def targets(self) -> Path:
+        """Where `e-step` writes."""
+        return self.run / "targets.h5"
+
+    @property
+    def policy(self) -> Path:
+        """Where `fit-policy` and `train` write."""
+        return self.run / "policy"
+
+    @property
+    def state(self) -> Path:
+        """What outlives a round."""
+        return self.run / "state.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        """Where `evaluate` writes the result of the run's own policy."""
+        return self.run / "evaluation.json"
+
+
+def workspace(name: str, root: Path = Path()) -> Workspace:
+    """Return a pipeline's folders below `root`."""
+    return Workspace(name, root / "datasets" / name, root / "checkpoints" / name)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device meant by auto, cpu or cuda.
+
+    Raises:
+        InputError: cuda was asked for and is not there, or no such device.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device '{name}'", "choose one of: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' is not available here", "use --device cpu, or auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    names = ("harden", "torch", "numpy", "lightning", "gymnasium", "bullet-safety-gym", "pybullet")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def describe(config: PipelineConfig, **more: Any) -> dict[str, Any]:
+    """Return what is written beside everything that a configuration made."""
+    task = config.task_row
+    about = {
+        "task": config.task,
+        "env_id": task.env_id,
+        "horizon": task.horizon,
+        "variant": config.variant,
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+    }
+    return about | more
+
+
+def open_learner(
+    config: PipelineConfig,
+    place: Workspace,
+    device: torch.device,
+    policy_dir: Path | None = None,
+    critics_dir: Path | None = None,
+) -> tuple[Learner, dict[str, Any] | None]:
+    """Return the learner of a workspace: its state, or one begun from what is there.
+
+    Args:
+        policy_dir, critics_dir: folders named by the user instead of the workspace's own.
+
+    Returns:
+        The learner, and what was stored with its state, None where there is no state.
+
+    Raises:
+        InputError: the state, the policy and the critics do not belong together.
+    """
+    policy_path, critics_path = policy_dir or place.policy, critics_dir or place.critics
+    policy = load_policy(policy_path) if policy_dir or policy_path.is_dir() else None
+    critics = load_critics(critics_path)[0] if critics_dir or critics_path.is_dir() else None
+    if not place.state.is_file():
+        learner = new_learner(config, device, policy)
+        if critics is not None:
+            learner = Learner(learner.policy, critics, config, device)
+        return learner, None
+    learner, about = load_state(place.state, config, device)
+    for name, path, given, own in (
+        ("policy", policy_path, policy.policy if policy else None, learner.policy),
+        ("critics", critics_path, critics, learner.critics),
+    ):
+        if given is not None and module_digest(given) != module_digest(own):
+            raise InputError(
+                f"the {name} in {path} and the run's state in {place.state} do not belong together",
+                "go on from the state with: harden train --resume, or remove the state to begin a new run",
+            )
+    return learner, about
+
+
+def position_epsilon(config: PipelineConfig, learner: Learner) -> float:
+    """Return epsilon_t at the learner's place in the schedule; 0 for a variant without an adversary."""
+    if not config.variant_row.adversarial:
+        return 0.0
+    total, adversary = config.refreshes, config.adversary
+    return scheduled_epsilon(
+        config.train_epsilon,
+        learner.counters.refresh,
+        adversary.ramp_start * total,
+        adversary.ramp * total,
+    )
+
+
+def commit(config: PipelineConfig, place: Workspace, learner: Learner, about: dict[str, Any]) -> None:
+    """Write the learner: first the state, which alone decides, then the folders made from it.
+
+    Args:
+        about: `data_digest`, `parent` (the policy that the critics were fitted for), and what the run adds.
+    """
+    inputs = {"data": about.get("data_digest", ""), "policy": about.get("parent", "")}
+    full = describe(config, **about)
+    shared = {key: value for key, value in full.items() if key != "history"} | {"inputs": inputs}
+    save_state(place.state, learner, full)
+    save_critics(place.critics, learner.critics, shared)
+    save_policy(place.policy, learner.policy, learner.critics, shared)
+    write_json(place.run / "config.json", full["config"])

@@ -1,0 +1,62 @@
+"""The tasks: one row each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from harden.errors import InputError
+
+
+class Task(NamedTuple):
+    """What a policy is asked to do, and under which threat.
+
+    Args:
+        name: how pipelines and commands call it.
+        env_id: the Gymnasium id.
+        module: the module whose import registers the id.
+        horizon: steps an episode, H.
+        cost_limit: allowed cost an episode, kappa_H.
+        epsilon: radius of the observation attack, in raw observation units.
+        obs_dim: coordinates of an observation.
+        act_dim: coordinates of an action.
+        max_step_cost: C_m, the highest cost of one step.
+        fixed_time_step: seconds of physics a step; 0 leaves the package's own timing.
+        substeps: parts that a fixed time step is solved in.
+    """
+
+    name: str
+    env_id: str
+    module: str
+    horizon: int
+    cost_limit: float
+    epsilon: float
+    obs_dim: int
+    act_dim: int
+    max_step_cost: float = 1.0
+    fixed_time_step: float = 0.0
+    substeps: int = 0
+
+
+_BULLET = "bullet_safety_gym"
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("ball-circle", "SafetyBallCircle-v0", _BULLET, 200, 5.0, 0.05, 8, 2),
+        Task("car-circle", "SafetyCarCircle-v0", _BULLET, 300, 5.0, 0.05, 8, 2),
+        Task("drone-run", "SafetyDroneRun-v0", _BULLET, 200, 5.0, 0.025, 17, 4),
+        Task("drone-run-paper", "SafetyDroneRun-v0", _BULLET, 100, 5.0, 0.025, 17, 4, 1.0, 4 / 120, 4),
+        Task("ant-run", "SafetyAntRun-v0", _BULLET, 200, 5.0, 0.025, 33, 8),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """Return the task's row.
+
+    Raises:
+        InputError: no such task.
+    """
+    if name not in TASKS:
+        raise InputError(f"unknown task '{name}'", f"choose one of: {', '.join(TASKS)}")
+    return TASKS[name]
