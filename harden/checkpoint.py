@@ -164,7 +164,8 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     critics = None
     if "critics" in about:
         critics = _build("q-ensemble", about["critics"], _part(tensors, "critics."), path)
-    assert isinstance(policy, GaussianPolicy) and (critics is None or isinstance(critics, Critics))
+    assert isinstance(policy, GaussianPolicy)
+    assert critics is None or isinstance(critics, Critics)
     return LoadedPolicy(policy.eval(), critics, about)
 
 

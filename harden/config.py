@@ -110,8 +110,8 @@ class Train(_Section):
     states: Count = 256
     critic_steps: Count = 1
     policy_steps: Count = 2
-    warm_up_episodes: Count = 20
-    warm_up_critic_steps: Annotated[int, Field(ge=0)] = 1000
+    warm_up_episodes: Count = 10
+    warm_up_critic_steps: Annotated[int, Field(ge=0)] = 500
     keep: Literal["last", "best"] = "last"
 
 
@@ -171,7 +171,9 @@ class PipelineConfig(_Section):
     @property
     def refreshes(self) -> int:
         """How many refreshes `train` does: whole ones, enough for `train.env_steps`."""
-        return -(-self.train.env_steps // (self.train.episodes * self.task_row.horizon))
+        train, horizon = self.train, self.task_row.horizon
+        after_warm_up = max(train.env_steps - train.warm_up_episodes * horizon, 0)
+        return 1 + -(-after_warm_up // (train.episodes * horizon))
 
     @property
     def train_epsilon(self) -> float:

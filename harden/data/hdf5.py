@@ -34,9 +34,12 @@ def open_hdf5(path: Path, made_by: str) -> Iterator[h5py.File]:
         raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
     try:
         with h5py.File(path, "r") as file:
-            _check_group(file, path, 0, [0])
+            try:
+                _check_group(file, path, 0, [0])
+            except (KeyError, ValueError, TypeError) as error:
+                raise OSError(str(error)) from error
             yield file
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         reason = "it is empty" if path.stat().st_size == 0 else str(error).splitlines()[0]
         raise DamagedFileError(f"{path} can't be read as HDF5 ({reason})", remedy) from error
 
@@ -77,13 +80,11 @@ def read_array(file: h5py.File, name: str, dtype: type, rows: slice, ndim: int) 
     """Read rows of one array, in memory's type.
 
     Raises:
-        KeyError: no such array; ValueError: another number of axes. `open_hdf5` turns both into one line.
+        DamagedFileError: no such array, or another number of axes.
     """
-    if name not in file:
-        raise KeyError(f"it has no '{name}'")
-    item = file[name]
+    item = file.get(name)
     if not isinstance(item, h5py.Dataset) or item.ndim != ndim:
-        raise ValueError(f"'{name}' does not have {ndim} axes")
+        raise DamagedFileError(f"{file.filename} has no array '{name}' of {ndim} axes")
     return np.ascontiguousarray(item[rows], dtype=dtype)
 
 

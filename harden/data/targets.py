@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 import torch
@@ -66,13 +66,13 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
         if attribute(file, "format_version", None) != FORMAT_VERSION or "weights" not in file:
             raise DamagedFileError(f"{path} is not a targets file", f"make one with: {_MADE_BY}")
         columns = [read_array(file, name, np.float32, everything, ndim) for name, ndim in _LAYOUT.items()]
-        types = {"str": str, "float": float, "int": int}
-        header = TargetsHeader(
-            *(
-                types[str(kind)](attribute(file, name, None))
-                for name, kind in TargetsHeader.__annotations__.items()
-            )
-        )
+        found = {name: attribute(file, name, None) for name in TargetsHeader._fields}
+    try:
+        header = TargetsHeader(**{n: kind(found[n]) for n, kind in get_type_hints(TargetsHeader).items()})
+    except (TypeError, ValueError) as error:
+        raise DamagedFileError(
+            f"{path} is not a targets file ({error})", f"make one with: {_MADE_BY}"
+        ) from error
     targets = Targets(*(torch.from_numpy(column) for column in columns))
     states, particles, act_dim = targets.actions.shape
     fits = (

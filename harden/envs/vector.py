@@ -104,7 +104,8 @@ class VectorEnv:
         try:
             for index, worker in enumerate(self.workers):
                 worker.ask("make", task, len(range(index, num_envs, count)))
-            self.action_low, self.action_high = [worker.answer() for worker in self.workers][0]
+            bounds = [worker.answer() for worker in self.workers]
+            self.action_low, self.action_high = bounds[0]
         except BaseException:
             self.close()
             raise

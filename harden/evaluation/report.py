@@ -14,7 +14,8 @@ from harden.errors import DamagedFileError, MissingInputError
 from harden.files import read_json, write_text
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24;
+  max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de }
 th:first-child, td:first-child { text-align: left }
@@ -59,8 +60,8 @@ def verdict(evaluation: dict[str, Any]) -> str:
     word = "stays within" if worst["cost"]["mean"] <= limit else "exceeds"
     natural = evaluation["results"][0]
     return (
-        f"Natural reward {natural['reward']['mean']:.0f} at cost {natural['cost']['mean']:.1f}; its highest mean "
-        f"cost, {worst['cost']['mean']:.1f} under {worst['attack']}, {word} the limit of {limit:g} an episode."
+        f"Natural reward {natural['reward']['mean']:.0f} at cost {natural['cost']['mean']:.1f}; its highest "
+        f"mean cost, {worst['cost']['mean']:.1f} under {worst['attack']}, {word} the limit of {limit:g}."
     )
 
 
@@ -138,7 +139,7 @@ def write_report(
     if curves:
         picture = base64.b64encode(curve_picture(curves, evaluations[0][1]["cost_limit"])).decode()
         parts.append(
-            "<h2>Learning curves</h2><p>Benign roll-outs while training, acting with samples of the policy.</p>"
+            "<h2>Learning curves</h2><p>Benign roll-outs while training, with sampled actions.</p>"
             f'<img alt="reward and cost against environment steps" src="data:image/png;base64,{picture}">'
         )
     page = (

@@ -17,7 +17,7 @@ def summarise(values: np.ndarray) -> dict[str, Any]:
         values: one number an episode, (N,).
 
     Returns:
-        {"mean", "std", "ci95": [low, high]}; the standard deviation is the sample's (N - 1), 0 for one episode.
+        {"mean", "std", "ci95": [low, high]}; the deviation is the sample's (N - 1), 0 for one episode.
     """
     mean = float(np.mean(values))
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

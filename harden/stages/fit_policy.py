@@ -114,10 +114,11 @@ def fit_policy(
         batches = TargetBatches(on_device, steps, config.mstep.batch, epsilon, learner)
         make_trainer(place.run / "logs-policy", device, tensorboard=tensorboard).fit(job, batches)
     result = last[0]
-    check_finite(learner, float(result.loss))
+    loss = float(result.loss.detach())
+    check_finite(learner, loss)
     learner.advance(round=1)
     known = {"history": about["history"]} if about and "history" in about else {}
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
     commit(config, place, learner, known | digests)
     kl, robust = result.kl.tolist(), result.kl_robust.tolist()
-    return PolicyFitted(steps, float(result.loss), (kl[0], kl[1]), (robust[0], robust[1]), epsilon, origin)
+    return PolicyFitted(steps, loss, (kl[0], kl[1]), (robust[0], robust[1]), epsilon, origin)

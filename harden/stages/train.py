@@ -95,12 +95,21 @@ class LiveRounds:
         self.config, self.place, self.learner, self.history = config, place, learner, history
         self.writer, self.envs, self.report = writer, envs, report
         self.meter = _Meter()
+        self._rounds: Iterator[Work] = iter(())
 
     def __len__(self) -> int:
         train = self.config.train
         return (self.config.refreshes - len(self.history)) * train.rounds * train.policy_steps
 
     def __iter__(self) -> Iterator[Work]:
+        self._rounds = self._run()
+        return self._rounds
+
+    def finish(self) -> None:
+        """Store the last refresh: whoever takes the batches stops asking after the last of them."""
+        next(self._rounds, None)
+
+    def _run(self) -> Iterator[Work]:
         for _ in range(len(self.history), self.config.refreshes):
             began = time.monotonic()
             if self.history:
@@ -296,4 +305,5 @@ def train(
         if len(source):
             job = RobustMStep(learner, config, source.meter.on_step)
             make_trainer(place.run, device, tensorboard=tensorboard).fit(job, source)
+            source.finish()
     return Trained(len(history), history, place.policy)

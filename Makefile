@@ -1,0 +1,61 @@
+# Two commands are enough: `make demo` and `make test`. Each installs what it needs into .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Where PyTorch's CPU build is looked for; another index, or an empty one, gives another build (see README).
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+STAMP := $(VENV)/.installed
+RIVAL := .venv-rival
+DEMO := runs/demo
+RELEASED := checkpoints/released/ball-circle/cvpo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check bench bench-rival-env clean
+
+help: ## say what there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+install: $(STAMP) ## install into .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== installing harden and what it needs into $(VENV) (once)"
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not here; name a CPython 3.11 with PYTHON=..."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@TORCH_INDEX="$(TORCH_INDEX)" sh tools/install.sh $(BIN)/python
+	@touch $@
+	@echo "== installed"
+
+demo: $(STAMP) ## harden a vanilla policy on SafetyBallCircle-v0 and show it before and after
+	@echo "== demo: a vanilla policy, attacked; then hardened from benign data; then attacked again"
+	rm -rf $(DEMO)
+	$(BIN)/harden evaluate -p pipelines/quickstart.toml --policy $(RELEASED) --attack random,mc,mr --json $(DEMO)/before.json
+	$(BIN)/harden train -p pipelines/quickstart.toml --init $(RELEASED) --overwrite
+	$(BIN)/harden evaluate -p pipelines/quickstart.toml --attack random,mc,mr --json $(DEMO)/after.json
+	$(BIN)/harden report $(DEMO)/before.json $(DEMO)/after.json --curve $(RELEASED)/learning_curve.csv --curve checkpoints/quickstart/learning_curve.csv --out report.html
+
+test: $(STAMP) ## run the tests, real simulation included
+	@echo "== tests"
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP) ## run the long tests and write tests/slow-results.json
+	@echo "== slow tests"
+	$(BIN)/python -m pytest -m slow --results tests/slow-results.json
+
+check: $(STAMP) ## ruff and the type checker
+	@echo "== ruff and mypy"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) $(RIVAL)/.installed ## speed of a round beside FSRL's CVPO, and Lightning's overhead
+	@echo "== benchmark (leave the machine alone meanwhile)"
+	$(BIN)/python benchmarks/round.py --rival $(RIVAL)/bin/python --json benchmarks/results/round.json
+
+$(RIVAL)/.installed:
+	@echo "== installing the rival (fast-safe-rl) into $(RIVAL) (once)"
+	@test -x $(RIVAL)/bin/python || $(PYTHON) -m venv $(RIVAL)
+	@TORCH_INDEX="$(TORCH_INDEX)" RIVAL=1 sh tools/install.sh $(RIVAL)/bin/python
+	@touch $@
+
+clean: ## remove what was installed and the demo's output
+	rm -rf $(VENV) $(RIVAL) $(DEMO) report.html datasets/quickstart checkpoints/quickstart

@@ -1,0 +1,98 @@
+"""What is not a stage: reports, lists, the shipped pipelines, data sets."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harden.cli.main import main
+from harden.cli.options import FOLDER
+from harden.errors import InputError
+
+
+@main.command()
+@click.argument("evaluations", nargs=-1, required=True, type=FOLDER)
+@click.option("--curve", "curves", multiple=True, type=FOLDER, help="Learning curve CSV; repeatable.")
+@click.option("--out", type=FOLDER, default=Path("report.html"), help="The page.")
+def report(evaluations: tuple[Path, ...], curves: tuple[Path, ...], out: Path) -> None:
+    """Put evaluation files side by side in one self-contained page."""
+    from harden.evaluation.report import load_curve, load_evaluation, write_report
+
+    tables = [(path.stem, load_evaluation(path)) for path in evaluations]
+    write_report(out, tables, [(path.parent.name, load_curve(path)) for path in curves])
+    click.echo(f"-> {out}")
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["tasks", "attacks", "variants"]))
+def list_names(what: str) -> None:
+    """List what can be named, one a line."""
+    from harden.attacks import ATTACKS
+    from harden.tasks import TASKS
+    from harden.variants import VARIANTS
+
+    if what == "tasks":
+        for task in TASKS.values():
+            click.echo(
+                f"{task.name:<16} {task.env_id}, horizon {task.horizon}, cost limit {task.cost_limit:g}, "
+                f"epsilon {task.epsilon:g}"
+            )
+    else:
+        rows: Any = [("natural", "no attack")] if what == "attacks" else []
+        table: Any = ATTACKS if what == "attacks" else VARIANTS
+        for name, summary in [*rows, *((row.name, row.summary) for row in table.values())]:
+            click.echo(f"{name:<16} {summary}")
+
+
+@main.command()
+@click.option("--out", type=FOLDER, default=Path("pipelines"), help="Folder to write into.")
+def init(out: Path) -> None:
+    """Write the shipped pipelines into a folder."""
+    from harden.config import PRESETS
+    from harden.files import make_folder, storage_errors
+
+    make_folder(out)
+    for source in sorted(PRESETS.glob("*.toml")):
+        there = out / source.name
+        if there.exists():
+            raise InputError(f"{there} is there already", "remove it, or name another folder with --out")
+    with storage_errors(out):
+        for source in sorted(PRESETS.glob("*.toml")):
+            shutil.copyfile(source, out / source.name)
+            click.echo(f"-> {out / source.name}")
+
+
+@main.group()
+def data() -> None:
+    """Look at data sets."""
+
+
+@data.command()
+@click.argument("path", type=FOLDER)
+def info(path: Path) -> None:
+    """Say what a data set holds."""
+    from harden.data import open_dataset
+
+    found = open_dataset(path).info
+    click.echo(
+        f"{path}: {found.env_id}, horizon {found.horizon}, {found.transitions:,} transitions in "
+        f"{found.episodes:,} episodes, {len(found.shards)} shards, reward {found.reward / found.episodes:.1f}, "
+        f"cost {found.cost / found.episodes:.2f} an episode"
+    )
+
+
+@data.command()
+@click.argument("path", type=FOLDER)
+def verify(path: Path) -> None:
+    """Read every byte of a data set and compare it with its checksums."""
+    from harden.data import open_dataset
+
+    problems = open_dataset(path).verify()
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise InputError(f"{path} has {len(problems)} problems", "collect the damaged shards' episodes again")
+    click.echo(f"{path} is whole")

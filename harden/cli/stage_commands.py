@@ -1,0 +1,145 @@
+"""The stages: parse, call the stage, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harden.cli.main import main
+from harden.cli.options import FOLDER, Context, stage_options
+
+
+@main.command()
+@stage_options
+@click.option("--episodes", type=click.IntRange(min=1), default=None, help="Whole episodes to collect.")
+@click.option(
+    "--behaviour", type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise"]), default=None
+)
+@click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy that acts.")
+@click.option("--out", type=FOLDER, default=None, help="Data set folder.")
+def collect(ctx: Context, **options: Any) -> None:
+    """Collect benign episodes and append them to the data set."""
+    from harden.stages.collect import collect as stage
+
+    done = stage(ctx.config, ctx.place, report=ctx.report, **options)
+    shard = done.shard
+    click.echo(
+        f"collected {shard.transitions:,} transitions in {shard.episodes} episodes ({shard.behaviour}), "
+        f"{shard.transitions / done.seconds:,.0f} steps/s, reward {shard.reward / shard.episodes:.1f}, "
+        f"cost {shard.cost / shard.episodes:.2f} an episode -> {options['out'] or ctx.place.data}"
+    )
+
+
+@main.command("fit-critics")
+@stage_options
+@click.option("--steps", type=click.IntRange(min=1), default=None, help="Gradient steps.")
+@click.option("--data", type=FOLDER, default=None, help="Data set.")
+@click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
+@click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
+def fit_critics(ctx: Context, **options: Any) -> None:
+    """Fit Q_r and Q_c to the stored transitions."""
+    from harden.stages.fit_critics import fit_critics as stage
+
+    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    click.echo(f"fitted the critics: {done.steps} steps, loss {done.loss:.4g} -> {ctx.place.critics}")
+
+
+@main.command("e-step")
+@stage_options
+@click.option("--states", type=click.IntRange(min=1), default=None, help="States to solve for.")
+@click.option("--particles", type=click.IntRange(min=2), default=None, help="Actions a state.")
+@click.option("--data", type=FOLDER, default=None, help="Data set.")
+@click.option(
+    "--policy", "policy_dir", type=FOLDER, default=None, help="Policy that particles are drawn from."
+)
+@click.option("--critics", "critics_dir", type=FOLDER, default=None, help="Critics that judge them.")
+@click.option("--out", type=FOLDER, default=None, help="Targets file.")
+def e_step(ctx: Context, **options: Any) -> None:
+    """Make the weighted particles q* that the policy is fitted to."""
+    from harden.stages.estep import estep as stage
+
+    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    click.echo(
+        f"{done.status}: eta {done.eta:.4g} (exact {done.eta_exact:.4g}), lam {done.lam:.4g} "
+        f"(exact {done.lam_exact:.4g}), expected cost {done.expected_cost:.4g} against kappa {done.kappa:.4g} "
+        f"-> {options['out'] or ctx.place.targets}"
+    )
+
+
+@main.command("fit-policy")
+@stage_options
+@click.option("--steps", type=click.IntRange(min=1), default=None, help="Gradient steps.")
+@click.option("--targets", "targets_path", type=FOLDER, default=None, help="Targets file.")
+@click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit.")
+@click.option(
+    "--critics", "critics_dir", type=FOLDER, default=None, help="Critics that the adversary climbs."
+)
+@click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
+def fit_policy(ctx: Context, **options: Any) -> None:
+    """Fit the policy to the targets, robustly."""
+    from harden.stages.fit_policy import fit_policy as stage
+
+    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    click.echo(
+        f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g} ({done.epsilon_from}), "
+        f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} "
+        f"-> {ctx.place.policy}"
+    )
+
+
+@main.command()
+@stage_options
+@click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy folder.")
+@click.option("--attack", "attacks", default="mc,mr", help="Names, with commas, or all; natural always runs.")
+@click.option("--epsilon", type=float, default=None, help="Radius, raw observation units.")
+@click.option("--attack-steps", type=int, default=None, help="Gradient steps from each start.")
+@click.option("--restarts", type=int, default=None, help="Random starts a state.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
+@click.option("--action", type=click.Choice(["mean", "sample"]), default=None)
+@click.option("--episodes", "eval_episodes", type=int, default=None, help="Episodes an attack.")
+@click.option("--json", "json_path", type=FOLDER, default=None, help="Write the evaluation there.")
+def evaluate(ctx: Context, policy_dir: Path | None, attacks: str, json_path: Path | None) -> None:
+    """Try a policy, natural and under attack."""
+    from harden.evaluation.attacked import parse_attacks, table
+    from harden.stages.evaluate import evaluate as stage
+
+    out = json_path or (ctx.place.evaluation if policy_dir is None else None)
+    chosen = parse_attacks(attacks)
+    folder = policy_dir or ctx.place.policy
+    result = stage(ctx.config, folder, chosen, device=ctx.device, out=out, report=ctx.report)
+    click.echo(table(result["results"], result["cost_limit"]))
+    if out is not None:
+        click.echo(f"-> {out}")
+
+
+@main.command()
+@stage_options
+@click.option("--env-steps", type=int, default=None, help="Steps of simulation in all.")
+@click.option("--variant", default=None, help="One of: harden list variants.")
+@click.option("--init", type=FOLDER, default=None, help="Policy to start from.")
+@click.option("--resume", is_flag=True, help="Go on from the last refresh stored.")
+@click.option("--overwrite", is_flag=True, help="Discard an earlier run and its data.")
+@click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
+def train(ctx: Context, **options: Any) -> None:
+    """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
+    from harden.stages.train import train as stage
+
+    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    last = done.history[-1]
+    click.echo(
+        f"trained {ctx.config.variant}: {last['env_steps']:,.0f} steps, {last['seconds']:.0f} s, reward "
+        f"{last['reward']:.1f}, cost {last['cost']:.2f} in the last refresh, {last['cumulative_cost']:,.0f} "
+        f"cost in all -> {done.policy}"
+    )
+
+
+@main.command()
+@stage_options
+def status(ctx: Context) -> None:
+    """Say for each stage whether its result is done, stale or missing, and why."""
+    from harden.pipeline import status as stages
+
+    for row in stages(ctx.config, ctx.place):
+        click.echo(f"{row.stage:<12} {row.status:<8} {row.why}")

@@ -1,0 +1,80 @@
+"""The house: who may import whom, and how long things may be."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "harden").rglob("*.py"))
+# a module imports from its own row and the rows above it
+ROWS = [
+    {"types", "errors", "files", "seeds", "progress"},
+    {"tasks", "variants", "config"},
+    {"ops"},
+    {"nets", "checkpoint"},
+    {"learner"},
+    {"attacks"},
+    {"envs"},
+    {"data"},
+    {"algorithms"},
+    {"fit"},
+    {"evaluation"},
+    {"stages"},
+    {"pipeline"},
+    {"cli"},
+]
+OWNERS = {"h5py": "data", "lightning": "fit", "click": "cli"}
+
+
+def part(path: Path) -> str:
+    """Return the part of the house that a file belongs to."""
+    inside = path.relative_to(ROOT / "harden")
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def row(name: str) -> int:
+    """Return the row of a part."""
+    return next(i for i, names in enumerate(ROWS) if name in names)
+
+
+def imports(path: Path) -> list[str]:
+    """Return the dotted names that a file imports, wherever in it."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.append(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_upwards_and_libraries_stay_with_their_owners(path: Path) -> None:
+    mine = part(path)
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top != "pickle", f"{path} imports pickle"
+        if top in OWNERS:
+            assert mine == OWNERS[top], f"{path} imports {top}, which belongs to harden/{OWNERS[top]}"
+        if name.startswith("harden.") and mine != "__init__":
+            theirs = name.split(".")[1]
+            assert row(theirs) <= row(mine), f"{path} imports {name}, which stands below it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 280
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 60, f"{path}: {node.name} has {length} lines"
+
+
+def test_data_folders_hold_no_python() -> None:
+    for name in ("datasets", "pipelines", "checkpoints"):
+        assert not list((ROOT / name).rglob("*.py"))

@@ -1,0 +1,146 @@
+"""The rest of the mathematics: closed forms, hand-computed values, gradcheck."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harden.ops import ball, bellman, gaussian
+from harden.ops.constraint import step_multiplier
+from harden.ops.schedule import discounted_threshold, scheduled_epsilon
+from harden.types import Transitions
+
+
+def test_split_kl_is_torchs_with_one_part_held() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, other = (torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    std, other_std = (torch.rand(5, 3, generator=generator, dtype=torch.float64) + 0.1 for _ in range(2))
+    of_mean, of_std = gaussian.split_kl(mean, std, other, other_std)
+
+    def normal(m: torch.Tensor, s: torch.Tensor) -> torch.distributions.Distribution:
+        return torch.distributions.Independent(torch.distributions.Normal(m, s), 1)
+
+    kl = torch.distributions.kl_divergence
+    torch.testing.assert_close(of_mean, kl(normal(mean, std), normal(other, std)))
+    torch.testing.assert_close(of_std, kl(normal(mean, std), normal(mean, other_std)))
+
+
+def test_log_prob_is_torchs_and_differentiates() -> None:
+    actions = torch.randn(4, 2, dtype=torch.float64)
+    mean = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    std = (torch.rand(4, 2, dtype=torch.float64) + 0.2).requires_grad_()
+    expected = torch.distributions.Normal(mean, std).log_prob(actions).sum(-1)
+    torch.testing.assert_close(gaussian.log_prob(actions, mean, std), expected)
+    assert torch.autograd.gradcheck(lambda m, s: gaussian.log_prob(actions, m, s), (mean, std))
+
+
+def test_split_kl_differentiates() -> None:
+    old_mean, old_std = torch.randn(3, 2, dtype=torch.float64), torch.rand(3, 2, dtype=torch.float64) + 0.3
+    mean = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    std = (torch.rand(3, 2, dtype=torch.float64) + 0.3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, s: gaussian.split_kl(old_mean, old_std, m, s), (mean, std))
+
+
+def test_multiplier_rises_under_violation_falls_with_slack_and_stays_in_its_box() -> None:
+    beta = torch.tensor([1.0, 1.0, 0.0, 4.9])
+    value = torch.tensor([0.3, 0.05, 0.0, 9.0])
+    stepped = step_multiplier(beta, value, torch.tensor(0.1), rate=2.0, ceiling=5.0)
+    torch.testing.assert_close(stepped, torch.tensor([1.4, 0.9, 0.0, 5.0]))
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 0.0), (10, 0.0), (15, 0.025), (20, 0.05), (500, 0.05)])
+def test_epsilon_schedule(epoch: int, expected: float) -> None:
+    assert scheduled_epsilon(0.05, epoch, start=10, ramp=10) == pytest.approx(expected)
+
+
+def test_epsilon_schedule_without_a_ramp_switches_on() -> None:
+    assert scheduled_epsilon(0.05, 4, start=5, ramp=0) == 0.0
+    assert scheduled_epsilon(0.05, 6, start=5, ramp=0) == 0.05
+
+
+def test_threshold_is_the_discounted_sum_of_an_even_cost() -> None:
+    limit, horizon, gamma = 5.0, 200, 0.97
+    by_hand = sum(gamma**t * limit / horizon for t in range(horizon))
+    assert discounted_threshold(limit, horizon, gamma) == pytest.approx(by_hand)
+    assert discounted_threshold(limit, 300, gamma) != pytest.approx(by_hand)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(["linf", "l2"]), st.floats(1e-4, 10.0))
+def test_projection_and_samples_stay_in_the_ball(seed: int, norm: ball.Norm, epsilon: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    radius = torch.tensor(epsilon)
+    far = 20 * epsilon * torch.randn(16, 5, generator=generator)
+    for delta in (ball.project(far, radius, norm), ball.sample(far, radius, norm, generator)):
+        size = delta.abs().amax(-1) if norm == "linf" else delta.norm(dim=-1)
+        assert float(size.max()) <= epsilon * (1 + 1e-5)
+    inside = ball.project(0.01 * epsilon * torch.ones(1, 5), radius, norm)
+    torch.testing.assert_close(inside, 0.01 * epsilon * torch.ones(1, 5))
+
+
+def test_a_vector_radius_holds_each_coordinate() -> None:
+    radius = torch.tensor([0.0, 0.1, 2.0])
+    delta = ball.project(torch.full((4, 3), 5.0), radius, "linf")
+    torch.testing.assert_close(delta, radius.expand(4, 3))
+
+
+def episodes() -> Transitions:
+    """Two episodes, of three steps ended by the dynamics and of two ended by the clock."""
+    count = 5
+    obs = torch.arange(count, dtype=torch.float32).unsqueeze(1)
+    return Transitions(
+        obs=obs,
+        actions=torch.zeros(count, 1),
+        rewards=torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]),
+        costs=torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0]),
+        next_obs=obs + 1,
+        terminals=torch.tensor([False, False, True, False, False]),
+        timeouts=torch.tensor([False, False, False, False, True]),
+    )
+
+
+def test_one_step_backups_stop_at_terminals_and_go_on_through_timeouts() -> None:
+    plain = bellman.backups(episodes(), gamma=0.5, n_step=1)
+    torch.testing.assert_close(plain.discounts, torch.tensor([0.5, 0.5, 0.0, 0.5, 0.5]))
+    torch.testing.assert_close(plain.rewards, episodes().rewards)
+
+
+def test_n_step_backups_never_cross_an_episode() -> None:
+    ahead = bellman.backups(episodes(), gamma=0.5, n_step=3)
+    torch.testing.assert_close(ahead.rewards, torch.tensor([1 + 1 + 1.0, 2 + 2.0, 4.0, 8 + 8.0, 16.0]))
+    torch.testing.assert_close(ahead.costs, torch.tensor([0.5, 1.0, 0.0, 0.5, 1.0]))
+    torch.testing.assert_close(ahead.discounts, torch.tensor([0.0, 0.0, 0.0, 0.25, 0.5]))
+    torch.testing.assert_close(ahead.next_obs[:, 0], torch.tensor([3.0, 3.0, 3.0, 5.0, 5.0]))
+
+
+def test_n_step_values_of_a_known_chain() -> None:
+    """On a deterministic chain the n-step target of the true values is the true value, for every n."""
+    data, gamma = episodes(), 0.9
+    ends = data.terminals | data.timeouts
+    truth = bellman.monte_carlo_returns(data.rewards, ends, gamma)
+    value_after_timeout = 3.0
+    truth[3] += gamma**2 * value_after_timeout
+    truth[4] += gamma * value_after_timeout
+    of_obs = {float(o): float(v) for o, v in zip(data.obs[:, 0], truth, strict=True)}
+    of_obs[5.0] = value_after_timeout
+    for n_step in (1, 2, 3, 7):
+        look = bellman.backups(data, gamma, n_step)
+        next_q = torch.tensor([of_obs.get(float(o), 0.0) for o in look.next_obs[:, 0]])
+        target = bellman.td_target(look.rewards, look.discounts, next_q)
+        np.testing.assert_allclose(target.numpy(), truth.numpy(), rtol=1e-5)
+
+
+def test_monte_carlo_returns() -> None:
+    ends = torch.tensor([False, False, True, False, True])
+    returns = bellman.monte_carlo_returns(torch.tensor([1.0, 1, 1, 2, 2]), ends, 0.5)
+    np.testing.assert_allclose(returns.numpy(), [1.75, 1.5, 1.0, 3.0, 2.0])
+
+
+def test_cost_ceiling() -> None:
+    assert bellman.cost_ceiling(1.0, 0.97) == pytest.approx(1 / 0.03)
+    assert bellman.cost_ceiling(1.0, 1.0) == math.inf

@@ -1,0 +1,356 @@
+"""The store by round trip, by damage, and by being killed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harden.data import Dataset, DatasetWriter, open_dataset
+from harden.data.shard import read_shard
+from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
+from harden.tasks import get_task
+from harden.types import Transitions
+
+TASK = get_task("ball-circle")
+HOW = {"seed": 3, "policy_digest": "abc", "behaviour": "policy-sample"}
+
+
+def make(lengths: list[int], start: int = 0, terminal: bool = False) -> Transitions:
+    """Return episodes whose rows count on, so that a shift would show."""
+    count = sum(lengths)
+    counter = torch.arange(start, start + count, dtype=torch.float32)
+    ends = torch.zeros(count, dtype=torch.bool)
+    ends[np.cumsum(lengths) - 1] = True
+    return Transitions(
+        obs=counter[:, None].expand(-1, TASK.obs_dim).clone(),
+        actions=-counter[:, None].expand(-1, TASK.act_dim).clone(),
+        rewards=counter * 10,
+        costs=(counter % 2),
+        next_obs=(counter + 1)[:, None].expand(-1, TASK.obs_dim).clone(),
+        terminals=ends if terminal else torch.zeros_like(ends),
+        timeouts=torch.zeros_like(ends) if terminal else ends,
+    )
+
+
+def same(a: Transitions, b: Transitions) -> bool:
+    """Return whether two sets of transitions are equal to the bit."""
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture()
+def stored(tmp_path: Path) -> Path:
+    """A data set of three shards, 4 + 3 + 5 rows."""
+    with DatasetWriter(tmp_path / "set", TASK) as writer:
+        for lengths, start in (([3, 1], 0), ([3], 4), ([2, 3], 7)):
+            writer.append(make(lengths, start), **HOW)
+    return tmp_path / "set"
+
+
+def test_round_trip_and_reads_across_shards(stored: Path) -> None:
+    dataset = open_dataset(stored, TASK)
+    everything = make([3, 1, 3, 2, 3])
+    assert same(dataset.read(0, 12), everything)
+    for first, last in ((0, 1), (2, 9), (4, 7), (11, 12)):
+        assert same(dataset.read(first, last), Transitions(*(column[first:last] for column in everything)))
+    assert same(dataset.recent(6), Transitions(*(column[6:] for column in everything)))
+    assert len(dataset.recent(99)) == len(everything)
+    assert dataset.verify() == []
+
+
+def test_manifest_and_attributes_are_as_designed(stored: Path) -> None:
+    manifest = json.loads((stored / "manifest.json").read_text())
+    assert [shard["transitions"] for shard in manifest["shards"]] == [4, 3, 5]
+    assert manifest["shards"][0]["reward"] == 60.0
+    assert manifest["shards"][0]["episodes"] == 2
+    with h5py.File(stored / "shard-00000.h5") as file:
+        assert file.attrs["env_id"] == "SafetyBallCircle-v0"
+        assert file.attrs["horizon"] == 200
+        assert file.attrs["behaviour"] == "policy-sample"
+        assert file["observations"].dtype == np.float32
+        assert file["terminals"].dtype == bool
+        assert file["next_observations"].shape == (4, 8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), min_size=1, max_size=4), st.booleans())
+def test_any_episodes_come_back(
+    tmp_path_factory: pytest.TempPathFactory, shards: list[list[int]], end: bool
+) -> None:
+    path = tmp_path_factory.mktemp("set")
+    start, written = 0, []
+    with DatasetWriter(path, TASK) as writer:
+        for lengths in shards:
+            written.append(make(lengths, start, end))
+            writer.append(written[-1], **HOW)
+            start += sum(lengths)
+    dataset = Dataset(path)
+    whole = Transitions(*(torch.cat(columns) for columns in zip(*written, strict=True)))
+    assert same(dataset.read(0, start), whole)
+    assert dataset.info.episodes == sum(len(lengths) for lengths in shards)
+
+
+def test_a_single_file_is_a_data_set(stored: Path) -> None:
+    dataset = open_dataset(stored / "shard-00001.h5", TASK)
+    assert same(dataset.read(0, 3), make([3], 4))
+    assert dataset.info.shards[0].behaviour == "policy-sample"
+
+
+def test_a_foreign_file_without_attributes_is_a_data_set(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        data = make([3, 2])
+        names = ("observations", "actions", "rewards", "costs", "next_observations", "terminals", "timeouts")
+        for name, column in zip(names, data, strict=True):
+            file[name] = column.numpy()
+    dataset = open_dataset(tmp_path / "d.h5", TASK)
+    assert dataset.info.shards[0].behaviour == "imported"
+    assert same(dataset.recent(9), data)
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path, TASK), pytest.raises(InputError, match="another process"):
+        DatasetWriter(tmp_path, TASK)
+    DatasetWriter(tmp_path, TASK).close()
+
+
+def test_a_shard_that_a_crash_kept_from_the_manifest_is_taken_in(stored: Path) -> None:
+    manifest = json.loads((stored / "manifest.json").read_text())
+    manifest["shards"].pop()
+    (stored / "manifest.json").write_text(json.dumps(manifest))
+    (stored / ".shard-00003.h5.77.tmp").write_bytes(b"half")
+    assert len(Dataset(stored)) == 7
+    with DatasetWriter(stored, TASK) as writer:
+        assert writer.info.transitions == 12
+    assert len(Dataset(stored)) == 12
+    assert not list(stored.glob(".*.tmp"))
+
+
+_WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_store import DatasetWriter, HOW, TASK, make
+with DatasetWriter(Path(sys.argv[1]), TASK) as writer:
+    while True:
+        writer.append(make([3, 2]), **HOW)
+        print(writer.info.transitions, flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.013, 0.05, 0.11])
+def test_kill_9_loses_nothing_acknowledged(tmp_path: Path, delay: float) -> None:
+    script = _WRITER.format(tests=str(Path(__file__).parent))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    said = process.stdout.read().split()
+    process.wait()
+    acknowledged = int(said[-1]) if said else 5
+    with DatasetWriter(tmp_path, TASK) as writer:
+        assert writer.info.transitions >= acknowledged
+        writer.append(make([1]), **HOW)
+    assert Dataset(tmp_path).verify() == []
+
+
+@pytest.mark.parametrize("where", ["os.fsync", "h5py.File.create_dataset", "os.replace"])
+def test_a_full_disk_stops_and_damages_nothing(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with DatasetWriter(stored, TASK) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr({"os": os, "h5py": h5py.File}[where.split(".")[0]], where.split(".")[-1], full)
+            with pytest.raises(StorageError, match="no room left"):
+                writer.append(make([4]), **HOW)
+        assert len(Dataset(stored)) == 12
+        assert Dataset(stored).verify() == []
+        assert not list(stored.glob(".*.tmp"))
+        writer.append(make([4]), **HOW)
+    assert len(Dataset(stored)) == 16
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match="can't write"):
+        DatasetWriter(tmp_path / "file" / "set", TASK)
+
+
+def test_a_flipped_byte_is_found(stored: Path) -> None:
+    path = stored / "shard-00001.h5"
+    with h5py.File(path) as file:
+        offset = file["rewards"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+    problems = Dataset(stored).verify()
+    assert len(problems) == 1
+    assert "shard-00001.h5" in problems[0]
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-700])
+
+
+def _nan(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["rewards"][1] = np.nan
+
+
+def _infinite(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["observations"][0, 2] = np.inf
+
+
+def _no_costs(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+
+
+def _external_link(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+        file["costs"] = h5py.ExternalLink("/etc/passwd", "/costs")
+
+
+def _soft_link(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+        file["costs"] = h5py.SoftLink("/rewards")
+
+
+def _external_storage(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+        file.create_dataset("costs", (4,), np.float32, external=[("/etc/passwd", 0, 16)])
+
+
+def _virtual(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+        layout = h5py.VirtualLayout((4,), np.float32)
+        layout[:] = h5py.VirtualSource("other.h5", "costs", (4,))
+        file.create_virtual_dataset("costs", layout)
+
+
+def _huge(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+        file.create_dataset("costs", (2**50,), np.float32, chunks=(1024,))
+
+
+def _deep(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.create_group("/".join(["g"] * 50))
+
+
+def _objects(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+        file.create_dataset("costs", data=["a", "b", "c", "d"])
+
+
+DAMAGE = {
+    "truncated": _truncate,
+    "empty": lambda path: path.write_bytes(b""),
+    "foreign": lambda path: path.write_text("reward,cost\n1,2\n"),
+    "missing": Path.unlink,
+    "nan": _nan,
+    "infinite": _infinite,
+    "no costs": _no_costs,
+    "external link": _external_link,
+    "soft link": _soft_link,
+    "external storage": _external_storage,
+    "virtual": _virtual,
+    "huge shape": _huge,
+    "deep": _deep,
+    "objects": _objects,
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_one_clear_line(stored: Path, kind: str) -> None:
+    path = stored / "shard-00000.h5"
+    DAMAGE[kind](path)
+    for read in (lambda: read_shard(path), lambda: Dataset(stored).read(0, 12)):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert "shard-00000.h5" in str(caught.value)
+        assert caught.value.exit_code == 2
+    assert Dataset(stored).verify()
+    assert same(Dataset(stored).read(4, 12), make([3, 2, 3], 4))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../../etc/passwd"},
+        {"name": "shard-1.h5"},
+        {"transitions": -4},
+        {"transitions": "many"},
+        {"surprise": 1},
+    ],
+)
+def test_a_manifest_with_tricks_is_refused(stored: Path, change: dict[str, object]) -> None:
+    manifest = json.loads((stored / "manifest.json").read_text())
+    manifest["shards"][0] |= change
+    (stored / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFileError, match=r"manifest"):
+        Dataset(stored)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format_version": 9}', "null", "[" * 100_000])
+def test_a_broken_manifest_is_refused(stored: Path, text: str) -> None:
+    (stored / "manifest.json").write_text(text)
+    with pytest.raises(DamagedFileError):
+        Dataset(stored)
+
+
+def test_data_of_another_task_is_refused(stored: Path) -> None:
+    with pytest.raises(InputError, match=r"horizon 200.*has 300|env_id"):
+        open_dataset(stored, get_task("car-circle"))
+    with pytest.raises(InputError, match="obs_dim 8.*has 33"):
+        open_dataset(stored, get_task("ant-run"))
+    with pytest.raises(InputError, match="horizon 200, task 'ball-circle' has 150"):
+        open_dataset(stored, TASK._replace(horizon=150))
+    with pytest.raises(InputError):
+        DatasetWriter(stored, get_task("ant-run"))
+
+
+def test_missing_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="harden collect"):
+        open_dataset(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda d: d._replace(rewards=d.rewards * float("nan")),
+        lambda d: d._replace(costs=d.costs - 5),
+        lambda d: d._replace(terminals=d.timeouts.clone()),
+        lambda d: d._replace(timeouts=torch.zeros_like(d.timeouts)),
+        lambda d: d._replace(obs=d.obs[:, :3]),
+    ],
+)
+def test_what_may_not_be_stored_is_not(tmp_path: Path, spoil: object) -> None:
+    with DatasetWriter(tmp_path, TASK) as writer, pytest.raises(HardenError):
+        writer.append(spoil(make([3])), **HOW)  # type: ignore[operator]
+    assert not list(tmp_path.glob("*.h5"))
