@@ -91,7 +91,7 @@ def test_minimum_is_no_higher_than_a_grids_and_scipys(seed: int) -> None:
 
 
 def test_active_constraints_hold_with_equality() -> None:
-    q_reward, q_cost, kl, kappa = draw(1)
+    q_reward, q_cost, kl, _ = draw(1)
     x, _ = minimise_dual(q_reward, q_cost, kl, float(q_cost.mean()) * 0.6, lam_max=1e6)
     weights = particle_weights(q_reward, q_cost, x[0], x[1])
     assert float((weights * q_cost).sum(1).mean()) == pytest.approx(float(q_cost.mean()) * 0.6, rel=1e-4)

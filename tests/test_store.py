@@ -50,7 +50,7 @@ def same(a: Transitions, b: Transitions) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.fixture()
+@pytest.fixture
 def stored(tmp_path: Path) -> Path:
     """A data set of three shards, 4 + 3 + 5 rows."""
     with DatasetWriter(tmp_path / "set", TASK) as writer:
@@ -327,9 +327,9 @@ def test_a_broken_manifest_is_refused(stored: Path, text: str) -> None:
 def test_data_of_another_task_is_refused(stored: Path) -> None:
     with pytest.raises(InputError, match=r"horizon 200.*has 300|env_id"):
         open_dataset(stored, get_task("car-circle"))
-    with pytest.raises(InputError, match="obs_dim 8.*has 33"):
+    with pytest.raises(InputError, match=r"obs_dim 8.*has 33"):
         open_dataset(stored, get_task("ant-run"))
-    with pytest.raises(InputError, match="horizon 200, task 'ball-circle' has 150"):
+    with pytest.raises(InputError, match=r"horizon 200, task 'ball-circle' has 150"):
         open_dataset(stored, TASK._replace(horizon=150))
     with pytest.raises(InputError):
         DatasetWriter(stored, get_task("ant-run"))

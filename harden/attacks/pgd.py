@@ -51,13 +51,14 @@ def ascend(
         delta = delta.detach().requires_grad_(not last)
         with torch.set_grad_enabled(not last):
             value = objective(starts, starts + delta)
+            # the sum keeps states apart, and only the perturbation gets a gradient
+            total = value.sum()
         improved = value.detach() > best_value
         best_value = torch.where(improved, value.detach(), best_value)
         best = torch.where(improved.unsqueeze(1), delta.detach(), best)
         if last:
             break
-        # the sum keeps states apart, and only the perturbation gets a gradient
-        (gradient,) = torch.autograd.grad(value.sum(), delta)
+        (gradient,) = torch.autograd.grad(total, delta)
         length = step_share * (1.0 - 0.9 * step / max(steps - 1, 1)) * epsilon
         delta = ball.project(delta.detach() + ball.ascend(gradient, length, norm), epsilon, norm)
     if restarts == 1:

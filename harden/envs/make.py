@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -42,9 +44,11 @@ class SeededEnv:
     """
 
     def __init__(self, task: Task) -> None:
-        importlib.import_module(task.module)
-        # the wrappers' checks cost as much as the Ball's physics; the time limit is the task's own
-        made: Any = gymnasium.make(task.env_id, disable_env_checker=True)
+        # the simulator flushes C streams by these objects' names, which a notebook's or a test's do not have
+        with contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__):
+            importlib.import_module(task.module)
+            # the wrappers' checks cost as much as the Ball's physics; the time limit is the task's own
+            made: Any = gymnasium.make(task.env_id, disable_env_checker=True)
         self.env = made.unwrapped
         self.task = task
         self.steps = 0

@@ -1,0 +1,55 @@
+"""The networks against plain, slow versions of themselves."""
+
+from __future__ import annotations
+
+import torch
+
+from harden.nets import Critics, GaussianPolicy
+
+
+def test_particles_get_the_values_that_pairs_get() -> None:
+    critics = Critics(5, 3, reward_count=2, cost_count=2, hidden=(16, 8))
+    obs, actions = torch.randn(7, 5), torch.randn(7, 4, 3)
+    shared = critics(obs, actions)
+    pairs = critics(obs.repeat_interleave(4, 0), actions.reshape(28, 3))
+    assert shared.shape == (4, 7, 4)
+    torch.testing.assert_close(shared.reshape(4, 28), pairs)
+
+
+def test_members_are_independent_networks() -> None:
+    critics = Critics(3, 2, hidden=(8,))
+    obs, actions = torch.randn(6, 3), torch.randn(6, 2)
+    both = torch.cat((obs, actions), 1)
+    weights, biases = list(critics.ensemble.weights), list(critics.ensemble.biases)
+    for member in range(3):
+        hidden = torch.relu(both @ weights[0][member] + biases[0][member])
+        expected = (hidden @ weights[1][member] + biases[1][member])[:, 0]
+        torch.testing.assert_close(critics(obs, actions)[member], expected)
+    torch.testing.assert_close(critics.q_reward(obs, actions), critics(obs, actions)[:2].amin(0))
+    torch.testing.assert_close(critics.q_cost(obs, actions), critics(obs, actions)[2])
+
+
+def test_one_critics_loss_leaves_the_others_alone() -> None:
+    critics = Critics(3, 2, hidden=(8,))
+    critics(torch.randn(6, 3), torch.randn(6, 2))[1].sum().backward()
+    for parameter in critics.parameters():
+        assert parameter.grad is not None
+        assert float(parameter.grad[1].abs().sum()) > 0
+        assert float(parameter.grad[[0, 2]].abs().sum()) == 0
+
+
+def test_the_policy_stays_in_its_action_space_and_above_its_floor() -> None:
+    low, high = torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 1.0])
+    policy = GaussianPolicy(3, 2, (8,), low, high, init_std=0.5, min_std=0.1)
+    obs = 100 * torch.randn(500, 3)
+    mean, std = policy(obs)
+    assert bool(((mean >= low) & (mean <= high)).all())
+    assert bool((std >= 0.1 * (high - low) / 2 - 1e-6).all())
+    torch.testing.assert_close(mean, policy.mean(obs))
+    samples = policy.sample(obs, torch.Generator().manual_seed(0))
+    assert bool(((samples >= low) & (samples <= high)).all())
+
+
+def test_the_policy_begins_with_the_spread_asked_for() -> None:
+    _, std = GaussianPolicy(3, 2, (64, 64), init_std=0.7, min_std=0.1)(torch.zeros(1, 3))
+    torch.testing.assert_close(std, torch.full((1, 2), 0.7), atol=0.05, rtol=0)
