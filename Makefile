@@ -1,9 +1,11 @@
 # Two commands are enough: `make demo` and `make test`. Each installs what it needs into .venv first.
-PYTHON ?= python3.11
+# A CPython 3.11: left empty, the first of python3.11, python3 and python that is one.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# Where PyTorch's CPU build is looked for; another index, or an empty one, gives another build (see README).
+# Where PyTorch's build is looked for: `make install TORCH_INDEX=https://download.pytorch.org/whl/cu126` for CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+INSTALL = PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/install.sh
 STAMP := $(VENV)/.installed
 RIVAL := .venv-rival
 DEMO := runs/demo
@@ -11,19 +13,21 @@ RELEASED := checkpoints/released/ball-circle/cvpo
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check bench bench-rival-env clean
+# an index that is asked for by name may replace a build that is already installed
+ifeq ($(origin TORCH_INDEX),command line)
+.PHONY: $(STAMP)
+endif
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(STAMP) ## install into .venv
+	@echo "== installed in $(VENV)"
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== installing harden and what it needs into $(VENV) (once)"
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not here; name a CPython 3.11 with PYTHON=..."; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@TORCH_INDEX="$(TORCH_INDEX)" sh tools/install.sh $(BIN)/python
+	@$(INSTALL) $(VENV)
 	@touch $@
-	@echo "== installed"
 
 demo: $(STAMP) ## harden a vanilla policy on SafetyBallCircle-v0 and show it before and after
 	@echo "== demo: a vanilla policy, attacked; then hardened from benign data; then attacked again"
@@ -51,10 +55,12 @@ bench: $(STAMP) $(RIVAL)/.installed ## speed of a round beside FSRL's CVPO, and 
 	@echo "== benchmark (leave the machine alone meanwhile)"
 	$(BIN)/python benchmarks/round.py --rival $(RIVAL)/bin/python --json benchmarks/results/round.json
 
+bench-rival-env: $(RIVAL)/.installed ## install FSRL, the benchmark's rival, into an environment of its own
+	@echo "== installed in $(RIVAL)"
+
 $(RIVAL)/.installed:
 	@echo "== installing the rival (fast-safe-rl) into $(RIVAL) (once)"
-	@test -x $(RIVAL)/bin/python || $(PYTHON) -m venv $(RIVAL)
-	@TORCH_INDEX="$(TORCH_INDEX)" RIVAL=1 sh tools/install.sh $(RIVAL)/bin/python
+	@RIVAL=1 $(INSTALL) $(RIVAL)
 	@touch $@
 
 clean: ## remove what was installed and the demo's output

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harden.errors import InputError, MissingInputError
 from harden.tasks import TASKS, Task, get_task
@@ -36,6 +36,13 @@ class Networks(_Section):
     cost_critics: Count = 1
     init_std: Positive = 0.5
     min_std: Positive = 0.1
+    max_std: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Networks:
+        if not self.min_std < self.init_std < self.max_std:
+            raise ValueError("it must hold that min_std < init_std < max_std")
+        return self
 
 
 class Collect(_Section):
@@ -72,10 +79,9 @@ class EStep(_Section):
 
 
 class MStep(_Section):
-    """Eq. 7, 8, 62-66. Each KL bound is split into a mean part and a spread part."""
+    """Eq. 7, 8, 62-66; `train.states` rows a step. Each KL bound has a mean part and a spread part."""
 
     steps: Count = 1000
-    batch: Count = 300
     learning_rate: Positive = 1e-3
     kl_mean: Positive = 0.02
     kl_std: Positive = 0.002

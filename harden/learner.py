@@ -88,6 +88,7 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
             nets.policy_hidden,
             init_std=nets.init_std,
             min_std=nets.min_std,
+            max_std=nets.max_std,
         )
         critics = Critics(
             task.obs_dim, task.act_dim, nets.reward_critics, nets.cost_critics, nets.critic_hidden

@@ -15,15 +15,16 @@ from harden.ops import gaussian
 class GaussianPolicy(nn.Module):
     """A diagonal Gaussian whose mean and spread depend on the observation.
 
-    The mean is squashed into the action space, the spread kept above a floor: a spread that shrinks to
-    nothing makes every KL that is measured in its units explode.
+    The mean is squashed into the action space, the spread kept between a floor and a ceiling: a spread that
+    shrinks to nothing makes every KL that is measured in its units explode, and beyond the action range all
+    particles are clipped to the same few actions, so that nothing would hold the spread back.
 
     Args:
         obs_dim, act_dim: coordinates.
         hidden: widths of the ReLU layers.
         low, high: the action space's bounds, (act_dim,).
         init_std: spread at the start, as a share of half the action range.
-        min_std: floor of the spread, in the same unit.
+        min_std, max_std: floor and ceiling of the spread, in the same unit.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class GaussianPolicy(nn.Module):
         high: Tensor | None = None,
         init_std: float = 0.5,
         min_std: float = 0.1,
+        max_std: float = 1.0,
     ) -> None:
         super().__init__()
         low = -torch.ones(act_dim) if low is None else low.float()
@@ -48,6 +50,7 @@ class GaussianPolicy(nn.Module):
             "high": high.tolist(),
             "init_std": init_std,
             "min_std": min_std,
+            "max_std": max_std,
         }
         self.center: Tensor
         self.half_range: Tensor
@@ -60,12 +63,13 @@ class GaussianPolicy(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.mean_head = nn.Linear(widths[-1], act_dim)
         self.std_head = nn.Linear(widths[-1], act_dim)
-        self.min_std = min_std
+        self.min_std, self.max_std = min_std, max_std
         with torch.no_grad():
             self.mean_head.weight.mul_(0.1)
             self.mean_head.bias.zero_()
             self.std_head.weight.mul_(0.1)
-            self.std_head.bias.fill_(math.log(math.expm1(max(init_std - min_std, 1e-3))))
+            share = (init_std - min_std) / (max_std - min_std)
+            self.std_head.bias.fill_(math.log(share / (1.0 - share)))
 
     def mean(self, obs: Tensor) -> Tensor:
         """Return the mean action, (..., act_dim), in the action space's units."""
@@ -75,8 +79,8 @@ class GaussianPolicy(nn.Module):
         """Return the mean and the standard deviation, both (..., act_dim), in the action space's units."""
         features = self.trunk(obs)
         mean = self.center + self.half_range * torch.tanh(self.mean_head(features))
-        spread = nn.functional.softplus(self.std_head(features)) + self.min_std
-        return mean, self.half_range * spread
+        share = torch.sigmoid(self.std_head(features))
+        return mean, self.half_range * (self.min_std + (self.max_std - self.min_std) * share)
 
     def sample(self, obs: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one action a state, clipped to the action space, (B, act_dim)."""

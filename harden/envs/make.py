@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -31,13 +32,24 @@ class StepResult(NamedTuple):
     timeout: bool
 
 
+@contextlib.contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator for a while, and give it back as it was."""
+    callers = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(callers)
+
+
 class SeededEnv:
     """One environment of a task.
 
-    bullet-safety-gym draws from NumPy's global generator, in `reset` only, whatever seed it is given; and
-    its resets keep the joints' motor commands of the episode before, which the first simulated step of the
-    next one then obeys. Here each episode seeds that generator, starts from the state right after
-    construction, and with idle motors.
+    bullet-safety-gym 1.4.0 draws from NumPy's global generator whatever seed it is given, never in a step;
+    and its resets keep the joints' motor commands of the episode before, which the first simulated step of
+    the next one then obeys. Here each episode seeds that generator, starts from the state right after
+    construction, and with idle motors: bit for bit as in a new environment.
 
     Raises:
         InputError: the task's environment is not what its row says.
@@ -45,7 +57,11 @@ class SeededEnv:
 
     def __init__(self, task: Task) -> None:
         # the simulator flushes C streams by these objects' names, which a notebook's or a test's do not have
-        with contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__):
+        with (
+            contextlib.redirect_stdout(sys.__stdout__),
+            contextlib.redirect_stderr(sys.__stderr__),
+            _drawing_from(0),
+        ):
             importlib.import_module(task.module)
             # the wrappers' checks cost as much as the Ball's physics; the time limit is the task's own
             made: Any = gymnasium.make(task.env_id, disable_env_checker=True)
@@ -68,8 +84,8 @@ class SeededEnv:
         client, body = self.env.bc, self.env.agent.body_id
         for joint in range(client.getNumJoints(body)):
             client.setJointMotorControl2(body, joint, client.VELOCITY_CONTROL, targetVelocity=0, force=0)
-        np.random.seed(seed)
-        obs, _ = self.env.reset()
+        with _drawing_from(seed):
+            obs, _ = self.env.reset()
         self.steps = 0
         return np.asarray(obs, dtype=np.float32)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harden.envs.vector import Step, VectorEnv
+from harden.errors import DivergedError
 from harden.types import Transitions
 
 
@@ -57,33 +58,36 @@ class Rollout(NamedTuple):
 
 
 class _Recorder:
-    """Rows of each episode, until all are there."""
+    """Batches as they come, and each episode's sums."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.seeds = np.asarray(seeds, dtype=np.int64)
-        self.rows: list[list[tuple[np.ndarray, ...]]] = [[] for _ in seeds]
-        self.rewards = np.zeros(len(seeds))
-        self.costs = np.zeros(len(seeds))
-        self.steps, self.finished = 0, 0
+        self.batches: list[tuple[np.ndarray, ...]] = []
+        self.rewards, self.costs = np.zeros(len(seeds)), np.zeros(len(seeds))
+        self.lengths = np.zeros(len(seeds), dtype=np.int64)
+        self.done = np.zeros(len(seeds), dtype=bool)
 
     def add(self, episodes: np.ndarray, obs: np.ndarray, actions: np.ndarray, step: Step) -> None:
-        columns = (obs, actions, step.rewards, step.costs, step.obs, step.terminals, step.timeouts)
-        for row, episode in enumerate(episodes):
-            self.rows[episode].append(tuple(column[row] for column in columns))
+        ends = step.terminals, step.timeouts
+        self.batches.append((episodes, obs, actions, step.rewards, step.costs, step.obs, *ends))
         self.rewards[episodes] += step.rewards
         self.costs[episodes] += step.costs
-        self.steps += len(episodes)
+        self.lengths[episodes] += 1
+        self.done[episodes] = step.terminals | step.timeouts
 
-    def progress(self, done: np.ndarray) -> Progress:
-        mean_reward = float(self.rewards[done].mean()) if len(done) else 0.0
-        mean_cost = float(self.costs[done].mean()) if len(done) else 0.0
-        return Progress(self.steps, len(done), mean_reward, mean_cost)
+    def progress(self) -> Progress:
+        finished = int(self.done.sum())
+        if not finished:
+            return Progress(int(self.lengths.sum()), 0, 0.0, 0.0)
+        means = float(self.rewards[self.done].mean()), float(self.costs[self.done].mean())
+        return Progress(int(self.lengths.sum()), finished, *means)
 
     def result(self) -> Rollout:
-        columns = zip(*(row for episode in self.rows for row in episode), strict=True)
-        transitions = Transitions(*(torch.from_numpy(np.stack(column)) for column in columns))
-        lengths = np.array([len(episode) for episode in self.rows], dtype=np.int64)
-        return Rollout(transitions, self.seeds, self.rewards, self.costs, lengths)
+        episodes, *columns = (np.concatenate(column) for column in zip(*self.batches, strict=True))
+        # a stable sort leaves each episode's rows in the order of time
+        order = np.argsort(episodes, kind="stable")
+        transitions = Transitions(*(torch.from_numpy(column[order]) for column in columns))
+        return Rollout(transitions, self.seeds, self.rewards, self.costs, self.lengths)
 
 
 def rollout(
@@ -97,24 +101,30 @@ def rollout(
     Args:
         envs: E slots.
         act: from observations (B, obs_dim) and their slots (B,) to what to do; called once a step.
-        seeds: the simulator's seed of each episode.
+        seeds: the simulator's seed of each episode, at least one.
         on_step: called after each step.
+
+    Raises:
+        DivergedError: an action is NaN.
+        HardenError: the simulation failed.
     """
     recorder = _Recorder(seeds)
     count = len(seeds)
     slots = np.arange(min(envs.num_envs, count))
     episodes = slots.copy()
     obs = envs.reset(slots, recorder.seeds[episodes])
-    done: list[int] = []
     while len(slots):
-        acted = act(torch.from_numpy(obs), torch.from_numpy(slots))
-        actions = np.clip(acted.actions.numpy(), envs.action_low, envs.action_high)
+        # copies both ways: what is recorded must not change when a behaviour writes into its tensors
+        acted = act(torch.tensor(obs), torch.tensor(slots))
+        given = acted.obs.numpy().astype(np.float32)
+        actions = np.clip(acted.actions.numpy().astype(np.float32), envs.action_low, envs.action_high)
+        if np.isnan(actions).any():
+            raise DivergedError("the policy's action is NaN", "act with a policy from before it diverged")
         step = envs.step(slots, actions)
-        recorder.add(episodes, acted.obs.numpy(), actions, step)
+        recorder.add(episodes, given, actions, step)
         ended = step.terminals | step.timeouts
         obs = step.obs
         if ended.any():
-            done += episodes[ended].tolist()
             episodes = np.where(ended, episodes + envs.num_envs, episodes)
             keep = episodes < count
             again = ended & keep
@@ -123,5 +133,5 @@ def rollout(
                 obs[again] = envs.reset(slots[again], recorder.seeds[episodes[again]])
             slots, episodes, obs = slots[keep], episodes[keep], obs[keep]
         if on_step is not None:
-            on_step(recorder.progress(np.array(done, dtype=np.int64)))
+            on_step(recorder.progress())
     return recorder.result()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -38,11 +39,17 @@ class _Worker:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        # a fresh interpreter: a fork would copy torch's threads in whatever state they are
-        command = [sys.executable, "-m", "harden.envs.worker", str(theirs.fileno())]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        # a fresh interpreter: a fork would copy torch's threads in whatever state they are; it looks for
+        # modules where this one does, and (-P) not first in the folder that the user happens to stand in
+        command = [sys.executable, "-P", "-m", "harden.envs.worker", str(theirs.fileno())]
+        search = os.pathsep.join(os.path.abspath(place) for place in sys.path)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search}
         self.process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL, env=environment
+            command,
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.DEVNULL,
+            env=environment,
+            process_group=0,  # or Ctrl-C reaches it too, and before it can say that it ignores that
         )
         theirs.close()
         self.pipe = Connection(ours.detach())
@@ -62,20 +69,20 @@ class _Worker:
             raise HardenError(f"a simulation worker failed: {value}")
         return value
 
-    def lost(self) -> None:
-        code = self.process.poll()
+    def lost(self) -> NoReturn:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # the pipe breaks a moment before the exit status is there
+            self.process.wait(timeout=5)
         raise HardenError(
-            f"a simulation worker ended by itself (exit status {code})",
+            f"a simulation worker ended by itself (exit status {self.process.returncode})",
             "what was stored stands; run the command again, with fewer workers if memory was short",
         )
 
     def close(self) -> None:
+        # it holds nothing worth keeping, and asked politely in the middle of a step it would complain
+        self.process.kill()
+        self.process.wait()
         self.pipe.close()
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 class VectorEnv:
@@ -87,7 +94,7 @@ class VectorEnv:
         workers: processes to split them over, one a core where not given; 0 simulates in this process.
 
     Raises:
-        HardenError: a worker failed or died.
+        HardenError: a simulation failed or a worker died; the environments are closed then.
     """
 
     def __init__(self, task: Task, num_envs: int, workers: int | None = None) -> None:
@@ -110,9 +117,25 @@ class VectorEnv:
             self.close()
             raise
 
-    def _split(self, request: str, slots: np.ndarray, values: np.ndarray) -> list[tuple[np.ndarray, Any]]:
-        """Ask each worker for its part; returns which rows each part belongs to."""
+    def _ask(self, request: str, slots: np.ndarray, values: np.ndarray) -> list[tuple[np.ndarray, Any]]:
+        """Put a request to those that own the slots; returns each part and the rows that it belongs to."""
+        try:
+            if self.local is not None:
+                return [(np.arange(len(slots)), getattr(self.local, request)(slots, values))]
+            return self._ask_workers(request, slots, values)
+        except BaseException as error:
+            # an answer that stays in a pipe would be taken for the next request's
+            self.close()
+            if isinstance(error, HardenError) or not isinstance(error, Exception):
+                raise
+            raise HardenError(f"the simulation failed: {type(error).__name__}: {error}") from error
+
+    def _ask_workers(
+        self, request: str, slots: np.ndarray, values: np.ndarray
+    ) -> list[tuple[np.ndarray, Any]]:
         count = len(self.workers)
+        if not count:
+            raise HardenError("these environments are closed", "open new ones")
         asked = []
         for index, worker in enumerate(self.workers):
             (rows,) = np.nonzero(slots % count == index)
@@ -131,10 +154,8 @@ class VectorEnv:
         Returns:
             First observations, float32 (len, obs_dim).
         """
-        if self.local is not None:
-            return self.local.reset(slots, seeds)
         obs = np.empty((len(slots), self.task.obs_dim), dtype=np.float32)
-        for rows, part in self._split("reset", slots, seeds):
+        for rows, part in self._ask("reset", slots, seeds):
             obs[rows] = part
         return obs
 
@@ -145,12 +166,10 @@ class VectorEnv:
             slots: which, (len,).
             actions: inside the action space, float32 (len, act_dim).
         """
-        if self.local is not None:
-            return Step(*self.local.step(slots, actions))
         obs = np.empty((len(slots), self.task.obs_dim), dtype=np.float32)
         floats = np.empty((2, len(slots)), dtype=np.float32)
         flags = np.empty((2, len(slots)), dtype=bool)
-        for rows, part in self._split("step", slots, actions):
+        for rows, part in self._ask("step", slots, actions):
             obs[rows], floats[0, rows], floats[1, rows], flags[0, rows], flags[1, rows] = part
         return Step(obs, floats[0], floats[1], flags[0], flags[1])
 

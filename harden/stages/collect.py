@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,14 @@ from torch import Tensor
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
-from harden.data import DatasetWriter, ShardInfo, open_dataset
+from harden.data import DatasetInfo, DatasetWriter, ShardInfo
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter
 from harden.seeds import episode_seeds, generator
-from harden.stages.workspace import Workspace, open_learner
+from harden.stages.workspace import Workspace, carried, commit, open_learner
 from harden.tasks import Task
 
 
@@ -93,20 +94,12 @@ def collect_episodes(
     """
     task = config.task_row
     # simulation is on the CPU: so is its policy, and a copy there draws the same numbers
-    acting = None if policy is None else _on_cpu(policy)
+    acting = None if policy is None else copy.deepcopy(policy).cpu()
     draw = generator("cpu", config.seed, "behaviour", first)
     act = make_actor(behaviour, acting, task, draw, config.train_epsilon)
     seeds = episode_seeds(config.seed, "collect", first, episodes)
     with report.track("collect", episodes * task.horizon, "steps") as track:
         return rollout(envs, act, seeds.tolist(), _follow(report, episodes * task.horizon)(track))
-
-
-def _on_cpu(policy: GaussianPolicy) -> GaussianPolicy:
-    if policy.center.device.type == "cpu":
-        return policy
-    import copy
-
-    return copy.deepcopy(policy).cpu()
 
 
 def collect(
@@ -147,16 +140,20 @@ def collect(
         shard = writer.append(
             data.transitions, seed=config.seed, policy_digest=module_digest(policy), behaviour=behaviour
         )
+    if about is not None and learner.counters.round > 0:
+        # a collection after some learning begins the next refresh, the epoch of the epsilon schedule
+        learner.advance(refresh=1)
+        commit(config, place, learner, carried(about))
     return Collected(shard, time.monotonic() - began)
 
 
-def require_benign(path: Path, task: Task) -> None:
+def require_benign(info: DatasetInfo, path: Path) -> None:
     """Refuse a data set that was collected under attack.
 
     Raises:
         InputError: a shard's behaviour is an attack.
     """
-    if open_dataset(path, task).info.attacked:
+    if info.attacked:
         raise InputError(
             f"{path} holds transitions collected under attack", "this variant learns from benign data only"
         )

@@ -13,7 +13,7 @@ from harden.data import TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
 from harden.ops.schedule import discounted_threshold
 from harden.progress import Reporter
-from harden.stages.workspace import Workspace, commit, open_learner
+from harden.stages.workspace import Workspace, carried, commit, open_learner
 from harden.types import Targets
 
 
@@ -75,8 +75,5 @@ def estep(
     write_targets(out or place.targets, Targets(*(column.cpu() for column in targets)), header)
     if about is not None:
         learner.dual = solution
-        commit(config, place, learner, {k: about[k] for k in _KEPT if k in about})
+        commit(config, place, learner, carried(about))
     return header
-
-
-_KEPT = ("history", "targets_digest", "data_digest", "parent")

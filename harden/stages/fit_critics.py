@@ -17,7 +17,7 @@ from harden.learner import Learner
 from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
 from harden.stages.collect import require_benign
-from harden.stages.workspace import Workspace, commit, open_learner, position_epsilon
+from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
 from harden.types import Transitions
 
 
@@ -78,7 +78,7 @@ def fit_critics(
     """
     steps = steps or config.critics.steps
     dataset = open_dataset(data or place.data, config.task_row)
-    require_benign(data or place.data, config.task_row)
+    require_benign(dataset.info, dataset.path)
     learner, about = open_learner(config, place, device, policy_dir)
     replay = look_ahead(dataset.recent(config.critics.replay), config, device)
     epsilon = position_epsilon(config, learner) if config.variant_row.long_horizon else 0.0
@@ -95,7 +95,6 @@ def fit_critics(
         make_trainer(place.run / "logs-critics", device, tensorboard=tensorboard).fit(job, batches)
     loss = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
     check_finite(learner, loss)
-    known = {k: v for k, v in (about or {}).items() if k in ("history", "targets_digest")}
     digests = {"data_digest": dataset.info.digest, "parent": module_digest(learner.policy)}
-    commit(config, place, learner, known | digests)
+    commit(config, place, learner, carried(about) | digests)
     return CriticsFitted(steps, loss, epsilon)

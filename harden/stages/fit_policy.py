@@ -18,7 +18,7 @@ from harden.fit.trainer import make_trainer
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite
-from harden.stages.workspace import Workspace, commit, open_learner, position_epsilon
+from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
 from harden.types import Targets
 
 
@@ -111,14 +111,13 @@ def fit_policy(
 
         job = RobustMStep(learner, config, on_step)
         on_device = Targets(*(column.to(device) for column in targets))
-        batches = TargetBatches(on_device, steps, config.mstep.batch, epsilon, learner)
+        batches = TargetBatches(on_device, steps, config.train.states, epsilon, learner)
         make_trainer(place.run / "logs-policy", device, tensorboard=tensorboard).fit(job, batches)
     result = last[0]
     loss = float(result.loss.detach())
     check_finite(learner, loss)
     learner.advance(round=1)
-    known = {"history": about["history"]} if about and "history" in about else {}
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
-    commit(config, place, learner, known | digests)
+    commit(config, place, learner, carried(about) | digests)
     kl, robust = result.kl.tolist(), result.kl_robust.tolist()
     return PolicyFitted(steps, loss, (kl[0], kl[1]), (robust[0], robust[1]), epsilon, origin)

@@ -294,13 +294,12 @@ def train(
         raise MissingInputError(
             f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
         )
-    if place.data.exists():
-        require_benign(place.data, config.task_row)
     slots = min(config.collect.envs, config.train.episodes)
     with (
         DatasetWriter(place.data, config.task_row) as writer,
         VectorEnv(config.task_row, slots, config.collect.workers) as envs,
     ):
+        require_benign(writer.info, place.data)
         source = LiveRounds(config, place, learner, history, writer, envs, report)
         if len(source):
             job = RobustMStep(learner, config, source.meter.on_step)

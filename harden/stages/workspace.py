@@ -146,6 +146,12 @@ def position_epsilon(config: PipelineConfig, learner: Learner) -> float:
     )
 
 
+def carried(about: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a stage that does not renew it hands on from the state before."""
+    keys = ("history", "kept", "data_digest", "parent", "targets_digest")
+    return {key: about[key] for key in keys if about and key in about}
+
+
 def commit(config: PipelineConfig, place: Workspace, learner: Learner, about: dict[str, Any]) -> None:
     """Write the learner: first the state, which alone decides, then the folders made from it.
 

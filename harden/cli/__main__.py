@@ -1,0 +1,5 @@
+"""`python -m harden.cli` is `harden`."""
+
+from harden.cli import main
+
+main()

@@ -1,0 +1,289 @@
+"""The stages through the command line on real simulation: composition, resumption, status."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from harden.cli import main
+from harden.data import open_dataset
+from harden.learner import load_state
+from harden.stages.workspace import pick_device, workspace
+
+SMALL = {
+    "networks.policy_hidden": "[16]",
+    "networks.critic_hidden": "[16]",
+    "collect.envs": "2",
+    "collect.workers": "0",
+    "critics.batch": "32",
+    "critics.n_step": "3",
+    "estep.particles": "4",
+    "train.env_steps": "1200",
+    "train.episodes": "2",
+    "train.warm_up_episodes": "2",
+    "train.warm_up_critic_steps": "3",
+    "train.rounds": "2",
+    "train.states": "24",
+    "train.policy_steps": "3",
+    "adversary.ramp_start": "0.0",
+    "adversary.ramp": "0.5",
+    "adversary.steps": "2",
+}
+SETTINGS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+
+
+def harden(*words: str, code: int = 0) -> Result:
+    """Run a command in this process and check its exit code."""
+    result = CliRunner().invoke(main, list(words))
+    assert result.exit_code == code, (words, result.output, result.exception)
+    return result
+
+
+@pytest.fixture()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a run's state."""
+    from harden.checkpoint import read_tensors
+
+    return read_tensors(path / "state.safetensors", "")[0]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Check that two runs ended in the same state, to the bit."""
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+@pytest.mark.parametrize("variant", ["safer", "safer-long"])
+def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> None:
+    common = [*SETTINGS, "--set", f"variant={variant}", "--quiet"]
+    harden("train", *common)
+    (folder / "pipelines").mkdir()
+    harden("init")
+    by_hand = ["-p", "by-hand.toml", *common]
+    (folder / "by-hand.toml").write_text((folder / "pipelines/ball-circle.toml").read_text())
+    for refresh in range(3):
+        harden("collect", *by_hand, "--episodes", "2")
+        if refresh == 0:
+            harden("fit-critics", *by_hand, "--steps", "3")
+        for _ in range(2):
+            harden("fit-critics", *by_hand, "--steps", "1")
+            harden("e-step", *by_hand, "--states", "24", "--particles", "4")
+            harden("fit-policy", *by_hand, "--steps", "3")
+    runs = folder / "checkpoints"
+    assert_same_run(runs / "ball-circle", runs / "by-hand")
+    first = open_dataset(folder / "datasets/ball-circle")
+    assert first.info.digest == open_dataset(folder / "datasets/by-hand").info.digest
+    manifest = json.loads((runs / "by-hand/policy/manifest.json").read_text())
+    assert (
+        manifest["policy_digest"]
+        == json.loads((runs / "ball-circle/policy/manifest.json").read_text())["policy_digest"]
+    )
+
+
+def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
+    """Each E-step sees the policy of the M-step before it: no batch may be fetched in advance."""
+    from harden.config import find_pipeline, load_config
+    from harden.progress import Reporter
+    from harden.stages import train as stage
+
+    config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
+    order: list[str] = []
+    plain_estep, plain_step = stage.e_step, stage.RobustMStep.training_step
+
+    def e_step(*args: object, **kwargs: object) -> object:
+        order.append("E")
+        return plain_estep(*args, **kwargs)  # type: ignore[arg-type]
+
+    def training_step(self: object, *args: object) -> object:
+        order.append("M")
+        return plain_step(self, *args)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "e_step", e_step)
+        patch.setattr(stage.RobustMStep, "training_step", training_step)
+        stage.train(config, workspace("run"), device=pick_device("cpu"), report=Reporter(True))
+    assert "".join(order) == "EMMM" * 6
+
+
+def kill_when(command: list[str], cwd: Path, ready: str) -> None:
+    """Start a command and kill -9 it as soon as a file's pattern appears."""
+    process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while process.poll() is None and not list(cwd.glob(ready)) and time.monotonic() < until:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    "ready",
+    [
+        "datasets/ball-circle/shard-00000.h5",
+        "checkpoints/ball-circle/state.safetensors",
+        "datasets/ball-circle/shard-00001.h5",
+        "datasets/ball-circle/shard-00002.h5",
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_end(folder: Path, ready: str) -> None:
+    (folder / "whole").mkdir()
+    command = [sys.executable, "-m", "harden.cli", "train", "--threads", "1", *SETTINGS]
+    os.chdir(folder / "whole")
+    harden("train", "--threads", "1", *SETTINGS)
+    os.chdir(folder)
+    kill_when(command, folder, ready)
+    harden("train", "--threads", "1", *SETTINGS, "--resume")
+    assert_same_run(folder / "whole/checkpoints/ball-circle", folder / "checkpoints/ball-circle")
+    assert open_dataset(folder / "datasets/ball-circle").verify() == []
+    curve = (folder / "checkpoints/ball-circle/learning_curve.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in curve] == ["refresh", "1", "2", "3"]
+
+
+def test_a_run_is_not_overwritten_by_accident_nor_resumed_as_another(folder: Path) -> None:
+    harden("train", *SETTINGS)
+    before = weights(folder / "checkpoints/ball-circle")
+    assert "--resume" in harden("train", *SETTINGS, code=2).output
+    other = harden("train", *SETTINGS, "--set", "mstep.kl_mean=0.5", "--resume", code=2).output
+    assert "mstep.kl_mean" in other
+    after = weights(folder / "checkpoints/ball-circle")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    harden("train", *SETTINGS, "--resume")
+    harden("train", *SETTINGS, "--set", "mstep.kl_mean=0.5", "--overwrite")
+
+
+def test_train_starts_from_a_given_policy(folder: Path) -> None:
+    harden("train", *SETTINGS, "--variant", "cvpo")
+    given = Path("checkpoints/ball-circle/policy").rename(folder / "given")
+    (folder / "next.toml").write_text('task = "ball-circle"\n')
+    harden("train", "-p", "next.toml", *SETTINGS, "--init", str(given), "--set", "mstep.learning_rate=1e-12")
+    from harden.checkpoint import load_policy
+
+    obs = torch.randn(20, 8)
+    first, second = load_policy(given), load_policy(folder / "checkpoints/next/policy")
+    torch.testing.assert_close(first.policy.mean(obs), second.policy.mean(obs), atol=1e-5, rtol=0)
+
+
+def stages(output: str) -> dict[str, str]:
+    """Return each stage's status from what `status` printed."""
+    return {line.split()[0]: line.split()[1] for line in output.splitlines()}
+
+
+def test_status_says_done_stale_or_missing_and_why(folder: Path) -> None:
+    assert set(stages(harden("status", *SETTINGS).output).values()) == {"missing"}
+    harden("collect", *SETTINGS, "--episodes", "2")
+    harden("fit-critics", *SETTINGS, "--steps", "2")
+    harden("e-step", *SETTINGS, "--states", "50")
+    harden("fit-policy", *SETTINGS, "--steps", "2")
+    harden("evaluate", *SETTINGS, "--episodes", "1", "--attack", "random")
+    assert set(stages(harden("status", *SETTINGS).output).values()) == {"done"}
+    changed = harden("status", *SETTINGS, "--set", "critics.gamma=0.9").output
+    assert stages(changed)["fit-critics"] == "stale"
+    assert re.search(r"fit-critics +stale +'critics' in the pipeline changed", changed)
+    harden("collect", *SETTINGS, "--episodes", "1")
+    after = stages(harden("status", *SETTINGS).output)
+    assert after["collect"] == "done"
+    assert after["fit-critics"] == after["e-step"] == after["fit-policy"] == "stale"
+    harden("fit-critics", *SETTINGS, "--steps", "2")
+    after = stages(harden("status", *SETTINGS).output)
+    assert after["fit-critics"] == "done"
+    assert after["e-step"] == "stale"
+
+
+def test_equal_seeds_give_equal_data_whatever_the_workers(folder: Path) -> None:
+    digests = []
+    for workers in (0, 1, 2):
+        out = str(folder / f"w{workers}")
+        harden("collect", *SETTINGS, "--set", f"collect.workers={workers}", "--episodes", "3", "--out", out)
+        digests.append(open_dataset(Path(out)).info.digest)
+    assert len(set(digests)) == 1
+    harden("collect", *SETTINGS, "--seed", "5", "--episodes", "3", "--out", str(folder / "other"))
+    assert open_dataset(folder / "other").info.digest != digests[0]
+
+
+@pytest.mark.parametrize("behaviour", ["random", "policy-mean", "policy-sample", "policy-noise"])
+def test_behaviours_say_what_they_are(folder: Path, behaviour: str) -> None:
+    harden("collect", *SETTINGS, "--episodes", "1", "--behaviour", behaviour)
+    dataset = open_dataset(folder / "datasets/ball-circle")
+    assert dataset.info.shards[0].behaviour == behaviour
+    data = dataset.read(0, 200)
+    moved = (data.obs[1:] - data.next_obs[:-1]).abs().max()
+    assert (float(moved) > 0) == (behaviour == "policy-noise"), "only noise stores what the policy was given"
+    assert float(moved) <= 0.05 * 1.0001
+
+
+def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
+    harden("train", *SETTINGS, "--set", "train.env_steps=400")
+    words = [
+        "evaluate",
+        *SETTINGS,
+        "--attack",
+        "all",
+        "--episodes",
+        "3",
+        "--attack-steps",
+        "2",
+        "--restarts",
+        "1",
+    ]
+    harden(*words, "--json", "a.json")
+    harden(*words, "--json", "b.json", "--set", "collect.workers=2")
+    first, second = (json.loads(Path(name).read_text()) for name in ("a.json", "b.json"))
+    assert first["results"] == second["results"]
+    assert [entry["attack"] for entry in first["results"]] == ["natural", "random", "mc", "mr"]
+    natural, random, mc, _ = first["results"]
+    assert (natural["epsilon"], natural["style"], natural["critics"]) == (0.0, None, None)
+    assert (mc["epsilon"], mc["steps"], mc["restarts"], mc["critics"]) == (0.05, 2, 1, "own")
+    assert random["steps"] == 0
+    for key in ("task", "env_id", "policy", "seed", "episodes", "cost_limit", "action"):
+        assert key in first
+    costs = [episode["cost"] for episode in mc["per_episode"]]
+    assert mc["cost"]["mean"] == pytest.approx(sum(costs) / 3)
+    assert mc["violation_rate"] == pytest.approx(sum(cost > 5 for cost in costs) / 3)
+    seeds = [[episode["seed"] for episode in entry["per_episode"]] for entry in first["results"]]
+    assert all(row == seeds[0] for row in seeds)
+
+
+def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
+    from harden.config import find_pipeline, load_config
+
+    harden("train", *SETTINGS)
+    config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
+    learner, about = load_state(
+        folder / "checkpoints/ball-circle/state.safetensors", config, pick_device("cpu")
+    )
+    assert learner.counters == (2, 6, 9, 18)
+    assert learner.dual is not None
+    assert learner.policy_optimizer.state_dict()["state"][0]["step"] == 18
+    assert len(about["history"]) == 3
+
+
+def test_python_does_what_the_commands_do(folder: Path) -> None:
+    import harden as package
+    from harden.config import find_pipeline, load_config
+
+    config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
+    done = package.train(config, "mine", folder)
+    harden("train", *SETTINGS)
+    assert_same_run(folder / "checkpoints/mine", folder / "checkpoints/ball-circle")
+    policy = package.load_policy(done.policy)
+    assert policy.act([0.0] * 8).shape == (2,)
+    assert policy.act(torch.zeros(5, 8)).shape == (5, 2)
+    result = package.evaluate(done.policy, "mc", episodes=1, attack_steps=1, restarts=1)
+    assert [entry["attack"] for entry in result["results"]] == ["natural", "mc"]
