@@ -94,7 +94,7 @@ class GaussianPolicy(nn.Module):
 
 
 class QEnsemble(nn.Module):
-    """E independent critics as one stack of matrices, so that a call is a few large products.
+    """E independent critics, their parameters in one stack a layer.
 
     Args:
         obs_dim, act_dim: coordinates.
@@ -111,7 +111,7 @@ class QEnsemble(nn.Module):
         for fan_in, fan_out in itertools.pairwise(widths):
             bound = 1.0 / math.sqrt(fan_in)
             self.weights.append(nn.Parameter(torch.empty(size, fan_in, fan_out).uniform_(-bound, bound)))
-            self.biases.append(nn.Parameter(torch.empty(size, 1, fan_out).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(size, fan_out).uniform_(-bound, bound)))
 
     def forward(self, obs: Tensor, actions: Tensor, members: slice = slice(None)) -> Tensor:
         """Return the Q values of some members.
@@ -125,20 +125,21 @@ class QEnsemble(nn.Module):
         Returns:
             (E', B) or (E', S, K).
         """
-        first, bias = self.weights[0][members], self.biases[0][members]
-        size, width = first.shape[0], first.shape[2]
-        of_obs = torch.baddbmm(bias, obs.expand(size, -1, -1), first[:, : self.obs_dim])
-        flat = actions.reshape(-1, actions.shape[-1]).expand(size, -1, -1)
-        of_actions = torch.bmm(flat, first[:, self.obs_dim :])
+        # one plain product a member and layer: batched ones are far slower on a CPU at these widths
+        stacks = [
+            stack[members].unbind() for pair in zip(self.weights, self.biases, strict=True) for stack in pair
+        ]
+        return torch.stack([self._value(obs, actions, member) for member in zip(*stacks, strict=True)])
+
+    def _value(self, obs: Tensor, actions: Tensor, layers: Sequence[Tensor]) -> Tensor:
+        first, bias, *later = layers
+        of_obs = torch.addmm(bias, obs, first[: self.obs_dim])
         if actions.dim() == 3:
-            states, particles = actions.shape[:2]
-            h = of_actions.view(size, states, particles, width) + of_obs.unsqueeze(2)
-            h = h.view(size, states * particles, width)
-        else:
-            h = of_actions + of_obs
-        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
-            h = torch.baddbmm(bias[members], torch.relu(h), weight[members])
-        return h.view(size, *actions.shape[:-1])
+            of_obs = of_obs.unsqueeze(1)
+        h = torch.matmul(actions, first[self.obs_dim :]).add_(of_obs).flatten(0, -2)
+        for weight, bias in zip(later[::2], later[1::2], strict=True):
+            h = torch.addmm(bias, h.relu_(), weight)
+        return h.view(actions.shape[:-1])
 
 
 class Critics(nn.Module):

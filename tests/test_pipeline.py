@@ -49,7 +49,7 @@ def harden(*words: str, code: int = 0) -> Result:
     return result
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder."""
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,8 @@ from harden.ops.schedule import discounted_threshold
 from harden.seeds import generator
 from harden.types import DualSolution, Targets
 
-_CHUNK = 1024
+# states at once: their particles' hidden layers still fit a core's cache
+_CHUNK = 64
 
 
 def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tensor:

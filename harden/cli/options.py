@@ -89,4 +89,6 @@ _KEYS = {
 def _as_keys(options: dict[str, Any]) -> list[str]:
     """Take out the options that are short names of pipeline keys."""
     taken = {name: options.pop(name) for name in list(options) if name in _KEYS}
-    return [f"{_KEYS[name]}={json.dumps(value)}" for name, value in taken.items() if value is not None]
+    given = {_KEYS[name]: value for name, value in taken.items() if value is not None}
+    # as TOML: its strings are JSON's, its numbers (nan among them) are Python's
+    return [f"{k}={json.dumps(v) if isinstance(v, str) else repr(v)}" for k, v in given.items()]

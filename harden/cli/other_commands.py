@@ -79,8 +79,8 @@ def info(path: Path) -> None:
     found = open_dataset(path).info
     click.echo(
         f"{path}: {found.env_id}, horizon {found.horizon}, {found.transitions:,} transitions in "
-        f"{found.episodes:,} episodes, {len(found.shards)} shards, reward {found.reward / found.episodes:.1f}, "
-        f"cost {found.cost / found.episodes:.2f} an episode"
+        f"{found.episodes:,} episodes, {len(found.shards)} shards, "
+        f"reward {found.reward / found.episodes:.1f}, cost {found.cost / found.episodes:.2f} an episode"
     )
 
 

@@ -63,8 +63,8 @@ def e_step(ctx: Context, **options: Any) -> None:
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(
         f"{done.status}: eta {done.eta:.4g} (exact {done.eta_exact:.4g}), lam {done.lam:.4g} "
-        f"(exact {done.lam_exact:.4g}), expected cost {done.expected_cost:.4g} against kappa {done.kappa:.4g} "
-        f"-> {options['out'] or ctx.place.targets}"
+        f"(exact {done.lam_exact:.4g}), expected cost {done.expected_cost:.4g} "
+        f"against kappa {done.kappa:.4g} -> {options['out'] or ctx.place.targets}"
     )
 
 
@@ -84,8 +84,8 @@ def fit_policy(ctx: Context, **options: Any) -> None:
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(
         f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g} ({done.epsilon_from}), "
-        f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} "
-        f"-> {ctx.place.policy}"
+        f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, "
+        f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.place.policy}"
     )
 
 

@@ -97,7 +97,7 @@ def read_header(path: Path) -> ShardHeader:
     """Read a shard's attributes and check its layout.
 
     Raises:
-        MissingInputError, DamagedFileError: as `open_hdf5`; also arrays that are missing or of unequal length.
+        MissingInputError, DamagedFileError: as `open_hdf5`; also arrays missing or of unequal length.
     """
     with open_hdf5(path, _MADE_BY) as file:
         shapes = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,20 @@ class DualPoint(NamedTuple):
     value: Tensor
     gradient: Tensor
     hessian: Tensor
+
+
+class Minimum(NamedTuple):
+    """Where the dual is lowest.
+
+    Args:
+        x: float64 (2,), eta and lam.
+        point: the dual there.
+        converged: bool.
+    """
+
+    x: Tensor
+    point: DualPoint
+    converged: Tensor
 
 
 def particle_weights(q_reward: Tensor, q_cost: Tensor, eta: Tensor, lam: Tensor) -> Tensor:
@@ -50,26 +65,47 @@ def evaluate_dual(x: Tensor, q_reward: Tensor, q_cost: Tensor, kl_bound: float, 
 
     Source: Eq. 51 (Eq. 6 prints the term in delta twice), with a mean over particles inside the log.
     """
+    return _evaluate(x, _prepare(q_reward, q_cost), kl_bound, kappa)
+
+
+class _Particles(NamedTuple):
+    """What every evaluation of the dual shares: (S, K) each, with powers (S, K, 5) of their deviations."""
+
+    q_reward: Tensor
+    q_cost: Tensor
+    mean_reward: Tensor
+    mean_cost: Tensor
+    powers: Tensor
+
+
+def _prepare(q_reward: Tensor, q_cost: Tensor) -> _Particles:
+    q_reward, q_cost = q_reward.double(), q_cost.double()
+    # a state's own mean drops out of its weights; without it the second moments below lose no digits
+    mean_reward, mean_cost = q_reward.mean(1, keepdim=True), q_cost.mean(1, keepdim=True)
+    r, c = q_reward - mean_reward, q_cost - mean_cost
+    powers = torch.stack((r, c, r * r, r * c, c * c), dim=2)
+    return _Particles(r, c, mean_reward.mean(), mean_cost.mean(), powers)
+
+
+def _evaluate(x: Tensor, particles: _Particles, kl_bound: float, kappa: float) -> DualPoint:
+    """Evaluate the dual from the weighted first and second moments of each state's Q values."""
+    r, c, mean_reward, mean_cost, powers = particles
     eta, lam = x[0], x[1]
-    advantage = q_reward - lam * q_cost
-    scaled = advantage / eta
-    log_weights = torch.log_softmax(scaled, dim=1)
-    weights = log_weights.exp()
-    log_count = torch.log(torch.tensor(float(q_cost.shape[1]), dtype=x.dtype, device=x.device))
-    kl = (weights * log_weights).sum(1).mean() + log_count
-    log_mean_exp = (scaled - log_weights)[:, 0].mean() - log_count
-    mean_cost = (weights * q_cost).sum(1, keepdim=True)
-    mean_advantage = (weights * advantage).sum(1, keepdim=True)
-    around_cost = q_cost - mean_cost
-    around_advantage = advantage - mean_advantage
-    weighted = weights * around_advantage
-    h_eta = (weighted * around_advantage).sum(1).mean() / eta**3
-    h_cross = (weighted * around_cost).sum(1).mean() / eta**2
-    h_lam = (weights * around_cost * around_cost).sum(1).mean() / eta
+    scaled = (r - lam * c) / eta
+    log_sum = scaled.logsumexp(1, keepdim=True)
+    weights = (scaled - log_sum).exp()
+    e_r, e_c, e_rr, e_rc, e_cc = torch.bmm(weights.unsqueeze(1), powers).squeeze(1).unbind(1)
+    log_mean = log_sum.mean() - math.log(c.shape[1])
+    kl = ((e_r - lam * e_c) / eta).mean() - log_mean
+    var_r, cov, var_c = (e_rr - e_r * e_r).mean(), (e_rc - e_r * e_c).mean(), (e_cc - e_c * e_c).mean()
+    # of the advantage a = r - lam c
+    var_a, cov_ac = var_r - lam * (2.0 * cov - lam * var_c), cov - lam * var_c
+    cross = cov_ac / eta**2
+    hessian = (var_a.clamp_min(0.0) / eta**3, cross, cross, var_c.clamp_min(0.0) / eta)
     return DualPoint(
-        eta * (kl_bound + log_mean_exp) + lam * kappa,
-        torch.stack((kl_bound - kl, kappa - mean_cost.mean())),
-        torch.stack((h_eta, h_cross, h_cross, h_lam)).view(2, 2),
+        eta * (kl_bound + log_mean) + mean_reward - lam * mean_cost + lam * kappa,
+        torch.stack((kl_bound - kl, kappa - mean_cost - e_c.mean())),
+        torch.stack(hessian).view(2, 2),
     )
 
 
@@ -95,7 +131,7 @@ def minimise_dual(
     start: Tensor | None = None,
     tolerance: float = 1e-6,
     max_iterations: int = 100,
-) -> tuple[Tensor, Tensor]:
+) -> Minimum:
     """Minimise the dual over eta > 0 and 0 <= lam <= lam_max.
 
     The loop has no decision on the host on a GPU: a point that has converged stays as it is, so that the
@@ -110,20 +146,17 @@ def minimise_dual(
         tolerance: allowed slack of an active constraint, relative to its bound.
         max_iterations: evaluations of the dual at most.
 
-    Returns:
-        The minimiser, float64 (2,), and whether it converged, bool.
-
     Source: Eq. 6, 52.
     """
-    q_reward, q_cost = q_reward.double(), q_cost.double()
     # eta below any useful temperature of these Q values: weights are one-hot there
-    spread = (q_reward.std() + lam_max * q_cost.std()).nan_to_num() + 1e-8
+    particles = _prepare(q_reward, q_cost)
+    spread = (q_reward.double().std() + lam_max * q_cost.double().std()).nan_to_num() + 1e-8
     lower = torch.stack((spread * 1e-7, torch.zeros_like(spread)))
     upper = torch.stack((spread * 1e9, torch.full_like(spread, lam_max)))
     scale = torch.tensor((kl_bound, max(kappa, 1e-3)), dtype=torch.float64, device=q_cost.device)
     x = torch.stack((spread, torch.zeros_like(spread))) if start is None else start.double()
     x = torch.maximum(torch.minimum(x, upper), lower)
-    point = evaluate_dual(x, q_reward, q_cost, kl_bound, kappa)
+    point = _evaluate(x, particles, kl_bound, kappa)
     damping = torch.full_like(spread, 1e-3)
     done = torch.zeros((), dtype=torch.bool, device=q_cost.device)
     for _ in range(max_iterations):
@@ -135,12 +168,12 @@ def minimise_dual(
         # the model holds near the point only: eta may change tenfold at most in one step
         near = torch.stack((aim[0].clamp(min=0.1 * x[0], max=10.0 * x[0]), aim[1]))
         candidate = torch.maximum(torch.minimum(near, upper), lower)
-        there = evaluate_dual(candidate, q_reward, q_cost, kl_bound, kappa)
+        there = _evaluate(candidate, particles, kl_bound, kappa)
         better = (there.value <= point.value + 1e-14 * point.value.abs()) & ~done
         x = torch.where(better, candidate, x)
         point = DualPoint(*(torch.where(better, new, old) for new, old in zip(there, point, strict=True)))
         damping = torch.where(better, damping * 0.1, damping * 10.0).clamp(1e-15, 1e15)
-    return x, done
+    return Minimum(x, point, done)
 
 
 def solve_dual(
@@ -166,9 +199,10 @@ def solve_dual(
         exact lam runs to its bound and the policy collapses to standing still.
     """
     start = None if previous is None else torch.stack((previous.eta_exact, previous.lam_exact))
-    x, _ = minimise_dual(q_reward, q_cost, kl_bound, kappa, lam_max=lam_max, start=start, tolerance=tolerance)
+    x, point, _ = minimise_dual(
+        q_reward, q_cost, kl_bound, kappa, lam_max=lam_max, start=start, tolerance=tolerance
+    )
     eta, lam = x[0], x[1]
-    point = evaluate_dual(x, q_reward.double(), q_cost.double(), kl_bound, kappa)
     feasible = ~((lam >= lam_max) & (point.gradient[1] < -tolerance * max(kappa, 1e-3)))
     if previous is None or rate == 1.0:
         # the first solution is met from lam = 0: critics that have seen little must not freeze the policy

@@ -6,7 +6,7 @@ import csv
 import io
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +69,36 @@ class _Meter:
         self.rows, self.solutions = [], []
         dual_names = ("eta", "lam", "lam_exact", "feasible", "q_cost")
         return dict(zip(names, steps, strict=True)) | dict(zip(dual_names, duals, strict=True))
+
+
+def em_round(
+    learner: Learner,
+    replay: Backups,
+    states: torch.Tensor,
+    config: PipelineConfig,
+    epsilon: float,
+    on_estep: Callable[[DualSolution, torch.Tensor], None],
+) -> Iterator[Work]:
+    """Do one round but for its M-step, which whoever takes the batches does between two of them.
+
+    Args:
+        learner: is changed in place.
+        replay: what the critics learn from.
+        states: (N, obs_dim), where the E-step's states are drawn from, oldest first.
+        epsilon: radius of the adversary.
+        on_estep: called with the dual's solution and the expected cost.
+
+    Source: Algorithm 2, lines 6 to 21.
+    """
+    train = config.train
+    for _ in range(train.critic_steps):
+        critic_step(learner, replay, config, epsilon)
+    obs = draw_states(learner, states, train.states, config.estep.window)
+    targets, learner.dual, expected_cost = e_step(learner, obs, config)
+    on_estep(learner.dual, expected_cost)
+    for iteration in range(train.policy_steps):
+        yield Work(targets, epsilon, iteration)
+    learner.advance(round=1)
 
 
 class LiveRounds:
@@ -146,14 +176,7 @@ class LiveRounds:
                 critic_step(learner, replay, config, epsilon)
         with self.report.track(f"refresh {len(self.history) + 1}", train.rounds, "rounds") as track:
             for done in range(train.rounds):
-                for _ in range(train.critic_steps):
-                    critic_step(learner, replay, config, epsilon)
-                obs = draw_states(learner, states, train.states, config.estep.window)
-                targets, learner.dual, expected_cost = e_step(learner, obs, config)
-                self.meter.on_estep(learner.dual, expected_cost)
-                for iteration in range(train.policy_steps):
-                    yield Work(targets, epsilon, iteration)
-                learner.advance(round=1)
+                yield from em_round(learner, replay, states, config, epsilon, self.meter.on_estep)
                 track(done + 1)
 
     def _load(self) -> tuple[Backups, torch.Tensor]:
@@ -225,17 +248,17 @@ _MAY_DIFFER = {"collect.workers", "evaluate"}
 
 def _resume(config: PipelineConfig, place: Workspace, device: torch.device) -> tuple[Learner, list]:
     learner, about = load_state(place.state, config, device)
+    if "history" not in about:
+        raise InputError(
+            f"the state in {place.run} was made by single stages",
+            "begin a run with: harden train --overwrite",
+        )
     new = config.model_dump(mode="json", exclude={"evaluate"})
     different = _differing_key(about.get("config", {}), new)
     if different:
         raise InputError(
             f"the run in {place.run} was made with another '{different}'",
             "resume it with its own configuration (config.json beside it), or begin anew with --overwrite",
-        )
-    if "history" not in about:
-        raise InputError(
-            f"the state in {place.run} was made by single stages",
-            "begin a run with: harden train --overwrite",
         )
     return learner, about["history"]
 

@@ -1,0 +1,284 @@
+"""Critics, E-step and M-step: each trap that touches them, and each term against a hand-written one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from harden.algorithms import critics as critic_ops
+from harden.algorithms import mstep as mstep_ops
+from harden.algorithms.critics import critic_step, td_loss, td_targets
+from harden.algorithms.estep import draw_states, e_step
+from harden.algorithms.mstep import attack_states, lagrangian
+from harden.config import PipelineConfig, make_config
+from harden.learner import Learner, new_learner
+from harden.nets import GaussianPolicy
+from harden.ops import gaussian
+from harden.ops.bellman import Backups
+from harden.types import Targets
+from harden.variants import VARIANTS
+
+CPU = torch.device("cpu")
+
+
+def configure(**sections: Any) -> PipelineConfig:
+    """Return a small pipeline."""
+    base: dict[str, Any] = {
+        "networks": {"policy_hidden": [16], "critic_hidden": [16]},
+        "estep": {"particles": 8},
+    }
+    for name, value in sections.items():
+        base[name] = base.get(name, {}) | value if isinstance(value, dict) else value
+    return make_config(base)
+
+
+def batch(count: int = 32) -> Backups:
+    """Return backups whose costs are high and half of which ended by the dynamics."""
+    draw = torch.Generator().manual_seed(0)
+    discounts = torch.where(torch.arange(count) % 2 == 0, 0.97, 0.0)
+    return Backups(
+        torch.randn(count, 8, generator=draw),
+        torch.rand(count, 2, generator=draw) * 2 - 1,
+        torch.randn(count, generator=draw),
+        torch.ones(count),
+        torch.randn(count, 8, generator=draw),
+        discounts,
+    )
+
+
+@pytest.fixture
+def learner() -> Learner:
+    """An untrained learner."""
+    return new_learner(configure(), CPU)
+
+
+class TestCritics:
+    """Eq. 58-61."""
+
+    def test_targets_are_eq_58_and_59_at_the_drawn_action(self, learner: Learner, monkeypatch) -> None:
+        config, data = configure(variant="cvpo"), batch()
+        action = torch.full((32, 2), 0.25)
+        monkeypatch.setattr(GaussianPolicy, "sample", lambda self, obs, draw: action)
+        with torch.no_grad():
+            next_reward = learner.target_critics.q_reward(data.next_obs, action)
+            next_cost = learner.target_critics.q_cost(data.next_obs, action)
+        rewards, costs = td_targets(learner, data, config, 0.0)
+        torch.testing.assert_close(rewards, data.rewards + data.discounts * next_reward)
+        torch.testing.assert_close(costs, (data.costs + data.discounts * next_cost).clamp(min=0))
+
+    def test_terminals_keep_their_own_cost_and_no_future(self, learner: Learner) -> None:
+        data = batch()
+        rewards, costs = td_targets(learner, data, configure(), 0.0)
+        ended = data.discounts == 0
+        torch.testing.assert_close(rewards[ended], data.rewards[ended])
+        torch.testing.assert_close(costs[ended], data.costs[ended])
+
+    @pytest.mark.parametrize("bias", [-50.0, 1e4])
+    def test_cost_targets_stay_where_discounted_costs_lie(self, learner: Learner, bias: float) -> None:
+        with torch.no_grad():
+            list(learner.target_critics.ensemble.biases)[-1].fill_(bias)
+        _, costs = td_targets(learner, batch(), configure(), 0.0)
+        assert float(costs.min()) >= 0.0
+        assert float(costs.max()) <= 1 / (1 - 0.97) + 1e-3
+
+    def test_only_a_long_horizon_critic_expects_the_adversary(self, learner: Learner, monkeypatch) -> None:
+        seen = []
+
+        def perturb(attack: Any, policy: Any, critics: Any, obs: torch.Tensor, *rest: Any) -> torch.Tensor:
+            seen.append((attack.name, critics is learner.target_critics))
+            return obs + 3.0
+
+        monkeypatch.setattr(critic_ops, "perturb", perturb)
+        data = batch()
+        plain = td_targets(learner, data, configure(variant="safer"), 0.05)
+        assert not seen
+        attacked = td_targets(learner, data, configure(variant="safer-long"), 0.05)
+        assert seen == [("mc", True)]
+        assert torch.equal(plain[0], attacked[0]), "the reward critic's future is benign"
+        assert not torch.equal(plain[1], attacked[1])
+
+    def test_a_step_descends_and_the_targets_follow(self) -> None:
+        config, replay = configure(critics={"polyak": 0.9, "learning_rate": 1e-2}), batch(256)
+        learner, again = new_learner(config, CPU), new_learner(config, CPU)
+        # something to be learned, and no bootstrap whose targets move
+        replay = replay._replace(rewards=replay.obs[:, 0], discounts=torch.zeros(256))
+        before = [p.clone() for p in learner.target_critics.parameters()]
+        losses = [float(critic_step(learner, replay, config, 0.0)) for _ in range(60)]
+        assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+        assert learner.counters.critic_steps == 60
+        critic_step(again, replay, config, 0.0)
+        online = list(again.critics.parameters())
+        for old, new, target in zip(before, online, again.target_critics.parameters(), strict=True):
+            torch.testing.assert_close(target, 0.9 * old + 0.1 * new)
+
+    def test_the_loss_is_the_sum_of_each_critics_own(self, learner: Learner) -> None:
+        data = batch()
+        targets = torch.stack((data.rewards, data.costs))
+        values = learner.critics(data.obs, data.actions)
+        expected = sum(((v - t) ** 2).mean() for v, t in zip(values, targets[[0, 0, 1]], strict=True))
+        torch.testing.assert_close(td_loss(learner.critics, data, targets), expected)
+
+
+class TestEStep:
+    """Eq. 4-6."""
+
+    def test_targets_are_weighted_particles_of_the_old_policy(self, learner: Learner) -> None:
+        obs = torch.randn(50, 8)
+        targets, solution, expected_cost = e_step(learner, obs, configure())
+        mean, std = learner.policy(obs)
+        torch.testing.assert_close(targets.old_mean, mean)
+        torch.testing.assert_close(targets.old_std, std)
+        torch.testing.assert_close(targets.weights.sum(1), torch.ones(50))
+        z = (targets.actions - mean.unsqueeze(1)) / std.unsqueeze(1)
+        assert abs(float(z.detach().mean())) < 0.1
+        assert float(z.detach().std()) == pytest.approx(1.0, abs=0.1)
+        applied = targets.actions.clamp(-1, 1)
+        q_cost = learner.critics.q_cost(obs, applied)
+        q_reward = learner.critics.q_reward(obs, applied)
+        weights = torch.softmax((q_reward - solution.lam.float() * q_cost) / solution.eta.float(), 1)
+        torch.testing.assert_close(weights, targets.weights, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(expected_cost, (weights * q_cost).sum(1).mean())
+
+    def test_chunks_change_nothing(self, learner: Learner, monkeypatch) -> None:
+        obs = torch.randn(50, 8)
+        whole, _, _ = e_step(learner, obs, configure())
+        monkeypatch.setattr("harden.algorithms.estep._CHUNK", 7)
+        parts, _, _ = e_step(learner, obs, configure())
+        torch.testing.assert_close(whole.weights, parts.weights, rtol=1e-4, atol=1e-6)
+        assert torch.equal(whole.actions, parts.actions)
+
+    def test_states_come_from_recent_data_only(self, learner: Learner) -> None:
+        obs = torch.arange(1000.0).unsqueeze(1)
+        drawn = draw_states(learner, obs, states=64, window=100)
+        assert float(drawn.min()) >= 900
+        assert len(drawn.unique()) > 20
+        assert torch.equal(draw_states(learner, obs, states=500, window=100), obs[900:])
+        learner.advance(round=1)
+        assert not torch.equal(drawn, draw_states(learner, obs, states=64, window=100))
+
+    def test_a_cost_that_binds_shifts_weight_to_safe_particles(self, learner: Learner) -> None:
+        obs = torch.randn(50, 8)
+        loose, free, _ = e_step(learner, obs, configure(cost_limit=1e6, estep={"dual_rate": 1.0}))
+        tight, bound, _ = e_step(
+            learner, obs, configure(cost_limit=0.0, estep={"dual_rate": 1.0, "lam_max": 50.0})
+        )
+        q_cost = learner.critics.q_cost(obs, loose.actions.clamp(-1, 1))
+        assert float(free.lam) == 0.0
+        assert float(bound.lam) > 0.0
+        assert float((tight.weights * q_cost).sum()) < float((loose.weights * q_cost).sum())
+
+
+def targets_for(learner: Learner, states: int = 40) -> Targets:
+    """Return targets of the learner's own policy."""
+    draw = torch.Generator().manual_seed(3)
+    return e_step(learner, torch.randn(states, 8, generator=draw), configure())[0]
+
+
+def loss_of(learner: Learner, variant: str = "safer", **mstep: Any) -> Any:
+    """Evaluate the Lagrangian under a shift of the observations."""
+    config = configure(mstep=mstep)
+    targets = targets_for(learner)
+    zeros = torch.zeros(2)
+    adv = None if variant == "cvpo" else targets.obs + 0.5
+    return lagrangian(learner.policy, targets, adv, zeros, zeros, config.mstep, VARIANTS[variant]), targets
+
+
+class TestMStep:
+    """Eq. 7, 8, 62-66."""
+
+    def test_the_likelihood_sums_over_particles_with_their_weights(self, learner: Learner) -> None:
+        result, targets = loss_of(learner, "cvpo")
+        mean, std = learner.policy(targets.obs)
+        by_hand = 0.0
+        for s in range(len(targets.obs)):
+            for k in range(8):
+                log = gaussian.log_prob(targets.actions[s, k], mean[s], std[s])
+                by_hand += float(targets.weights[s, k] * log) / len(targets.obs)
+        assert float(result.likelihood) == pytest.approx(by_hand, rel=1e-4)
+        assert float(result.loss) == pytest.approx(-by_hand, rel=1e-4), (
+            "the loss descends -L: theta ascends L"
+        )
+
+    def test_at_the_old_policy_the_vanilla_kl_is_zero(self, learner: Learner) -> None:
+        result, _ = loss_of(learner, "cvpo")
+        torch.testing.assert_close(result.kl, torch.zeros(2), atol=1e-6, rtol=0)
+
+    def test_multipliers_step_before_theta_and_stay_in_their_box(self, learner: Learner) -> None:
+        result, _ = loss_of(learner, "safer", beta_robust_rate=2.0, kl_robust_mean=1e-6, kl_robust_std=1e-6)
+        expected = 2.0 * (result.kl_robust - 1e-6)
+        torch.testing.assert_close(result.beta_robust, expected.clamp(0, 1.0))
+        assert float(result.beta_robust.min()) > 0
+        capped, _ = loss_of(learner, "safer", beta_robust_rate=1e9, kl_robust_mean=1e-6, beta_robust_max=0.25)
+        assert float(capped.beta_robust.max()) == 0.25
+        slack, _ = loss_of(learner, "cvpo", beta_rate=5.0)
+        torch.testing.assert_close(slack.beta, torch.zeros(2))
+
+    def test_each_variants_terms_are_in_force(self, learner: Learner) -> None:
+        """The full loss is the sum of what the rows switch on (Eq. 62)."""
+        options = {
+            "robust_weight": 0.5,
+            "kl_robust_mean": 1e-6,
+            "kl_robust_std": 1e-6,
+            "beta_robust_rate": 1.0,
+        }
+        full, targets = loss_of(learner, "safer", **options)
+        parts = {name: float(loss_of(learner, name, **options)[0].loss) for name in VARIANTS}
+        mean, std = learner.policy(targets.obs + 0.5)
+        each = gaussian.log_prob(targets.actions, mean.unsqueeze(1), std.unsqueeze(1))
+        mle = -float((targets.weights * each).sum(1).mean())
+        kl = float((full.beta_robust * full.kl_robust).sum())
+        assert kl > 0
+        assert parts["safer"] == pytest.approx(parts["cvpo"] + 0.5 * (mle + kl), rel=1e-4)
+        assert parts["safer-no-vm"] == pytest.approx(0.5 * (mle + kl), rel=1e-4)
+        assert parts["safer-no-kl"] == pytest.approx(parts["cvpo"] + 0.5 * mle, rel=1e-4)
+        assert parts["safer-no-mle"] == pytest.approx(parts["cvpo"] + 0.5 * kl, rel=1e-4)
+        assert parts["safer-long"] == pytest.approx(parts["safer"], rel=1e-6)
+
+    @pytest.mark.parametrize("anchor", ["benign", "old"])
+    def test_the_robust_kl_has_its_gradient_from_the_attacked_path_only(
+        self, learner: Learner, anchor: str
+    ) -> None:
+        targets = targets_for(learner)
+        obs = targets.obs.clone().requires_grad_()
+        adv = (targets.obs + 0.5).requires_grad_()
+        config = configure(mstep={"robust_anchor": anchor, "kl_robust_mean": 1e-6, "beta_robust_rate": 1.0})
+        variant = VARIANTS["safer-no-mle"]._replace(vanilla=False)
+        zeros = torch.zeros(2)
+        moved = targets._replace(obs=obs)
+        result = lagrangian(learner.policy, moved, adv, zeros, zeros, config.mstep, variant)
+        clean, attacked = torch.autograd.grad(result.loss, (obs, adv))
+        assert float(clean.abs().sum()) == 0.0
+        assert float(attacked.abs().sum()) > 0.0
+
+    def test_the_adversary_attacks_the_policy_as_it_is_now(self, learner: Learner, monkeypatch) -> None:
+        seen = []
+        monkeypatch.setattr(mstep_ops, "perturb", lambda attack, *rest: seen.append((attack.name, *rest)))
+        attack_states(learner, targets_for(learner), configure(), 0.03)
+        name, policy, critics, _, epsilon, strength, _ = seen[0]
+        assert (name, epsilon) == ("mc", 0.03)
+        assert policy is learner.policy
+        assert critics is learner.critics
+        assert strength.steps == configure().adversary.steps
+
+
+def test_an_infeasible_start_recovers() -> None:
+    """With no particle under kappa the policy must not freeze: once costs fall, lam does too."""
+    config = configure(estep={"dual_rate": 0.2, "lam_max": 8.0})
+    learner = new_learner(config, CPU)
+    obs = torch.randn(64, 8)
+    bias = list(learner.critics.ensemble.biases)[-1]
+    with torch.no_grad():
+        bias[2].fill_(30.0)
+    for _ in range(40):
+        _, learner.dual, _ = e_step(learner, obs, config)
+    assert learner.dual is not None
+    assert not bool(learner.dual.feasible)
+    assert float(learner.dual.lam) == pytest.approx(8.0, abs=0.05)
+    with torch.no_grad():
+        bias[2].fill_(-1.0)
+    for _ in range(60):
+        _, learner.dual, _ = e_step(learner, obs, config)
+    assert bool(learner.dual.feasible)
+    assert float(learner.dual.lam) < 0.1

@@ -1,0 +1,295 @@
+"""A user's mistake is one clear line and exit code 2, and nothing stored is harmed."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from test_pipeline import SETTINGS, harden, weights
+
+from harden.cli import main
+from harden.data import open_dataset
+from harden.learner import Learner
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage has run once."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        harden("collect", *SETTINGS, "--episodes", "2")
+        harden("fit-critics", *SETTINGS, "--steps", "2")
+        harden("e-step", *SETTINGS, "--states", "30")
+        harden("fit-policy", *SETTINGS, "--steps", "1")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, to be spoiled."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def refused(*words: str, code: int = 2) -> str:
+    """Run a command that must fail; returns its one line."""
+    result = CliRunner().invoke(main, list(words))
+    lines = [line for line in result.output.splitlines() if line.startswith("error:") or "Error:" in line]
+    assert result.exit_code == code, (result.output, result.exception)
+    assert len(lines) == 1, result.output
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["collect", "--set", "task=moon-walk"],
+            "task = 'moon-walk' is not allowed; choose one of: ball-circle",
+        ),
+        (["train", "--variant", "sifer"], "variant = 'sifer' is not allowed; choose one of: safer"),
+        (["evaluate", "--attack", "mc,mx"], "unknown attack 'mx'; choose from: natural, random, mc, mr, all"),
+        (["evaluate", "--epsilon", "-0.1"], "evaluate.epsilon = -0.1 is not allowed"),
+        (["evaluate", "--epsilon", "nan"], "evaluate.epsilon = nan is not allowed"),
+        (["collect", "--set", "mstep.betas=3"], "unknown key 'mstep.betas'; known keys here: steps"),
+        (["collect", "--set", "colect.envs=3"], "unknown key 'colect'; known keys here: task"),
+        (["collect", "--set", "estep.particles=many"], "estep.particles = 'many' is not allowed"),
+        (["collect", "--set", "estep.particles=1"], "estep.particles = 1 is not allowed"),
+        (["collect", "--set", "critics.gamma=1.5"], "critics.gamma = 1.5 is not allowed"),
+        (["collect", "--set", "networks.init_std=0.01"], "min_std < init_std < max_std"),
+        (["collect", "--set", "nothing"], "is not an assignment"),
+        (["collect", "--set", "task.name=3"], "'task' is a value, not a section"),
+        (["collect", "--device", "tpu"], "unknown device 'tpu'; choose one of: auto, cpu, cuda"),
+        (["collect", "-p", "none.toml"], "pipeline none.toml is missing; shipped ones: ball-circle"),
+        (["collect", "--behaviour", "wild"], "'wild' is not one of"),
+        (["collect", "--episodes", "0"], "0 is not in the range"),
+        (["evaluate", "--policy", "nowhere"], "policy folder nowhere is missing; make it with: harden train"),
+        (["train", "--resume"], "was made by single stages"),
+        (["train"], "holds an earlier run"),
+        (["collect", "--seed", "-1"], "seed = -1 is not allowed"),
+    ],
+)
+def test_wrong_words(folder: Path, words: list[str], said: str) -> None:
+    assert said in refused(*words)
+
+
+def test_a_pipeline_that_is_not_toml(folder: Path) -> None:
+    (folder / "bad.toml").write_text("task = [")
+    assert "is not a pipeline file" in refused("collect", "-p", "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "said"),
+    [
+        ("fit-critics", "datasets", "harden collect"),
+        ("e-step", "checkpoints/ball-circle/critics", "harden fit-critics"),
+        ("fit-policy", "checkpoints/ball-circle/targets.h5", "harden e-step"),
+        ("fit-policy", "checkpoints/ball-circle/critics", "harden fit-critics"),
+        ("evaluate", "checkpoints/ball-circle/policy", "harden train"),
+    ],
+)
+def test_a_missing_stage_names_the_command_that_makes_it(
+    folder: Path, command: str, missing: str, said: str
+) -> None:
+    (folder / missing).rename(folder / "away")
+    assert said in refused(command, *SETTINGS)
+
+
+def _spoil(path: Path, key: str, value: float) -> None:
+    with h5py.File(path, "r+") as file:
+        file[key][3] = value
+
+
+SHARD = "datasets/ball-circle/shard-00000.h5"
+DATA_DAMAGE = {
+    "truncated": lambda: Path(SHARD).write_bytes(Path(SHARD).read_bytes()[:5000]),
+    "empty": lambda: Path(SHARD).write_bytes(b""),
+    "foreign": lambda: Path(SHARD).write_text("hello"),
+    "nan": lambda: _spoil(Path(SHARD), "rewards", np.nan),
+    "infinite": lambda: _spoil(Path(SHARD), "observations", np.inf),
+    "missing": lambda: Path(SHARD).unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", DATA_DAMAGE)
+def test_damaged_data(folder: Path, kind: str) -> None:
+    DATA_DAMAGE[kind]()
+    assert "shard-00000.h5" in refused("fit-critics", *SETTINGS)
+    assert "shard-00000.h5" in refused("e-step", *SETTINGS)
+
+
+def test_data_of_another_task_or_horizon(folder: Path) -> None:
+    (folder / "ant.toml").write_text('task = "ant-run"\n')
+    data = ["--data", "datasets/ball-circle"]
+    assert "obs_dim 8, task 'ant-run' has 33" in refused("fit-critics", "-p", "ant.toml", *data)
+    manifest = Path("datasets/ball-circle/manifest.json")
+    manifest.write_text(manifest.read_text().replace('"horizon": 200', '"horizon": 250'))
+    assert "horizon 250, task 'ball-circle' has 200" in refused("fit-critics", *SETTINGS)
+    assert "horizon 250" in refused("collect", *SETTINGS)
+
+
+def test_a_policy_of_another_task(folder: Path) -> None:
+    (folder / "ant.toml").write_text('task = "ant-run"\n')
+    policy = "checkpoints/ball-circle/policy"
+    assert "task 'ant-run' has 33 and 8" in refused("evaluate", "-p", "ant.toml", "--policy", policy)
+    assert "task 'ant-run' has 33 and 8" in refused("train", "-p", "ant.toml", "--init", policy)
+
+
+@pytest.mark.parametrize(
+    "name", ["policy/policy.safetensors", "critics/critics.safetensors", "state.safetensors"]
+)
+@pytest.mark.parametrize("kind", ["truncated", "flipped", "empty", "foreign"])
+def test_a_corrupted_checkpoint(folder: Path, name: str, kind: str) -> None:
+    path = folder / "checkpoints/ball-circle" / name
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 0x40
+    spoiled = {"truncated": content[:-40], "flipped": content, "empty": b"", "foreign": b"PK\x03\x04 pickle"}
+    path.write_bytes(bytes(spoiled[kind]))
+    assert path.name in refused("fit-policy", *SETTINGS)
+
+
+def test_a_corrupted_manifest(folder: Path) -> None:
+    (folder / "checkpoints/ball-circle/policy/manifest.json").write_text("{")
+    assert "manifest.json" in refused("evaluate", *SETTINGS)
+
+
+def test_weights_that_are_not_finite(folder: Path) -> None:
+    from harden.checkpoint import load_policy, save_policy
+
+    path = Path("checkpoints/ball-circle/policy")
+    loaded = load_policy(path)
+    with torch.no_grad():
+        loaded.policy.mean_head.bias.fill_(float("nan"))
+    save_policy(Path("broken"), loaded.policy, loaded.critics, {})
+    assert "holds NaN or infinite values" in refused("evaluate", *SETTINGS, "--policy", "broken")
+
+
+def test_targets_that_do_not_belong(folder: Path) -> None:
+    harden("e-step", *SETTINGS, "--states", "20", "--out", "others.h5")
+    harden("e-step", *SETTINGS, "--states", "30")
+    harden("fit-policy", *SETTINGS, "--steps", "1")
+    assert "was made for another policy" in refused("fit-policy", *SETTINGS, "--targets", "others.h5")
+    harden("e-step", *SETTINGS, "--states", "30")
+    harden("fit-critics", *SETTINGS, "--steps", "1")
+    assert "with other critics" in refused("fit-policy", *SETTINGS)
+
+
+def test_a_policy_and_a_state_that_do_not_belong(folder: Path) -> None:
+    (folder / "next.toml").write_text("seed = 4\n")
+    for words in (["collect", "--episodes", "1"], ["fit-critics", "--steps", "1"]):
+        harden(words[0], "-p", "next.toml", *SETTINGS, *words[1:])
+    given = ["--policy", "checkpoints/next/policy"]
+    assert "do not belong together" in refused("fit-policy", *SETTINGS, *given)
+
+
+def test_an_unwritable_place(folder: Path) -> None:
+    Path("file").write_text("a file where a folder should be")
+    assert "can't write" in refused("collect", *SETTINGS, "--out", "file/data")
+    assert "can't write" in refused("e-step", *SETTINGS, "--out", "file/targets.h5")
+    assert "can't write" in refused(
+        "evaluate", *SETTINGS, "--episodes", "1", "--attack", "", "--json", "file/a.json"
+    )
+
+
+def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_dataset(Path("datasets/ball-circle")).info.digest
+    state = Path("checkpoints/ball-circle/state.safetensors").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for words in (
+        ["collect", "--episodes", "1"],
+        ["fit-critics", "--steps", "1"],
+        ["e-step", "--states", "9"],
+    ):
+        assert "no room left on the disk" in refused(words[0], *SETTINGS, *words[1:])
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert open_dataset(Path("datasets/ball-circle")).info.digest == before
+    assert open_dataset(Path("datasets/ball-circle")).verify() == []
+    assert Path("checkpoints/ball-circle/state.safetensors").read_bytes() == state
+
+
+def test_a_loss_that_is_nan_keeps_the_last_good_state(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "run.toml").write_text("")
+    words = ["train", "-p", "run.toml", *SETTINGS]
+    harden(*words)
+    kept = weights(Path("checkpoints/run"))
+    assert "learning rates" in refused(*words, "--set", "mstep.learning_rate=1e30", "--overwrite", code=1)
+    assert not Path("checkpoints/run/state.safetensors").exists()
+    harden(*words, "--overwrite")
+    again = Path("checkpoints/run/state.safetensors").read_bytes()
+    assert all(torch.equal(value, kept[name]) for name, value in weights(Path("checkpoints/run")).items())
+    refused(
+        "fit-critics",
+        "-p",
+        "run.toml",
+        *SETTINGS,
+        "--set",
+        "critics.learning_rate=1e35",
+        "--steps",
+        "9",
+        code=1,
+    )
+    assert Path("checkpoints/run/state.safetensors").read_bytes() == again
+
+
+def test_attacked_data_is_refused(folder: Path) -> None:
+    manifest = Path("datasets/ball-circle/manifest.json")
+    manifest.write_text(manifest.read_text().replace('"policy-sample"', '"mc"'))
+    assert "benign data only" in refused("fit-critics", *SETTINGS)
+
+
+def test_a_policy_without_critics_can_still_be_tried_at_random(folder: Path) -> None:
+    from harden.checkpoint import load_policy, save_policy
+
+    loaded = load_policy("checkpoints/ball-circle/policy")
+    save_policy(Path("bare"), loaded.policy, None, {})
+    assert "climbs critics" in refused("evaluate", *SETTINGS, "--policy", "bare")
+    harden("evaluate", *SETTINGS, "--policy", "bare", "--attack", "random", "--episodes", "1")
+
+
+def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+    import signal
+
+    def stop(self: Learner, **by: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Learner, "advance", stop)
+    assert "stopped by Ctrl-C" in refused("fit-critics", *SETTINGS, code=130)
+
+
+def test_init_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    harden("init")
+    (tmp_path / "pipelines/ball-circle.toml").write_text("# mine\n")
+    assert "is there already" in refused("init")
+    assert (tmp_path / "pipelines/ball-circle.toml").read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize("what", ["tasks", "attacks", "variants"])
+def test_lists_name_one_thing_a_line(what: str) -> None:
+    names = [line.split()[0] for line in harden("list", what).output.splitlines()]
+    assert len(names) == len(set(names)) >= 4
+
+
+def test_a_dry_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = json.loads(harden("train", "--dry-run", "--set", "seed=7").output)
+    assert said["config"]["seed"] == 7
+    assert not list(tmp_path.iterdir())
