@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Where PyTorch's build is looked for: `make install TORCH_INDEX=https://download.pytorch.org/whl/cu126` for CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-INSTALL = PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh tools/install.sh
+INSTALL = PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh .ci/install.sh
 STAMP := $(VENV)/.installed
 RIVAL := .venv-rival
 DEMO := runs/demo

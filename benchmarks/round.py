@@ -141,7 +141,7 @@ class Timed:
 def in_trainer(bare: Bare, folder: Path, warm_up: int, count: int) -> float:
     """Return the seconds of `count` rounds inside Trainer.fit, without its set-up."""
     source = Timed(bare, warm_up, count)
-    make_trainer(folder, CPU).fit(RobustMStep(bare.learner, bare.config), source)
+    make_trainer(folder, CPU, "policy", 0).fit(RobustMStep(bare.learner, bare.config), source)
     return source.seconds
 
 

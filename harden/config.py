@@ -61,7 +61,7 @@ class CriticsConfig(_Section):
     batch: Count = 256
     learning_rate: Positive = 1e-3
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
-    polyak: Share = 0.995
+    polyak: Share = 0.95
     n_step: Count = 1
     replay: Count = 80_000
 
@@ -118,7 +118,6 @@ class Train(_Section):
     policy_steps: Count = 2
     warm_up_episodes: Count = 10
     warm_up_critic_steps: Annotated[int, Field(ge=0)] = 500
-    keep: Literal["last", "best"] = "last"
 
 
 class Evaluation(_Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -258,6 +259,40 @@ def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
     assert mc["violation_rate"] == pytest.approx(sum(cost > 5 for cost in costs) / 3)
     seeds = [[episode["seed"] for episode in entry["per_episode"]] for entry in first["results"]]
     assert all(row == seeds[0] for row in seeds)
+
+
+def logged(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a job's CSV log."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_job_logs_its_steps_to_csv_and_a_resumed_one_keeps_the_first_ones_log(folder: Path) -> None:
+    logs = folder / "checkpoints/ball-circle/logs"
+    harden("collect", *SETTINGS, "--episodes", "2")
+    harden("fit-critics", *SETTINGS, "--steps", "60")
+    harden("fit-critics", *SETTINGS, "--steps", "1")
+    harden("e-step", *SETTINGS, "--states", "24")
+    harden("fit-policy", *SETTINGS, "--steps", "60")
+    critics = logged(logs / "critics-0000000/metrics.csv")
+    assert [row["step"] for row in critics] == ["1", "51"]
+    assert float(critics[0]["loss"]) > 0
+    assert [row["step"] for row in logged(logs / "critics-0000060/metrics.csv")] == ["61"]
+    policy = logged(logs / "policy-0000000/metrics.csv")
+    assert [row["step"] for row in policy] == ["1", "51"]
+    expected = {"loss", "likelihood", "epsilon", "kl_mean", "kl_robust_mean", "beta_mean", "eta", "lam"}
+    assert expected <= policy[0].keys()
+    assert float(policy[1]["kl_mean"]) > 0
+
+
+def test_tensorboard_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harden("collect", *SETTINGS, "--episodes", "2")
+    harden("fit-critics", *SETTINGS, "--steps", "2", "--tensorboard")
+    events = list((folder / "checkpoints/ball-circle/logs").glob("critics-*/tensorboard/events*"))
+    assert len(events) == 1
+    monkeypatch.setattr("harden.fit.trainer.find_spec", lambda name: None)
+    said = harden("fit-critics", *SETTINGS, "--steps", "2", "--tensorboard", code=2).output
+    assert "pip install 'harden[tensorboard]'" in said
 
 
 def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:

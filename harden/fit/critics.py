@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harden.algorithms.critics import draw_batch, follow, td_loss, td_targets
 from harden.config import PipelineConfig
+from harden.fit.trainer import log_now_and_then
 from harden.learner import Learner
 from harden.ops.bellman import Backups
 
@@ -66,9 +67,11 @@ class CriticsFit(L.LightningModule):
         loss = td_loss(self.learner.critics, batch, targets)
         if self.on_step is not None:
             self.on_step(loss.detach())
+        self._loss = loss.detach()
         return loss
 
     def on_train_batch_end(self, outputs: object, batch: Backups, index: int) -> None:
         """Move the target critics after each step."""
+        log_now_and_then(self, index, self.learner.counters.critic_steps, lambda: {"loss": self._loss})
         follow(self.learner, self.config.critics.polyak)
         self.learner.advance(critic_steps=1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harden.algorithms.mstep import MStepLoss, attack_states, lagrangian
 from harden.config import PipelineConfig
+from harden.fit.trainer import log_now_and_then
 from harden.learner import Learner
 from harden.seeds import generator
 from harden.types import Targets
@@ -110,6 +111,27 @@ class RobustMStep(L.LightningModule):
         )
         learner.beta, learner.beta_robust = result.beta, result.beta_robust
         learner.advance(policy_steps=1)
+        self._result = result
         if self.on_step is not None:
             self.on_step(result)
         return result.loss
+
+    def on_train_batch_end(self, outputs: object, work: Work, index: int) -> None:
+        """Log what the step found."""
+        step = self.learner.counters.policy_steps
+        log_now_and_then(self, index, step, lambda: self._values(self._result, work))
+
+    def _values(self, result: MStepLoss, work: Work) -> dict[str, Tensor]:
+        pairs = ("kl", "kl_robust", "beta", "beta_robust")
+        parts = {
+            f"{name}_{part}": getattr(result, name)[i]
+            for name in pairs
+            for i, part in enumerate(("mean", "std"))
+        }
+        dual = (
+            {} if self.learner.dual is None else {"eta": self.learner.dual.eta, "lam": self.learner.dual.lam}
+        )
+        epsilon = torch.tensor(work.epsilon)
+        return (
+            {"loss": result.loss.detach(), "likelihood": result.likelihood, "epsilon": epsilon} | parts | dual
+        )

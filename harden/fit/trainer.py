@@ -4,32 +4,52 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
+from torch import Tensor
+
+from harden.errors import InputError
+
+_LOG_EVERY = 50
 
 
-def make_trainer(folder: Path, device: torch.device, *, tensorboard: bool = False) -> L.Trainer:
+def make_trainer(
+    folder: Path, device: torch.device, job: str, first_step: int, *, tensorboard: bool = False
+) -> L.Trainer:
     """Return a trainer that runs one epoch, logs to CSV, and keeps no checkpoint of its own.
 
     Resuming goes through `state.safetensors`: Lightning's own checkpoints can't resume inside an epoch.
 
     Args:
-        folder: where the logs go.
+        folder: the run's; its logs go to `logs/<job>-<first step>/metrics.csv`, so that no run's logs are
+            overwritten by the one that goes on from it.
         device: where the module lives already.
-        tensorboard: log to TensorBoard as well.
+        job: what is fitted, such as "policy".
+        first_step: gradient steps done before.
+        tensorboard: log to TensorBoard as well (`logs/<job>-<first step>/tensorboard`).
+
+    Raises:
+        InputError: TensorBoard is asked for and not installed.
     """
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # these advise on data loaders; ours hands over whole batches from memory
     warnings.filterwarnings("ignore", module="lightning.*")
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="logs")]
+    version = f"{job}-{first_step:07d}"
+    loggers: list[Logger] = [CSVLogger(folder / "logs", name="", version=version)]
     if tensorboard:
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+        if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
+            raise InputError(
+                "TensorBoard is not installed", "install it with: pip install 'harden[tensorboard]'"
+            )
+        loggers.append(TensorBoardLogger(folder / "logs", name="", version=f"{version}/tensorboard"))
     return L.Trainer(
         max_epochs=1,
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -39,5 +59,22 @@ def make_trainer(folder: Path, device: torch.device, *, tensorboard: bool = Fals
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=50,
+        log_every_n_steps=_LOG_EVERY,
     )
+
+
+def log_now_and_then(
+    job: L.LightningModule, index: int, step: int, values: Callable[[], Mapping[str, Tensor]]
+) -> None:
+    """Hand a step's values to the loggers, rarely: fetching numbers at each step would cost more than it.
+
+    Args:
+        index: the batch's place in this fit.
+        step: gradient steps ever done.
+        values: returns scalars by name.
+    """
+    # `LightningModule.log` keeps books at every step, whatever the interval
+    if index % _LOG_EVERY == 0:
+        numbers = {name: float(value) for name, value in values().items()}
+        for logger in job.loggers:
+            logger.log_metrics(numbers, step)

@@ -92,7 +92,9 @@ def fit_critics(
 
         job = CriticsFit(learner, config, epsilon, on_step)
         batches = ReplayBatches(replay, steps, config.critics.batch, learner)
-        make_trainer(place.run / "logs-critics", device, tensorboard=tensorboard).fit(job, batches)
+        first_step = learner.counters.critic_steps
+        trainer = make_trainer(place.run, device, "critics", first_step, tensorboard=tensorboard)
+        trainer.fit(job, batches)
     loss = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
     check_finite(learner, loss)
     digests = {"data_digest": dataset.info.digest, "parent": module_digest(learner.policy)}

@@ -112,7 +112,9 @@ def fit_policy(
         job = RobustMStep(learner, config, on_step)
         on_device = Targets(*(column.to(device) for column in targets))
         batches = TargetBatches(on_device, steps, config.train.states, epsilon, learner)
-        make_trainer(place.run / "logs-policy", device, tensorboard=tensorboard).fit(job, batches)
+        first_step = learner.counters.policy_steps
+        trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
+        trainer.fit(job, batches)
     result = last[0]
     loss = float(result.loss.detach())
     check_finite(learner, loss)

@@ -326,6 +326,8 @@ def train(
         source = LiveRounds(config, place, learner, history, writer, envs, report)
         if len(source):
             job = RobustMStep(learner, config, source.meter.on_step)
-            make_trainer(place.run, device, tensorboard=tensorboard).fit(job, source)
+            first_step = learner.counters.policy_steps
+            trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
+            trainer.fit(job, source)
             source.finish()
     return Trained(len(history), history, place.policy)

@@ -1,0 +1,103 @@
+"""The pipeline file: what is shipped, what is refused, what is derived."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harden.config import PRESETS, find_pipeline, load_config, make_config
+from harden.errors import InputError, MissingInputError
+from harden.tasks import TASKS
+from harden.variants import VARIANTS, get_variant
+
+SHIPPED = sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_pipeline_is_valid_and_survives_its_own_record(name: str) -> None:
+    config = load_config(PRESETS / f"{name}.toml")
+    recorded = json.loads(json.dumps(config.model_dump(mode="json")))
+    assert make_config(recorded) == config
+
+
+def test_the_shipped_pipelines_are_those_of_the_repository() -> None:
+    here = Path(__file__).parents[1] / "pipelines"
+    assert sorted(path.stem for path in here.glob("*.toml")) == SHIPPED
+    assert {"ball-circle", "quickstart"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    "given", ["ball-circle", "ball-circle.toml", "pipelines/ball-circle.toml", "pipelines/ball-circle"]
+)
+def test_a_shipped_pipeline_is_found_outside_a_clone(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(find_pipeline(Path(given))).task == "ball-circle"
+
+
+def test_ones_own_file_goes_before_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines/ball-circle.toml").write_text("seed = 5\n")
+    assert load_config(find_pipeline(Path("pipelines/ball-circle.toml"))).seed == 5
+    with pytest.raises(MissingInputError, match="shipped ones: ball-circle"):
+        find_pipeline(Path("elsewhere/ball-circle.toml"))
+
+
+def test_assignments_go_before_the_file_and_are_read_as_toml(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('variant = "cvpo"\n[mstep]\nsteps = 3\n')
+    config = load_config(path, ["mstep.steps=7", "variant=safer", "networks.policy_hidden=[8, 9]"])
+    assert (config.mstep.steps, config.variant, config.networks.policy_hidden) == (7, "safer", (8, 9))
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"adversary": {"epsilon": -0.1}}, "adversary.epsilon = -0.1"),
+        ({"evaluate": {"epsilon": float("inf")}}, "evaluate.epsilon = inf"),
+        ({"mstep": {"learning_rate": float("nan")}}, "mstep.learning_rate = nan"),
+        ({"mstep": {"learning_rate": 0}}, "mstep.learning_rate = 0"),
+        ({"train": {"rounds": 2.5}}, "train.rounds = 2.5"),
+        ({"networks": {"policy_hidden": []}}, "networks.policy_hidden = []"),
+        ({"mstep": 3}, "mstep = 3"),
+        ({"evaluate": {"norm": "l3"}}, "evaluate.norm = 'l3'"),
+    ],
+)
+def test_a_value_out_of_range_is_named(tree: dict, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_config(tree)
+    assert said in str(caught.value)
+
+
+def test_epsilon_and_the_cost_limit_are_the_tasks_unless_set() -> None:
+    plain = make_config({"task": "ball-circle"})
+    assert (plain.train_epsilon, plain.eval_epsilon, plain.task_row.cost_limit) == (0.05, 0.05, 5.0)
+    own = make_config(
+        {"task": "ball-circle", "cost_limit": 2, "adversary": {"epsilon": 0.06}, "evaluate": {"epsilon": 0.1}}
+    )
+    assert (own.train_epsilon, own.eval_epsilon, own.task_row.cost_limit) == (0.06, 0.1, 2.0)
+    assert TASKS["ball-circle"].cost_limit == 5.0
+
+
+@pytest.mark.parametrize(("env_steps", "refreshes"), [(1, 1), (2000, 1), (2001, 2), (4000, 2), (24000, 12)])
+def test_refreshes_are_whole_and_enough(env_steps: int, refreshes: int) -> None:
+    assert make_config({"train": {"env_steps": env_steps}}).refreshes == refreshes
+
+
+def test_the_variants_are_the_designs_rows() -> None:
+    terms = {
+        name: (row.vanilla, row.robust_mle, row.robust_kl, row.long_horizon) for name, row in VARIANTS.items()
+    }
+    assert terms["safer"] == (True, True, True, False)
+    assert terms["safer-long"] == (True, True, True, True)
+    assert terms["cvpo"] == (True, False, False, False)
+    assert terms["safer-no-vm"] == (False, True, True, False)
+    assert terms["safer-no-kl"] == (True, True, False, False)
+    assert terms["safer-no-mle"] == (True, False, True, False)
+    assert not get_variant("cvpo").adversarial
+    with pytest.raises(InputError, match="choose one of: safer"):
+        get_variant("sufer")
