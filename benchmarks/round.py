@@ -30,7 +30,7 @@ from harden.fit.mstep import RobustMStep, Work
 from harden.fit.trainer import make_trainer
 from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
-from harden.stages.train import em_round
+from harden.stages.rounds import em_round
 from harden.stages.workspace import versions
 from harden.types import Targets
 

@@ -181,6 +181,8 @@ def test_progress_counts_steps_episodes_and_their_means() -> None:
     assert seen[-1].steps == 15
     assert seen[-1].episodes == 3
     assert seen[-1].reward == pytest.approx(run.rewards.mean())
+    assert str(seen[0]) == "no episode finished yet"
+    assert str(seen[-1]) == f"3 episodes, reward {run.rewards.mean():.1f}, cost {run.costs.mean():.1f}"
 
 
 def test_the_observation_that_was_acted_on_is_stored_and_the_next_one_is_benign() -> None:

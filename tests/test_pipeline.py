@@ -103,11 +103,12 @@ def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     """Each E-step sees the policy of the M-step before it: no batch may be fetched in advance."""
     from harden.config import find_pipeline, load_config
     from harden.progress import Reporter
+    from harden.stages import rounds
     from harden.stages import train as stage
 
     config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
     order: list[str] = []
-    plain_estep, plain_step = stage.e_step, stage.RobustMStep.training_step
+    plain_estep, plain_step = rounds.e_step, stage.RobustMStep.training_step
 
     def e_step(*args: object, **kwargs: object) -> object:
         order.append("E")
@@ -118,7 +119,7 @@ def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
         return plain_step(self, *args)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "e_step", e_step)
+        patch.setattr(rounds, "e_step", e_step)
         patch.setattr(stage.RobustMStep, "training_step", training_step)
         stage.train(config, workspace("run"), device=pick_device("cpu"), report=Reporter(True))
     assert "".join(order) == "EMMM" * 6

@@ -1,6 +1,7 @@
 """The store: the only part that reads and writes HDF5."""
 
-from harden.data.store import Dataset, DatasetInfo, DatasetWriter, ShardInfo, open_dataset
+from harden.data.manifest import DatasetInfo, ShardInfo
+from harden.data.store import Dataset, DatasetWriter, open_dataset
 from harden.data.targets import TargetsHeader, read_targets, write_targets
 
 __all__ = [

@@ -3,130 +3,27 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import re
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
 
 import torch
 
-from harden.data.shard import FORMAT_VERSION, check_values, read_header, read_shard, write_shard
+from harden.data.manifest import (
+    MADE_BY,
+    DatasetInfo,
+    ShardInfo,
+    check_task,
+    describe_shard,
+    read_manifest,
+    shard_name,
+    write_manifest,
+)
+from harden.data.shard import check_values, read_header, read_shard, write_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
-from harden.files import digest_file, make_folder, read_json, storage_errors, write_json
+from harden.files import digest_file, make_folder, storage_errors
 from harden.tasks import Task
 from harden.types import Transitions
-
-_NAME = re.compile(r"shard-\d{5,}\.h5")
-_MADE_BY = "harden collect"
-
-
-class ShardInfo(NamedTuple):
-    """A shard's entry in the manifest."""
-
-    name: str
-    sha256: str
-    transitions: int
-    episodes: int
-    reward: float
-    cost: float
-    behaviour: str
-    policy_digest: str
-    seed: int
-
-
-class DatasetInfo(NamedTuple):
-    """What a data set holds: its task's shape and its shards, oldest first."""
-
-    env_id: str
-    horizon: int
-    obs_dim: int
-    act_dim: int
-    shards: tuple[ShardInfo, ...]
-
-    @property
-    def transitions(self) -> int:
-        """Rows in all."""
-        return sum(shard.transitions for shard in self.shards)
-
-    @property
-    def episodes(self) -> int:
-        """Whole episodes in all."""
-        return sum(shard.episodes for shard in self.shards)
-
-    @property
-    def reward(self) -> float:
-        """Total reward."""
-        return sum(shard.reward for shard in self.shards)
-
-    @property
-    def cost(self) -> float:
-        """Total cost."""
-        return sum(shard.cost for shard in self.shards)
-
-    @property
-    def attacked(self) -> bool:
-        """Whether any of it was collected under attack."""
-        return any(shard.behaviour == "mc" for shard in self.shards)
-
-    @property
-    def digest(self) -> str:
-        """The identity of the content."""
-        return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
-
-
-def _describe(path: Path, data: Transitions, behaviour: str, policy_digest: str, seed: int) -> ShardInfo:
-    return ShardInfo(
-        path.name,
-        digest_file(path),
-        len(data.rewards),
-        int((data.terminals | data.timeouts).sum()),
-        float(data.rewards.double().sum()),
-        float(data.costs.double().sum()),
-        behaviour,
-        policy_digest,
-        seed,
-    )
-
-
-def _parse_manifest(value: Any, path: Path) -> DatasetInfo:
-    try:
-        if value["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format version {value['format_version']}, this harden reads {FORMAT_VERSION}")
-        shards = tuple(ShardInfo(**entry) for entry in value["shards"])
-        for shard in shards:
-            if not isinstance(shard.name, str) or not _NAME.fullmatch(shard.name):
-                raise ValueError(f"'{shard.name}' is not a shard's name")
-            if not all(isinstance(n, int) and n > 0 for n in (shard.transitions, shard.episodes)):
-                raise ValueError(f"{shard.name} has {shard.transitions} rows in {shard.episodes} episodes")
-            float(shard.reward), float(shard.cost), str(shard.sha256).encode()
-        sizes = (int(value["horizon"]), int(value["obs_dim"]), int(value["act_dim"]))
-        return DatasetInfo(str(value["env_id"]), *sizes, shards)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFileError(
-            f"{path} is not a data set's manifest ({error})", f"collect the data again with: {_MADE_BY}"
-        ) from error
-
-
-def _manifest(info: DatasetInfo) -> dict[str, Any]:
-    plain = info._asdict() | {"shards": [shard._asdict() for shard in info.shards]}
-    totals = {"transitions": info.transitions, "episodes": info.episodes}
-    return {"format_version": FORMAT_VERSION} | totals | plain
-
-
-def _check_task(info: DatasetInfo, task: Task, path: Path) -> None:
-    for name, found, wanted in (
-        ("obs_dim", info.obs_dim, task.obs_dim),
-        ("act_dim", info.act_dim, task.act_dim),
-        ("env_id", info.env_id or task.env_id, task.env_id),
-        ("horizon", info.horizon or task.horizon, task.horizon),
-    ):
-        if found != wanted:
-            raise InputError(
-                f"data set {path} has {name} {found}, task '{task.name}' has {wanted}",
-                "use the data of that task, or name another pipeline with -p",
-            )
 
 
 class Dataset:
@@ -143,15 +40,15 @@ class Dataset:
         self.path = path
         if path.is_dir():
             self.folder = path
-            self.info = _parse_manifest(read_json(path / "manifest.json", _MADE_BY), path / "manifest.json")
+            self.info = read_manifest(path)
             if not self.info.shards:
-                raise MissingInputError(f"data set {path} is empty", f"fill it with: {_MADE_BY}")
+                raise MissingInputError(f"data set {path} is empty", f"fill it with: {MADE_BY}")
             return
         if not path.exists():
-            raise MissingInputError(f"data set {path} is missing", f"make it with: {_MADE_BY}")
+            raise MissingInputError(f"data set {path} is missing", f"make it with: {MADE_BY}")
         self.folder = path.parent
         header, data = read_header(path), read_shard(path)
-        entry = _describe(path, data, header.behaviour, header.policy_digest, header.seed)
+        entry = describe_shard(path, data, header.behaviour, header.policy_digest, header.seed)
         self.info = DatasetInfo(header.env_id, header.horizon, header.obs_dim, header.act_dim, (entry,))
 
     def __len__(self) -> int:
@@ -215,7 +112,7 @@ def open_dataset(path: Path, task: Task | None = None) -> Dataset:
     """
     dataset = Dataset(path)
     if task is not None:
-        _check_task(dataset.info, task, path)
+        check_task(dataset.info, task, path)
     return dataset
 
 
@@ -250,24 +147,23 @@ class DatasetWriter:
             raise
 
     def _open(self) -> DatasetInfo:
-        manifest = self.path / "manifest.json"
         info = DatasetInfo(self.task.env_id, self.task.horizon, self.task.obs_dim, self.task.act_dim, ())
-        if manifest.exists():
-            info = _parse_manifest(read_json(manifest, _MADE_BY), manifest)
-            _check_task(info, self.task, self.path)
+        if (self.path / "manifest.json").exists():
+            info = read_manifest(self.path)
+            check_task(info, self.task, self.path)
         for stale in self.path.glob(".*.tmp"):
             stale.unlink()
         return self._adopt(info)
 
     def _adopt(self, info: DatasetInfo) -> DatasetInfo:
         """Take in a whole shard that a crash kept out of the manifest."""
-        path = self.path / _shard_name(len(info.shards))
+        path = self.path / shard_name(len(info.shards))
         if not path.exists():
             return info
         header, data = read_header(path), read_shard(path)
-        entry = _describe(path, data, header.behaviour, header.policy_digest, header.seed)
+        entry = describe_shard(path, data, header.behaviour, header.policy_digest, header.seed)
         info = info._replace(shards=(*info.shards, entry))
-        write_json(self.path / "manifest.json", _manifest(info))
+        write_manifest(self.path, info)
         return info
 
     def append(self, data: Transitions, *, seed: int, policy_digest: str, behaviour: str) -> ShardInfo:
@@ -286,11 +182,11 @@ class DatasetWriter:
         check_values(data, "collected transitions")
         if not bool((data.terminals | data.timeouts)[-1]):
             raise InputError("the last episode has no end", "a shard holds whole episodes")
-        path = self.path / _shard_name(len(self.info.shards))
+        path = self.path / shard_name(len(self.info.shards))
         write_shard(path, data, self.task, seed=seed, policy_digest=policy_digest, behaviour=behaviour)
-        entry = _describe(path, data, behaviour, policy_digest, seed)
+        entry = describe_shard(path, data, behaviour, policy_digest, seed)
         info = self.info._replace(shards=(*self.info.shards, entry))
-        write_json(self.path / "manifest.json", _manifest(info))
+        write_manifest(self.path, info)
         self.info = info
         return entry
 
@@ -305,7 +201,3 @@ class DatasetWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _shard_name(index: int) -> str:
-    return f"shard-{index:05d}.h5"

@@ -40,6 +40,11 @@ class Progress(NamedTuple):
     reward: float
     cost: float
 
+    def __str__(self) -> str:
+        if not self.episodes:
+            return "no episode finished yet"
+        return f"{self.episodes} episodes, reward {self.reward:.1f}, cost {self.cost:.1f}"
+
 
 class Rollout(NamedTuple):
     """Whole episodes, in the order of their seeds.

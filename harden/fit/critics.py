@@ -72,6 +72,6 @@ class CriticsFit(L.LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Backups, index: int) -> None:
         """Move the target critics after each step."""
-        log_now_and_then(self, index, self.learner.counters.critic_steps, lambda: {"loss": self._loss})
         follow(self.learner, self.config.critics.polyak)
         self.learner.advance(critic_steps=1)
+        log_now_and_then(self, index, self.learner.counters.critic_steps, lambda: {"loss": self._loss})

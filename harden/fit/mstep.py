@@ -76,7 +76,12 @@ class RobustMStep(L.LightningModule):
         learner: its policy, multipliers and optimizer are what is trained.
         config: the pipeline.
         on_step: called with each step's Lagrangian.
+
+    Attributes:
+        result: the last step's.
     """
+
+    result: MStepLoss
 
     def __init__(
         self,
@@ -111,7 +116,7 @@ class RobustMStep(L.LightningModule):
         )
         learner.beta, learner.beta_robust = result.beta, result.beta_robust
         learner.advance(policy_steps=1)
-        self._result = result
+        self.result = result
         if self.on_step is not None:
             self.on_step(result)
         return result.loss
@@ -119,7 +124,7 @@ class RobustMStep(L.LightningModule):
     def on_train_batch_end(self, outputs: object, work: Work, index: int) -> None:
         """Log what the step found."""
         step = self.learner.counters.policy_steps
-        log_now_and_then(self, index, step, lambda: self._values(self._result, work))
+        log_now_and_then(self, index, step, lambda: self._values(self.result, work))
 
     def _values(self, result: MStepLoss, work: Work) -> dict[str, Tensor]:
         pairs = ("kl", "kl_robust", "beta", "beta_robust")

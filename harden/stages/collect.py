@@ -72,7 +72,7 @@ def _follow(
     def wrap(track: Callable[[float, str], None]) -> Callable[[Progress], None]:
         def on_step(now: Progress) -> None:
             speed = now.steps / max(time.monotonic() - began, 1e-9)
-            track(now.steps, f"{speed:,.0f} steps/s, reward {now.reward:.1f}, cost {now.cost:.1f}")
+            track(now.steps, f"{speed:,.0f} steps/s, {now}")
 
         return on_step
 

@@ -19,6 +19,7 @@ from harden.progress import Reporter
 from harden.stages.workspace import versions
 
 FORMAT_VERSION = 1
+_SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest")
 
 
 def _check_task(config: PipelineConfig, loaded: LoadedPolicy, folder: Path) -> None:
@@ -28,6 +29,12 @@ def _check_task(config: PipelineConfig, loaded: LoadedPolicy, folder: Path) -> N
             f"the policy in {folder} takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
             f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: name its pipeline with -p",
         )
+
+
+def _trial(config: PipelineConfig) -> Trial:
+    options = config.evaluate
+    strength = Strength(options.attack_steps, options.restarts, options.step_share, options.norm)
+    return Trial(options.episodes, config.eval_epsilon, strength, options.action, config.seed)
 
 
 def evaluate(
@@ -56,20 +63,13 @@ def evaluate(
     began = time.monotonic()
     loaded = load_policy(policy_dir, "harden train")
     _check_task(config, loaded, policy_dir)
-    task, options = config.task_row, config.evaluate
-    trial = Trial(
-        options.episodes,
-        config.eval_epsilon,
-        Strength(options.attack_steps, options.restarts, options.step_share, options.norm),
-        options.action,
-        config.seed,
-    )
-    total = options.episodes * task.horizon * len(attacks)
-    with report.track("evaluate", total, "steps") as track:
+    task, trial = config.task_row, _trial(config)
+    steps_an_attack = trial.episodes * task.horizon
+    with report.track("evaluate", steps_an_attack * len(attacks), "steps") as track:
 
         def on_step(name: str, now: Progress) -> None:
-            before = attacks.index(name) * options.episodes * task.horizon
-            track(before + now.steps, f"{name}: reward {now.reward:.1f}, cost {now.cost:.1f}")
+            before = attacks.index(name) * steps_an_attack
+            track(before + now.steps, f"{name}: {now}")
 
         results = evaluate_policy(
             loaded.policy,
@@ -81,21 +81,15 @@ def evaluate(
             device=device,
             on_step=on_step,
         )
-    about = loaded.about
     evaluation = {
         "format_version": FORMAT_VERSION,
         "task": task.name,
         "env_id": task.env_id,
-        "policy": {
-            "path": str(policy_dir),
-            "variant": about.get("variant"),
-            "policy_digest": about.get("policy_digest"),
-            "critics_digest": about.get("critics_digest"),
-        },
-        "seed": config.seed,
-        "episodes": options.episodes,
+        "policy": {"path": str(policy_dir)} | {name: loaded.about.get(name) for name in _SAID_OF_POLICY},
+        "seed": trial.seed,
+        "episodes": trial.episodes,
         "cost_limit": task.cost_limit,
-        "action": options.action,
+        "action": trial.action,
         "results": results,
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),

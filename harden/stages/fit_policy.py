@@ -55,6 +55,16 @@ def _check_belonging(header: TargetsHeader, learner: Learner, targets_path: Path
         )
 
 
+def _epsilon(config: PipelineConfig, learner: Learner, begun: bool) -> tuple[float, str]:
+    """Return the adversary's radius and where it came from."""
+    if not config.variant_row.adversarial:
+        return 0.0, f"variant {config.variant} has no adversary"
+    if not begun:
+        return config.train_epsilon, "the full one: there is no state"
+    where = f"the schedule's at refresh {learner.counters.refresh} of {config.refreshes}"
+    return position_epsilon(config, learner), where
+
+
 def fit_policy(
     config: PipelineConfig,
     place: Workspace,
@@ -81,31 +91,22 @@ def fit_policy(
     """
     steps = steps or config.mstep.steps
     path = targets_path or place.targets
-    for folder, made_by in (
-        (critics_dir or place.critics, "fit-critics"),
-        (policy_dir or place.policy, "fit-critics"),
-    ):
+    for folder in (critics_dir or place.critics, policy_dir or place.policy):
         if not folder.is_dir():
-            raise MissingInputError(f"{folder} is missing", f"make it with: harden {made_by} -p {place.name}")
+            raise MissingInputError(
+                f"{folder} is missing", f"make it with: harden fit-critics -p {place.name}"
+            )
     targets, header = read_targets(path)
     learner, about = open_learner(config, place, device, policy_dir, critics_dir)
     _check_belonging(header, learner, path, about)
-    if not config.variant_row.adversarial:
-        epsilon, origin = 0.0, f"variant {config.variant} has no adversary"
-    elif about is None:
-        epsilon, origin = config.train_epsilon, "the full one: there is no state"
-    else:
-        epsilon = position_epsilon(config, learner)
-        origin = f"the schedule's at refresh {learner.counters.refresh} of {config.refreshes}"
+    epsilon, origin = _epsilon(config, learner, begun=about is not None)
     parent = module_digest(learner.policy)
-    last: list[MStepLoss] = []
     with report.track("fit-policy", steps, "steps") as track:
         done = 0
 
         def on_step(result: MStepLoss) -> None:
             nonlocal done
             done += 1
-            last[:] = [result]
             if done % 50 == 0:
                 track(done, f"likelihood {float(result.likelihood):.3f}, KL {float(result.kl[0]):.4f}")
 
@@ -115,7 +116,7 @@ def fit_policy(
         first_step = learner.counters.policy_steps
         trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
         trainer.fit(job, batches)
-    result = last[0]
+    result = job.result
     loss = float(result.loss.detach())
     check_finite(learner, loss)
     learner.advance(round=1)

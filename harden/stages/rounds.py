@@ -1,0 +1,215 @@
+"""The live rounds of Algorithm 2: what `train` feeds the M-step's job with, and stores at each refresh."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from harden.algorithms.critics import critic_step
+from harden.algorithms.estep import draw_states, e_step
+from harden.algorithms.mstep import MStepLoss
+from harden.checkpoint import module_digest
+from harden.config import PipelineConfig
+from harden.data import Dataset, DatasetWriter, ShardInfo
+from harden.envs.vector import VectorEnv
+from harden.files import write_text
+from harden.fit.mstep import Work
+from harden.learner import Learner
+from harden.ops.bellman import Backups
+from harden.progress import Reporter
+from harden.stages.collect import collect_episodes
+from harden.stages.fit_critics import check_finite, look_ahead
+from harden.stages.workspace import Workspace, commit, position_epsilon
+from harden.types import DualSolution
+
+
+class _Meter:
+    """Sums what a refresh did, without asking the device before its end."""
+
+    def __init__(self) -> None:
+        self.rows: list[torch.Tensor] = []
+        self.solutions: list[torch.Tensor] = []
+
+    def on_step(self, result: MStepLoss) -> None:
+        parts = (result.loss.detach()[None], result.kl, result.kl_robust, result.beta, result.beta_robust)
+        self.rows.append(torch.cat(parts))
+
+    def on_estep(self, solution: DualSolution, expected_cost: torch.Tensor) -> None:
+        values = (solution.eta, solution.lam, solution.lam_exact, solution.feasible, expected_cost)
+        self.solutions.append(torch.stack([value.double() for value in values]))
+
+    def summary(self) -> dict[str, float]:
+        pairs = ("kl", "kl_robust", "beta", "beta_robust")
+        names = ["loss", *(f"{name}_{part}" for name in pairs for part in ("mean", "std"))]
+        steps = torch.stack(self.rows).mean(0).tolist()
+        duals = torch.stack(self.solutions).mean(0).tolist()
+        self.rows, self.solutions = [], []
+        dual_names = ("eta", "lam", "lam_exact", "feasible", "q_cost")
+        return dict(zip(names, steps, strict=True)) | dict(zip(dual_names, duals, strict=True))
+
+
+def em_round(
+    learner: Learner,
+    replay: Backups,
+    states: torch.Tensor,
+    config: PipelineConfig,
+    epsilon: float,
+    on_estep: Callable[[DualSolution, torch.Tensor], None],
+) -> Iterator[Work]:
+    """Do one round but for its M-step, which whoever takes the batches does between two of them.
+
+    Args:
+        learner: is changed in place.
+        replay: what the critics learn from.
+        states: (N, obs_dim), where the E-step's states are drawn from, oldest first.
+        epsilon: radius of the adversary.
+        on_estep: called with the dual's solution and the expected cost.
+
+    Source: Algorithm 2, lines 6 to 21.
+    """
+    train = config.train
+    for _ in range(train.critic_steps):
+        critic_step(learner, replay, config, epsilon)
+    obs = draw_states(learner, states, train.states, config.estep.window)
+    targets, learner.dual, expected_cost = e_step(learner, obs, config)
+    on_estep(learner.dual, expected_cost)
+    for iteration in range(train.policy_steps):
+        yield Work(targets, epsilon, iteration)
+    learner.advance(round=1)
+
+
+class LiveRounds:
+    """Algorithm 2 as a source of M-step batches: collect, critics and E-step happen between two of them.
+
+    Args:
+        config, place: the pipeline and its folders.
+        learner: is changed in place.
+        history: rows of the refreshes finished so far.
+        writer, envs: the data set and the simulation.
+        report: where progress is said.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        place: Workspace,
+        learner: Learner,
+        history: list[dict[str, float]],
+        writer: DatasetWriter,
+        envs: VectorEnv,
+        report: Reporter,
+    ) -> None:
+        self.config, self.place, self.learner, self.history = config, place, learner, history
+        self.writer, self.envs, self.report = writer, envs, report
+        self.meter = _Meter()
+        self._rounds: Iterator[Work] = iter(())
+
+    def __len__(self) -> int:
+        train = self.config.train
+        return (self.config.refreshes - len(self.history)) * train.rounds * train.policy_steps
+
+    def __iter__(self) -> Iterator[Work]:
+        self._rounds = self._run()
+        return self._rounds
+
+    def finish(self) -> None:
+        """Store the last refresh: whoever takes the batches stops asking after the last of them."""
+        next(self._rounds, None)
+
+    def _run(self) -> Iterator[Work]:
+        for _ in range(len(self.history), self.config.refreshes):
+            began = time.monotonic()
+            if self.history:
+                self.learner.advance(refresh=1)
+            shard = self._collect()
+            collected = time.monotonic()
+            parent = module_digest(self.learner.policy)
+            yield from self._learn()
+            now = time.monotonic()
+            self._finish(shard, parent, collected - began, now - collected)
+
+    def _collect(self) -> ShardInfo:
+        """Collect this refresh's episodes, or take up those that a killed run had stored already."""
+        config, writer, learner = self.config, self.writer, self.learner
+        train = config.train
+        episodes = train.episodes if self.history else train.warm_up_episodes
+        known = int(self.history[-1]["episodes"]) if self.history else 0
+        digest = module_digest(learner.policy)
+        if writer.info.shards and writer.info.episodes == known + episodes:
+            last = writer.info.shards[-1]
+            if (last.policy_digest, last.episodes, last.seed) == (digest, episodes, config.seed):
+                return last
+        first = writer.info.episodes
+        behaviour = config.collect.behaviour
+        data = collect_episodes(self.envs, learner.policy, config, first, episodes, behaviour, self.report)
+        return writer.append(data.transitions, seed=config.seed, policy_digest=digest, behaviour=behaviour)
+
+    def _learn(self) -> Iterator[Work]:
+        config, learner, train = self.config, self.learner, self.config.train
+        replay, states = self._load()
+        epsilon = position_epsilon(config, learner)
+        if not self.history:
+            for _ in range(train.warm_up_critic_steps):
+                critic_step(learner, replay, config, epsilon)
+        with self.report.track(f"refresh {len(self.history) + 1}", train.rounds, "rounds") as track:
+            for done in range(train.rounds):
+                yield from em_round(learner, replay, states, config, epsilon, self.meter.on_estep)
+                track(done + 1)
+
+    def _load(self) -> tuple[Backups, torch.Tensor]:
+        config, dataset = self.config, Dataset(self.place.data)
+        wanted = max(config.critics.replay, config.estep.window)
+        recent = dataset.recent(wanted)
+        states = recent.obs[-config.estep.window :].to(self.learner.device)
+        replay = type(recent)(*(column[-config.critics.replay :] for column in recent))
+        return look_ahead(replay, config, self.learner.device), states
+
+    def _finish(self, shard: ShardInfo, parent: str, collecting: float, learning: float) -> None:
+        """Store the refresh: the state is the commit point, and nothing broken gets that far."""
+        row = self.meter.summary()
+        check_finite(self.learner, row["loss"])
+        before = self.history[-1] if self.history else {"env_steps": 0, "cumulative_cost": 0, "seconds": 0}
+        front = {
+            "refresh": len(self.history) + 1,
+            "episodes": self.writer.info.episodes,
+            "env_steps": before["env_steps"] + shard.transitions,
+            "reward": shard.reward / shard.episodes,
+            "cost": shard.cost / shard.episodes,
+            "cumulative_cost": before["cumulative_cost"] + shard.cost,
+            "epsilon": position_epsilon(self.config, self.learner),
+            "seconds": before["seconds"] + collecting + learning,
+            "collect_seconds": collecting,
+        }
+        self.history.append(front | row)
+        about = {
+            "history": self.history,
+            "data_digest": self.writer.info.digest,
+            "parent": parent,
+            "kept": "last: the policy at the end of the last refresh",
+        }
+        commit(self.config, self.place, self.learner, about)
+        write_curve(self.place.run / "learning_curve.csv", self.history)
+        self.report.say(_line(self.history[-1], self.config.refreshes))
+
+
+def _line(row: dict[str, float], refreshes: int) -> str:
+    return (
+        f"refresh {row['refresh']:.0f}/{refreshes}  {row['env_steps']:,.0f} steps  {row['seconds']:.0f} s  "
+        f"reward {row['reward']:.1f}  cost {row['cost']:.1f}  epsilon {row['epsilon']:.4f}  "
+        f"lam {row['lam']:.2f}  Q_c {row['q_cost']:.2f}  KL {row['kl_mean']:.3f}  "
+        f"robust KL {row['kl_robust_mean']:.2f}"
+    )
+
+
+def write_curve(path: Path, history: list[dict[str, float]]) -> None:
+    """Write a learning curve as CSV, one row a refresh."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
+    write_text(path, text.getvalue())
