@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from harden.cli import main
 from harden.data import open_dataset
-from harden.learner import load_state
+from harden.learner import Learner, load_state
 from harden.stages.workspace import pick_device, workspace
 
 SMALL = {
@@ -296,18 +296,52 @@ def test_tensorboard_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "pip install 'harden[tensorboard]'" in said
 
 
+def load_state_of(name: str) -> Learner:
+    """Return the learner of a run."""
+    from harden.config import make_config
+
+    path = workspace(name).state
+    return load_state(path, make_config({}), pick_device("cpu"))[0]
+
+
 def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
-    from harden.config import find_pipeline, load_config
+    from harden.checkpoint import read_tensors
 
     harden("train", *SETTINGS)
-    config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
-    learner, about = load_state(
-        folder / "checkpoints/ball-circle/state.safetensors", config, pick_device("cpu")
-    )
+    learner = load_state_of("ball-circle")
+    _, about = read_tensors(workspace("ball-circle").state, "")
     assert learner.counters == (2, 6, 9, 18)
     assert learner.dual is not None
     assert learner.policy_optimizer.state_dict()["state"][0]["step"] == 18
     assert len(about["history"]) == 3
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("own", 3), ("none", 7), ("other", 7)])
+def test_a_given_policy_without_critics_to_go_on_from_gets_a_longer_warm_up(
+    folder: Path, kind: str, steps: int
+) -> None:
+    from harden.checkpoint import load_policy, save_policy
+    from harden.nets import Critics
+
+    harden("train", *SETTINGS, "--set", "train.env_steps=400")
+    loaded = load_policy("checkpoints/ball-circle/policy")
+    brought = {"own": loaded.critics, "none": None, "other": Critics(8, 2, hidden=(5,))}
+    save_policy(folder / "given", loaded.policy, brought[kind], {})
+    words = ["-p", "next.toml", "--init", "given", "--set", "critics.steps=7", "--set", "train.env_steps=400"]
+    (folder / "next.toml").write_text("")
+    harden("train", *SETTINGS, *words)
+    rounds = 2
+    assert load_state_of("next").counters.critic_steps == steps + rounds
+
+
+def test_a_policy_that_does_not_fit_costs_nothing_that_is_stored(folder: Path) -> None:
+    harden("train", *SETTINGS, "--set", "train.env_steps=400")
+    before = weights(folder / "checkpoints/ball-circle")
+    (folder / "ball-circle.toml").write_text('task = "ant-run"\n')
+    policy = "checkpoints/ball-circle/policy"
+    said = harden("train", "-p", "ball-circle.toml", "--init", policy, "--overwrite", code=2).output
+    assert "start from a policy of that task" in said
+    assert weights(folder / "checkpoints/ball-circle").keys() == before.keys()
 
 
 def test_python_does_what_the_commands_do(folder: Path) -> None:

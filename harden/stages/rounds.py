@@ -92,6 +92,7 @@ class LiveRounds:
         history: rows of the refreshes finished so far.
         writer, envs: the data set and the simulation.
         report: where progress is said.
+        warm_up: critic steps before the first round.
     """
 
     def __init__(
@@ -103,7 +104,9 @@ class LiveRounds:
         writer: DatasetWriter,
         envs: VectorEnv,
         report: Reporter,
+        warm_up: int,
     ) -> None:
+        self.warm_up = warm_up
         self.config, self.place, self.learner, self.history = config, place, learner, history
         self.writer, self.envs, self.report = writer, envs, report
         self.meter = _Meter()
@@ -154,7 +157,7 @@ class LiveRounds:
         replay, states = self._load()
         epsilon = position_epsilon(config, learner)
         if not self.history:
-            for _ in range(train.warm_up_critic_steps):
+            for _ in range(self.warm_up):
                 critic_step(learner, replay, config, epsilon)
         with self.report.track(f"refresh {len(self.history) + 1}", train.rounds, "rounds") as track:
             for done in range(train.rounds):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harden.checkpoint import load_policy
+from harden.checkpoint import LoadedPolicy, load_policy, module_digest
 from harden.config import PipelineConfig
 from harden.data import DatasetWriter
 from harden.envs.vector import VectorEnv
@@ -19,7 +19,7 @@ from harden.learner import Learner, load_state, new_learner
 from harden.progress import Reporter
 from harden.stages.collect import require_benign
 from harden.stages.rounds import LiveRounds
-from harden.stages.workspace import Workspace
+from harden.stages.workspace import Workspace, commit
 
 
 class Trained(NamedTuple):
@@ -49,7 +49,12 @@ def _differing_key(old: Any, new: Any, path: str = "") -> str | None:
 _MAY_DIFFER = {"collect.workers", "evaluate"}
 
 
-def _resume(config: PipelineConfig, place: Workspace, device: torch.device) -> tuple[Learner, list]:
+def _open(config: PipelineConfig, place: Workspace, device: torch.device) -> tuple[Learner, dict[str, Any]]:
+    """Return the learner of a run that has begun, and what is stored with it."""
+    if not place.state.is_file():
+        raise MissingInputError(
+            f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
+        )
     learner, about = load_state(place.state, config, device)
     if "history" not in about:
         raise InputError(
@@ -63,13 +68,23 @@ def _resume(config: PipelineConfig, place: Workspace, device: torch.device) -> t
             f"the run in {place.run} was made with another '{different}'",
             "resume it with its own configuration (config.json beside it), or begin anew with --overwrite",
         )
-    return learner, about["history"]
+    return learner, about
+
+
+def _warm_up(config: PipelineConfig, learner: Learner, start: LoadedPolicy | None) -> int:
+    """Return the critic steps before the first round: more for a given policy without critics."""
+    usual = config.train.warm_up_critic_steps
+    if start is None or (start.critics and start.critics.architecture == learner.critics.architecture):
+        return usual
+    return max(usual, config.critics.steps)
 
 
 def _begin(
     config: PipelineConfig, place: Workspace, device: torch.device, init: Path | None, overwrite: bool
-) -> Learner:
+) -> None:
+    """Store the state that a run begins with: so it can be resumed from its first moment."""
     start = None if init is None else load_policy(init)
+    learner = new_learner(config, device, start)
     if overwrite:
         for folder in (place.run, place.data):
             shutil.rmtree(folder, ignore_errors=True)
@@ -79,7 +94,12 @@ def _begin(
             f"{there} holds an earlier run or its data",
             "go on with --resume, or discard both with --overwrite",
         )
-    return new_learner(config, device, start)
+    about = {
+        "history": [],
+        "warm_up": _warm_up(config, learner, start),
+        "parent": module_digest(learner.policy),
+    }
+    commit(config, place, learner, about)
 
 
 def train(
@@ -96,7 +116,8 @@ def train(
     """Train a policy: from scratch, from a given one, or from where a run stopped.
 
     Args:
-        init: a policy folder to start from; its critics are fitted to fresh benign data first.
+        init: a policy folder to start from; critics are fitted to fresh benign data first, going on from its
+            own where they have the pipeline's architecture.
         resume: go on from the last refresh stored; the end is the same as without the interruption.
         overwrite: discard an earlier run of this pipeline and its data set.
         tensorboard: log to TensorBoard beside CSV.
@@ -108,25 +129,17 @@ def train(
 
     Source: Algorithm 2.
     """
-    history: list[dict[str, float]] = []
     if not resume:
-        learner = _begin(config, place, device, init, overwrite)
-    elif place.state.is_file():
-        learner, history = _resume(config, place, device)
-    elif place.data.exists():
-        # killed before the first refresh was stored: what was collected is taken up
-        learner = new_learner(config, device, None if init is None else load_policy(init))
-    else:
-        raise MissingInputError(
-            f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
-        )
+        _begin(config, place, device, init, overwrite)
+    learner, about = _open(config, place, device)
     slots = min(config.collect.envs, config.train.episodes)
     with (
         DatasetWriter(place.data, config.task_row) as writer,
         VectorEnv(config.task_row, slots, config.collect.workers) as envs,
     ):
         require_benign(writer.info, place.data)
-        source = LiveRounds(config, place, learner, history, writer, envs, report)
+        history = about["history"]
+        source = LiveRounds(config, place, learner, history, writer, envs, report, about.get("warm_up", 0))
         if len(source):
             job = RobustMStep(learner, config, source.meter.on_step)
             first_step = learner.counters.policy_steps

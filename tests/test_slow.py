@@ -1,0 +1,87 @@
+"""The long ones, on real simulation: `make test-slow` keeps their last result in tests/slow-results.json."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from test_pipeline import harden
+
+from harden.data import open_dataset
+
+ROOT = Path(__file__).parents[1]
+RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_critics_agree_with_the_returns_of_held_out_rollouts(folder: Path) -> None:
+    script = ROOT / "benchmarks/critics.py"
+    subprocess.run([sys.executable, script, "--seeds", "0", "--json", "critics.json"], check=True)
+    (run,) = json.loads((folder / "critics.json").read_text())["runs"]
+    for kind in ("reward", "cost"):
+        assert run[kind]["rank_correlation"] >= 0.8
+        assert abs(run[kind]["bias"]) < 0.2
+
+
+def tried(policy: Path, name: str) -> dict[str, tuple[float, float]]:
+    """Evaluate a policy as the demo does; returns reward and cost by attack."""
+    pipeline = str(ROOT / "pipelines/quickstart.toml")
+    harden(
+        "evaluate",
+        "-p",
+        pipeline,
+        "--policy",
+        str(policy),
+        "--attack",
+        "random,mc,mr",
+        "--json",
+        f"{name}.json",
+    )
+    results = json.loads(Path(f"{name}.json").read_text())["results"]
+    return {entry["attack"]: (entry["reward"]["mean"], entry["cost"]["mean"]) for entry in results}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_vanilla_policy_is_hardened_from_benign_data(folder: Path, seed: int) -> None:
+    before = tried(RELEASED, "before")
+    assert before["natural"][1] <= 5
+    assert before["mc"][1] >= 30
+    harden(
+        "train", "-p", str(ROOT / "pipelines/quickstart.toml"), "--init", str(RELEASED), "--seed", str(seed)
+    )
+    data = open_dataset(folder / "datasets/quickstart")
+    assert {shard.behaviour for shard in data.info.shards} == {"policy-sample"}
+    assert data.verify() == []
+    after = tried(folder / "checkpoints/quickstart/policy", "after")
+    assert after["mc"][1] <= 5
+    assert after["mr"][1] <= 5
+    assert after["natural"][0] >= 0.6 * before["natural"][0]
+
+
+def test_every_stage_by_hand_at_its_default_size(folder: Path) -> None:
+    (folder / "plain.toml").write_text('task = "ball-circle"\n')
+    pipeline = ["-p", "plain.toml"]
+    harden("collect", *pipeline, "--episodes", "100")
+    harden("fit-critics", *pipeline)
+    harden("e-step", *pipeline)
+    with h5py.File(folder / "checkpoints/plain/targets.h5") as file:
+        assert file["actions"].shape == (20_000, 32, 2)
+        weights = torch.tensor(file["weights"][:])
+    torch.testing.assert_close(weights.sum(1), torch.ones(20_000), rtol=0, atol=1e-5)
+    harden("fit-policy", *pipeline, "--steps", "200")
+    harden("evaluate", *pipeline, "--episodes", "2", "--attack", "all", "--attack-steps", "5")
+    rows = harden("status", *pipeline).output.splitlines()
+    assert [row.split()[1] for row in rows] == ["done"] * 5
