@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harden.errors import InputError, MissingInputError
-from harden.tasks import TASKS, Task, get_task
-from harden.variants import VARIANTS, Variant, get_variant
+from harden.tasks import TASKS, Task
+from harden.variants import VARIANTS, Variant
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+def _one_of(table: Mapping[str, object]) -> AfterValidator:
+    """Check that a name is a row's."""
+
+    def known(name: str) -> str:
+        if name not in table:
+            raise ValueError(f"choose one of: {', '.join(table)}")
+        return name
+
+    return AfterValidator(known)
+
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
@@ -135,8 +147,8 @@ class Evaluation(_Section):
 class PipelineConfig(_Section):
     """A whole pipeline: the task, the variant, and each stage's section."""
 
-    task: str = "ball-circle"
-    variant: str = "safer-long"
+    task: Annotated[str, _one_of(TASKS)] = "ball-circle"
+    variant: Annotated[str, _one_of(VARIANTS)] = "safer-long"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     cost_limit: NonNegative | None = None
     networks: Networks = Networks()
@@ -148,30 +160,16 @@ class PipelineConfig(_Section):
     train: Train = Train()
     evaluate: Evaluation = Evaluation()
 
-    @field_validator("task")
-    @classmethod
-    def _known_task(cls, name: str) -> str:
-        if name not in TASKS:
-            raise ValueError(f"choose one of: {', '.join(TASKS)}")
-        return name
-
-    @field_validator("variant")
-    @classmethod
-    def _known_variant(cls, name: str) -> str:
-        if name not in VARIANTS:
-            raise ValueError(f"choose one of: {', '.join(VARIANTS)}")
-        return name
-
     @property
     def task_row(self) -> Task:
         """The task, with this pipeline's cost limit in place of the task's own where one is set."""
-        task = get_task(self.task)
+        task = TASKS[self.task]
         return task if self.cost_limit is None else task._replace(cost_limit=self.cost_limit)
 
     @property
     def variant_row(self) -> Variant:
         """The variant's row."""
-        return get_variant(self.variant)
+        return VARIANTS[self.variant]
 
     @property
     def refreshes(self) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harden.errors import InputError
-
 
 class Task(NamedTuple):
     """What a policy is asked to do, and under which threat.
@@ -49,14 +47,3 @@ TASKS: dict[str, Task] = {
         Task("ant-run", "SafetyAntRun-v0", _BULLET, 200, 5.0, 0.025, 33, 8),
     )
 }
-
-
-def get_task(name: str) -> Task:
-    """Return the task's row.
-
-    Raises:
-        InputError: no such task.
-    """
-    if name not in TASKS:
-        raise InputError(f"unknown task '{name}'", f"choose one of: {', '.join(TASKS)}")
-    return TASKS[name]

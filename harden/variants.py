@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harden.errors import InputError
-
 
 class Variant(NamedTuple):
     """Which data are attacked where, and which terms of the robust M-step are on.
@@ -49,14 +47,3 @@ VARIANTS: dict[str, Variant] = {
         Variant("safer-no-mle", "safer without the likelihood under attack", robust_kl=True),
     )
 }
-
-
-def get_variant(name: str) -> Variant:
-    """Return the variant's row.
-
-    Raises:
-        InputError: no such variant.
-    """
-    if name not in VARIANTS:
-        raise InputError(f"unknown variant '{name}'", f"choose one of: {', '.join(VARIANTS)}")
-    return VARIANTS[name]

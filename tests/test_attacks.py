@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from harden.attacks import ATTACKS, Strength, get_attack, perturb
+from harden.attacks import ATTACKS, Strength, perturb
 from harden.attacks.objectives import max_cost, max_reward
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
@@ -135,8 +135,3 @@ def test_the_critic_sees_the_clean_observation(victim) -> None:
     expected = critics.q_cost(obs, policy.mean(adv))
     torch.testing.assert_close(max_cost(policy, critics, obs, adv), expected)
     assert not torch.allclose(expected, critics.q_cost(adv, policy.mean(adv)))
-
-
-def test_an_unknown_attack_lists_the_known() -> None:
-    with pytest.raises(InputError, match=r"unknown attack 'mx'.*mc"):
-        get_attack("mx")

@@ -19,9 +19,9 @@ from harden.envs.make import SeededEnv
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import DivergedError, HardenError
-from harden.tasks import TASKS, Task, get_task
+from harden.tasks import TASKS, Task
 
-BALL = get_task("ball-circle")
+BALL = TASKS["ball-circle"]
 
 
 def play(env: SeededEnv, seed: int, steps: int = 40) -> list[np.ndarray]:
@@ -39,7 +39,7 @@ def play(env: SeededEnv, seed: int, steps: int = 40) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_an_episode_is_the_same_alone_first_and_tenth(name: str) -> None:
-    task = get_task(name)
+    task = TASKS[name]
     alone, used = SeededEnv(task), SeededEnv(task)
     expected = play(alone, 7)
     for before in range(9):
@@ -54,7 +54,7 @@ def test_an_episode_is_the_same_alone_first_and_tenth(name: str) -> None:
 @pytest.mark.parametrize("name", ["ball-circle", "car-circle", "drone-run", "ant-run"])
 def test_an_episode_is_as_in_the_packages_own_new_environment(name: str) -> None:
     """Mending the reset must not change the task."""
-    task = get_task(name)
+    task = TASKS[name]
     ours = SeededEnv(task)
     play(ours, 5, steps=15)
     # the package flushes C streams by the names of these, which pytest's own do not have
@@ -79,7 +79,7 @@ def test_simulation_leaves_the_callers_random_numbers_alone(name: str) -> None:
     np.random.seed(3)
     expected = np.random.random(4)
     np.random.seed(3)
-    env = SeededEnv(get_task(name))
+    env = SeededEnv(TASKS[name])
     play(env, 0, steps=5)
     assert np.array_equal(expected, np.random.random(4))
     env.close()
@@ -103,7 +103,7 @@ def collect(workers: int, task: Task = BALL, episodes: int = 5, slots: int = 3) 
 def test_data_do_not_depend_on_the_number_of_workers(
     name: str, horizon: int, counts: tuple[int, ...]
 ) -> None:
-    task = get_task(name)._replace(horizon=horizon)
+    task = TASKS[name]._replace(horizon=horizon)
     results = [collect(workers, task) for workers in counts]
     for other in results[1:]:
         for a, b in zip(results[0].transitions, other.transitions, strict=True):
@@ -112,7 +112,7 @@ def test_data_do_not_depend_on_the_number_of_workers(
 
 def test_each_episode_is_its_seeds_own_whatever_ran_beside_it() -> None:
     """One process interleaves the slots; episodes that end early move the later ones along."""
-    task = get_task("drone-run-paper")
+    task = TASKS["drone-run-paper"]
     lean = torch.tensor([1.0, 1.0, -1.0, -1.0])
     seeds = [4, 9, 2, 4]
 
@@ -133,7 +133,7 @@ def test_each_episode_is_its_seeds_own_whatever_ran_beside_it() -> None:
 
 
 def test_rows_are_whole_episodes_in_order() -> None:
-    task = get_task("drone-run-paper")
+    task = TASKS["drone-run-paper"]
     run = collect(0, task, episodes=5, slots=2)
     data, lengths = run.transitions, run.lengths
     assert len(data.rewards) == lengths.sum()
@@ -159,7 +159,7 @@ def test_the_clock_ends_the_ball_and_the_horizon_is_the_tasks() -> None:
 @pytest.mark.parametrize(("name", "seconds"), [("drone-run", 1 / 60), ("drone-run-paper", 1 / 30)])
 def test_the_drones_step_lasts_what_the_task_says(name: str, seconds: float) -> None:
     """Position moves by velocity times the step's length, and a reset does not set that back."""
-    env = SeededEnv(get_task(name))
+    env = SeededEnv(TASKS[name])
     play(env, 2, steps=3)
     env.reset(3)
     body, client = env.env.agent.body_id, env.env.bc
@@ -235,8 +235,8 @@ def test_workers_end_with_their_parent_however_it_dies() -> None:
     script = """
 import sys
 from harden.envs.vector import VectorEnv
-from harden.tasks import get_task
-envs = VectorEnv(get_task("ball-circle"), 2, 2)
+from harden.tasks import TASKS
+envs = VectorEnv(TASKS["ball-circle"], 2, 2)
 print(*[worker.process.pid for worker in envs.workers], flush=True)
 sys.stdin.read()
 """

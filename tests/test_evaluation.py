@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from harden.errors import DamagedFileError, MissingInputError
+from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.evaluation.attacked import parse_attacks
 from harden.evaluation.calibration import calibrate
 from harden.evaluation.report import load_curve, load_evaluation, verdict, write_report
@@ -59,6 +59,11 @@ def test_a_violation_is_a_cost_above_the_limit() -> None:
 )
 def test_natural_comes_first_and_each_attack_once(asked: str, meant: list[str]) -> None:
     assert parse_attacks(asked) == meant
+
+
+def test_an_unknown_attack_lists_the_known() -> None:
+    with pytest.raises(InputError, match=r"unknown attack 'mx'.*mc"):
+        parse_attacks("mc,mx")
 
 
 def episodes(length: int, count: int, terminal: bool) -> Transitions:

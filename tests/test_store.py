@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from harden.data import Dataset, DatasetWriter, open_dataset
 from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
-from harden.tasks import get_task
+from harden.tasks import TASKS
 from harden.types import Transitions
 
-TASK = get_task("ball-circle")
+TASK = TASKS["ball-circle"]
 HOW = {"seed": 3, "policy_digest": "abc", "behaviour": "policy-sample"}
 
 
@@ -326,13 +326,13 @@ def test_a_broken_manifest_is_refused(stored: Path, text: str) -> None:
 
 def test_data_of_another_task_is_refused(stored: Path) -> None:
     with pytest.raises(InputError, match=r"horizon 200.*has 300|env_id"):
-        open_dataset(stored, get_task("car-circle"))
+        open_dataset(stored, TASKS["car-circle"])
     with pytest.raises(InputError, match=r"obs_dim 8.*has 33"):
-        open_dataset(stored, get_task("ant-run"))
+        open_dataset(stored, TASKS["ant-run"])
     with pytest.raises(InputError, match=r"horizon 200, task 'ball-circle' has 150"):
         open_dataset(stored, TASK._replace(horizon=150))
     with pytest.raises(InputError):
-        DatasetWriter(stored, get_task("ant-run"))
+        DatasetWriter(stored, TASKS["ant-run"])
 
 
 def test_missing_says_how_to_make_it(tmp_path: Path) -> None:

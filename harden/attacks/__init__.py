@@ -57,17 +57,6 @@ class Strength(NamedTuple):
     norm: Norm = "linf"
 
 
-def get_attack(name: str) -> Attack:
-    """Return the attack's row.
-
-    Raises:
-        InputError: no such attack.
-    """
-    if name not in ATTACKS:
-        raise InputError(f"unknown attack '{name}'", f"choose from: natural, {', '.join(ATTACKS)}, all")
-    return ATTACKS[name]
-
-
 def perturb(
     attack: Attack,
     policy: GaussianPolicy,

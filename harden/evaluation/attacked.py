@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harden.attacks import ATTACKS, Attack, Strength, get_attack, perturb
+from harden.attacks import ATTACKS, Attack, Strength, perturb
 from harden.envs.rollout import Acted, Progress, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
@@ -47,8 +47,8 @@ def parse_attacks(names: str) -> list[str]:
     if "all" in asked:
         asked = list(ATTACKS)
     for name in asked:
-        if name != "natural":
-            get_attack(name)
+        if name != "natural" and name not in ATTACKS:
+            raise InputError(f"unknown attack '{name}'", f"choose from: natural, {', '.join(ATTACKS)}, all")
     return ["natural", *dict.fromkeys(name for name in asked if name != "natural")]
 
 
