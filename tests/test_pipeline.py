@@ -20,6 +20,7 @@ from harden.cli import main
 from harden.data import open_dataset
 from harden.learner import Learner, load_state
 from harden.stages.workspace import pick_device, workspace
+from harden.tasks import TASKS
 
 SMALL = {
     "networks.policy_hidden": "[16]",
@@ -342,6 +343,21 @@ def test_a_policy_that_does_not_fit_costs_nothing_that_is_stored(folder: Path) -
     said = harden("train", "-p", "ball-circle.toml", "--init", policy, "--overwrite", code=2).output
     assert "start from a policy of that task" in said
     assert weights(folder / "checkpoints/ball-circle").keys() == before.keys()
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if name != "ball-circle"])
+def test_every_task_goes_through_the_whole_pipeline(folder: Path, task: str) -> None:
+    """Other sizes, horizons, and episodes that the dynamics end."""
+    words = ["-p", "task.toml", *SETTINGS, "--set", "train.env_steps=900", "--quiet"]
+    (folder / "task.toml").write_text(f'task = "{task}"\n')
+    harden("train", *words)
+    info = open_dataset(folder / "datasets/task", TASKS[task]).info
+    assert info.episodes >= 4
+    harden("evaluate", *words, "--attack", "all", "--episodes", "2", "--attack-steps", "1", "--restarts", "1")
+    results = json.loads((folder / "checkpoints/task/evaluation.json").read_text())["results"]
+    lengths = [episode["length"] for entry in results for episode in entry["per_episode"]]
+    assert len(lengths) == 8
+    assert max(lengths) <= TASKS[task].horizon
 
 
 def test_python_does_what_the_commands_do(folder: Path) -> None:
