@@ -30,13 +30,18 @@ def test_split_kl_is_torchs_with_one_part_held() -> None:
     torch.testing.assert_close(of_std, kl(normal(mean, std), normal(mean, other_std)))
 
 
-def test_log_prob_is_torchs_and_differentiates() -> None:
-    actions = torch.randn(4, 2, dtype=torch.float64)
-    mean = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
-    std = (torch.rand(4, 2, dtype=torch.float64) + 0.2).requires_grad_()
-    expected = torch.distributions.Normal(mean, std).log_prob(actions).sum(-1)
-    torch.testing.assert_close(gaussian.log_prob(actions, mean, std), expected)
-    assert torch.autograd.gradcheck(lambda m, s: gaussian.log_prob(actions, m, s), (mean, std))
+def test_cross_entropy_is_the_weighted_log_likelihood_and_differentiates() -> None:
+    draw = torch.Generator().manual_seed(0)
+    actions = torch.randn(5, 7, 3, generator=draw, dtype=torch.float64)
+    weights = torch.softmax(torch.randn(5, 7, generator=draw, dtype=torch.float64), 1)
+    mean = torch.randn(5, 3, generator=draw, dtype=torch.float64, requires_grad=True)
+    std = (torch.rand(5, 3, generator=draw, dtype=torch.float64) + 0.1).requires_grad_()
+    each = torch.distributions.Normal(mean.unsqueeze(1), std.unsqueeze(1)).log_prob(actions).sum(-1)
+    q_mean = (weights.unsqueeze(2) * actions).sum(1)
+    q_var = (weights.unsqueeze(2) * (actions - q_mean.unsqueeze(1)) ** 2).sum(1)
+    found = gaussian.cross_entropy(q_mean, q_var, mean, std)
+    torch.testing.assert_close(found, -(weights * each).sum(1))
+    assert torch.autograd.gradcheck(lambda m, s: gaussian.cross_entropy(q_mean, q_var, m, s), (mean, std))
 
 
 def test_split_kl_differentiates() -> None:

@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: likelihood and the KL split into its mean and spread parts."""
+"""Diagonal Gaussians: cross entropy and the KL split into its mean and spread parts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import torch
 from torch import Tensor
 
 
-def log_prob(actions: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return log N(actions; mean, std^2), summed over the action's coordinates.
+def cross_entropy(q_mean: Tensor, q_var: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return -E_q[log N(a; mean, std^2)], which depends on q by its first two moments only.
 
     Args:
-        actions: (..., act_dim).
-        mean: broadcastable to actions.
-        std: broadcastable to actions, positive.
+        q_mean, q_var: (..., act_dim), mean and variance of q by coordinate.
+        mean, std: (..., act_dim).
 
     Returns:
-        (...,).
+        (...,), nats.
     """
-    z = (actions - mean) / std
-    return -(0.5 * z * z + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+    square = q_var + (q_mean - mean) ** 2
+    return (0.5 * square / (std * std) + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
 def split_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> tuple[Tensor, Tensor]:
