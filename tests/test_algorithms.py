@@ -227,14 +227,8 @@ class TestMStep:
         full, targets = loss_of(learner, "safer", **options)
         parts = {name: float(loss_of(learner, name, **options)[0].loss) for name in VARIANTS}
         mean, std = learner.policy(targets.obs + 0.5)
-
-        def likelihood(mean: torch.Tensor, std: torch.Tensor) -> float:
-            normal = torch.distributions.Normal(mean.unsqueeze(1), std.unsqueeze(1))
-            each = normal.log_prob(targets.actions).sum(-1)
-            return float((targets.weights * each).sum(1).mean())
-
-        old_mean, old_std = targets.old_mean, targets.old_std
-        mle = likelihood(old_mean, old_std) - likelihood(mean, old_std) - likelihood(old_mean, std)
+        normal = torch.distributions.Normal(mean.unsqueeze(1), std.unsqueeze(1))
+        mle = -float((targets.weights * normal.log_prob(targets.actions).sum(-1)).sum(1).mean())
         kl = float((full.beta_robust * full.kl_robust).sum())
         assert kl > 0
         assert parts["safer"] == pytest.approx(parts["cvpo"] + 0.5 * (mle + kl), rel=1e-4)
@@ -242,18 +236,6 @@ class TestMStep:
         assert parts["safer-no-kl"] == pytest.approx(parts["cvpo"] + 0.5 * mle, rel=1e-4)
         assert parts["safer-no-mle"] == pytest.approx(parts["cvpo"] + 0.5 * kl, rel=1e-4)
         assert parts["safer-long"] == pytest.approx(parts["safer"], rel=1e-6)
-
-    def test_a_mean_that_is_off_does_not_inflate_the_spread(self, learner: Learner) -> None:
-        """The spread's gradient is the same wherever the attack moves the mean."""
-        config, zeros, variant = configure(), torch.zeros(2), VARIANTS["safer-no-kl"]._replace(vanilla=False)
-        targets = targets_for(learner)
-        gradients = []
-        for shift in (0.0, 0.9):
-            with torch.no_grad():
-                learner.policy.mean_head.bias.fill_(shift)
-            result = lagrangian(learner.policy, targets, targets.obs, zeros, zeros, config.mstep, variant)
-            gradients.append(torch.autograd.grad(result.loss, learner.policy.std_head.bias)[0])
-        torch.testing.assert_close(*gradients)
 
     @pytest.mark.parametrize("anchor", ["benign", "old"])
     def test_the_robust_kl_has_its_gradient_from_the_attacked_path_only(

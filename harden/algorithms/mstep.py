@@ -48,27 +48,12 @@ def attack_states(learner: Learner, targets: Targets, config: PipelineConfig, ep
     return perturb(ATTACKS["mc"], learner.policy, learner.critics, targets.obs, epsilon, strength, draw)
 
 
-def _split_likelihood(targets: Targets, q: _Moments, mean: Tensor, std: Tensor) -> Tensor:
-    """Return E_q*[log pi], averaged over states: mean and spread each learn beside the old other one."""
-    old_mean, old_std = targets.old_mean, targets.old_std
-    of_mean = gaussian.cross_entropy(*q, mean, old_std)
-    of_std = gaussian.cross_entropy(*q, old_mean, std)
-    # the value is that of the joint likelihood at the old policy, and near it to first order
-    return (gaussian.cross_entropy(*q, old_mean, old_std) - of_mean - of_std).mean()
-
-
-class _Moments(NamedTuple):
-    """Mean and variance of q* by coordinate, (S, act_dim) each."""
-
-    mean: Tensor
-    var: Tensor
-
-
-def _moments(targets: Targets) -> _Moments:
+def _moments(targets: Targets) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of q*, (S, act_dim) each: all that a Gaussian's likelihood needs of it."""
     # a sum with weights q*, not a mean over particles: that would shrink the likelihood against the KLs by K
     weights = targets.weights.unsqueeze(2)
     mean = (weights * targets.actions).sum(1)
-    return _Moments(mean, (weights * (targets.actions - mean.unsqueeze(1)) ** 2).sum(1))
+    return mean, (weights * (targets.actions - mean.unsqueeze(1)) ** 2).sum(1)
 
 
 def _kl_parts(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
@@ -96,11 +81,10 @@ def lagrangian(
         variant: which terms are on.
 
     Source: Eq. 62-66, Algorithm 2 lines 19 and 20.
-    Deviation: each KL is bounded in its mean and its spread part, and mean and spread each fit q* beside the
-        old other one (Abdolmaleki et al. 2018a, section 4.2): fitted together, a mean that the attack holds
-        away from q* inflates the spread. The adversarial half carries a weight. Its KL starts from the
-        stopped benign path pi_theta(.|s) where `robust_anchor` is "benign" (B.1 allows it). Multipliers have
-        a ceiling, and the policy's loss descends -L (Eq. 66 prints the sign the other way).
+    Deviation: each KL is bounded in its mean and its spread part (Abdolmaleki et al. 2018a); the adversarial
+        half carries a weight; its KL starts from the stopped benign path pi_theta(.|s) where `robust_anchor`
+        is "benign" (B.1 allows it); multipliers have a ceiling, and the policy's loss descends -L (Eq. 66
+        prints the sign the other way).
     """
     count = len(targets.obs)
     inputs = targets.obs if obs_adv is None else torch.cat((targets.obs, obs_adv))
@@ -108,7 +92,7 @@ def lagrangian(
     mean, std = means[:count], stds[:count]
     kl = _kl_parts(targets.old_mean, targets.old_std, mean, std)
     q = _moments(targets)
-    likelihood = _split_likelihood(targets, q, mean, std)
+    likelihood = -gaussian.cross_entropy(*q, mean, std).mean()
     loss = torch.zeros((), device=means.device)
     if variant.vanilla:
         bounds = torch.tensor((config.kl_mean, config.kl_std), device=kl.device)
@@ -123,7 +107,7 @@ def lagrangian(
         kl_robust = _kl_parts(from_mean, from_std, mean_adv, std_adv)
         robust = torch.zeros_like(loss)
         if variant.robust_mle:
-            robust = robust - _split_likelihood(targets, q, mean_adv, std_adv)
+            robust = robust + gaussian.cross_entropy(*q, mean_adv, std_adv).mean()
         if variant.robust_kl:
             bounds = torch.tensor((config.kl_robust_mean, config.kl_robust_std), device=kl.device)
             beta_robust = step_multiplier(
