@@ -74,7 +74,8 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
     Args:
         config: the pipeline; untrained weights depend on its seed and on nothing else.
         device: where the learner is to live.
-        init: a policy to start from; its critics are taken over where they have the pipeline's architecture.
+        init: a policy to start from, its spread capped at the pipeline's `networks.max_std`; its critics are
+            taken over where they have the pipeline's architecture.
 
     Raises:
         InputError: the given policy is for other observations or actions.
@@ -100,7 +101,7 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
                 f"the policy takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
                 f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: start from a policy of that task",
             )
-        policy = copy.deepcopy(init.policy).train()
+        policy = init.policy.capped(nets.max_std).train()
         if init.critics is not None and init.critics.architecture == critics.architecture:
             critics = copy.deepcopy(init.critics).train()
     return Learner(policy, critics, config, device)

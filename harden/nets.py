@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ class GaussianPolicy(nn.Module):
         super().__init__()
         low = -torch.ones(act_dim) if low is None else low.float()
         high = torch.ones(act_dim) if high is None else high.float()
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "kind": "gaussian-mlp",
             "obs_dim": obs_dim,
             "act_dim": act_dim,
@@ -70,6 +72,25 @@ class GaussianPolicy(nn.Module):
             self.std_head.weight.mul_(0.1)
             share = (init_std - min_std) / (max_std - min_std)
             self.std_head.bias.fill_(math.log(share / (1.0 - share)))
+
+    def capped(self, max_std: float) -> GaussianPolicy:
+        """Return the same policy with a lower ceiling of the spread: the floor, and what is well below, stay.
+
+        Args:
+            max_std: the new ceiling, above the floor; nothing changes where it is not below the present one.
+        """
+        if max_std >= self.max_std:
+            return copy.deepcopy(self)
+        options = {key: value for key, value in self.architecture.items() if key != "kind"}
+        low, high = self.center - self.half_range, self.center + self.half_range
+        init_std = min(self.architecture["init_std"], (self.min_std + max_std) / 2)
+        options |= {"low": low, "high": high, "max_std": max_std, "init_std": init_std}
+        policy = GaussianPolicy(**options)
+        policy.load_state_dict(self.state_dict())
+        with torch.no_grad():
+            # a small share of the old range is a larger one of the new
+            policy.std_head.bias.add_(math.log((self.max_std - self.min_std) / (max_std - self.min_std)))
+        return policy
 
     def mean(self, obs: Tensor) -> Tensor:
         """Return the mean action, (..., act_dim), in the action space's units."""

@@ -52,6 +52,22 @@ def test_the_policy_stays_in_its_action_space_and_above_its_floor() -> None:
     assert bool(((samples >= low) & (samples <= high)).all())
 
 
+def test_a_lower_ceiling_keeps_the_means_and_the_small_spreads() -> None:
+    policy = GaussianPolicy(3, 2, (8,), init_std=0.12, min_std=0.1, max_std=1.0)
+    obs = torch.randn(50, 3)
+    mean, std = policy(obs)
+    capped = policy.capped(0.4)
+    new_mean, new_std = capped(obs)
+    assert torch.equal(mean, new_mean)
+    torch.testing.assert_close(new_std, std, rtol=0.02, atol=0)
+    with torch.no_grad():
+        policy.std_head.bias.fill_(3.0)
+    assert float(policy.capped(0.4)(obs)[1].max()) <= 0.4
+    assert torch.equal(policy.capped(2.0)(obs)[1], policy(obs)[1])
+    assert capped.architecture["max_std"] == 0.4
+    assert policy.architecture["max_std"] == 1.0, "the given policy is left alone"
+
+
 def test_the_policy_begins_with_the_spread_asked_for() -> None:
     _, std = GaussianPolicy(3, 2, (64, 64), init_std=0.7, min_std=0.1)(torch.zeros(1, 3))
     torch.testing.assert_close(std, torch.full((1, 2), 0.7), atol=0.05, rtol=0)
