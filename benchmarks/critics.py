@@ -2,9 +2,10 @@
 
     python benchmarks/critics.py --json benchmarks/results/critics.json
 
-Roll-outs of the released vanilla policy are collected, critics are fitted to them from nothing by the stage
-itself, and judged on roll-outs from other seeds. Rows whose discounted future the time limit cut by more than
-2 % do not count.
+Roll-outs of a policy are collected, critics are fitted to them from nothing by the stage itself, and judged
+at states and actions of other episodes, whose value is the mean return of several roll-outs from there
+(harden/evaluation/calibration.py). Two policies: the released one, which hardly ever costs anything, so that
+its Q_c has little to rank, and one from early in training, which does.
 """
 
 from __future__ import annotations
@@ -20,55 +21,71 @@ import torch
 
 from harden.checkpoint import load_critics, load_policy, save_policy
 from harden.config import find_pipeline, load_config
-from harden.data import open_dataset
-from harden.evaluation.calibration import calibrate
+from harden.evaluation.calibration import branch, calibrate
 from harden.files import write_json
 from harden.progress import Reporter
 from harden.stages.collect import collect
 from harden.stages.fit_critics import fit_critics
+from harden.stages.train import train
 from harden.stages.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
+EARLY_ENV_STEPS = 6_000
 HELD_OUT_SEED = 1
 
 
-def judge(policy: Path, seed: int, episodes: int, steps: int, held_out: int) -> dict[str, Any]:
+def early_policy(folder: Path) -> Path:
+    """Train for three refreshes and return the policy's folder."""
+    steps = f"train.env_steps={EARLY_ENV_STEPS}"
+    config = load_config(find_pipeline(Path("ball-circle")), ["variant=cvpo", steps])
+    place = workspace("early", folder)
+    return train(config, place, device=torch.device("cpu"), report=Reporter(quiet=True)).policy
+
+
+def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branches: int) -> dict[str, Any]:
     """Return how right the critics are that are fitted to `episodes` roll-outs of a policy."""
     began = time.monotonic()
     config = load_config(find_pipeline(Path("ball-circle")), ["variant=cvpo", f"seed={seed}"])
-    other = config.model_copy(update={"seed": seed + HELD_OUT_SEED})
     quiet, cpu = Reporter(quiet=True), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        place, apart = workspace("fitted", Path(folder)), workspace("held-out", Path(folder))
+        place = workspace("fitted", Path(folder))
         # without its critics, or the fit would go on from them
         bare = Path(folder) / "policy"
         loaded = load_policy(policy)
         save_policy(bare, loaded.policy, None, loaded.about)
         collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=bare, report=quiet)
-        collect(other, apart, episodes=held_out, behaviour="policy-sample", policy_dir=bare, report=quiet)
         fit_critics(config, place, device=cpu, steps=steps, policy_dir=bare, report=quiet)
-        rollouts = open_dataset(apart.data, config.task_row)
         critics, _ = load_critics(place.critics)
-        found = calibrate(critics, rollouts.read(0, rollouts.info.transitions), config.critics.gamma)
+    gamma, other = config.critics.gamma, seed + HELD_OUT_SEED
+    held_out = branch(loaded.policy, config.task_row, gamma, points=points, branches=branches, seed=other)
+    found = calibrate(critics, held_out)
     return {"seed": seed, **found, "wall_time_s": round(time.monotonic() - began, 1)}
 
 
 def main() -> None:
-    """Judge over several seeds, print, and write the JSON."""
+    """Judge both policies over several seeds, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--policy", type=Path, default=RELEASED)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 10])
     parser.add_argument("--episodes", type=int, default=300, help="episodes that the critics are fitted to")
-    parser.add_argument("--steps", type=int, default=20_000, help="gradient steps")
-    parser.add_argument("--held-out", type=int, default=100, help="episodes that they are judged on")
+    parser.add_argument("--steps", type=int, default=10_000, help="gradient steps")
+    parser.add_argument("--points", type=int, default=100, help="states and actions that they are judged at")
+    parser.add_argument("--branches", type=int, default=32, help="roll-outs from each of them")
     parser.add_argument("--json", type=Path, help="write the result there")
     options = parser.parse_args()
-    sizes = {"episodes": options.episodes, "steps": options.steps, "held_out": options.held_out}
+    torch.set_num_threads(1)
+    sizes = {name: getattr(options, name) for name in ("episodes", "steps", "points", "branches")}
+    with tempfile.TemporaryDirectory() as folder:
+        policies = {"released": RELEASED, "early": early_policy(Path(folder))}
+        judged = {
+            name: [judge(policy, seed, **sizes) for seed in options.seeds]
+            for name, policy in policies.items()
+        }
     result = {
         "command": "python benchmarks/critics.py",
         "task": "ball-circle",
+        "early": f"harden train --variant cvpo --env-steps {EARLY_ENV_STEPS}",
         **sizes,
-        "runs": [judge(options.policy, seed, **sizes) for seed in options.seeds],
+        "policies": judged,
         "versions": versions(),
     }
     print(json.dumps(result, indent=2))

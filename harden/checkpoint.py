@@ -138,7 +138,9 @@ def save_policy(folder: Path, policy: GaussianPolicy, critics: Critics | None, a
         about: task, variant, configuration, inputs; architecture and digests are added here.
     """
     tensors = {f"policy.{name}": value for name, value in policy.state_dict().items()}
-    full: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": "policy"} | about
+    # a manifest that was read may be handed on: what it says of its own weights is said anew
+    kept = {key: value for key, value in about.items() if key not in ("critics", "critics_digest")}
+    full: dict[str, Any] = kept | {"format_version": FORMAT_VERSION, "kind": "policy"}
     full |= {"policy": policy.architecture, "policy_digest": module_digest(policy)}
     if critics is not None:
         tensors |= {f"critics.{name}": value for name, value in critics.state_dict().items()}

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from harden.envs.vector import VectorEnv
 from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.evaluation.attacked import parse_attacks
-from harden.evaluation.calibration import calibrate
+from harden.evaluation.calibration import Branches, branch, calibrate
 from harden.evaluation.report import load_curve, load_evaluation, verdict, write_report
 from harden.evaluation.statistics import summarise, violation_rate
-from harden.types import Transitions
+from harden.nets import GaussianPolicy
+from harden.seeds import episode_seeds, generator
+from harden.tasks import TASKS
 
 
 def test_a_summary_is_mean_sample_deviation_and_an_interval_around_the_mean() -> None:
@@ -66,57 +69,56 @@ def test_an_unknown_attack_lists_the_known() -> None:
         parse_attacks("mc,mx")
 
 
-def episodes(length: int, count: int, terminal: bool) -> Transitions:
-    """Return episodes whose observation is the step's number and whose reward is always 1."""
-    rows = length * count
-    step = (torch.arange(rows) % length).float()
-    ends = step == length - 1
-    none = torch.zeros(rows, dtype=torch.bool)
-    obs = step.unsqueeze(1)
-    costs = (step > length // 2).float()
-    return Transitions(
-        obs,
-        torch.zeros(rows, 1),
-        torch.ones(rows),
-        costs,
-        obs,
-        ends if terminal else none,
-        none if terminal else ends,
-    )
-
-
-def critics(reward: float, cost: float, length: int) -> SimpleNamespace:
-    """Return critics that know the answer, up to a factor."""
-    gamma = 0.5
-
-    def left(obs: torch.Tensor) -> torch.Tensor:
-        return length - obs[:, 0]
-
-    def q_cost(obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        wait = (length // 2 + 1 - obs[:, 0]).clamp(min=0)
-        return cost * gamma**wait * (1 - gamma ** (left(obs) - wait)) / (1 - gamma)
-
-    return SimpleNamespace(
-        q_reward=lambda obs, actions: reward * (1 - gamma ** left(obs)) / (1 - gamma), q_cost=q_cost
-    )
+def test_branches_share_their_beginning_and_average_their_returns() -> None:
+    policy = GaussianPolicy(8, 2, (8,), init_std=0.5)
+    task = TASKS["ball-circle"]._replace(horizon=12)
+    found = branch(policy, task, 0.5, points=4, branches=3, seed=5, workers=0)
+    again = branch(policy, task, 0.5, points=4, branches=3, seed=5, workers=1)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    assert found.obs.shape == (4, 8)
+    # the first point by hand: the same actions up to it, and three ways on from there
+    place = generator("cpu", 5, "branch-time")
+    time = int(torch.randint(12 - 6, (4,), generator=place)[0])
+    draw = generator("cpu", 5, "branch-actions", 0)
+    returns = torch.zeros(3, dtype=torch.float64)
+    with VectorEnv(task, 3, 0) as envs:
+        seeds = episode_seeds(5, "branch", 0, 1).repeat(3)
+        obs = torch.from_numpy(envs.reset(np.arange(3), seeds))
+        for now in range(12):
+            with torch.no_grad():
+                actions = policy.sample(obs, draw)
+            if now <= time:
+                assert torch.equal(obs[0], obs[1])
+                actions = actions[:1].repeat(3, 1)
+            if now == time:
+                assert torch.equal(obs[0], found.obs[0])
+                assert torch.equal(actions[0], found.actions[0])
+            step = envs.step(np.arange(3), actions.numpy())
+            obs = torch.from_numpy(step.obs)
+            if now >= time:
+                returns += 0.5 ** (now - time) * torch.from_numpy(step.rewards).double()
+    assert float(found.rewards[0]) == pytest.approx(float(returns.mean()), rel=1e-6)
 
 
 def test_critics_that_are_right_are_called_right_and_a_bias_is_seen() -> None:
-    data = episodes(20, 3, terminal=True)
-    right = calibrate(critics(1.0, 1.0, 20), data, 0.5)
-    assert right["rows"] == 60
-    assert abs(right["reward"]["bias"]) < 1e-6
-    assert right["reward"]["rank_correlation"] == pytest.approx(1.0, abs=1e-3)
-    assert right["cost"]["rank_correlation"] == pytest.approx(1.0, abs=1e-3)
-    wrong = calibrate(critics(1.5, -0.5, 20), data, 0.5)
-    assert wrong["reward"]["bias"] == pytest.approx(0.5, abs=1e-5)
-    assert wrong["cost"]["bias"] == pytest.approx(-1.5, abs=1e-5)
-    assert wrong["cost"]["rank_correlation"] == pytest.approx(-1.0, abs=1e-3)
+    held_out = Branches(
+        torch.rand(30, 1), torch.rand(30, 1), torch.rand(30).double(), torch.rand(30).double()
+    )
 
+    def critics(reward: float, cost: float) -> SimpleNamespace:
+        return SimpleNamespace(
+            q_reward=lambda obs, actions: reward * held_out.rewards,
+            q_cost=lambda obs, actions: cost * held_out.costs,
+        )
 
-def test_rows_whose_future_the_time_limit_cut_are_left_out() -> None:
-    # 0.5 ** 6 is below 2 %: the last five rows of each episode do not count
-    assert calibrate(critics(1.0, 1.0, 20), episodes(20, 3, terminal=False), 0.5)["rows"] == 3 * 15
+    right = calibrate(critics(1.0, 1.0), held_out)
+    assert right["points"] == 30
+    assert right["reward"]["bias"] == right["cost"]["bias"] == 0.0
+    assert right["reward"]["rank_correlation"] == pytest.approx(1.0)
+    wrong = calibrate(critics(1.5, -0.5), held_out)
+    assert wrong["reward"]["bias"] == pytest.approx(0.5)
+    assert wrong["cost"]["bias"] == pytest.approx(-1.5)
+    assert wrong["cost"]["rank_correlation"] == pytest.approx(-1.0)
 
 
 def evaluation(mc_cost: float) -> dict:

@@ -95,6 +95,17 @@ def test_a_policy_folder_gives_back_the_same_policy(tmp_path: Path) -> None:
     assert manifest["policy_digest"] == module_digest(learner.policy)
 
 
+def test_a_loaded_policy_can_be_saved_again_without_its_critics(tmp_path: Path) -> None:
+    learner = trained()
+    save_policy(tmp_path / "p", learner.policy, learner.critics, {"task": "ball-circle"})
+    loaded = load_policy(tmp_path / "p")
+    save_policy(tmp_path / "bare", loaded.policy, None, loaded.about)
+    bare = load_policy(tmp_path / "bare")
+    assert bare.critics is None
+    assert "critics_digest" not in bare.about
+    assert bare.about["task"] == "ball-circle"
+
+
 def test_a_policy_whose_architecture_was_changed_is_refused(tmp_path: Path) -> None:
     learner = trained()
     path = tmp_path / "p/policy.safetensors"

@@ -37,7 +37,7 @@ def stage_options(command: F) -> F:
     )
     @click.option("--seed", type=int, default=None, help="Seed of everything random.")
     @click.option("--device", default="auto", help="auto, cpu or cuda.")
-    @click.option("--threads", type=click.IntRange(min=1), default=None, help="Threads of the mathematics.")
+    @click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads of the mathematics [1].")
     @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
     @click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, do nothing.")
     @functools.wraps(command)
@@ -46,7 +46,7 @@ def stage_options(command: F) -> F:
         assignments: tuple[str, ...],
         seed: int | None,
         device: str,
-        threads: int | None,
+        threads: int,
         quiet: bool,
         dry_run: bool,
         **options: Any,
@@ -60,8 +60,8 @@ def stage_options(command: F) -> F:
         path = pipeline or DEFAULT_PIPELINE
         extra = [*assignments, *([f"seed={seed}"] if seed is not None else []), *_as_keys(options)]
         config = load_config(find_pipeline(path), extra)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        # one by default: more are no faster on networks this small, and results would depend on the machine
+        torch.set_num_threads(threads)
         where = workspace(path.stem)
         context = Context(config, where, pick_device(device), Reporter(quiet), dry_run)
         if dry_run:

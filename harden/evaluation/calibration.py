@@ -1,20 +1,101 @@
-"""How right critics are: their Q values beside the discounted sums that followed in roll-outs."""
+"""How right critics are: their Q values beside Monte Carlo returns from the same state and action.
+
+One roll-out's return is mostly noise where a policy is: a network fitted to returns directly ranks held-out
+ones no better than 0.4. So each point is an average over roll-outs that share their beginning to the bit and
+part after the action that is judged.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from harden.nets import Critics
+from harden.envs.rollout import Acted, rollout
+from harden.envs.vector import VectorEnv
+from harden.nets import Critics, GaussianPolicy
 from harden.ops.bellman import monte_carlo_returns
-from harden.types import Transitions
+from harden.seeds import episode_seeds, generator
+from harden.tasks import Task
 
-# a sum cut by the time limit lacks what a critic still expects: rows where that is more are left out
+# a sum cut by the time limit lacks this share of what a critic still expects
 _LOST_AT_MOST = 0.02
+
+
+class Branches(NamedTuple):
+    """States and actions with the returns that followed, averaged over the branches (P points).
+
+    Args:
+        obs: (P, obs_dim); actions: (P, act_dim).
+        rewards, costs: float64 (P,), discounted.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    rewards: Tensor
+    costs: Tensor
+
+
+def branch(
+    policy: GaussianPolicy,
+    task: Task,
+    gamma: float,
+    *,
+    points: int,
+    branches: int,
+    seed: int,
+    workers: int | None = None,
+) -> Branches:
+    """Roll out a policy from many states and actions, each several times.
+
+    Args:
+        policy: acts by sampling.
+        task: simulation.
+        gamma: discount a step.
+        points: P, one an episode seed; those whose episode ends before its point are left out.
+        branches: roll-outs a point.
+        seed: of the episodes, the points and the actions.
+        workers: simulation processes, one a core where not given.
+    """
+    latest = task.horizon - math.ceil(math.log(_LOST_AT_MOST) / math.log(gamma))
+    place = generator("cpu", seed, "branch-time")
+    times = torch.randint(max(latest, 1), (points,), generator=place)
+    seeds = episode_seeds(seed, "branch", 0, points)
+    found = []
+    with VectorEnv(task, branches, workers) as envs:
+        for point in range(points):
+            draw = generator("cpu", seed, "branch-actions", point)
+            found.append(_one_point(envs, policy, gamma, int(seeds[point]), int(times[point]), draw))
+    return Branches(*(torch.stack(column) for column in zip(*(f for f in found if f), strict=True)))
+
+
+def _one_point(
+    envs: VectorEnv, policy: GaussianPolicy, gamma: float, seed: int, time: int, draw: torch.Generator
+) -> tuple[Tensor, ...] | None:
+    now = 0
+
+    @torch.no_grad()
+    def act(obs: Tensor, slots: Tensor) -> Acted:
+        nonlocal now
+        actions = policy.sample(obs, draw)
+        if now <= time:
+            # equal seeds and equal actions: the same episode to the bit, up to and with the point
+            actions = actions[:1].expand_as(actions)
+        now += 1
+        return Acted(actions, obs)
+
+    run = rollout(envs, act, [seed] * envs.num_envs)
+    if run.lengths.min() <= time:
+        return None
+    data = run.transitions
+    rows = torch.from_numpy(np.cumsum(run.lengths) - run.lengths + time)
+    ends = data.terminals | data.timeouts
+    rewards, costs = (monte_carlo_returns(x, ends, gamma)[rows].mean() for x in (data.rewards, data.costs))
+    return data.obs[rows[0]], data.actions[rows[0]], rewards, costs
 
 
 def _compare(predicted: Tensor, observed: Tensor) -> dict[str, float]:
@@ -28,28 +109,22 @@ def _compare(predicted: Tensor, observed: Tensor) -> dict[str, float]:
     }
 
 
-def calibrate(critics: Critics, rollouts: Transitions, gamma: float) -> dict[str, Any]:
-    """Compare Q with Monte Carlo returns on roll-outs of the policy that the critics were fitted for.
+def calibrate(critics: Critics, held_out: Branches) -> dict[str, Any]:
+    """Compare Q with Monte Carlo returns.
 
     Args:
-        critics: Q_r and Q_c.
-        rollouts: whole episodes, none of which the critics were fitted to.
-        gamma: the critics' discount.
+        critics: Q_r and Q_c of the policy that was rolled out, fitted to none of these roll-outs.
+        held_out: as `branch` returns them.
 
     Returns:
-        {"rows", "reward", "cost"}, the last two with Spearman's rank correlation, the bias (mean error as a
+        {"points", "reward", "cost"}, the last two with Spearman's rank correlation, the bias (mean error as a
         share of the mean absolute return) and the two means.
     """
-    ends = rollouts.terminals | rollouts.timeouts
-    left = monte_carlo_returns(torch.ones_like(rollouts.rewards), ends, 1.0)
-    end = torch.arange(len(left)) + left.long() - 1
-    # after an end by the dynamics nothing is missing
-    whole = (gamma**left <= _LOST_AT_MOST) | rollouts.terminals[end]
     with torch.no_grad():
-        q_reward = critics.q_reward(rollouts.obs, rollouts.actions)
-        q_cost = critics.q_cost(rollouts.obs, rollouts.actions)
+        q_reward = critics.q_reward(held_out.obs, held_out.actions)
+        q_cost = critics.q_cost(held_out.obs, held_out.actions)
     return {
-        "rows": int(whole.sum()),
-        "reward": _compare(q_reward[whole], monte_carlo_returns(rollouts.rewards, ends, gamma)[whole]),
-        "cost": _compare(q_cost[whole], monte_carlo_returns(rollouts.costs, ends, gamma)[whole]),
+        "points": len(held_out.obs),
+        "reward": _compare(q_reward, held_out.rewards),
+        "cost": _compare(q_cost, held_out.costs),
     }
