@@ -10,6 +10,7 @@ from harden.config import PipelineConfig
 from harden.data import open_dataset, read_targets
 from harden.errors import HardenError, MissingInputError
 from harden.evaluation.report import load_evaluation
+from harden.files import digest_file
 from harden.stages.workspace import Workspace
 
 
@@ -33,6 +34,7 @@ class _Known(NamedTuple):
     data: str
     policy: str
     parent: str
+    targets: str
     critics: str
 
 
@@ -78,7 +80,7 @@ def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> St
         why = "the data set changed since"
     elif header.critics_digest != known.critics:
         why = "the critics changed since"
-    elif header.policy_digest not in (known.policy, known.parent):
+    elif header.policy_digest != known.policy and digest_file(place.targets) != known.targets:
         why = "the policy changed since"
     elif header.kl_bound != config.estep.kl_bound:
         why = "'estep' in the pipeline changed since"
@@ -119,6 +121,8 @@ def _known(config: PipelineConfig, place: Workspace) -> _Known:
         data=_quietly(lambda: open_dataset(place.data, config.task_row).info.digest),
         policy=_quietly(lambda: about("policy_digest")),
         parent=_quietly(lambda: str(load_policy(place.policy).about.get("inputs", {}).get("policy", ""))),
+        # the targets that the policy was fitted to are older than it, as they should be
+        targets=_quietly(lambda: about("targets_digest")),
         critics=_quietly(lambda: str(load_critics(place.critics)[1].get("critics_digest", ""))),
     )
 

@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from harden.cli import main
-from harden.data import open_dataset
+from harden.data import open_dataset, read_targets
 from harden.learner import Learner, load_state
 from harden.stages.workspace import pick_device, workspace
 from harden.tasks import TASKS
@@ -139,9 +139,10 @@ def kill_when(command: list[str], cwd: Path, ready: str) -> None:
 @pytest.mark.parametrize(
     "ready",
     [
-        "datasets/ball-circle/shard-00000.h5",
         "checkpoints/ball-circle/state.safetensors",
-        "datasets/ball-circle/shard-00001.h5",
+        "datasets/ball-circle/shard-00000.h5",
+        "checkpoints/ball-circle/targets.h5",
+        "checkpoints/ball-circle/learning_curve.csv",
         "datasets/ball-circle/shard-00002.h5",
     ],
 )
@@ -186,6 +187,20 @@ def test_train_starts_from_a_given_policy(folder: Path) -> None:
 def stages(output: str) -> dict[str, str]:
     """Return each stage's status from what `status` printed."""
     return {line.split()[0]: line.split()[1] for line in output.splitlines()}
+
+
+def test_after_training_every_stage_is_done_and_can_be_gone_on_from(folder: Path) -> None:
+    harden("train", *SETTINGS)
+    harden("evaluate", *SETTINGS, "--episodes", "1", "--attack", "", "--json", "mine.json")
+    assert set(stages(harden("status", *SETTINGS).output).values()) == {"done"}
+    assert Path("mine.json").read_text() == Path("checkpoints/ball-circle/evaluation.json").read_text()
+    targets, header = read_targets(Path("checkpoints/ball-circle/targets.h5"))
+    assert targets.actions.shape == (24, 4, 2)
+    assert header.round == 5
+    harden("fit-policy", *SETTINGS, "--steps", "1")
+    harden("collect", *SETTINGS, "--episodes", "1")
+    after = stages(harden("status", *SETTINGS).output)
+    assert (after["fit-critics"], after["e-step"], after["fit-policy"]) == ("stale", "stale", "stale")
 
 
 def test_status_says_done_stale_or_missing_and_why(folder: Path) -> None:

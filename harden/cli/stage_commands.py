@@ -105,12 +105,13 @@ def evaluate(ctx: Context, policy_dir: Path | None, attacks: str, json_path: Pat
     from harden.evaluation.attacked import parse_attacks, table
     from harden.stages.evaluate import evaluate as stage
 
-    out = json_path or (ctx.place.evaluation if policy_dir is None else None)
+    # of the run's own policy the run keeps one too, for `status`
+    outs = [path for path in (json_path, ctx.place.evaluation if policy_dir is None else None) if path]
     chosen = parse_attacks(attacks)
     folder = policy_dir or ctx.place.policy
-    result = stage(ctx.config, folder, chosen, device=ctx.device, out=out, report=ctx.report)
+    result = stage(ctx.config, folder, chosen, device=ctx.device, outs=outs, report=ctx.report)
     click.echo(table(result["results"], result["cost_limit"]))
-    if out is not None:
+    for out in outs:
         click.echo(f"-> {out}")
 
 

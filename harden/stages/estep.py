@@ -11,10 +11,37 @@ from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
+from harden.learner import Learner
 from harden.ops.schedule import discounted_threshold
 from harden.progress import Reporter
 from harden.stages.workspace import Workspace, carried, commit, open_learner
-from harden.types import Targets
+from harden.types import DualSolution, Targets
+
+
+def describe_targets(
+    config: PipelineConfig,
+    learner: Learner,
+    solution: DualSolution,
+    expected_cost: torch.Tensor,
+    data_digest: str,
+) -> TargetsHeader:
+    """Return what is written beside targets; the learner is still the one that they were made with."""
+    task = config.task_row
+    return TargetsHeader(
+        eta=float(solution.eta),
+        lam=float(solution.lam),
+        eta_exact=float(solution.eta_exact),
+        lam_exact=float(solution.lam_exact),
+        kappa=discounted_threshold(task.cost_limit, task.horizon, config.critics.gamma),
+        kl_bound=config.estep.kl_bound,
+        expected_cost=float(expected_cost),
+        status="feasible" if bool(solution.feasible) else "infeasible",
+        seed=learner.seed,
+        round=learner.counters.round,
+        data_digest=data_digest,
+        policy_digest=module_digest(learner.policy),
+        critics_digest=module_digest(learner.critics),
+    )
 
 
 def estep(
@@ -56,22 +83,7 @@ def estep(
     obs = dataset.recent(config.estep.window).obs.to(device)
     obs = draw_states(learner, obs, states or config.estep.states, config.estep.window)
     targets, solution, expected_cost = e_step(learner, obs, config)
-    task = config.task_row
-    header = TargetsHeader(
-        eta=float(solution.eta),
-        lam=float(solution.lam),
-        eta_exact=float(solution.eta_exact),
-        lam_exact=float(solution.lam_exact),
-        kappa=discounted_threshold(task.cost_limit, task.horizon, config.critics.gamma),
-        kl_bound=config.estep.kl_bound,
-        expected_cost=float(expected_cost),
-        status="feasible" if bool(solution.feasible) else "infeasible",
-        seed=learner.seed,
-        round=learner.counters.round,
-        data_digest=dataset.info.digest,
-        policy_digest=module_digest(learner.policy),
-        critics_digest=module_digest(learner.critics),
-    )
+    header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest)
     write_targets(out or place.targets, Targets(*(column.cpu() for column in targets)), header)
     if about is not None:
         learner.dual = solution

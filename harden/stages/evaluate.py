@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def evaluate(
     attacks: list[str],
     *,
     device: torch.device,
-    out: Path | None = None,
+    outs: Sequence[Path] = (),
     report: Reporter,
 ) -> dict[str, Any]:
     """Try a policy and write the evaluation file.
@@ -51,7 +52,7 @@ def evaluate(
     Args:
         policy_dir: the policy, with the critics that it is attacked with.
         attacks: names, natural first.
-        out: the JSON file; not written where not given.
+        outs: JSON files to write it to.
 
     Returns:
         The evaluation, as in the file.
@@ -94,6 +95,6 @@ def evaluate(
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),
     }
-    if out is not None:
+    for out in outs:
         write_json(out, evaluation)
     return evaluation

@@ -15,17 +15,18 @@ from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import MStepLoss
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
-from harden.data import Dataset, DatasetWriter, ShardInfo
+from harden.data import Dataset, DatasetWriter, ShardInfo, TargetsHeader, write_targets
 from harden.envs.vector import VectorEnv
-from harden.files import write_text
+from harden.files import digest_file, write_text
 from harden.fit.mstep import Work
 from harden.learner import Learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
 from harden.stages.collect import collect_episodes
+from harden.stages.estep import describe_targets
 from harden.stages.fit_critics import check_finite, look_ahead
 from harden.stages.workspace import Workspace, commit, position_epsilon
-from harden.types import DualSolution
+from harden.types import DualSolution, Targets
 
 
 class _Meter:
@@ -39,7 +40,7 @@ class _Meter:
         parts = (result.loss.detach()[None], result.kl, result.kl_robust, result.beta, result.beta_robust)
         self.rows.append(torch.cat(parts))
 
-    def on_estep(self, solution: DualSolution, expected_cost: torch.Tensor) -> None:
+    def on_estep(self, targets: Targets, solution: DualSolution, expected_cost: torch.Tensor) -> None:
         values = (solution.eta, solution.lam, solution.lam_exact, solution.feasible, expected_cost)
         self.solutions.append(torch.stack([value.double() for value in values]))
 
@@ -59,7 +60,7 @@ def em_round(
     states: torch.Tensor,
     config: PipelineConfig,
     epsilon: float,
-    on_estep: Callable[[DualSolution, torch.Tensor], None],
+    on_estep: Callable[[Targets, DualSolution, torch.Tensor], None],
 ) -> Iterator[Work]:
     """Do one round but for its M-step, which whoever takes the batches does between two of them.
 
@@ -68,7 +69,7 @@ def em_round(
         replay: what the critics learn from.
         states: (N, obs_dim), where the E-step's states are drawn from, oldest first.
         epsilon: radius of the adversary.
-        on_estep: called with the dual's solution and the expected cost.
+        on_estep: called with the targets, the dual's solution and the expected cost, before the M-step.
 
     Source: Algorithm 2, lines 6 to 21.
     """
@@ -77,7 +78,7 @@ def em_round(
         critic_step(learner, replay, config, epsilon)
     obs = draw_states(learner, states, train.states, config.estep.window)
     targets, learner.dual, expected_cost = e_step(learner, obs, config)
-    on_estep(learner.dual, expected_cost)
+    on_estep(targets, learner.dual, expected_cost)
     for iteration in range(train.policy_steps):
         yield Work(targets, epsilon, iteration)
     learner.advance(round=1)
@@ -110,6 +111,7 @@ class LiveRounds:
         self.config, self.place, self.learner, self.history = config, place, learner, history
         self.writer, self.envs, self.report = writer, envs, report
         self.meter = _Meter()
+        self._targets: tuple[Targets, TargetsHeader]
         self._rounds: Iterator[Work] = iter(())
 
     def __len__(self) -> int:
@@ -161,8 +163,17 @@ class LiveRounds:
                 critic_step(learner, replay, config, epsilon)
         with self.report.track(f"refresh {len(self.history) + 1}", train.rounds, "rounds") as track:
             for done in range(train.rounds):
-                yield from em_round(learner, replay, states, config, epsilon, self.meter.on_estep)
+                last = done == train.rounds - 1
+                on_estep = self._keep if last else self.meter.on_estep
+                yield from em_round(learner, replay, states, config, epsilon, on_estep)
                 track(done + 1)
+
+    def _keep(self, targets: Targets, solution: DualSolution, expected_cost: torch.Tensor) -> None:
+        """Hold the refresh's last targets until it is stored."""
+        self.meter.on_estep(targets, solution, expected_cost)
+        digest = self.writer.info.digest
+        header = describe_targets(self.config, self.learner, solution, expected_cost, digest)
+        self._targets = Targets(*(column.cpu() for column in targets)), header
 
     def _load(self) -> tuple[Backups, torch.Tensor]:
         config, dataset = self.config, Dataset(self.place.data)
@@ -189,8 +200,10 @@ class LiveRounds:
             "collect_seconds": collecting,
         }
         self.history.append(front | row)
+        write_targets(self.place.targets, *self._targets)
         about = {
             "history": self.history,
+            "targets_digest": digest_file(self.place.targets),
             "data_digest": self.writer.info.digest,
             "parent": parent,
             "kept": "last: the policy at the end of the last refresh",
