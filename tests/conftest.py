@@ -33,16 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
 class _Record:
     def __init__(self, path: Path) -> None:
         self.path = path
+        # a test that was not run this time keeps its last result
         self.tests: dict[str, dict[str, object]] = {}
+        if path.exists():
+            self.tests = json.loads(path.read_text())["tests"]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome != "passed":
-            self.tests[report.nodeid] = {"outcome": report.outcome, "seconds": round(report.duration, 1)}
+            self.tests[report.nodeid] = {
+                "outcome": report.outcome,
+                "seconds": round(report.duration, 1),
+                "date": datetime.date.today().isoformat(),
+            }
 
     def pytest_sessionfinish(self) -> None:
         names = ("harden", "torch", "lightning", "numpy", "pybullet")
         record = {
-            "date": datetime.date.today().isoformat(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
             "tests": self.tests,
         }
