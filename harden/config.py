@@ -133,13 +133,21 @@ class Train(_Section):
 
 
 class Evaluation(_Section):
-    """How a policy is tried: by its mean, under each attack in the task's epsilon unless told otherwise."""
+    """How a policy is tried: by its mean, under each attack in the task's epsilon unless told otherwise.
+
+    `attack_style` "pgd" takes `restarts` and `step_share`, "paper" the rate and tolerances;
+    `attack_steps` unset is 50 and 200.
+    """
 
     episodes: Count = 50
     epsilon: NonNegative | None = None
-    attack_steps: Count = 50
+    attack_style: Literal["pgd", "paper"] = "pgd"
+    attack_steps: Count | None = None
     restarts: Count = 5
     step_share: Positive = 0.5
+    paper_rate: Positive = 0.2
+    stop_value: NonNegative = 1e-4
+    stop_move: NonNegative = 1e-4
     norm: Literal["linf", "l2"] = "linf"
     action: Literal["mean", "sample"] = "mean"
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from harden.attacks import ATTACKS, Strength, perturb
+from harden.attacks import ATTACKS, PaperStrength, Strength, perturb
 from harden.attacks.objectives import max_cost, max_reward
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
@@ -135,3 +135,58 @@ def test_the_critic_sees_the_clean_observation(victim) -> None:
     expected = critics.q_cost(obs, policy.mean(adv))
     torch.testing.assert_close(max_cost(policy, critics, obs, adv), expected)
     assert not torch.allclose(expected, critics.q_cost(adv, policy.mean(adv)))
+
+
+class TestPaperStyle:
+    """The authors' attack: Adam from a carried start, with their stop rule."""
+
+    def run(self, victim, start: torch.Tensor | None = None, **settings: float) -> torch.Tensor:
+        policy, critics, obs = victim
+        strength = PaperStrength(**{"steps": 12, "stop_value": 0.0, "stop_move": 0.0, **settings})
+        draw = torch.Generator().manual_seed(0)
+        return perturb(ATTACKS["mc"], policy, critics, obs, EPSILON, strength, draw, start)
+
+    def test_is_adam_with_projection(self, victim) -> None:
+        policy, critics, obs = victim
+        torch.manual_seed(1)
+        start = torch.empty_like(obs).uniform_(-EPSILON, EPSILON)
+        delta = start.clone().requires_grad_()
+        optimizer = torch.optim.Adam([delta], lr=0.02, maximize=True)
+        for _ in range(12):
+            (delta.grad,) = torch.autograd.grad(max_cost(policy, critics, obs, obs + delta).sum(), delta)
+            optimizer.step()
+            with torch.no_grad():
+                delta.clamp_(-EPSILON, EPSILON)
+        torch.testing.assert_close(
+            self.run(victim, start, rate=0.02), obs + delta.detach(), atol=1e-5, rtol=0
+        )
+
+    @pytest.mark.parametrize("norm", ["linf", "l2"])
+    def test_stays_in_the_ball_wherever_it_starts(self, norm: str, victim) -> None:
+        delta = self.run(victim, torch.full_like(victim[2], 3.0), norm=norm) - victim[2]
+        size = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
+        assert float(size.max()) <= EPSILON * (1 + 1e-5)
+
+    def test_leaves_the_victim_alone(self, victim) -> None:
+        policy, critics, _ = victim
+        assert not self.run(victim).requires_grad
+        assert all(p.grad is None for p in [*policy.parameters(), *critics.parameters()])
+
+    def test_each_state_stops_on_its_own(self, victim) -> None:
+        policy, critics, obs = victim
+        tolerances = {"stop_value": 1e-3, "stop_move": 1e-3, "steps": 200}
+        batch = self.run(victim, **tolerances)
+        alone = self.run((policy, critics, obs[:1]), **tolerances)
+        torch.testing.assert_close(batch[:1], alone, atol=1e-5, rtol=0)
+
+    def test_stops_by_its_tolerances(self, victim) -> None:
+        endless = {"stop_value": float("inf"), "stop_move": float("inf"), "steps": 50}
+        assert torch.equal(self.run(victim, **endless), self.run(victim, steps=1))
+        one_of_two = {"stop_value": float("inf"), "stop_move": 0.0, "steps": 50}
+        assert torch.equal(self.run(victim, **one_of_two), self.run(victim, steps=50))
+
+    def test_takes_the_start_over(self, victim) -> None:
+        start = torch.full_like(victim[2], EPSILON / 2)
+        assert not torch.equal(
+            self.run(victim, start, steps=1, rate=1e-3), self.run(victim, steps=1, rate=1e-3)
+        )

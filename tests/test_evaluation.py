@@ -128,6 +128,7 @@ def evaluation(mc_cost: float) -> dict:
         costs = {"mean": cost, "std": 1.0, "ci95": [cost - 0.5, cost + 0.5]}
         return {
             "attack": attack,
+            "style": None if attack == "natural" else "pgd",
             "epsilon": 0.0 if attack == "natural" else 0.05,
             "steps": 0 if attack == "natural" else 50,
             "restarts": 5,

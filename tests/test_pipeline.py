@@ -277,6 +277,11 @@ def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
     seeds = [[episode["seed"] for episode in entry["per_episode"]] for entry in first["results"]]
     assert all(row == seeds[0] for row in seeds)
 
+    harden(*words, "--json", "c.json", "--attack-style", "paper")
+    paper = json.loads(Path("c.json").read_text())["results"][2]
+    assert (paper["style"], paper["steps"], paper["restarts"], paper["stop_value"]) == ("paper", 2, 1, 1e-4)
+    assert paper["reward"] != mc["reward"]
+
 
 def logged(path: Path) -> list[dict[str, str]]:
     """Return the rows of a job's CSV log."""

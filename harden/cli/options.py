@@ -78,6 +78,7 @@ _KEYS = {
     "env_steps": "train.env_steps",
     "variant": "variant",
     "epsilon": "evaluate.epsilon",
+    "attack_style": "evaluate.attack_style",
     "attack_steps": "evaluate.attack_steps",
     "restarts": "evaluate.restarts",
     "eval_episodes": "evaluate.episodes",

@@ -94,6 +94,12 @@ def fit_policy(ctx: Context, **options: Any) -> None:
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy folder.")
 @click.option("--attack", "attacks", default="mc,mr", help="Names, with commas, or all; natural always runs.")
 @click.option("--epsilon", type=float, default=None, help="Radius, raw observation units.")
+@click.option(
+    "--attack-style",
+    type=click.Choice(["pgd", "paper"]),
+    default=None,
+    help="How gradient attacks climb: sign-gradient PGD, or as the paper's authors do.",
+)
 @click.option("--attack-steps", type=int, default=None, help="Gradient steps from each start.")
 @click.option("--restarts", type=int, default=None, help="Random starts a state.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)

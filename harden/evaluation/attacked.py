@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harden.attacks import ATTACKS, Attack, Strength, perturb
+from harden.attacks import ATTACKS, Attack, PaperStrength, Strength, perturb
 from harden.envs.rollout import Acted, Progress, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
@@ -32,7 +32,7 @@ class Trial(NamedTuple):
 
     episodes: int
     epsilon: float
-    strength: Strength
+    strength: Strength | PaperStrength
     action: str
     seed: int
 
@@ -58,11 +58,15 @@ def _actor(
     name = attack.name if attack else "natural"
     draw = generator(device, trial.seed, f"attack-{name}")
     sampling = generator(device, trial.seed, "evaluated-sample")
+    # one episode a slot: the perturbation of its step before
+    carried = torch.zeros(trial.episodes, policy.architecture["obs_dim"], device=device)
 
     def act(obs: Tensor, slots: Tensor) -> Acted:
-        given = obs.to(device)
+        clean = given = obs.to(device)
         if attack is not None:
-            given = perturb(attack, policy, critics, given, trial.epsilon, trial.strength, draw)
+            start = carried[slots]
+            given = perturb(attack, policy, critics, clean, trial.epsilon, trial.strength, draw, start)
+            carried[slots] = given - clean
         with torch.no_grad():
             mean = trial.action == "mean"
             actions = policy.clip(policy.mean(given)) if mean else policy.sample(given, sampling)
@@ -71,17 +75,24 @@ def _actor(
     return act
 
 
+def _stop_rule(strength: Strength | PaperStrength) -> dict[str, float]:
+    if isinstance(strength, Strength):
+        return {}
+    return {"stop_value": strength.stop_value, "stop_move": strength.stop_move}
+
+
 def _entry(name: str, trial: Trial, critics: Critics | None, task: Task, run: Any) -> dict[str, Any]:
     gradient = name != "natural" and ATTACKS[name].objective is not None
     noise = name != "natural" and not gradient
     return {
         "attack": name,
-        "style": "pgd" if gradient else "uniform" if noise else None,
+        "style": trial.strength.style if gradient else "uniform" if noise else None,
         "norm": trial.strength.norm,
         "epsilon": 0.0 if name == "natural" else trial.epsilon,
         "steps": trial.strength.steps if gradient else 0,
         "restarts": trial.strength.restarts if gradient else 0,
         "critics": "own" if gradient and critics is not None else None,
+        **(_stop_rule(trial.strength) if gradient else {}),
         "reward": summarise(run.rewards),
         "cost": summarise(run.costs),
         "violation_rate": violation_rate(run.costs, task.cost_limit),

@@ -72,7 +72,7 @@ def _rows(evaluation: dict[str, Any]) -> str:
         mark = "over" if cost["mean"] > evaluation["cost_limit"] else "within"
         how = f"ε {entry['epsilon']:g}" if entry["epsilon"] else ""
         if entry["steps"]:
-            how += f", {entry['steps']} steps, {entry['restarts']} restarts"
+            how += f", {entry['style']}, {entry['steps']} steps, {entry['restarts']} restarts"
         lines.append(
             f"<tr><td>{html.escape(entry['attack'])} <span class=note>{how}</span></td>"
             f"<td>{reward['mean']:.1f} ± {reward['std']:.1f}</td>"

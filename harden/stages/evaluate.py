@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harden.attacks import Strength
+from harden.attacks import PaperStrength, Strength
 from harden.checkpoint import LoadedPolicy, load_policy
 from harden.config import PipelineConfig
 from harden.envs.rollout import Progress
@@ -34,7 +34,12 @@ def _check_task(config: PipelineConfig, loaded: LoadedPolicy, folder: Path) -> N
 
 def _trial(config: PipelineConfig) -> Trial:
     options = config.evaluate
-    strength = Strength(options.attack_steps, options.restarts, options.step_share, options.norm)
+    strength: Strength | PaperStrength
+    if options.attack_style == "paper":
+        tolerances = options.stop_value, options.stop_move
+        strength = PaperStrength(options.attack_steps or 200, options.paper_rate, *tolerances, options.norm)
+    else:
+        strength = Strength(options.attack_steps or 50, options.restarts, options.step_share, options.norm)
     return Trial(options.episodes, config.eval_epsilon, strength, options.action, config.seed)
 
 
