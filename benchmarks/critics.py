@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from harden.checkpoint import load_critics, load_policy, save_policy
-from harden.config import find_pipeline, load_config
 from harden.evaluation.calibration import branch, calibrate
 from harden.files import write_json
+from harden.pipeline_file import find_pipeline, load_config
 from harden.progress import Reporter
 from harden.stages.collect import collect
 from harden.stages.fit_critics import fit_critics
@@ -31,7 +31,7 @@ from harden.stages.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 EARLY_ENV_STEPS = 6_000
-N_STEP = 5
+N_STEP = 10
 HELD_OUT_SEED = 1
 
 

@@ -37,8 +37,8 @@ def evaluate(
     Returns:
         The evaluation, in the form of the evaluation file.
     """
-    from harden.config import find_pipeline, load_config
     from harden.evaluation.attacked import parse_attacks
+    from harden.pipeline_file import find_pipeline, load_config
     from harden.progress import Reporter
     from harden.stages.evaluate import evaluate as stage
     from harden.stages.workspace import pick_device

@@ -1,15 +1,13 @@
-"""The pipeline file: one TOML, checked in whole before anything runs."""
+"""A pipeline's configuration: every key, its range and its default."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harden.errors import InputError, MissingInputError
+from harden.errors import InputError
 from harden.tasks import TASKS, Task
 from harden.variants import VARIANTS, Variant
 
@@ -29,10 +27,6 @@ def _one_of(table: Mapping[str, object]) -> AfterValidator:
         return name
 
     return AfterValidator(known)
-
-
-PRESETS = Path(__file__).parent / "presets"
-DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
 
 
 class _Section(BaseModel):
@@ -58,11 +52,15 @@ class Networks(_Section):
 
 
 class Collect(_Section):
-    """Benign roll-outs. `envs` simulations advance in lockstep, split over `workers` processes."""
+    """Benign roll-outs. `envs` simulations advance in lockstep, split over `workers` processes.
+
+    `correlation` is that of policy-sample's noise from one step to the next.
+    """
 
     episodes: Count = 50
     behaviour: Literal["random", "policy-mean", "policy-sample", "policy-noise"] = "policy-sample"
     envs: Count = 10
+    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     workers: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -79,7 +77,10 @@ class CriticsConfig(_Section):
 
 
 class EStep(_Section):
-    """Eq. 4-6. States are drawn from the `window` most recent transitions."""
+    """Eq. 4-6. States are drawn from the `window` most recent transitions.
+
+    The cost limit falls from `limit_start` (unset: the task's own) over a share `limit_ramp` of training.
+    """
 
     states: Count = 20_000
     window: Count = 20_000
@@ -88,6 +89,8 @@ class EStep(_Section):
     lam_max: Positive = 8.0
     dual_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     tolerance: Positive = 1e-6
+    limit_start: Positive | None = None
+    limit_ramp: Share = 0.4
 
 
 class MStep(_Section):
@@ -168,6 +171,15 @@ class PipelineConfig(_Section):
     train: Train = Train()
     evaluate: Evaluation = Evaluation()
 
+    @model_validator(mode="after")
+    def _limit_falls(self) -> PipelineConfig:
+        start, limit = self.estep.limit_start, self.task_row.cost_limit
+        if start is not None and not start >= limit > 0:
+            raise ValueError(
+                f"estep.limit_start = {start:g} has to be at least the cost limit, {limit:g}, above 0"
+            )
+        return self
+
     @property
     def task_row(self) -> Task:
         """The task, with this pipeline's cost limit in place of the task's own where one is set."""
@@ -197,22 +209,6 @@ class PipelineConfig(_Section):
         return self.task_row.epsilon if self.evaluate.epsilon is None else self.evaluate.epsilon
 
 
-def _set_key(tree: dict[str, Any], assignment: str) -> None:
-    key, equals, text = assignment.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"'--set {assignment}' is not an assignment", "write it as --set section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *path, last = key.strip().split(".")
-    for name in path:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"'--set {assignment}': '{name}' is a value, not a section")
-    tree[last] = value
-
-
 def _first_problem(error: ValidationError, where: str) -> InputError:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
@@ -224,47 +220,6 @@ def _first_problem(error: ValidationError, where: str) -> InputError:
         return InputError(f"{where}: unknown key '{key}'", f"known keys here: {known}")
     said = problem["msg"].removeprefix("Value error, ")
     return InputError(f"{where}: {key} = {problem['input']!r} is not allowed", said)
-
-
-def find_pipeline(path: Path) -> Path:
-    """Return the pipeline file meant: the path itself, or the shipped pipeline of that name.
-
-    Raises:
-        MissingInputError: neither is there.
-    """
-    if path.is_file():
-        return path
-    shipped = PRESETS / path.with_suffix(".toml").name
-    if shipped.is_file() and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):
-        return shipped
-    names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-    raise MissingInputError(
-        f"pipeline {path} is missing", f"shipped ones: {names}; write them out with: harden init"
-    )
-
-
-def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
-    """Read a pipeline file and apply `key=value` assignments on top of it.
-
-    Args:
-        path: the TOML file.
-        assignments: such as "mstep.steps=10"; the value is read as TOML, else as text.
-
-    Raises:
-        MissingInputError: no such file.
-        InputError: not TOML, an unknown key, a wrong type, a value out of range.
-    """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingInputError(
-            f"pipeline {path} is missing", "write the shipped ones with: harden init"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a pipeline file: {error}") from error
-    for assignment in assignments:
-        _set_key(tree, assignment)
-    return make_config(tree, str(path))
 
 
 def make_config(tree: dict[str, Any], where: str = "configuration") -> PipelineConfig:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harden.config import PRESETS, find_pipeline, load_config, make_config
+from harden.config import make_config
 from harden.errors import InputError, MissingInputError
+from harden.pipeline_file import PRESETS, find_pipeline, load_config
 from harden.tasks import TASKS
 from harden.variants import VARIANTS
 
@@ -81,6 +82,14 @@ def test_epsilon_and_the_cost_limit_are_the_tasks_unless_set() -> None:
     )
     assert (own.train_epsilon, own.eval_epsilon, own.task_row.cost_limit) == (0.06, 0.1, 2.0)
     assert TASKS["ball-circle"].cost_limit == 5.0
+
+
+@pytest.mark.parametrize(("start", "limit"), [(4.0, 5.0), (4.0, 0.0)])
+def test_a_limit_that_would_not_fall_is_refused(start: float, limit: float) -> None:
+    with pytest.raises(
+        InputError, match=rf"limit_start = {start:g} has to be at least the cost limit, {limit:g}"
+    ):
+        make_config({"cost_limit": limit, "estep": {"limit_start": start}})
 
 
 @pytest.mark.parametrize(("env_steps", "refreshes"), [(1, 1), (2000, 1), (2001, 2), (4000, 2), (24000, 12)])

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from harden.envs.vector import VectorEnv
 from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.evaluation.attacked import parse_attacks
-from harden.evaluation.calibration import Branches, branch, calibrate
+from harden.evaluation.calibration import Branches, branch, calibrate, noise_ceiling
 from harden.evaluation.report import load_curve, load_evaluation, verdict, write_report
 from harden.evaluation.statistics import summarise, violation_rate
 from harden.nets import GaussianPolicy
@@ -97,18 +98,17 @@ def test_branches_share_their_beginning_and_average_their_returns() -> None:
             obs = torch.from_numpy(step.obs)
             if now >= time:
                 returns += 0.5 ** (now - time) * torch.from_numpy(step.rewards).double()
-    assert float(found.rewards[0]) == pytest.approx(float(returns.mean()), rel=1e-6)
+    torch.testing.assert_close(found.rewards[0], returns, rtol=1e-6, atol=0)
 
 
 def test_critics_that_are_right_are_called_right_and_a_bias_is_seen() -> None:
-    held_out = Branches(
-        torch.rand(30, 1), torch.rand(30, 1), torch.rand(30).double(), torch.rand(30).double()
-    )
+    rewards, costs = torch.rand(2, 30, 4, dtype=torch.float64)
+    held_out = Branches(torch.rand(30, 1), torch.rand(30, 1), rewards, costs)
 
     def critics(reward: float, cost: float) -> SimpleNamespace:
         return SimpleNamespace(
-            q_reward=lambda obs, actions: reward * held_out.rewards,
-            q_cost=lambda obs, actions: cost * held_out.costs,
+            q_reward=lambda obs, actions: reward * rewards.mean(1),
+            q_cost=lambda obs, actions: cost * costs.mean(1),
         )
 
     right = calibrate(critics(1.0, 1.0), held_out)
@@ -119,6 +119,16 @@ def test_critics_that_are_right_are_called_right_and_a_bias_is_seen() -> None:
     assert wrong["reward"]["bias"] == pytest.approx(0.5)
     assert wrong["cost"]["bias"] == pytest.approx(-1.5)
     assert wrong["cost"]["rank_correlation"] == pytest.approx(-1.0)
+
+
+def test_the_noise_ceiling_is_what_true_values_reach() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4000, 1))
+    returns = values + 3.0 * rng.normal(size=(4000, 24))
+    reached = stats.spearmanr(values[:, 0], returns.mean(1)).statistic
+    assert noise_ceiling(returns) == pytest.approx(reached, abs=0.02)
+    assert noise_ceiling(np.repeat(values, 2, axis=1)) == pytest.approx(1.0)
+    assert noise_ceiling(np.concatenate((values, -values), axis=1)) == 0.0
 
 
 def evaluation(mc_cost: float) -> dict:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harden.ops import ball, bellman, gaussian
 from harden.ops.constraint import step_multiplier
-from harden.ops.schedule import discounted_threshold, scheduled_epsilon
+from harden.ops.schedule import discounted_threshold, scheduled_epsilon, scheduled_limit
 from harden.types import Transitions
 
 
@@ -149,3 +149,10 @@ def test_monte_carlo_returns() -> None:
 def test_cost_ceiling() -> None:
     assert bellman.cost_ceiling(1.0, 0.97) == pytest.approx(1 / 0.03)
     assert bellman.cost_ceiling(1.0, 1.0) == math.inf
+
+
+def test_the_limit_falls_geometrically_to_its_own() -> None:
+    assert scheduled_limit(5.0, 80.0, 0, ramp=4) == pytest.approx(80.0)
+    assert scheduled_limit(5.0, 80.0, 2, ramp=4) == pytest.approx(20.0)
+    assert scheduled_limit(5.0, 80.0, 4, ramp=4) == scheduled_limit(5.0, 80.0, 9, ramp=4) == 5.0
+    assert scheduled_limit(5.0, 80.0, 0, ramp=0) == 5.0

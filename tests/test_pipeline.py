@@ -102,7 +102,7 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
 
 def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     """Each E-step sees the policy of the M-step before it: no batch may be fetched in advance."""
-    from harden.config import find_pipeline, load_config
+    from harden.pipeline_file import find_pipeline, load_config
     from harden.progress import Reporter
     from harden.stages import rounds
     from harden.stages import train as stage
@@ -382,7 +382,7 @@ def test_every_task_goes_through_the_whole_pipeline(folder: Path, task: str) -> 
 
 def test_python_does_what_the_commands_do(folder: Path) -> None:
     import harden as package
-    from harden.config import find_pipeline, load_config
+    from harden.pipeline_file import find_pipeline, load_config
 
     config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
     done = package.train(config, "mine", folder)

@@ -8,7 +8,6 @@ from torch import Tensor
 from harden.config import PipelineConfig
 from harden.learner import Learner
 from harden.ops import dual, gaussian
-from harden.ops.schedule import discounted_threshold
 from harden.seeds import generator
 from harden.types import DualSolution, Targets
 
@@ -37,19 +36,22 @@ def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tens
     return recent[rows.to(obs.device)]
 
 
-def e_step(learner: Learner, obs: Tensor, config: PipelineConfig) -> tuple[Targets, DualSolution, Tensor]:
+def e_step(
+    learner: Learner, obs: Tensor, config: PipelineConfig, kappa: float
+) -> tuple[Targets, DualSolution, Tensor]:
     """Solve the constrained E-step for some states.
 
     Args:
         learner: gives policy_old, the critics and the last dual; it is not changed.
         obs: (S, obs_dim).
+        kappa: the discounted cost allowed, on average over states.
 
     Returns:
         The targets, the dual's solution, and the expected cost sum_k q* Q_c averaged over states, scalar.
 
     Source: Algorithm 2, lines 9 to 15; Eq. 4-6.
     """
-    step, task = config.estep, config.task_row
+    step = config.estep
     policy, critics = learner.policy, learner.critics
     draw = generator(learner.device, learner.seed, "particles", learner.counters.round)
     with torch.no_grad():
@@ -64,7 +66,6 @@ def e_step(learner: Learner, obs: Tensor, config: PipelineConfig) -> tuple[Targe
             values = critics(obs[rows], applied)
             q_reward[rows] = values[critics.reward_members].amin(0)
             q_cost[rows] = values[critics.cost_members].amax(0)
-        kappa = discounted_threshold(task.cost_limit, task.horizon, config.critics.gamma)
         solution = dual.solve_dual(
             q_reward,
             q_cost,

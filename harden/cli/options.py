@@ -53,7 +53,7 @@ def stage_options(command: F) -> F:
     ) -> Any:
         import torch
 
-        from harden.config import DEFAULT_PIPELINE, find_pipeline, load_config
+        from harden.pipeline_file import DEFAULT_PIPELINE, find_pipeline, load_config
         from harden.progress import Reporter
         from harden.stages.workspace import pick_device, workspace
 

@@ -51,8 +51,8 @@ def list_names(what: str) -> None:
 @click.option("--out", type=FOLDER, default=Path("pipelines"), help="Folder to write into.")
 def init(out: Path) -> None:
     """Write the shipped pipelines into a folder."""
-    from harden.config import PRESETS
     from harden.files import make_folder, storage_errors
+    from harden.pipeline_file import PRESETS
 
     make_folder(out)
     for source in sorted(PRESETS.glob("*.toml")):

@@ -27,11 +27,11 @@ _LOST_AT_MOST = 0.02
 
 
 class Branches(NamedTuple):
-    """States and actions with the returns that followed, averaged over the branches (P points).
+    """States and actions with the returns that followed on each of B branches (P points).
 
     Args:
         obs: (P, obs_dim); actions: (P, act_dim).
-        rewards, costs: float64 (P,), discounted.
+        rewards, costs: float64 (P, B), discounted.
     """
 
     obs: Tensor
@@ -57,7 +57,7 @@ def branch(
         task: simulation.
         gamma: discount a step.
         points: P, one an episode seed; those whose episode ends before its point are left out.
-        branches: roll-outs a point.
+        branches: roll-outs a point, B.
         seed: of the episodes, the points and the actions.
         workers: simulation processes, one a core where not given.
     """
@@ -94,15 +94,30 @@ def _one_point(
     data = run.transitions
     rows = torch.from_numpy(np.cumsum(run.lengths) - run.lengths + time)
     ends = data.terminals | data.timeouts
-    rewards, costs = (monte_carlo_returns(x, ends, gamma)[rows].mean() for x in (data.rewards, data.costs))
+    rewards, costs = (monte_carlo_returns(x, ends, gamma)[rows] for x in (data.rewards, data.costs))
     return data.obs[rows[0]], data.actions[rows[0]], rewards, costs
 
 
+def noise_ceiling(returns: np.ndarray) -> float:
+    """Return the rank correlation that the true values would have with means of so many branches.
+
+    Args:
+        returns: (P, B), B at least 2.
+
+    Source: the square root of the split-half reliability, stepped up to all branches (Spearman, Brown 1910).
+    """
+    halves = returns[:, ::2].mean(1), returns[:, 1::2].mean(1)
+    agreement = max(float(stats.spearmanr(*halves).statistic), 0.0)
+    return math.sqrt(2 * agreement / (1 + agreement))
+
+
 def _compare(predicted: Tensor, observed: Tensor) -> dict[str, float]:
-    q, returns = predicted.double().cpu().numpy(), observed.cpu().numpy()
+    q, branches = predicted.double().cpu().numpy(), observed.cpu().numpy()
+    returns = branches.mean(1)
     scale = float(np.abs(returns).mean())
     return {
         "rank_correlation": float(stats.spearmanr(q, returns).statistic),
+        "noise_ceiling": noise_ceiling(branches),
         "bias": float((q - returns).mean() / scale) if scale else float("inf"),
         "mean_q": float(q.mean()),
         "mean_return": float(returns.mean()),
@@ -117,8 +132,8 @@ def calibrate(critics: Critics, held_out: Branches) -> dict[str, Any]:
         held_out: as `branch` returns them.
 
     Returns:
-        {"points", "reward", "cost"}, the last two with Spearman's rank correlation, the bias (mean error as a
-        share of the mean absolute return) and the two means.
+        {"points", "reward", "cost"}, the last two with Spearman's rank correlation, what it would be for the
+        true values, the bias (mean error as a share of the mean absolute return) and the two means.
     """
     with torch.no_grad():
         q_reward = critics.q_reward(held_out.obs, held_out.actions)

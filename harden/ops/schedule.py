@@ -1,4 +1,4 @@
-"""The epsilon schedule and the cost threshold of a discounted critic."""
+"""The schedules of epsilon and of the cost limit, and the cost threshold of a discounted critic."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ def scheduled_epsilon(epsilon: float, epoch: float, start: float, ramp: float) -
     """
     past = max(0.0, epoch - start)
     return epsilon if past > 0 and past >= ramp else epsilon * past / ramp if ramp > 0 else 0.0
+
+
+def scheduled_limit(limit: float, start: float, epoch: float, ramp: float) -> float:
+    """Return the cost limit in force, which falls geometrically from `start` to `limit`.
+
+    Args:
+        limit: kappa_H, the cost allowed an episode in the end, above zero.
+        start: the cost allowed at epoch 0.
+        epoch: t, counted in refreshes.
+        ramp: over how many epochs it falls; 0 is in force at once.
+
+    Deviation: the paper's limit holds from the first epoch. A policy that violates wherever it moves learns
+        to stand still under it, and nothing that it collects then shows how to move.
+    """
+    left = max(0.0, 1.0 - epoch / ramp) if ramp > 0 else 0.0
+    return float(limit * (start / limit) ** left)
 
 
 def discounted_threshold(cost_limit: float, horizon: int, gamma: float) -> float:

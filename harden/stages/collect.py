@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,8 +38,40 @@ class Collected(NamedTuple):
     seconds: float
 
 
+class CorrelatedNoise:
+    """Standard normal noise whose successive values in a slot are correlated, AR(1).
+
+    Steps that undo each other explore little where the dynamics are slow: a car that turns its wheels at
+    random stays where it is. Each value alone is standard normal: an action is still a draw from the policy.
+
+    Args:
+        slots: simulations side by side.
+        size: coordinates of an action.
+        correlation: of a value with the next one, in [0, 1).
+        draw: the only source of randomness.
+
+    Deviation: the paper samples each step anew. Source: Eberhard et al. 2023 (pink noise), Lillicrap et al.
+        2016; a new episode in a slot goes on from the old one's last value, which changes no distribution.
+    """
+
+    def __init__(self, slots: int, size: int, correlation: float, draw: torch.Generator) -> None:
+        self.correlation, self.draw = correlation, draw
+        self.now = torch.randn(slots, size, generator=draw)
+
+    def __call__(self, slots: Tensor) -> Tensor:
+        """Return the next values of some slots, (B, size)."""
+        fresh = torch.randn(len(slots), self.now.shape[1], generator=self.draw)
+        self.now[slots] = self.correlation * self.now[slots] + math.sqrt(1 - self.correlation**2) * fresh
+        return self.now[slots]
+
+
 def make_actor(
-    behaviour: str, policy: GaussianPolicy | None, task: Task, draw: torch.Generator, epsilon: float
+    behaviour: str,
+    policy: GaussianPolicy | None,
+    task: Task,
+    draw: torch.Generator,
+    epsilon: float,
+    noise: CorrelatedNoise | None = None,
 ) -> Callable[[Tensor, Tensor], Acted]:
     """Return the function that acts for a behaviour.
 
@@ -48,6 +81,7 @@ def make_actor(
         task: gives the action space's size.
         draw: the only source of randomness.
         epsilon: radius of the observation noise of policy-noise, which stores what the policy was given.
+        noise: what policy-sample leaves its mean by, in units of its spread; fresh draws where not given.
     """
 
     @torch.no_grad()
@@ -59,6 +93,9 @@ def make_actor(
             return Acted(policy.mean(obs), obs)
         if behaviour == "policy-noise":
             obs = perturb(ATTACKS["random"], policy, None, obs, epsilon, Strength(), draw)
+        if noise is not None and behaviour == "policy-sample":
+            mean, std = policy(obs)
+            return Acted(policy.clip(mean + std * noise(slots)), obs)
         return Acted(policy.sample(obs, draw), obs)
 
     return act
@@ -96,7 +133,10 @@ def collect_episodes(
     # simulation is on the CPU: so is its policy, and a copy there draws the same numbers
     acting = None if policy is None else copy.deepcopy(policy).cpu()
     draw = generator("cpu", config.seed, "behaviour", first)
-    act = make_actor(behaviour, acting, task, draw, config.train_epsilon)
+    correlation, noise = config.collect.correlation, None
+    if correlation > 0:
+        noise = CorrelatedNoise(envs.num_envs, task.act_dim, correlation, draw)
+    act = make_actor(behaviour, acting, task, draw, config.train_epsilon, noise)
     seeds = episode_seeds(config.seed, "collect", first, episodes)
     with report.track("collect", episodes * task.horizon, "steps") as track:
         return rollout(envs, act, seeds.tolist(), _follow(report, episodes * task.horizon)(track))

@@ -12,9 +12,8 @@ from harden.config import PipelineConfig
 from harden.data import TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
 from harden.learner import Learner
-from harden.ops.schedule import discounted_threshold
 from harden.progress import Reporter
-from harden.stages.workspace import Workspace, carried, commit, open_learner
+from harden.stages.workspace import Workspace, carried, commit, open_learner, position_kappa
 from harden.types import DualSolution, Targets
 
 
@@ -24,15 +23,15 @@ def describe_targets(
     solution: DualSolution,
     expected_cost: torch.Tensor,
     data_digest: str,
+    kappa: float,
 ) -> TargetsHeader:
     """Return what is written beside targets; the learner is still the one that they were made with."""
-    task = config.task_row
     return TargetsHeader(
         eta=float(solution.eta),
         lam=float(solution.lam),
         eta_exact=float(solution.eta_exact),
         lam_exact=float(solution.lam_exact),
-        kappa=discounted_threshold(task.cost_limit, task.horizon, config.critics.gamma),
+        kappa=kappa,
         kl_bound=config.estep.kl_bound,
         expected_cost=float(expected_cost),
         status="feasible" if bool(solution.feasible) else "infeasible",
@@ -82,8 +81,9 @@ def estep(
     learner, about = open_learner(config, place, device, policy_dir, critics_dir)
     obs = dataset.recent(config.estep.window).obs.to(device)
     obs = draw_states(learner, obs, states or config.estep.states, config.estep.window)
-    targets, solution, expected_cost = e_step(learner, obs, config)
-    header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest)
+    kappa = position_kappa(config, None if about is None else learner)
+    targets, solution, expected_cost = e_step(learner, obs, config, kappa)
+    header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest, kappa)
     write_targets(out or place.targets, Targets(*(column.cpu() for column in targets)), header)
     if about is not None:
         learner.dual = solution

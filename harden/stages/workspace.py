@@ -14,7 +14,7 @@ from harden.config import PipelineConfig
 from harden.errors import InputError
 from harden.files import write_json
 from harden.learner import Learner, load_state, new_learner, save_state
-from harden.ops.schedule import scheduled_epsilon
+from harden.ops.schedule import discounted_threshold, scheduled_epsilon, scheduled_limit
 
 
 class Workspace(NamedTuple):
@@ -144,6 +144,16 @@ def position_epsilon(config: PipelineConfig, learner: Learner) -> float:
         adversary.ramp_start * total,
         adversary.ramp * total,
     )
+
+
+def position_kappa(config: PipelineConfig, learner: Learner | None) -> float:
+    """Return the E-step's threshold at the learner's place in the schedule, the final one without a place."""
+    task, step = config.task_row, config.estep
+    limit = task.cost_limit
+    if learner is not None and step.limit_start is not None:
+        ramp = step.limit_ramp * config.refreshes
+        limit = scheduled_limit(limit, step.limit_start, learner.counters.refresh, ramp)
+    return discounted_threshold(limit, task.horizon, config.critics.gamma)
 
 
 def carried(about: dict[str, Any] | None) -> dict[str, Any]:

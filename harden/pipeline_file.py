@@ -1,0 +1,71 @@
+"""The pipeline file: one TOML, found, read and changed by `--set`, before it is checked in whole."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harden.config import PipelineConfig, make_config
+from harden.errors import InputError, MissingInputError
+
+PRESETS = Path(__file__).parent / "presets"
+DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
+
+
+def _set_key(tree: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"'--set {assignment}' is not an assignment", "write it as --set section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.strip().split(".")
+    for name in path:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"'--set {assignment}': '{name}' is a value, not a section")
+    tree[last] = value
+
+
+def find_pipeline(path: Path) -> Path:
+    """Return the pipeline file meant: the path itself, or the shipped pipeline of that name.
+
+    Raises:
+        MissingInputError: neither is there.
+    """
+    if path.is_file():
+        return path
+    shipped = PRESETS / path.with_suffix(".toml").name
+    if shipped.is_file() and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):
+        return shipped
+    names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+    raise MissingInputError(
+        f"pipeline {path} is missing", f"shipped ones: {names}; write them out with: harden init"
+    )
+
+
+def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
+    """Read a pipeline file and apply `key=value` assignments on top of it.
+
+    Args:
+        path: the TOML file.
+        assignments: such as "mstep.steps=10"; the value is read as TOML, else as text.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: not TOML, an unknown key, a wrong type, a value out of range.
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingInputError(
+            f"pipeline {path} is missing", "write the shipped ones with: harden init"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is not a pipeline file: {error}") from error
+    for assignment in assignments:
+        _set_key(tree, assignment)
+    return make_config(tree, str(path))
