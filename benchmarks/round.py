@@ -31,7 +31,7 @@ from harden.fit.trainer import make_trainer
 from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
 from harden.stages.rounds import em_round
-from harden.stages.workspace import position_kappa, versions
+from harden.stages.workspace import position_limits, versions
 from harden.types import Targets
 
 ROWS = 20_000
@@ -83,14 +83,14 @@ class Bare:
     def __init__(self, config: PipelineConfig) -> None:
         self.config, self.replay = config, replay_of(config)
         self.learner = new_learner(config, CPU)
-        self.kappa = position_kappa(config, None)
+        self.limits = position_limits(config, None)
         self.job = RobustMStep(self.learner, config)
 
     def __call__(self, count: int) -> float:
         began = time.perf_counter()
         for _ in range(count):
             for work in em_round(
-                self.learner, self.replay, self.replay.obs, self.config, 0.0, self.kappa, lambda *_: None
+                self.learner, self.replay, self.replay.obs, self.config, 0.0, self.limits, lambda *_: None
             ):
                 m_step(self.learner, self.job, work)
         return time.perf_counter() - began
@@ -108,7 +108,7 @@ class Bare:
 
         def expect() -> Targets:
             obs = draw_states(learner, replay.obs, config.train.states, config.estep.window)
-            targets, learner.dual, _ = e_step(learner, obs, config, self.kappa)
+            targets, learner.dual, _ = e_step(learner, obs, config, self.limits)
             return targets
 
         for _ in range(count):
@@ -137,7 +137,7 @@ class Timed:
             elif done == self.warm_up + self.count:
                 self.seconds = time.perf_counter() - began
             yield from em_round(
-                bare.learner, bare.replay, bare.replay.obs, bare.config, 0.0, bare.kappa, lambda *_: None
+                bare.learner, bare.replay, bare.replay.obs, bare.config, 0.0, bare.limits, lambda *_: None
             )
 
 

@@ -111,13 +111,17 @@ class MStep(_Section):
 
 
 class Adversary(_Section):
-    """The MC adversary that training defends against; `epsilon` unset is the task's."""
+    """The MC adversary that training defends against; `epsilon` unset is the task's.
+
+    The ceiling of lam rises with the scheduled epsilon from `estep.lam_max` to `lam_max`, unset the same.
+    """
 
     epsilon: NonNegative | None = None
     steps: Count = 3
     restarts: Count = 1
     step_share: Positive = 0.7
     every: Count = 1
+    lam_max: Positive | None = None
     ramp_start: Share = 0.05
     ramp: Share = 0.4
 
@@ -156,10 +160,14 @@ class Evaluation(_Section):
 
 
 class PipelineConfig(_Section):
-    """A whole pipeline: the task, the variant, and each stage's section."""
+    """A whole pipeline: the task, the variant, and each stage's section.
+
+    `preset` says whose settings were put over the file's: nobody's, or the paper's (harden/paper.py).
+    """
 
     task: Annotated[str, _one_of(TASKS)] = "ball-circle"
     variant: Annotated[str, _one_of(VARIANTS)] = "safer-long"
+    preset: Literal["none", "paper"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     cost_limit: NonNegative | None = None
     networks: Networks = Networks()

@@ -9,6 +9,7 @@ from typing import Any
 
 from harden.config import PipelineConfig, make_config
 from harden.errors import InputError, MissingInputError
+from harden.paper import paper_settings
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
@@ -28,6 +29,15 @@ def _set_key(tree: dict[str, Any], assignment: str) -> None:
         if not isinstance(tree, dict):
             raise InputError(f"'--set {assignment}': '{name}' is a value, not a section")
     tree[last] = value
+
+
+def _merge(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return a tree with another one's keys over it."""
+    merged = dict(tree)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def find_pipeline(path: Path) -> Path:
@@ -66,6 +76,12 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is not a pipeline file: {error}") from error
+    asked: dict[str, Any] = {}
     for assignment in assignments:
-        _set_key(tree, assignment)
-    return make_config(tree, str(path))
+        _set_key(asked, assignment)
+    full = _merge(tree, asked)
+    if full.get("preset") == "paper":
+        # checked first: the preset is a row of a task that has to exist
+        task = make_config({"task": full.get("task", "ball-circle")}, str(path)).task_row
+        full = _merge(_merge(tree, paper_settings(task.name, task.horizon)), asked)
+    return make_config(full, str(path))

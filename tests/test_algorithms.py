@@ -16,11 +16,11 @@ from harden.config import PipelineConfig, make_config
 from harden.learner import Learner, new_learner
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups
-from harden.types import Targets
+from harden.types import Limits, Targets
 from harden.variants import VARIANTS
 
 CPU = torch.device("cpu")
-KAPPA = 0.8
+LIMITS = Limits(kappa=0.8, lam_max=8.0)
 
 
 def configure(**sections: Any) -> PipelineConfig:
@@ -126,7 +126,7 @@ class TestEStep:
 
     def test_targets_are_weighted_particles_of_the_old_policy(self, learner: Learner) -> None:
         obs = torch.randn(50, 8)
-        targets, solution, expected_cost = e_step(learner, obs, configure(), KAPPA)
+        targets, solution, expected_cost = e_step(learner, obs, configure(), LIMITS)
         mean, std = learner.policy(obs)
         torch.testing.assert_close(targets.old_mean, mean)
         torch.testing.assert_close(targets.old_std, std)
@@ -143,9 +143,9 @@ class TestEStep:
 
     def test_chunks_change_nothing(self, learner: Learner, monkeypatch) -> None:
         obs = torch.randn(50, 8)
-        whole, _, _ = e_step(learner, obs, configure(), KAPPA)
+        whole, _, _ = e_step(learner, obs, configure(), LIMITS)
         monkeypatch.setattr("harden.algorithms.estep._CHUNK", 7)
-        parts, _, _ = e_step(learner, obs, configure(), KAPPA)
+        parts, _, _ = e_step(learner, obs, configure(), LIMITS)
         torch.testing.assert_close(whole.weights, parts.weights, rtol=1e-4, atol=1e-6)
         assert torch.equal(whole.actions, parts.actions)
 
@@ -162,9 +162,9 @@ class TestEStep:
         obs = torch.randn(50, 8)
         with torch.no_grad():
             list(learner.critics.ensemble.biases)[-1][2].fill_(1.0)
-        config = configure(estep={"dual_rate": 1.0, "lam_max": 50.0})
-        loose, free, _ = e_step(learner, obs, config, 1e6)
-        tight, bound, _ = e_step(learner, obs, config, 0.0)
+        config = configure(estep={"dual_rate": 1.0})
+        loose, free, _ = e_step(learner, obs, config, Limits(1e6, 50.0))
+        tight, bound, _ = e_step(learner, obs, config, Limits(0.0, 50.0))
         q_cost = learner.critics.q_cost(obs, loose.actions.clamp(-1, 1)).detach()
         assert float(free.lam) == 0.0
         assert float(bound.lam) > 0.0
@@ -174,7 +174,7 @@ class TestEStep:
 def targets_for(learner: Learner, states: int = 40) -> Targets:
     """Return targets of the learner's own policy."""
     draw = torch.Generator().manual_seed(3)
-    return e_step(learner, torch.randn(states, 8, generator=draw), configure(), KAPPA)[0]
+    return e_step(learner, torch.randn(states, 8, generator=draw), configure(), LIMITS)[0]
 
 
 def loss_of(learner: Learner, variant: str = "safer", **mstep: Any) -> Any:
@@ -266,20 +266,20 @@ class TestMStep:
 
 def test_an_infeasible_start_recovers() -> None:
     """With no particle under kappa the policy must not freeze: once costs fall, lam does too."""
-    config = configure(estep={"dual_rate": 0.2, "lam_max": 8.0})
+    config = configure(estep={"dual_rate": 0.2})
     learner = new_learner(config, CPU)
     obs = torch.randn(64, 8)
     bias = list(learner.critics.ensemble.biases)[-1]
     with torch.no_grad():
         bias[2].fill_(30.0)
     for _ in range(40):
-        _, learner.dual, _ = e_step(learner, obs, config, KAPPA)
+        _, learner.dual, _ = e_step(learner, obs, config, LIMITS)
     assert learner.dual is not None
     assert not bool(learner.dual.feasible)
     assert float(learner.dual.lam) == pytest.approx(8.0, abs=0.05)
     with torch.no_grad():
         bias[2].fill_(-1.0)
     for _ in range(60):
-        _, learner.dual, _ = e_step(learner, obs, config, KAPPA)
+        _, learner.dual, _ = e_step(learner, obs, config, LIMITS)
     assert bool(learner.dual.feasible)
     assert float(learner.dual.lam) < 0.1

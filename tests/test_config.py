@@ -9,6 +9,7 @@ import pytest
 
 from harden.config import make_config
 from harden.errors import InputError, MissingInputError
+from harden.paper import TABLE_4
 from harden.pipeline_file import PRESETS, find_pipeline, load_config
 from harden.tasks import TASKS
 from harden.variants import VARIANTS
@@ -53,6 +54,26 @@ def test_assignments_go_before_the_file_and_are_read_as_toml(tmp_path: Path) -> 
     path.write_text('variant = "cvpo"\n[mstep]\nsteps = 3\n')
     config = load_config(path, ["mstep.steps=7", "variant=safer", "networks.policy_hidden=[8, 9]"])
     assert (config.mstep.steps, config.variant, config.networks.policy_hidden) == (7, "safer", (8, 9))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_papers_settings_go_over_the_file_and_under_what_is_set(task: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(f'task = "{task}"\n[estep]\nparticles = 4\n[train]\nrounds = 7\n')
+    config = load_config(path, ["preset=paper", "mstep.kl_mean=0.5"])
+    row = TABLE_4[task]
+    assert (config.estep.particles, config.train.policy_steps) == (row.particles, row.m_steps)
+    assert config.mstep.kl_mean == 0.5
+    assert config.train.rounds == 7, "what the paper says nothing of stays the file's"
+    assert config.networks.critic_hidden == (256, 256)
+    assert make_config(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_a_preset_of_no_task_is_refused() -> None:
+    with pytest.raises(InputError, match="moon-walk"):
+        load_config(PRESETS / "ball-circle.toml", ["preset=paper", "task=moon-walk"])
+    with pytest.raises(InputError, match="preset = 'theirs' is not allowed"):
+        load_config(PRESETS / "ball-circle.toml", ["preset=theirs"])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from harden.config import PipelineConfig
 from harden.learner import Learner
 from harden.ops import dual, gaussian
 from harden.seeds import generator
-from harden.types import DualSolution, Targets
+from harden.types import DualSolution, Limits, Targets
 
 # states at once: their particles' hidden layers still fit a core's cache
 _CHUNK = 64
@@ -37,14 +37,14 @@ def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tens
 
 
 def e_step(
-    learner: Learner, obs: Tensor, config: PipelineConfig, kappa: float
+    learner: Learner, obs: Tensor, config: PipelineConfig, limits: Limits
 ) -> tuple[Targets, DualSolution, Tensor]:
     """Solve the constrained E-step for some states.
 
     Args:
         learner: gives policy_old, the critics and the last dual; it is not changed.
         obs: (S, obs_dim).
-        kappa: the discounted cost allowed, on average over states.
+        limits: what the solution is held to.
 
     Returns:
         The targets, the dual's solution, and the expected cost sum_k q* Q_c averaged over states, scalar.
@@ -70,8 +70,8 @@ def e_step(
             q_reward,
             q_cost,
             step.kl_bound,
-            kappa,
-            lam_max=step.lam_max,
+            limits.kappa,
+            lam_max=limits.lam_max,
             previous=learner.dual,
             rate=step.dual_rate,
             tolerance=step.tolerance,

@@ -13,8 +13,8 @@ from harden.data import TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
 from harden.learner import Learner
 from harden.progress import Reporter
-from harden.stages.workspace import Workspace, carried, commit, open_learner, position_kappa
-from harden.types import DualSolution, Targets
+from harden.stages.workspace import Workspace, carried, commit, open_learner, position_limits
+from harden.types import DualSolution, Limits, Targets
 
 
 def describe_targets(
@@ -23,7 +23,7 @@ def describe_targets(
     solution: DualSolution,
     expected_cost: torch.Tensor,
     data_digest: str,
-    kappa: float,
+    limits: Limits,
 ) -> TargetsHeader:
     """Return what is written beside targets; the learner is still the one that they were made with."""
     return TargetsHeader(
@@ -31,7 +31,7 @@ def describe_targets(
         lam=float(solution.lam),
         eta_exact=float(solution.eta_exact),
         lam_exact=float(solution.lam_exact),
-        kappa=kappa,
+        kappa=limits.kappa,
         kl_bound=config.estep.kl_bound,
         expected_cost=float(expected_cost),
         status="feasible" if bool(solution.feasible) else "infeasible",
@@ -81,9 +81,9 @@ def estep(
     learner, about = open_learner(config, place, device, policy_dir, critics_dir)
     obs = dataset.recent(config.estep.window).obs.to(device)
     obs = draw_states(learner, obs, states or config.estep.states, config.estep.window)
-    kappa = position_kappa(config, None if about is None else learner)
-    targets, solution, expected_cost = e_step(learner, obs, config, kappa)
-    header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest, kappa)
+    limits = position_limits(config, None if about is None else learner)
+    targets, solution, expected_cost = e_step(learner, obs, config, limits)
+    header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest, limits)
     write_targets(out or place.targets, Targets(*(column.cpu() for column in targets)), header)
     if about is not None:
         learner.dual = solution

@@ -25,8 +25,8 @@ from harden.progress import Reporter
 from harden.stages.collect import collect_episodes
 from harden.stages.estep import describe_targets
 from harden.stages.fit_critics import check_finite, look_ahead
-from harden.stages.workspace import Workspace, commit, position_epsilon, position_kappa
-from harden.types import DualSolution, Targets
+from harden.stages.workspace import Workspace, commit, position_epsilon, position_limits
+from harden.types import DualSolution, Limits, Targets
 
 
 class _Meter:
@@ -60,7 +60,7 @@ def em_round(
     states: torch.Tensor,
     config: PipelineConfig,
     epsilon: float,
-    kappa: float,
+    limits: Limits,
     on_estep: Callable[[Targets, DualSolution, torch.Tensor], None],
 ) -> Iterator[Work]:
     """Do one round but for its M-step, which whoever takes the batches does between two of them.
@@ -70,7 +70,7 @@ def em_round(
         replay: what the critics learn from.
         states: (N, obs_dim), where the E-step's states are drawn from, oldest first.
         epsilon: radius of the adversary.
-        kappa: the E-step's cost threshold.
+        limits: what the E-step is held to.
         on_estep: called with the targets, the dual's solution and the expected cost, before the M-step.
 
     Source: Algorithm 2, lines 6 to 21.
@@ -79,7 +79,7 @@ def em_round(
     for _ in range(train.critic_steps):
         critic_step(learner, replay, config, epsilon)
     obs = draw_states(learner, states, train.states, config.estep.window)
-    targets, learner.dual, expected_cost = e_step(learner, obs, config, kappa)
+    targets, learner.dual, expected_cost = e_step(learner, obs, config, limits)
     on_estep(targets, learner.dual, expected_cost)
     for iteration in range(train.policy_steps):
         yield Work(targets, epsilon, iteration)
@@ -159,7 +159,7 @@ class LiveRounds:
     def _learn(self) -> Iterator[Work]:
         config, learner, train = self.config, self.learner, self.config.train
         replay, states = self._load()
-        epsilon, kappa = position_epsilon(config, learner), position_kappa(config, learner)
+        epsilon, limits = position_epsilon(config, learner), position_limits(config, learner)
         if not self.history:
             for _ in range(self.warm_up):
                 critic_step(learner, replay, config, epsilon)
@@ -167,14 +167,14 @@ class LiveRounds:
             for done in range(train.rounds):
                 last = done == train.rounds - 1
                 on_estep = self._keep if last else self.meter.on_estep
-                yield from em_round(learner, replay, states, config, epsilon, kappa, on_estep)
+                yield from em_round(learner, replay, states, config, epsilon, limits, on_estep)
                 track(done + 1)
 
     def _keep(self, targets: Targets, solution: DualSolution, expected_cost: torch.Tensor) -> None:
         """Hold the refresh's last targets until it is stored."""
         self.meter.on_estep(targets, solution, expected_cost)
-        digest, kappa = self.writer.info.digest, position_kappa(self.config, self.learner)
-        header = describe_targets(self.config, self.learner, solution, expected_cost, digest, kappa)
+        digest, limits = self.writer.info.digest, position_limits(self.config, self.learner)
+        header = describe_targets(self.config, self.learner, solution, expected_cost, digest, limits)
         self._targets = Targets(*(column.cpu() for column in targets)), header
 
     def _load(self) -> tuple[Backups, torch.Tensor]:
@@ -198,7 +198,7 @@ class LiveRounds:
             "cost": shard.cost / shard.episodes,
             "cumulative_cost": before["cumulative_cost"] + shard.cost,
             "epsilon": position_epsilon(self.config, self.learner),
-            "kappa": position_kappa(self.config, self.learner),
+            "kappa": position_limits(self.config, self.learner).kappa,
             "seconds": before["seconds"] + collecting + learning,
             "collect_seconds": collecting,
         }

@@ -15,6 +15,7 @@ from harden.errors import InputError
 from harden.files import write_json
 from harden.learner import Learner, load_state, new_learner, save_state
 from harden.ops.schedule import discounted_threshold, scheduled_epsilon, scheduled_limit
+from harden.types import Limits
 
 
 class Workspace(NamedTuple):
@@ -146,14 +147,18 @@ def position_epsilon(config: PipelineConfig, learner: Learner) -> float:
     )
 
 
-def position_kappa(config: PipelineConfig, learner: Learner | None) -> float:
-    """Return the E-step's threshold at the learner's place in the schedule, the final one without a place."""
+def position_limits(config: PipelineConfig, learner: Learner | None) -> Limits:
+    """Return what the E-step is held to at the learner's place in the schedules, without one at their end."""
     task, step = config.task_row, config.estep
-    limit = task.cost_limit
+    limit, lam_max = task.cost_limit, step.lam_max
     if learner is not None and step.limit_start is not None:
         ramp = step.limit_ramp * config.refreshes
         limit = scheduled_limit(limit, step.limit_start, learner.counters.refresh, ramp)
-    return discounted_threshold(limit, task.horizon, config.critics.gamma)
+    full = config.train_epsilon if config.variant_row.adversarial else 0.0
+    if full > 0 and config.adversary.lam_max is not None:
+        share = 1.0 if learner is None else position_epsilon(config, learner) / full
+        lam_max += share * (config.adversary.lam_max - lam_max)
+    return Limits(discounted_threshold(limit, task.horizon, config.critics.gamma), lam_max)
 
 
 def carried(about: dict[str, Any] | None) -> dict[str, Any]:
