@@ -35,8 +35,12 @@ def _merge(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Return a tree with another one's keys over it."""
     merged = dict(tree)
     for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        if isinstance(value, dict):
+            below = merged.get(key, {})
+            if not isinstance(below, dict):
+                raise InputError(f"'{key}' is a value, not a section", "set it without a dot")
+            value = _merge(below, value)
+        merged[key] = value
     return merged
 
 
