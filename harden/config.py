@@ -85,7 +85,7 @@ class EStep(_Section):
     states: Count = 20_000
     window: Count = 20_000
     particles: Annotated[int, Field(ge=2)] = 32
-    kl_bound: Positive = 0.05
+    kl_bound: Positive = 0.1
     lam_max: Positive = 8.0
     dual_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     tolerance: Positive = 1e-6
@@ -117,10 +117,10 @@ class Adversary(_Section):
     """
 
     epsilon: NonNegative | None = None
-    steps: Count = 3
+    steps: Count = 1
     restarts: Count = 1
-    step_share: Positive = 0.7
-    every: Count = 1
+    step_share: Positive = 2.0
+    every: Count = 2
     lam_max: Positive | None = None
     ramp_start: Share = 0.05
     ramp: Share = 0.4
@@ -133,7 +133,7 @@ class Train(_Section):
     episodes: Count = 10
     rounds: Count = 200
     states: Count = 256
-    critic_steps: Count = 1
+    critic_steps: Count = 3
     policy_steps: Count = 2
     warm_up_episodes: Count = 10
     warm_up_critic_steps: Annotated[int, Field(ge=0)] = 500

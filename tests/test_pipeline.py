@@ -37,6 +37,11 @@ SMALL = {
     "train.rounds": "2",
     "train.states": "24",
     "train.policy_steps": "3",
+    "train.critic_steps": "2",
+    "estep.limit_start": "50.0",
+    "estep.limit_ramp": "0.6",
+    "collect.correlation": "0.5",
+    "adversary.lam_max": "12.0",
     "adversary.ramp_start": "0.0",
     "adversary.ramp": "0.5",
     "adversary.steps": "2",
@@ -86,7 +91,7 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
         if refresh == 0:
             harden("fit-critics", *by_hand, "--steps", "3")
         for _ in range(2):
-            harden("fit-critics", *by_hand, "--steps", "1")
+            harden("fit-critics", *by_hand, "--steps", "2")
             harden("e-step", *by_hand, "--states", "24", "--particles", "4")
             harden("fit-policy", *by_hand, "--steps", "3")
     runs = folder / "checkpoints"

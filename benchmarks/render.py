@@ -1,0 +1,216 @@
+"""Make docs/results.md and its pictures from benchmarks/results/quality/*/*.json.
+
+python benchmarks/render.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results/quality"
+DOCS = ROOT / "docs"
+VARIANTS = ("cvpo", "safer", "safer-long")
+# the paper's Table 5: reward and cost, natural and averaged over natural, MC and MR
+PAPER: dict[str, dict[str, tuple[tuple[float, float], tuple[float, float]]]] = {
+    "ball-circle": {"cvpo": ((622.47, 0.0), (629.35, 21.91)), "safer": ((610.03, 0.0), (632.39, 0.82))},
+    "car-circle": {"cvpo": ((297.2, 0.38), (276.33, 32.11)), "safer": ((258.63, 0.0), (301.84, 0.14))},
+}
+STYLES = {
+    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts",
+    "pgd-doubled": "the same, 100 steps, 10 restarts",
+    "paper": "the authors': Adam, 200 steps, carried over, tolerances 1e-4",
+    "paper-no-stop": "the same without its stop rule",
+}
+# natural reward, at a cost within the limit, that `time to` asks for
+GOALS = {"ball-circle": (300, 400, 500), "car-circle": (100, 200, 259)}
+
+Run = dict[str, Any]
+
+
+def load() -> dict[str, dict[str, list[Run]]]:
+    """Return the runs by task and variant, in the order of their seeds."""
+    runs: dict[str, dict[str, list[Run]]] = {}
+    for path in sorted(RESULTS.glob("*/*.json")):
+        run = json.loads(path.read_text())
+        runs.setdefault(run["task"], {}).setdefault(run["variant"], []).append(run)
+    for variants in runs.values():
+        for group in variants.values():
+            group.sort(key=lambda run: run["seed"])
+    return runs
+
+
+def pair(run: Run, trial: str, attack: str) -> tuple[float, float]:
+    """Return reward and cost of one attack of one trial; natural is the same in all."""
+    entries = run["trials"]["pgd" if attack == "natural" else trial]
+    entry = next(entry for entry in entries if entry["attack"] == attack)
+    return entry["reward"]["mean"], entry["cost"]["mean"]
+
+
+def average(run: Run, trial: str) -> tuple[float, float]:
+    """Return reward and cost averaged over natural, MC and MR."""
+    pairs = [pair(run, trial, attack) for attack in ("natural", "mc", "mr")]
+    rewards, costs = zip(*pairs, strict=True)
+    return statistics.mean(rewards), statistics.mean(costs)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Return mean and standard deviation over seeds."""
+    text = f"{statistics.mean(values):.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {statistics.stdev(values):.{digits}f}"
+
+
+def cell(pairs: list[tuple[float, float]]) -> str:
+    """Return reward / cost over seeds."""
+    rewards, costs = (list(column) for column in zip(*pairs, strict=True))
+    return f"{spread(rewards, 0)} / {spread(costs, 1)}"
+
+
+def quoted(value: tuple[float, float] | None) -> str:
+    """Return the paper's reward / cost."""
+    return "" if value is None else f"{value[0]:.0f} / {value[1]:.2f}"
+
+
+def verdict_table(task: str, variants: dict[str, list[Run]], trial: str) -> list[str]:
+    """Return one row a variant under one kind of attack."""
+    lines = [
+        "| variant | seeds | natural | MC | MR | average | the paper's natural | the paper's average |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for variant in VARIANTS:
+        runs = variants.get(variant, [])
+        if not runs:
+            continue
+        cells = [cell([pair(run, trial, attack) for run in runs]) for attack in ("natural", "mc", "mr")]
+        theirs = PAPER[task].get(variant, (None, None))
+        seeds = ", ".join(str(run["seed"]) for run in runs)
+        total = cell([average(run, trial) for run in runs])
+        lines.append(
+            f"| {variant} | {seeds} | {' | '.join(cells)} | {total} | {' | '.join(map(quoted, theirs))} |"
+        )
+    return lines
+
+
+def reached(run: Run, reward: float, limit: float) -> tuple[float, float] | None:
+    """Return steps and seconds until three refreshes in a row averaged that reward within the limit."""
+    curve = run["trained"]["curve"]
+    for end in range(3, len(curve["reward"]) + 1):
+        last = slice(end - 3, end)
+        if statistics.mean(curve["reward"][last]) >= reward and statistics.mean(curve["cost"][last]) <= limit:
+            return curve["env_steps"][end - 1], curve["seconds"][end - 1]
+    return None
+
+
+def training_table(task: str, variants: dict[str, list[Run]]) -> list[str]:
+    """Return what each run's training took, and the way to named rewards."""
+    goals = GOALS[task]
+    lines = [
+        "| variant | seed | steps | minutes | cumulative cost | "
+        + " | ".join(f"steps (s) to {goal}" for goal in goals)
+        + " |",
+        "|---|---|---|---|---|" + "---|" * len(goals),
+    ]
+    for variant in VARIANTS:
+        for run in variants.get(variant, []):
+            trained = run["trained"]
+            ways = [reached(run, goal, 5.0) for goal in goals]
+            texts = ["never" if way is None else f"{way[0]:,.0f} ({way[1]:.0f})" for way in ways]
+            minutes, cost = trained["wall_time_s"] / 60, trained["cumulative_cost"]
+            front = f"{variant} | {run['seed']} | {trained['env_steps']:,.0f} | {minutes:.1f} | {cost:,.0f}"
+            lines.append(f"| {front} | {' | '.join(texts)} |")
+    return lines
+
+
+def against_vanilla(variants: dict[str, list[Run]], trial: str) -> list[str]:
+    """Return what the robust variants keep of vanilla's reward and take of its attacked cost."""
+    vanilla = variants.get("cvpo")
+    if not vanilla:
+        return []
+
+    def means(runs: list[Run]) -> tuple[float, float]:
+        natural = statistics.mean(pair(run, trial, "natural")[0] for run in runs)
+        attacked = statistics.mean(pair(run, trial, attack)[1] for run in runs for attack in ("mc", "mr"))
+        return natural, attacked
+
+    base = means(vanilla)
+    lines = []
+    for variant in VARIANTS[1:]:
+        if variant in variants:
+            natural, attacked = means(variants[variant])
+            lines.append(
+                f"- `{variant}` keeps {100 * natural / base[0]:.0f} % of vanilla's natural reward and takes "
+                f"{100 * (1 - attacked / base[1]):.0f} % of its attacked cost away."
+            )
+    return lines
+
+
+def picture(task: str, variants: dict[str, list[Run]]) -> str:
+    """Draw reward and cost against steps, and reward against cumulative cost; returns the file's name."""
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for colour, variant in zip(("C0", "C1", "C2"), VARIANTS, strict=True):
+        for place, run in enumerate(variants.get(variant, [])):
+            curve = run["trained"]["curve"]
+            label = variant if place == 0 else None
+            best = [max(curve["reward"][: i + 1]) for i in range(len(curve["reward"]))]
+            axes[0].plot(curve["env_steps"], curve["reward"], colour, lw=1, label=label)
+            axes[1].plot(curve["env_steps"], curve["cost"], colour, lw=1, label=label)
+            axes[2].plot([max(c, 1) for c in curve["cumulative_cost"]], best, colour, lw=1, label=label)
+    axes[1].axhline(5, color="gray", linestyle="--", lw=1)
+    axes[1].set_yscale("symlog", linthresh=10)
+    axes[2].set_xscale("log")
+    names = (
+        ("environment steps", "reward"),
+        ("environment steps", "cost"),
+        ("cumulative cost", "best reward"),
+    )
+    for ax, (x, y) in zip(axes, names, strict=True):
+        ax.set(xlabel=x, ylabel=y + " of an episode")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+    name = f"learning-{task}.png"
+    figure.savefig(DOCS / name, dpi=100)
+    return name
+
+
+def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
+    """Return a task's part of the page."""
+    lines = [f"## {task}", ""]
+    for trial, how in STYLES.items():
+        lines += [f"Under attack, {how}:", "", *verdict_table(task, variants, trial), ""]
+        if trial in ("pgd", "paper"):
+            lines += [*against_vanilla(variants, trial), ""]
+    lines += [
+        "Training, reward and cost of the benign roll-outs (three refreshes' mean, cost at most 5):",
+        "",
+    ]
+    lines += [*training_table(task, variants), "", f"![learning curves]({picture(task, variants)})", ""]
+    return lines
+
+
+def main() -> None:
+    """Write docs/results.md."""
+    falls_short = DOCS / "falls-short.md"
+    lines = [
+        "# Results",
+        "",
+        "Made by `python benchmarks/render.py` from `benchmarks/results/quality/`, which",
+        "`python benchmarks/quality.py TASK VARIANT --seeds ...` writes. Reward / cost an episode, 50",
+        "episodes, acting with the mean, epsilon 0.05, cost limit 5; ± is the standard deviation over",
+        "training seeds. The paper's numbers are Table 5's, under its own kind of attack. Minutes are wall",
+        "time on one core, the other one busy with another run.",
+        "",
+    ]
+    for task, variants in load().items():
+        lines += section(task, variants)
+    lines += [falls_short.read_text()] if falls_short.is_file() else []
+    (DOCS / "results.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
