@@ -336,7 +336,7 @@ def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
     harden("train", *SETTINGS)
     learner = load_state_of("ball-circle")
     _, about = read_tensors(workspace("ball-circle").state, "")
-    assert learner.counters == (2, 6, 9, 18)
+    assert learner.counters == (2, 6, 15, 18)
     assert learner.dual is not None
     assert learner.policy_optimizer.state_dict()["state"][0]["step"] == 18
     assert len(about["history"]) == 3
@@ -356,8 +356,8 @@ def test_a_given_policy_without_critics_to_go_on_from_gets_a_longer_warm_up(
     words = ["-p", "next.toml", "--init", "given", "--set", "critics.steps=7", "--set", "train.env_steps=400"]
     (folder / "next.toml").write_text("")
     harden("train", *SETTINGS, *words)
-    rounds = 2
-    assert load_state_of("next").counters.critic_steps == steps + rounds
+    of_rounds = 2 * 2
+    assert load_state_of("next").counters.critic_steps == steps + of_rounds
 
 
 def test_a_policy_that_does_not_fit_costs_nothing_that_is_stored(folder: Path) -> None:
