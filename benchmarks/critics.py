@@ -30,13 +30,13 @@ from harden.stages.train import train
 from harden.stages.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
-EARLY_ENV_STEPS = 6_000
+EARLY_ENV_STEPS = 4_000
 N_STEP = 10
 HELD_OUT_SEED = 1
 
 
 def early_policy(folder: Path) -> Path:
-    """Train for three refreshes and return the policy's folder."""
+    """Train for two refreshes, when it violates most, and return the policy's folder."""
     steps = f"train.env_steps={EARLY_ENV_STEPS}"
     config = load_config(find_pipeline(Path("ball-circle")), ["variant=cvpo", steps])
     place = workspace("early", folder)

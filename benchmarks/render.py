@@ -149,8 +149,13 @@ def against_vanilla(variants: dict[str, list[Run]], trial: str) -> list[str]:
     return lines
 
 
-def picture(task: str, variants: dict[str, list[Run]]) -> str:
-    """Draw reward and cost against steps, and reward against cumulative cost; returns the file's name."""
+def picture(task: str) -> str:
+    """Return the name of a task's picture."""
+    return f"learning-{task}.png"
+
+
+def draw(task: str, variants: dict[str, list[Run]]) -> None:
+    """Draw reward and cost against steps, and reward against cumulative cost (the paper's Figure 2)."""
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     axes = figure.subplots(1, 3)
     for colour, variant in zip(("C0", "C1", "C2"), VARIANTS, strict=True):
@@ -173,9 +178,7 @@ def picture(task: str, variants: dict[str, list[Run]]) -> str:
         ax.set(xlabel=x, ylabel=y + " of an episode")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
-    name = f"learning-{task}.png"
-    figure.savefig(DOCS / name, dpi=100)
-    return name
+    figure.savefig(DOCS / picture(task), dpi=100)
 
 
 def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
@@ -189,12 +192,12 @@ def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
         "Training, reward and cost of the benign roll-outs (three refreshes' mean, cost at most 5):",
         "",
     ]
-    lines += [*training_table(task, variants), "", f"![learning curves]({picture(task, variants)})", ""]
+    lines += [*training_table(task, variants), "", f"![learning curves]({picture(task)})", ""]
     return lines
 
 
-def main() -> None:
-    """Write docs/results.md."""
+def page() -> str:
+    """Return docs/results.md."""
     falls_short = DOCS / "falls-short.md"
     lines = [
         "# Results",
@@ -209,7 +212,14 @@ def main() -> None:
     for task, variants in load().items():
         lines += section(task, variants)
     lines += [falls_short.read_text()] if falls_short.is_file() else []
-    (DOCS / "results.md").write_text("\n".join(lines).rstrip() + "\n")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    """Write the page and its pictures."""
+    (DOCS / "results.md").write_text(page())
+    for task, variants in load().items():
+        draw(task, variants)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from harden.config import PipelineConfig, make_config
 from harden.learner import Learner, new_learner
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups
+from harden.stages.workspace import position_limits
 from harden.types import Limits, Targets
 from harden.variants import VARIANTS
 
@@ -262,6 +263,28 @@ class TestMStep:
         assert policy is learner.policy
         assert critics is learner.critics
         assert strength.steps == configure().adversary.steps
+
+
+def test_the_limits_follow_their_schedules_and_end_where_a_hand_run_stage_begins(learner: Learner) -> None:
+    config = configure(
+        variant="safer",
+        estep={"limit_start": 80.0, "limit_ramp": 0.5, "lam_max": 8.0},
+        adversary={"lam_max": 20.0, "ramp_start": 0.0, "ramp": 0.5},
+        train={"env_steps": 20 * 2000},
+    )
+    at_the_end = position_limits(config, None)
+    assert at_the_end.lam_max == 20.0
+    start = position_limits(config, learner)
+    assert start.lam_max == 8.0
+    assert start.kappa == pytest.approx(16 * at_the_end.kappa)
+    learner.advance(refresh=5)
+    half = position_limits(config, learner)
+    assert half.lam_max == pytest.approx(14.0)
+    assert half.kappa == pytest.approx(4 * at_the_end.kappa)
+    learner.advance(refresh=5)
+    assert position_limits(config, learner) == at_the_end
+    vanilla = config.model_copy(update={"variant": "cvpo"})
+    assert position_limits(vanilla, learner).lam_max == 8.0, "no adversary, no higher ceiling"
 
 
 def test_an_infeasible_start_recovers() -> None:

@@ -1,0 +1,39 @@
+"""The numbers in the documents are those of the committed results."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def render() -> ModuleType:
+    """Return benchmarks/render.py as a module."""
+    spec = importlib.util.spec_from_file_location("render", ROOT / "benchmarks/render.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_results_page_is_what_the_committed_runs_render_to(render: ModuleType) -> None:
+    assert (ROOT / "docs/results.md").read_text() == render.page(), "run: python benchmarks/render.py"
+
+
+def test_a_goal_is_reached_when_three_refreshes_average_it_within_the_limit(render: ModuleType) -> None:
+    curve = {
+        "reward": [0.0, 400.0, 450.0, 500.0, 500.0, 500.0],
+        "cost": [0.0, 30.0, 0.0, 0.0, 0.0, 0.0],
+        "env_steps": [1, 2, 3, 4, 5, 6],
+        "seconds": [10, 20, 30, 40, 50, 60],
+    }
+    run = {"trained": {"curve": curve}}
+    assert render.reached(run, 450, 5.0) == (5, 50), "the first window to average it costs ten an episode"
+    assert render.reached(run, 200, 10.0) == (3, 30)
+    assert render.reached(run, 501, 5.0) is None
