@@ -30,15 +30,14 @@ from harden.stages.train import train
 from harden.stages.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
-EARLY_ENV_STEPS = 4_000
+EARLY = ("variant=cvpo", "networks.min_std=0.1", "train.env_steps=4000")
 N_STEP = 10
 HELD_OUT_SEED = 1
 
 
 def early_policy(folder: Path) -> Path:
     """Train for two refreshes, when it violates most, and return the policy's folder."""
-    steps = f"train.env_steps={EARLY_ENV_STEPS}"
-    config = load_config(find_pipeline(Path("ball-circle")), ["variant=cvpo", steps])
+    config = load_config(find_pipeline(Path("ball-circle")), EARLY)
     place = workspace("early", folder)
     return train(config, place, device=torch.device("cpu"), report=Reporter(quiet=True)).policy
 
@@ -86,7 +85,7 @@ def main() -> None:
     result = {
         "command": "python benchmarks/critics.py",
         "task": "ball-circle",
-        "early": f"harden train --variant cvpo --env-steps {EARLY_ENV_STEPS}",
+        "early": "harden train " + " ".join(f"--set {key}" for key in EARLY),
         "n_step": N_STEP,
         **sizes,
         "policies": judged,
