@@ -71,9 +71,9 @@ def cell(pairs: list[tuple[float, float]]) -> str:
     return f"{spread(rewards, 0)} / {spread(costs, 1)}"
 
 
-def quoted(value: tuple[float, float] | None) -> str:
+def quoted(value: tuple[float, float]) -> str:
     """Return the paper's reward / cost."""
-    return "" if value is None else f"{value[0]:.0f} / {value[1]:.2f}"
+    return f"{value[0]:.0f} / {value[1]:.2f}"
 
 
 def verdict_table(task: str, variants: dict[str, list[Run]], trial: str) -> list[str]:
@@ -87,7 +87,7 @@ def verdict_table(task: str, variants: dict[str, list[Run]], trial: str) -> list
         if not runs:
             continue
         cells = [cell([pair(run, trial, attack) for run in runs]) for attack in ("natural", "mc", "mr")]
-        theirs = PAPER[task].get(variant, (None, None))
+        theirs = PAPER[task].get(variant, PAPER[task]["safer"])
         seeds = ", ".join(str(run["seed"]) for run in runs)
         total = cell([average(run, trial) for run in runs])
         lines.append(
@@ -205,8 +205,8 @@ def page() -> str:
         "Made by `python benchmarks/render.py` from `benchmarks/results/quality/`, which",
         "`python benchmarks/quality.py TASK VARIANT --seeds ...` writes. Reward / cost an episode, 50",
         "episodes, acting with the mean, epsilon 0.05, cost limit 5; ± is the standard deviation over",
-        "training seeds. The paper's numbers are Table 5's, under its own kind of attack. Minutes are wall",
-        "time on one core, the other one busy with another run.",
+        "training seeds. The paper's numbers are Table 5's, under its own kind of attack (beside safer-long,",
+        "SAFER's). Minutes are wall time of one thread on a machine of two cores that did other work as well.",
         "",
     ]
     for task, variants in load().items():
