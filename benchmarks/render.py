@@ -206,7 +206,7 @@ def page() -> str:
         "`python benchmarks/quality.py TASK VARIANT --seeds ...` writes. Reward / cost an episode, 50",
         "episodes, acting with the mean, epsilon 0.05, cost limit 5; ± is the standard deviation over",
         "training seeds. The paper's numbers are Table 5's, under its own kind of attack (beside safer-long,",
-        "SAFER's). Minutes are wall time of one thread on a machine of two cores that did other work as well.",
+        "SAFER's). Minutes are wall time of one thread on two cores that did other work as well.",
         "",
     ]
     for task, variants in load().items():
