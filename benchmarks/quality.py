@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -65,7 +66,8 @@ def tried(config: PipelineConfig, policy: Path) -> dict[str, Any]:
 
 def release(place: Workspace, config: PipelineConfig) -> None:
     """Copy a run's policy to checkpoints/released, with its curve and its evaluation."""
-    folder = ROOT / "checkpoints/released" / config.task / config.variant
+    # as a reader of the repository would name it: the evaluation says which policy it tried
+    folder = Path(os.path.relpath(ROOT / "checkpoints/released" / config.task / config.variant))
     shutil.copytree(place.policy, folder, dirs_exist_ok=True)
     shutil.copy(place.run / "learning_curve.csv", folder)
     one = config.model_copy(update={"seed": 0})
