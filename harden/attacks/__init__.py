@@ -63,7 +63,7 @@ class Strength(NamedTuple):
 
 
 class PaperStrength(NamedTuple):
-    """The authors' way to attack, to set numbers beside the paper's; it finds about half as much as PGD does.
+    """The authors' way to attack, to set numbers beside the paper's; never stronger than PGD where tried.
 
     Args:
         steps: Adam's iterations at most.
