@@ -198,7 +198,7 @@ class LiveRounds:
             "cost": shard.cost / shard.episodes,
             "cumulative_cost": before["cumulative_cost"] + shard.cost,
             "epsilon": position_epsilon(self.config, self.learner),
-            "kappa": position_limits(self.config, self.learner).kappa,
+            "kappa": self._targets[1].kappa,
             "seconds": before["seconds"] + collecting + learning,
             "collect_seconds": collecting,
         }
