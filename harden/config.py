@@ -54,12 +54,14 @@ class Networks(_Section):
 class Collect(_Section):
     """Benign roll-outs. `envs` simulations advance in lockstep, split over `workers` processes.
 
-    `correlation` is that of policy-sample's noise from one step to the next.
+    policy-sample acts with at least `min_std` of spread, a share of half the action range, whatever the
+    policy's own; `correlation` is that of its noise from one step to the next.
     """
 
     episodes: Count = 50
     behaviour: Literal["random", "policy-mean", "policy-sample", "policy-noise"] = "policy-sample"
     envs: Count = 10
+    min_std: NonNegative = 0.0
     correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     workers: Annotated[int, Field(ge=0)] | None = None
 

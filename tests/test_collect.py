@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harden.config import Collect
 from harden.nets import GaussianPolicy
-from harden.stages.collect import CorrelatedNoise, make_actor
+from harden.stages.collect import Exploration, make_actor
 from harden.tasks import TASKS
 
 TASK = TASKS["ball-circle"]
@@ -18,9 +19,9 @@ def draw(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
-def test_correlated_noise_is_standard_normal_and_correlated_as_asked(correlation: float) -> None:
-    noise = CorrelatedNoise(64, 2, correlation, draw())
-    series = torch.stack([noise(torch.arange(64)) for _ in range(4000)])
+def test_noise_is_standard_normal_and_correlated_as_asked(correlation: float) -> None:
+    explore = Exploration(64, 2, Collect(correlation=correlation), draw())
+    series = torch.stack([explore.noise(torch.arange(64), 2) for _ in range(4000)])
     assert float(series.mean()) == pytest.approx(0.0, abs=0.03)
     assert float(series.std()) == pytest.approx(1.0, abs=0.02)
     for lag in (1, 5):
@@ -30,17 +31,30 @@ def test_correlated_noise_is_standard_normal_and_correlated_as_asked(correlation
 
 
 def test_a_slot_that_waits_keeps_its_place() -> None:
-    noise = CorrelatedNoise(3, 2, 0.999, draw())
-    before = noise(torch.tensor([0, 1, 2]))
-    noise(torch.tensor([0]))
-    assert torch.allclose(noise(torch.tensor([1])), before[1:2], atol=0.5)
+    explore = Exploration(3, 2, Collect(correlation=0.999), draw())
+    before = explore.noise(torch.tensor([0, 1, 2]), 2)
+    explore.noise(torch.tensor([0]), 2)
+    assert torch.allclose(explore.noise(torch.tensor([1]), 2), before[1:2], atol=0.5)
 
 
-def test_each_action_is_still_a_draw_from_the_policy() -> None:
+def test_without_settings_it_is_the_policys_own_sample() -> None:
     policy = GaussianPolicy(8, 2, (16,), init_std=0.3)
-    obs = torch.randn(1, 8).expand(50, 8)
-    act = make_actor("policy-sample", policy, TASK, draw(), 0.0, CorrelatedNoise(50, 2, 0.8, draw(1)))
+    obs = torch.randn(10, 8)
+    explore = Exploration(10, 2, Collect(), draw(1))
+    assert torch.equal(explore(policy, obs, torch.arange(10)), policy.sample(obs, draw(1)))
+
+
+@pytest.mark.parametrize(
+    ("init_std", "floor", "spread"), [(0.3, 0.0, 0.3), (0.3, 0.2, 0.3), (0.15, 0.4, 0.4)]
+)
+def test_each_action_is_a_gaussian_draw_with_some_spread_at_least(
+    init_std: float, floor: float, spread: float
+) -> None:
+    policy = GaussianPolicy(8, 2, (16,), init_std=init_std)
+    obs = torch.zeros(1, 8).expand(50, 8)
+    explore = Exploration(50, 2, Collect(correlation=0.8, min_std=floor), draw(1))
+    act = make_actor("policy-sample", policy, TASK, draw(), 0.0, explore)
     actions = torch.stack([act(obs, torch.arange(50)).actions for _ in range(400)])
-    mean, std = (value[0].detach() for value in policy(obs))
-    torch.testing.assert_close(actions.mean((0, 1)), mean, atol=0.02, rtol=0)
-    torch.testing.assert_close(actions.std((0, 1)), std, atol=0.02, rtol=0)
+    mean = policy.mean(obs)[0].detach()
+    torch.testing.assert_close(actions.mean((0, 1)), mean, atol=0.03, rtol=0)
+    torch.testing.assert_close(actions.std((0, 1)), torch.full((2,), spread), atol=0.03, rtol=0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.checkpoint import module_digest
-from harden.config import PipelineConfig
+from harden.config import Collect, PipelineConfig
 from harden.data import DatasetInfo, DatasetWriter, ShardInfo
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
@@ -38,31 +38,41 @@ class Collected(NamedTuple):
     seconds: float
 
 
-class CorrelatedNoise:
-    """Standard normal noise whose successive values in a slot are correlated, AR(1).
+class Exploration:
+    """How policy-sample leaves the policy's mean: with some spread at least, in noise that lasts, AR(1).
 
-    Steps that undo each other explore little where the dynamics are slow: a car that turns its wheels at
-    random stays where it is. Each value alone is standard normal: an action is still a draw from the policy.
+    What a roll-out never does, a critic knows nothing of, least of all the critic under the adversary: an
+    attack pushes the action to one side and keeps it there, further than a sharp policy ever samples. And
+    steps that undo each other explore little where the dynamics are slow.
 
     Args:
         slots: simulations side by side.
         size: coordinates of an action.
-        correlation: of a value with the next one, in [0, 1).
+        config: `correlation` of the noise with the next step's, `min_std`, a share of half the action range.
         draw: the only source of randomness.
 
-    Deviation: the paper samples each step anew. Source: Eberhard et al. 2023 (pink noise), Lillicrap et al.
-        2016; a new episode in a slot goes on from the old one's last value, which changes no distribution.
+    Deviation: the paper draws every action anew from the policy. Source: Eberhard et al. 2023 (pink noise),
+        Lillicrap et al. 2016; a new episode in a slot goes on from the old one's last value, which changes
+        no distribution. Each action alone is a Gaussian draw, of the policy itself where `min_std` is 0.
     """
 
-    def __init__(self, slots: int, size: int, correlation: float, draw: torch.Generator) -> None:
-        self.correlation, self.draw = correlation, draw
-        self.now = torch.randn(slots, size, generator=draw)
+    def __init__(self, slots: int, size: int, config: Collect, draw: torch.Generator) -> None:
+        self.correlation, self.min_std, self.draw = config.correlation, config.min_std, draw
+        self.now = torch.randn(slots, size, generator=draw) if self.correlation > 0 else None
 
-    def __call__(self, slots: Tensor) -> Tensor:
-        """Return the next values of some slots, (B, size)."""
-        fresh = torch.randn(len(slots), self.now.shape[1], generator=self.draw)
+    def noise(self, slots: Tensor, size: int) -> Tensor:
+        """Return the next standard normal values of some slots, (B, size)."""
+        fresh = torch.randn(len(slots), size, generator=self.draw)
+        if self.now is None:
+            return fresh
         self.now[slots] = self.correlation * self.now[slots] + math.sqrt(1 - self.correlation**2) * fresh
         return self.now[slots]
+
+    def __call__(self, policy: GaussianPolicy, obs: Tensor, slots: Tensor) -> Tensor:
+        """Return the actions of some slots, clipped to the action space, (B, act_dim)."""
+        mean, std = policy(obs)
+        std = torch.maximum(std, self.min_std * policy.half_range)
+        return policy.clip(mean + std * self.noise(slots, mean.shape[1]))
 
 
 def make_actor(
@@ -71,7 +81,7 @@ def make_actor(
     task: Task,
     draw: torch.Generator,
     epsilon: float,
-    noise: CorrelatedNoise | None = None,
+    explore: Exploration,
 ) -> Callable[[Tensor, Tensor], Acted]:
     """Return the function that acts for a behaviour.
 
@@ -81,7 +91,7 @@ def make_actor(
         task: gives the action space's size.
         draw: the only source of randomness.
         epsilon: radius of the observation noise of policy-noise, which stores what the policy was given.
-        noise: what policy-sample leaves its mean by, in units of its spread; fresh draws where not given.
+        explore: how policy-sample draws.
     """
 
     @torch.no_grad()
@@ -91,11 +101,9 @@ def make_actor(
         assert policy is not None
         if behaviour == "policy-mean":
             return Acted(policy.mean(obs), obs)
-        if behaviour == "policy-noise":
-            obs = perturb(ATTACKS["random"], policy, None, obs, epsilon, Strength(), draw)
-        if noise is not None and behaviour == "policy-sample":
-            mean, std = policy(obs)
-            return Acted(policy.clip(mean + std * noise(slots)), obs)
+        if behaviour == "policy-sample":
+            return Acted(explore(policy, obs, slots), obs)
+        obs = perturb(ATTACKS["random"], policy, None, obs, epsilon, Strength(), draw)
         return Acted(policy.sample(obs, draw), obs)
 
     return act
@@ -133,10 +141,8 @@ def collect_episodes(
     # simulation is on the CPU: so is its policy, and a copy there draws the same numbers
     acting = None if policy is None else copy.deepcopy(policy).cpu()
     draw = generator("cpu", config.seed, "behaviour", first)
-    correlation, noise = config.collect.correlation, None
-    if correlation > 0:
-        noise = CorrelatedNoise(envs.num_envs, task.act_dim, correlation, draw)
-    act = make_actor(behaviour, acting, task, draw, config.train_epsilon, noise)
+    explore = Exploration(envs.num_envs, task.act_dim, config.collect, draw)
+    act = make_actor(behaviour, acting, task, draw, config.train_epsilon, explore)
     seeds = episode_seeds(config.seed, "collect", first, episodes)
     with report.track("collect", episodes * task.horizon, "steps") as track:
         return rollout(envs, act, seeds.tolist(), _follow(report, episodes * task.horizon)(track))
