@@ -141,6 +141,22 @@ class Train(_Section):
     warm_up_critic_steps: Annotated[int, Field(ge=0)] = 500
 
 
+class Imitation(_Section):
+    """Supervised fits of a policy: `fit-policy --clone`, and `policy import` where it has to distil.
+
+    A share `held_out` of the episodes is reported on, as many again end the fit: after `patience` checks, one
+    every `check_every` steps, that brought nothing. `rows` is the most transitions read, the last ones.
+    """
+
+    steps: Count = 20_000
+    batch: Count = 256
+    learning_rate: Positive = 1e-3
+    check_every: Count = 200
+    patience: Count = 15
+    held_out: Annotated[float, Field(gt=0, le=0.3)] = 0.1
+    rows: Count = 1_000_000
+
+
 class Evaluation(_Section):
     """How a policy is tried: by its mean, under each attack in the task's epsilon unless told otherwise.
 
@@ -179,6 +195,7 @@ class PipelineConfig(_Section):
     mstep: MStep = MStep()
     adversary: Adversary = Adversary()
     train: Train = Train()
+    imitation: Imitation = Imitation()
     evaluate: Evaluation = Evaluation()
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ ROWS = [
     {"tasks", "variants", "config", "paper", "pipeline_file"},
     {"ops"},
     {"nets", "checkpoint"},
-    {"learner"},
+    {"learner", "exchange"},
     {"attacks"},
     {"envs"},
     {"data"},
@@ -26,7 +26,7 @@ ROWS = [
     {"pipeline"},
     {"cli"},
 ]
-OWNERS = {"h5py": "data", "lightning": "fit", "click": "cli"}
+OWNERS = {"h5py": "data", "lightning": "fit", "click": "cli", "onnx": "exchange", "onnxruntime": "exchange"}
 
 
 def part(path: Path) -> str:

@@ -9,6 +9,7 @@ import click
 
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, stage_options
+from harden.errors import InputError
 
 
 @main.command()
@@ -77,15 +78,46 @@ def e_step(ctx: Context, **options: Any) -> None:
     "--critics", "critics_dir", type=FOLDER, default=None, help="Critics that the adversary climbs."
 )
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
-def fit_policy(ctx: Context, **options: Any) -> None:
-    """Fit the policy to the targets, robustly."""
+@click.option("--clone", is_flag=True, help="Instead: a new policy from the data set's actions alone.")
+@click.option("--data", type=FOLDER, default=None, help="With --clone: data set.")
+@click.option("--out", type=FOLDER, default=None, help="With --clone: policy folder.")
+@click.option("--overwrite", is_flag=True, help="With --clone: replace a policy that is there.")
+def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
+    """Fit the policy to the targets, robustly; or clone the policy behind stored logs."""
     from harden.stages.fit_policy import fit_policy as stage
 
+    if clone:
+        _clone(ctx, _only(options, ("steps", "data", "out", "overwrite"), "can't be had with --clone"))
+        return
+    options = _only(options, _OF_FIT_POLICY, "is for --clone alone")
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(
         f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g} ({done.epsilon_from}), "
         f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, "
         f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.place.policy}"
+    )
+
+
+_OF_FIT_POLICY = ("steps", "targets_path", "policy_dir", "critics_dir", "tensorboard")
+
+
+def _only(options: dict[str, Any], known: tuple[str, ...], why: str) -> dict[str, Any]:
+    """Return the options that apply, and refuse others that were given."""
+    for name, value in options.items():
+        if name not in known and value:
+            raise InputError(f"--{name.removesuffix('_dir').removesuffix('_path')} {why}", "leave it out")
+    return {name: options[name] for name in known}
+
+
+def _clone(ctx: Context, options: dict[str, Any]) -> None:
+    from harden.stages.clone import clone_policy
+
+    done = clone_policy(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    clone, constant = done.report, done.report["constant"]
+    click.echo(
+        f"cloned: {done.steps} steps; on {clone['episodes']['held_out']} held-out episodes likelihood "
+        f"{clone['log_likelihood']:.3f} nats (best constant policy {constant['log_likelihood']:.3f}), "
+        f"action error {clone['action_error']:.3f} ({constant['action_error']:.3f}) -> {done.folder}"
     )
 
 

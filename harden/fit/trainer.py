@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor
 
@@ -19,19 +20,28 @@ _LOG_EVERY = 50
 
 
 def make_trainer(
-    folder: Path, device: torch.device, job: str, first_step: int, *, tensorboard: bool = False
+    folder: Path | None,
+    device: torch.device,
+    job: str,
+    first_step: int,
+    *,
+    tensorboard: bool = False,
+    epochs: int = 1,
+    callbacks: Sequence[Callback] = (),
 ) -> L.Trainer:
-    """Return a trainer that runs one epoch, logs to CSV, and keeps no checkpoint of its own.
+    """Return a trainer that runs some epochs, logs to CSV, and keeps no checkpoint of its own.
 
     Resuming goes through `state.safetensors`: Lightning's own checkpoints can't resume inside an epoch.
 
     Args:
         folder: the run's; its logs go to `logs/<job>-<first step>/metrics.csv`, so that no run's logs are
-            overwritten by the one that goes on from it.
+            overwritten by the one that goes on from it. None for no log.
         device: where the module lives already.
         job: what is fitted, such as "policy".
         first_step: gradient steps done before.
         tensorboard: log to TensorBoard as well (`logs/<job>-<first step>/tensorboard`).
+        epochs: at most; the rows to stop by are judged after each.
+        callbacks: Lightning's own.
 
     Raises:
         InputError: TensorBoard is asked for and not installed.
@@ -41,8 +51,10 @@ def make_trainer(
     # these advise on data loaders; ours hands over whole batches from memory
     warnings.filterwarnings("ignore", module="lightning.*")
     version = f"{job}-{first_step:07d}"
-    loggers: list[Logger] = [CSVLogger(folder / "logs", name="", version=version)]
-    if tensorboard:
+    loggers: list[Logger] = []
+    if folder is not None:
+        loggers.append(CSVLogger(folder / "logs", name="", version=version))
+    if tensorboard and folder is not None:
         from lightning.pytorch.loggers import TensorBoardLogger
 
         if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
@@ -51,10 +63,11 @@ def make_trainer(
             )
         loggers.append(TensorBoardLogger(folder / "logs", name="", version=f"{version}/tensorboard"))
     return L.Trainer(
-        max_epochs=1,
+        max_epochs=epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         logger=loggers,
+        callbacks=list(callbacks),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

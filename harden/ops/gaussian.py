@@ -57,3 +57,24 @@ def sample(mean: Tensor, std: Tensor, count: int, generator: torch.Generator) ->
     shape = (mean.shape[0], count, mean.shape[1])
     noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
     return mean.unsqueeze(1) + std.unsqueeze(1) * noise
+
+
+def censored_log_prob(actions: Tensor, mean: Tensor, std: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return the log-likelihood of draws from N(mean, std^2) that were clipped to [low, high].
+
+    Inside the bounds it is the density, on a bound the probability of lying beyond it.
+
+    Args:
+        actions, mean, std: (..., act_dim).
+        low, high: (act_dim,), the bounds.
+
+    Returns:
+        (...,), nats.
+
+    Source: Tobin 1958.
+    """
+    z = (actions - mean) / std
+    density = -0.5 * z * z - std.log() - 0.5 * math.log(2 * math.pi)
+    below, above = torch.special.log_ndtr((low - mean) / std), torch.special.log_ndtr((mean - high) / std)
+    inside = torch.where(actions >= high, above, density)
+    return torch.where(actions <= low, below, inside).sum(-1)

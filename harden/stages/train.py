@@ -61,7 +61,7 @@ def _open(config: PipelineConfig, place: Workspace, device: torch.device) -> tup
             f"the state in {place.run} was made by single stages",
             "begin a run with: harden train --overwrite",
         )
-    new = config.model_dump(mode="json", exclude={"evaluate"})
+    new = config.model_dump(mode="json", exclude={"evaluate", "imitation"})
     different = _differing_key(about.get("config", {}), new)
     if different:
         raise InputError(

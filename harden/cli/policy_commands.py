@@ -1,0 +1,83 @@
+"""Policies in and out: export, import, info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harden.cli.main import main
+from harden.cli.options import FOLDER, Context, stage_options
+
+_RANGE = click.FloatRange(min=0, min_open=True)
+
+
+@main.group()
+def policy() -> None:
+    """Bring policies in, take them out to a robot, look at them."""
+
+
+@policy.command()
+@click.argument("policy_dir", metavar="POLICY", type=FOLDER)
+@click.option("--to", "kind", type=click.Choice(["onnx", "torchscript", "safetensors"]), required=True)
+@click.option("--out", type=FOLDER, required=True, help="The file.")
+@click.option("--data", type=FOLDER, default=None, help="Data set whose observations it is checked on.")
+@click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: drawn from +-this [2].")
+def export(policy_dir: Path, kind: str, out: Path, data: Path | None, reach: float) -> None:
+    """Write a policy's mean action, bounds inside, for a robot to run; checked against the original."""
+    import torch
+
+    from harden.stages.export_policy import export as stage
+
+    torch.set_num_threads(1)
+    done, words = stage(policy_dir, kind, out, data=data, reach=reach)
+    median, tail = (1e6 * seconds for seconds in done.latency)
+    click.echo(
+        f"exported: differs by at most {done.error:.2g} on {words}; one decision takes {median:.0f} us "
+        f"(median; 99 % within {tail:.0f} us) -> {out}"
+    )
+
+
+@policy.command("import")
+@stage_options
+@click.argument("path", metavar="FILE", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Policy folder.")
+@click.option(
+    "--data", type=FOLDER, default=None, help="Data set of the task: compared on it, distilled on it."
+)
+@click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: compared on +-this [2].")
+@click.option(
+    "--from",
+    "kind",
+    type=click.Choice(["onnx", "torchscript", "safetensors"]),
+    help="Format, where the suffix does not say. A TorchScript file is a program, and is run.",
+)
+@click.option(
+    "--activation", type=click.Choice(["relu", "tanh", "elu", "silu"]), help="Of a bare state dict's layers."
+)
+@click.option("--squash", type=click.Choice(["tanh", "none"]), help="Of a bare state dict's last layer.")
+@click.option("--spread", type=click.Choice(["std", "log-std", "none"]), help="What a second output is.")
+@click.option("--overwrite", is_flag=True, help="Replace a policy that is there.")
+def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: Any) -> None:
+    """Make a policy folder of a safetensors state dict, a TorchScript file (which is run) or an ONNX file."""
+    from harden.stages.import_policy import Reading, import_policy
+
+    said = {name: options.pop(name) for name in ("activation", "squash", "spread")}
+    reading = Reading(kind, **said)
+    done = import_policy(
+        ctx.config, path, out, reading=reading, device=ctx.device, report=ctx.report, **options
+    )
+    how = "taken over exactly: largest" if done.exact else "distilled: root mean square"
+    click.echo(f"{how} action error {done.error:.2g} on {done.checked_on}; spread {done.spread} -> {out}")
+    click.echo("it has no critics yet: fit them with harden fit-critics --policy, before gradient attacks")
+
+
+@policy.command()
+@click.argument("policy_dir", metavar="POLICY", type=FOLDER)
+def info(policy_dir: Path) -> None:
+    """Say what a policy folder holds."""
+    from harden.stages.export_policy import policy_info
+
+    for label, text in policy_info(policy_dir).items():
+        click.echo(f"{label:<13} {text}")

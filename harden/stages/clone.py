@@ -1,0 +1,116 @@
+"""fit-policy --clone: a policy from stored logs alone, by behaviour cloning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from harden.algorithms.imitation import (
+    action_error,
+    clone_loss,
+    constant_policy,
+    likelihood,
+    split_episodes,
+)
+from harden.checkpoint import save_policy
+from harden.config import PipelineConfig
+from harden.data import open_dataset
+from harden.errors import InputError
+from harden.fit.imitation import fit_imitation
+from harden.learner import new_learner
+from harden.progress import Reporter
+from harden.stages.collect import require_benign
+from harden.stages.workspace import Workspace, describe
+
+CPU = torch.device("cpu")
+
+
+class Cloned(NamedTuple):
+    """What a clone came to.
+
+    Args:
+        folder: the policy's.
+        steps: gradient steps taken.
+        report: episodes in each part, and on the held-out ones the mean log-likelihood of an action (nats)
+            and the root mean square error of the mean action, of the clone and of the best constant policy.
+    """
+
+    folder: Path
+    steps: int
+    report: dict[str, Any]
+
+
+def free_folder(folder: Path, overwrite: bool) -> Path:
+    """Return a folder that a policy may be written into.
+
+    Raises:
+        InputError: one is there and nobody said that it may go.
+    """
+    if (folder / "policy.safetensors").exists() and not overwrite:
+        raise InputError(
+            f"{folder} holds a policy already",
+            "name another folder with --out, or discard it with --overwrite",
+        )
+    return folder
+
+
+def _destination(place: Workspace, out: Path | None, overwrite: bool) -> Path:
+    if out is None and place.state.is_file():
+        raise InputError(
+            f"{place.run} holds a run, whose policy this one would replace", "name another folder with --out"
+        )
+    return free_folder(out or place.policy, overwrite)
+
+
+def clone_policy(
+    config: PipelineConfig,
+    place: Workspace,
+    *,
+    device: torch.device,
+    data: Path | None = None,
+    steps: int | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    report: Reporter,
+) -> Cloned:
+    """Fit a new policy to the actions in a data set and write it as a policy folder, without critics.
+
+    Args:
+        data: the data set, the workspace's where not given.
+        steps: gradient steps at most, the pipeline's where not given.
+        out: the policy's folder, the workspace's where not given: then fit-critics goes on from it.
+        overwrite: replace a policy that is there.
+
+    Raises:
+        MissingInputError: no data; InputError: of another task, collected under attack, under three episodes,
+            or a policy or a run is there already.
+        DivergedError: the loss is not finite; nothing was written.
+    """
+    folder = _destination(place, out, overwrite)
+    options = config.imitation if steps is None else config.imitation.model_copy(update={"steps": steps})
+    dataset = open_dataset(data or place.data, config.task_row)
+    require_benign(dataset.info, dataset.path)
+    rows = dataset.recent(options.rows)
+    split = split_episodes(rows, options.held_out, config.seed)
+    policy = new_learner(config, CPU).policy
+    fit, stop, held_out = ((rows.obs[part], rows.actions[part]) for part in split[:3])
+    done = fit_imitation(
+        policy, clone_loss, fit, stop, options, seed=config.seed, device=device, logs=place.run, report=report
+    )
+    constant = constant_policy(policy, fit[1])
+    found = {
+        "episodes": dict(zip(("fit", "stop", "held_out"), split.episodes, strict=True)),
+        "steps": done.best_step,
+        "log_likelihood": likelihood(policy, *held_out),
+        "action_error": action_error(policy, *held_out),
+        "constant": {
+            "log_likelihood": likelihood(constant, *held_out),
+            "action_error": action_error(constant, *held_out),
+        },
+    }
+    inputs = {"data": dataset.info.digest, "policy": ""}
+    about = describe(config, variant="clone", made_by="harden fit-policy --clone", inputs=inputs, clone=found)
+    save_policy(folder, policy, None, about)
+    return Cloned(folder, done.steps, found)

@@ -1,0 +1,89 @@
+"""policy export and info: a policy out to a robot, and what a policy folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harden.checkpoint import load_policy
+from harden.data import open_dataset
+from harden.errors import InputError
+from harden.exchange.export import Exported, export_policy
+from harden.seeds import generator
+from harden.tasks import Task
+
+_DRAWN = 10_000
+
+
+def check_observations(
+    data: Path | None, reach: float, obs_dim: int, task: Task | None
+) -> tuple[Tensor, str]:
+    """Return observations to compare policies on, of a data set or drawn, and what they are in words.
+
+    Args:
+        data: a data set, None to draw.
+        reach: half-width of the uniform range that each coordinate is drawn from.
+
+    Raises:
+        InputError: a data set of other observations.
+    """
+    if data is not None:
+        obs = open_dataset(data, task).recent(_DRAWN).obs
+        if obs.shape[1] != obs_dim:
+            raise InputError(
+                f"{data} has observations of {obs.shape[1]} coordinates", f"the policy takes {obs_dim}"
+            )
+        return obs, f"{len(obs):,} observations of {data}"
+    drawn = torch.rand(_DRAWN, obs_dim, generator=generator("cpu", 0, "check-observations"))
+    return reach * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{reach:g}, {reach:g}]"
+
+
+def export(
+    policy_dir: Path, kind: str, out: Path, *, data: Path | None = None, reach: float = 2.0
+) -> tuple[Exported, str]:
+    """Write a policy for a robot, checked against the original.
+
+    Args:
+        policy_dir: a policy folder.
+        kind: onnx, torchscript or safetensors.
+        out: the file.
+        data, reach: what it is checked on, as in `check_observations`.
+
+    Returns:
+        What the check gave, and what it was made on.
+    """
+    loaded = load_policy(policy_dir)
+    obs, words = check_observations(data, reach, loaded.policy.architecture["obs_dim"], None)
+    return export_policy(loaded, kind, out, obs), words
+
+
+def policy_info(folder: Path) -> dict[str, str]:
+    """Return what a policy folder holds, label to text."""
+    policy, critics, about = load_policy(folder)
+    said = policy.architecture
+
+    def count(module: torch.nn.Module) -> str:
+        return f"{sum(weights.numel() for weights in module.parameters()):,} parameters"
+
+    widths = " x ".join(str(width) for width in (said["obs_dim"], *said["hidden"], said["act_dim"]))
+    held = "none: fit some with harden fit-critics --policy"
+    if critics is not None:
+        sizes = (
+            f"{critics.architecture['reward_count']} of reward, {critics.architecture['cost_count']} of cost"
+        )
+        held = f"{sizes}, {count(critics)}, digest {about['critics_digest']}"
+    return {
+        "architecture": f"Gaussian MLP {widths}, {count(policy)}",
+        "actions": f"from {said['low']} to {said['high']}, tanh-squashed mean",
+        "spread": f"{said['min_std']:g} to {said['max_std']:g} of half the action range",
+        "task": f"{about.get('task', 'not said')} ({about.get('env_id', 'not said')})",
+        "variant": str(about.get("variant", "not said")),
+        "made by": str(about.get("made_by", "harden train or its stages")),
+        "digest": str(about["policy_digest"]),
+        "made from": ", ".join(
+            f"{name} {digest}" for name, digest in about.get("inputs", {}).items() if digest
+        ),
+        "critics": held,
+    }
