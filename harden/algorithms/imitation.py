@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -76,42 +75,43 @@ def distil_loss(policy: GaussianPolicy, obs: Tensor, mean: Tensor, std: Tensor) 
     return of_mean + of_std
 
 
-def action_error(policy: GaussianPolicy, obs: Tensor, actions: Tensor) -> float:
-    """Return the root mean square error of the mean action, a coordinate, in the action space's units."""
-    with torch.no_grad():
-        return float((policy.mean(obs) - actions).square().mean().sqrt())
-
-
-def likelihood(policy: GaussianPolicy, obs: Tensor, actions: Tensor) -> float:
-    """Return the mean log-likelihood of logged actions, nats an action."""
-    with torch.no_grad():
-        return -float(clone_loss(policy, obs, actions).mean())
-
-
-def constant_policy(policy: GaussianPolicy, actions: Tensor) -> GaussianPolicy:
-    """Return the most likely policy that ignores the observation: what a clone has to beat.
+class Score(NamedTuple):
+    """How well actions are predicted.
 
     Args:
-        policy: gives the architecture's sizes, bounds, floor and ceiling.
-        actions: (N, act_dim), what it is fitted to.
+        log_likelihood: mean over actions, nats.
+        action_error: root mean square error of the mean action, a coordinate, in the action space's units.
     """
-    options = policy.architecture | {"hidden": [1], "init_std": (policy.min_std + policy.max_std) / 2}
-    options.pop("kind")
-    low, high = (torch.tensor(options.pop(name)) for name in ("low", "high"))
-    constant = GaussianPolicy(**options, low=low, high=high)
-    with torch.no_grad():
-        for parameter in constant.parameters():
-            parameter.zero_()
-    free = [constant.mean_head.bias, constant.std_head.bias]
-    optimizer = torch.optim.LBFGS(free, max_iter=200, line_search_fn="strong_wolfe")
-    nothing = torch.zeros(1, options["obs_dim"])
+
+    log_likelihood: float
+    action_error: float
+
+
+@torch.no_grad()
+def score(policy: GaussianPolicy, obs: Tensor, actions: Tensor) -> Score:
+    """Return how well a policy predicts actions."""
+    error = (policy.mean(obs) - actions).square().mean().sqrt()
+    return Score(-float(clone_loss(policy, obs, actions).mean()), float(error))
+
+
+def score_constant(fit: Tensor, actions: Tensor, low: Tensor, high: Tensor) -> Score:
+    """Return how well actions are predicted without looking at the observation: what a clone has to beat.
+
+    Args:
+        fit: (N, act_dim), the actions that the most likely clipped Gaussian and the mean are taken from.
+        actions: (M, act_dim), what they are judged on.
+        low, high: (act_dim,), the action space's bounds.
+    """
+    center, log_std = fit.mean(0).requires_grad_(), fit.std(0).clamp_min(1e-3).log().requires_grad_()
+    optimizer = torch.optim.LBFGS([center, log_std], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = clone_loss(constant, nothing, actions).mean()
+        loss = -gaussian.censored_log_prob(fit, center, log_std.exp(), low, high).mean()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    assert math.isfinite(float(closure()))
-    return constant.eval()
+    with torch.no_grad():
+        likelihood = gaussian.censored_log_prob(actions, center, log_std.exp(), low, high).mean()
+    return Score(float(likelihood), float((actions - fit.mean(0)).square().mean().sqrt()))

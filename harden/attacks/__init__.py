@@ -127,7 +127,7 @@ def perturb(
         if critics is None:
             raise InputError(
                 f"attack '{attack.name}' climbs critics, and the policy brings none",
-                "fit some with: harden fit-critics, or use --attack random",
+                "fit them first with: harden fit-critics --policy FOLDER, or use --attack random",
             )
         objective, victim_critics = attack.objective, critics
 

@@ -113,11 +113,11 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
     from harden.stages.clone import clone_policy
 
     done = clone_policy(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
-    clone, constant = done.report, done.report["constant"]
+    own, constant = done.report["held_out"], done.report["constant"]
     click.echo(
-        f"cloned: {done.steps} steps; on {clone['episodes']['held_out']} held-out episodes likelihood "
-        f"{clone['log_likelihood']:.3f} nats (best constant policy {constant['log_likelihood']:.3f}), "
-        f"action error {clone['action_error']:.3f} ({constant['action_error']:.3f}) -> {done.folder}"
+        f"cloned: {done.steps} steps; on {done.report['episodes']['held_out']} held-out episodes likelihood "
+        f"{own['log_likelihood']:.3f} nats (best constant {constant['log_likelihood']:.3f}), action error "
+        f"{own['action_error']:.3f} ({constant['action_error']:.3f}) -> {done.folder}"
     )
 
 

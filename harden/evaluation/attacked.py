@@ -135,7 +135,7 @@ def evaluate_policy(
         if critics is None and name != "natural" and ATTACKS[name].objective is not None:
             raise InputError(
                 f"attack '{name}' climbs critics, and the policy brings none",
-                "fit some with: harden fit-critics, or use --attack random",
+                "fit them first with: harden fit-critics --policy FOLDER, or use --attack random",
             )
     policy = policy.to(device)
     critics = None if critics is None else critics.to(device)

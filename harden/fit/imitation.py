@@ -56,6 +56,19 @@ class _Batches:
             yield tuple(column[rows.to(column.device)] for column in self.columns)
 
 
+class _Whole:
+    """All rows as one batch; Lightning takes a plain list for several loaders."""
+
+    def __init__(self, columns: tuple[Tensor, ...]) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        yield self.columns
+
+
 class ImitationFit(L.LightningModule):
     """Gradient steps on a loss of rows; keeps the weights that did best on the rows to stop by.
 
@@ -129,7 +142,7 @@ def fit_imitation(
     batches = _Batches(columns[0], config.steps // epochs, config.batch, seed)
     with report.track("imitation", config.steps, "steps") as track:
         job = ImitationFit(policy, loss, config, track)
-        trainer.fit(job, batches, [columns[1]])
+        trainer.fit(job, batches, _Whole(columns[1]))
     value, best_step, weights = job.best
     if not math.isfinite(value) or not all(bool(w.isfinite().all()) for w in policy.parameters()):
         raise DivergedError("the fit diverged: its loss is not finite", "lower imitation.learning_rate")

@@ -7,13 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harden.algorithms.imitation import (
-    action_error,
-    clone_loss,
-    constant_policy,
-    likelihood,
-    split_episodes,
-)
+from harden.algorithms.imitation import clone_loss, score, score_constant, split_episodes
 from harden.checkpoint import save_policy
 from harden.config import PipelineConfig
 from harden.data import open_dataset
@@ -99,16 +93,12 @@ def clone_policy(
     done = fit_imitation(
         policy, clone_loss, fit, stop, options, seed=config.seed, device=device, logs=place.run, report=report
     )
-    constant = constant_policy(policy, fit[1])
+    low, high = policy.center - policy.half_range, policy.center + policy.half_range
     found = {
         "episodes": dict(zip(("fit", "stop", "held_out"), split.episodes, strict=True)),
         "steps": done.best_step,
-        "log_likelihood": likelihood(policy, *held_out),
-        "action_error": action_error(policy, *held_out),
-        "constant": {
-            "log_likelihood": likelihood(constant, *held_out),
-            "action_error": action_error(constant, *held_out),
-        },
+        "held_out": score(policy, *held_out)._asdict(),
+        "constant": score_constant(fit[1], held_out[1], low, high)._asdict(),
     }
     inputs = {"data": dataset.info.digest, "policy": ""}
     about = describe(config, variant="clone", made_by="harden fit-policy --clone", inputs=inputs, clone=found)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.algorithms.imitation import action_error, distil_loss, split_episodes
+from harden.algorithms.imitation import distil_loss, score, split_episodes
 from harden.checkpoint import save_policy
 from harden.config import PipelineConfig
 from harden.data import open_dataset
@@ -135,7 +135,7 @@ def _distil(
     fit_imitation(
         policy, distil_loss, fit, stop, options, seed=config.seed, device=device, logs=None, report=report
     )
-    return _Made(policy, action_error(policy, *held_out[:2]), spread)
+    return _Made(policy, score(policy, *held_out[:2]).action_error, spread)
 
 
 def import_policy(
