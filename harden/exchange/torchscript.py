@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +32,13 @@ def write_torchscript(path: Path, module: nn.Module, obs_dim: int, about: dict[s
     """Trace a module on observations and write the program, with a description beside it."""
     with _quietly():
         traced = torch.jit.trace(module, torch.zeros(2, obs_dim))
-        torch.jit.save(traced, str(path), _extra_files={_ABOUT: json.dumps(about)})
+        whole = io.BytesIO()
+        torch.jit.save(traced, whole, _extra_files={_ABOUT: json.dumps(about)})
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as kept:
+        for entry in source.infolist():
+            # for tracebacks alone, and full of this machine's folders
+            if not entry.filename.endswith(".debug_pkl"):
+                kept.writestr(entry.filename, source.read(entry))
 
 
 def open_torchscript(path: Path, spread: str | None) -> Source:
@@ -49,7 +57,7 @@ def open_torchscript(path: Path, spread: str | None) -> Source:
             module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
         about = json.loads(extra[_ABOUT] or "{}")
         state = module.state_dict()
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise DamagedFileError(f"{path} can't be read as TorchScript ({reason})") from error
 

@@ -103,7 +103,7 @@ class ImitationFit(L.LightningModule):
         """Judge the weights as they are on all rows to stop by."""
         value = self.loss(self.policy, *columns).mean()
         self.log(_MONITOR, value)
-        self.track(self.global_step, f"held-out loss {float(value):.4g}")
+        self.track(self.global_step, f"loss to stop by {float(value):.4g}")
         if float(value) < self.best[0]:
             weights = {name: tensor.clone() for name, tensor in self.policy.state_dict().items()}
             self.best = float(value), self.global_step, weights

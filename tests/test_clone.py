@@ -1,0 +1,132 @@
+"""Policies from logs alone, and what becomes of policies without critics, on real simulation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_bad_input import refused
+from test_pipeline import SETTINGS, harden
+
+from harden.checkpoint import load_policy
+from harden.data import open_dataset
+
+RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
+NETWORK = ["--set", "networks.policy_hidden=[64, 64]"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with real logs of the released policy and a clone from them."""
+    folder = tmp_path_factory.mktemp("cloned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        harden("collect", "--episodes", "20", "--policy", str(RELEASED), "--quiet")
+        said = harden("fit-policy", "--clone", "--steps", "3000", *NETWORK, "--quiet").output
+        (folder / "said").write_text(said)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def test_a_clone_beats_every_constant_policy_on_episodes_it_never_saw(folder: Path) -> None:
+    found = load_policy("checkpoints/ball-circle/policy")
+    report = found.about["clone"]
+    assert report["episodes"] == {"fit": 16, "stop": 2, "held_out": 2}
+    assert report["held_out"]["log_likelihood"] > report["constant"]["log_likelihood"] + 1
+    assert report["held_out"]["action_error"] < 0.3 * report["constant"]["action_error"]
+    assert "on 2 held-out episodes" in Path("said").read_text()
+    # and on logs of other episodes, against the best constant action of these very logs
+    harden(
+        "collect", "--episodes", "3", "--policy", str(RELEASED), "--seed", "5", "--out", "others", "--quiet"
+    )
+    others = open_dataset(Path("others")).recent(600)
+    with torch.no_grad():
+        error = (found.policy.mean(others.obs) - others.actions).square().mean().sqrt()
+    assert float(error) < 0.3 * float(others.actions.std(0, unbiased=False).mean())
+
+
+def test_a_clone_is_a_policy_folder_that_names_its_data(folder: Path) -> None:
+    about = json.loads(Path("checkpoints/ball-circle/policy/manifest.json").read_text())
+    assert about["variant"] == "clone"
+    assert about["inputs"]["data"] == open_dataset(Path("datasets/ball-circle")).info.digest
+    assert "critics" not in about
+    assert "fit-critics" in harden("policy", "info", "checkpoints/ball-circle/policy").output
+
+
+def test_a_clone_acts_as_its_teacher(folder: Path) -> None:
+    words = ["evaluate", "--attack", "", "--episodes", "4", "--quiet"]
+    results = []
+    for name, policy in (("teacher", RELEASED), ("clone", "checkpoints/ball-circle/policy")):
+        harden(*words, "--policy", str(policy), "--json", f"{name}.json")
+        results.append(json.loads(Path(f"{name}.json").read_text())["results"][0])
+    teacher, clone = results
+    assert clone["reward"]["mean"] > 0.8 * teacher["reward"]["mean"] > 300
+
+
+def test_from_logs_to_an_attacked_policy(folder: Path) -> None:
+    """A policy without critics can't be attacked by gradients yet: fit-critics mends it, hardening goes on."""
+    own = "checkpoints/ball-circle/policy"
+    assert "harden fit-critics --policy" in refused("evaluate", "--policy", own, "--episodes", "1")
+    harden("fit-critics", *SETTINGS, "--steps", "3", "--quiet")
+    assert load_policy(own).critics is not None
+    assert (
+        load_policy(own).about["policy_digest"]
+        == json.loads(Path(own, "manifest.json").read_text())["policy_digest"]
+    )
+    attack = ["--attack", "mc", "--attack-steps", "2", "--restarts", "1", "--episodes", "1", "--quiet"]
+    assert "mc" in harden("evaluate", *attack).output
+    harden("e-step", *SETTINGS, "--states", "30", "--quiet")
+    harden("fit-policy", *SETTINGS, "--steps", "1", "--quiet")
+    assert "holds a run" in refused("fit-policy", "--clone", *NETWORK)
+
+
+def test_an_imported_policy_is_attacked_and_hardened(folder: Path) -> None:
+    harden(
+        "policy",
+        "export",
+        str(RELEASED),
+        "--to",
+        "torchscript",
+        "--out",
+        "mine.pt",
+        "--data",
+        "datasets/ball-circle",
+    )
+    harden("policy", "import", "mine.pt", "--out", "mine", "--data", "datasets/ball-circle", "--quiet")
+    (folder / "hard.toml").write_text("")
+    assert "harden fit-critics --policy" in refused("evaluate", "--policy", "mine", "--episodes", "1")
+    harden("train", "-p", "hard.toml", *SETTINGS, "--init", "mine", "--quiet")
+    (folder / "fitted.toml").write_text("")
+    data = ["--data", "datasets/ball-circle"]
+    harden(
+        "fit-critics", "-p", "fitted.toml", *SETTINGS, *data, "--policy", "mine", "--steps", "3", "--quiet"
+    )
+    fitted = load_policy("checkpoints/fitted/policy")
+    assert fitted.about["policy_digest"] == load_policy(RELEASED).about["policy_digest"]
+    attack = ["--attack", "mc", "--attack-steps", "2", "--restarts", "1", "--episodes", "1", "--quiet"]
+    harden("evaluate", *attack, "--policy", "checkpoints/fitted/policy")
+
+
+def test_what_a_clone_needs_is_said(folder: Path) -> None:
+    assert "--overwrite" in refused("fit-policy", "--clone")
+    assert "--out is for --clone alone" in refused("fit-policy", "--out", "x")
+    assert "--policy can't be had with --clone" in refused("fit-policy", "--clone", "--policy", "x")
+    assert "harden collect" in refused("fit-policy", "--clone", "--out", "x", "--data", "nowhere")
+    harden("collect", "--episodes", "2", "--behaviour", "random", "--out", "few", "--quiet")
+    assert "three are needed" in refused("fit-policy", "--clone", "--out", "x", "--data", "few")
+    assert not Path("x").exists()
+    manifest = Path("few/manifest.json")
+    manifest.write_text(manifest.read_text().replace('"random"', '"mc"'))
+    assert "benign data only" in refused("fit-policy", "--clone", "--out", "x", "--data", "few")
