@@ -76,7 +76,7 @@ def test_a_clone_acts_as_its_teacher(folder: Path) -> None:
 
 
 def test_from_logs_to_an_attacked_policy(folder: Path) -> None:
-    """A policy without critics can't be attacked by gradients yet: fit-critics mends it, hardening goes on."""
+    """A policy without critics can't be attacked by gradients yet: fit-critics mends it, all goes on."""
     own = "checkpoints/ball-circle/policy"
     assert "harden fit-critics --policy" in refused("evaluate", "--policy", own, "--episodes", "1")
     harden("fit-critics", *SETTINGS, "--steps", "3", "--quiet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import random
 import re
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from harden.data import DatasetWriter
 from harden.errors import HardenError
 from harden.exchange import export as export_module
 from harden.nets import GaussianPolicy
+from harden.pipeline_file import find_pipeline, load_config
+from harden.progress import Reporter
+from harden.stages.import_policy import import_policy
 from harden.tasks import TASKS
 from harden.types import Transitions
 
@@ -310,6 +314,29 @@ def test_a_damaged_file_is_refused(folder: Path, name: str, kind: str) -> None:
         path.write_bytes(b"" if kind == "empty" else b"hello, robot" * 99)
     assert name in refused("policy", "import", name, "--out", "mine", "--data", "data", "--quiet")
     assert not Path("mine").exists()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_spoiled_bytes_give_a_policy_or_one_of_our_errors(folder: Path, kind: str) -> None:
+    path, config = Path(FILES[kind]), load_config(find_pipeline(Path("ball-circle")))
+    harden("policy", "export", str(RELEASED), "--to", kind, "--out", FILES[kind])
+    whole, refusals = path.read_bytes(), 0
+    for seed in range(40):
+        draw, spoiled = random.Random(seed), bytearray(whole)
+        for _ in range(draw.choice([1, 3, 20])):
+            # mostly in the headers: a byte of a weight is only another weight
+            place = draw.randrange(3000 if draw.random() < 0.7 else len(whole))
+            if draw.random() < 0.7:
+                spoiled[place % len(spoiled)] = draw.randrange(256)
+            else:
+                del spoiled[place : place + draw.randrange(1, 50)]
+        path.write_bytes(spoiled)
+        try:
+            import_policy(config, path, Path(f"out-{seed}"), report=Reporter(True))
+        except HardenError:
+            refusals += 1
+            assert not Path(f"out-{seed}").exists()
+    assert 0 < refusals < 40
 
 
 def test_onnx_weights_outside_the_file_are_refused_before_they_are_followed(folder: Path) -> None:

@@ -72,7 +72,9 @@ def open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     # each of its errors is a class of its own, below Exception only
     except Exception as error:
         raise DamagedFileError(f"{path} can't be run as ONNX ({str(error).splitlines()[0]})") from error
