@@ -175,7 +175,7 @@ def find_weights(state: Mapping[str, Tensor]) -> Weights | None:
 
     ours = next((n.removesuffix("mean_head.weight") for n in left if n.endswith("mean_head.weight")), None)
     stem = f"{ours}trunk." if ours is not None else None
-    numbered = [(m[1], int(m[2])) for n in left if (m := re.fullmatch(r"(|.*\.)(\d+)\.weight", n))]
+    numbered = [(m[1], int(m[2])) for n in left if (m := re.fullmatch(r"(|.*\.)(\d{1,4})\.weight", n))]
     if stem is None:
         stem = numbered[0][0] if numbered else ""
     layers = [take(f"{stem}{i}") for i in sorted(i for where, i in numbered if where == stem)]

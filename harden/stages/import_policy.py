@@ -100,7 +100,8 @@ def _take_over(source: Source, bounds: Bounds, obs: Tensor, act_dim: int, path: 
     if error > TOLERANCE:
         return None
     if std is None:
-        return _Made(policy, error, _chosen(bounds) if source.weights.std is None else "the file's")
+        brings = source.weights.std is not None or source.weights.log_std is not None
+        return _Made(policy, error, "the file's" if brings else _chosen(bounds))
     if float((our_std - std).abs().max()) <= TOLERANCE:
         return _Made(policy, error, "the file's")
     if float((std - std[0]).abs().max()) > TOLERANCE:
