@@ -7,14 +7,15 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harden.errors import DamagedFileError, MissingInputError, StorageError
+from harden.errors import DamagedFileError, InputError, MissingInputError, StorageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+_NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
 
 
 @contextlib.contextmanager
@@ -75,6 +76,46 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             sync_folder(path.parent)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def require_new(path: Path) -> None:
+    """Refuse a path where something is already; an empty folder is nothing.
+
+    Raises:
+        InputError: there is something.
+    """
+    with storage_errors(path):
+        taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken:
+        raise InputError(f"{path} is there already", "remove it, or name another place with --out")
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Fill a new folder so that it appears at once and whole, or not at all.
+
+    Args:
+        path: where the folder is to be.
+
+    Returns:
+        The temporary folder beside it, to be filled inside the `with`.
+
+    Raises:
+        InputError: there is something at `path`; StorageError: no room or no permission.
+    """
+    require_new(path)
+    make_folder(path.parent)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        yield make_folder(aside)
+        require_new(path)
+        with storage_errors(path):
+            sync_folder(aside)
+            os.replace(aside, path)
+            sync_folder(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

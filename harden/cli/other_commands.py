@@ -1,4 +1,4 @@
-"""What is not a stage: reports, lists, the shipped pipelines, data sets."""
+"""What is not a stage: reports, lists, the shipped pipelines."""
 
 from __future__ import annotations
 
@@ -63,36 +63,3 @@ def init(out: Path) -> None:
         for source in sorted(PRESETS.glob("*.toml")):
             shutil.copyfile(source, out / source.name)
             click.echo(f"-> {out / source.name}")
-
-
-@main.group()
-def data() -> None:
-    """Look at data sets."""
-
-
-@data.command()
-@click.argument("path", type=FOLDER)
-def info(path: Path) -> None:
-    """Say what a data set holds."""
-    from harden.data import open_dataset
-
-    found = open_dataset(path).info
-    click.echo(
-        f"{path}: {found.env_id}, horizon {found.horizon}, {found.transitions:,} transitions in "
-        f"{found.episodes:,} episodes, {len(found.shards)} shards, "
-        f"reward {found.reward / found.episodes:.1f}, cost {found.cost / found.episodes:.2f} an episode"
-    )
-
-
-@data.command()
-@click.argument("path", type=FOLDER)
-def verify(path: Path) -> None:
-    """Read every byte of a data set and compare it with its checksums."""
-    from harden.data import open_dataset
-
-    problems = open_dataset(path).verify()
-    for problem in problems:
-        click.echo(problem)
-    if problems:
-        raise InputError(f"{path} has {len(problems)} problems", "collect the damaged shards' episodes again")
-    click.echo(f"{path} is whole")

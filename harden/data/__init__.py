@@ -1,16 +1,33 @@
 """The store: the only part that reads and writes HDF5."""
 
+from harden.data.convert import READERS, WRITERS, Imported, export_data, import_data
+from harden.data.edit import Limits, Repaired, filter_episodes, merge, repair, split
 from harden.data.manifest import DatasetInfo, ShardInfo
+from harden.data.source import Wanted
 from harden.data.store import Dataset, DatasetWriter, open_dataset
+from harden.data.summary import summarise
 from harden.data.targets import TargetsHeader, read_targets, write_targets
 
 __all__ = [
+    "READERS",
+    "WRITERS",
     "Dataset",
     "DatasetInfo",
     "DatasetWriter",
+    "Imported",
+    "Limits",
+    "Repaired",
     "ShardInfo",
     "TargetsHeader",
+    "Wanted",
+    "export_data",
+    "filter_episodes",
+    "import_data",
+    "merge",
     "open_dataset",
     "read_targets",
+    "repair",
+    "split",
+    "summarise",
     "write_targets",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,31 @@ from harden.errors import DamagedFileError, MissingInputError, StorageError
 
 _MAX_OBJECTS = 10_000
 _MAX_DEPTH = 8
+_MAX_RATIO = 1100
+_MAX_ATTRIBUTE = 1 << 20
+# HDF5's own filters and h5py's lzf: any other makes the library load code from a plugin folder
+_FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+# what h5py raises on bytes that are not what they claim to be
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @contextmanager
-def open_hdf5(path: Path, made_by: str) -> Iterator[h5py.File]:
+def open_hdf5(path: Path, made_by: str, max_objects: int = _MAX_OBJECTS) -> Iterator[h5py.File]:
     """Open a file for reading, after checking that nothing in it points elsewhere.
 
     Args:
         path: the file.
         made_by: the command that makes it, named when it is missing.
+        max_objects: groups and arrays that it may hold.
 
     Raises:
         MissingInputError: not there.
@@ -34,66 +51,122 @@ def open_hdf5(path: Path, made_by: str) -> Iterator[h5py.File]:
         raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
     try:
         with h5py.File(path, "r") as file:
-            try:
-                _check_group(file, path, 0, [0])
-            except (KeyError, ValueError, TypeError) as error:
-                raise OSError(str(error)) from error
+            _check_group(file, path, 0, [max_objects])
             yield file
-    except (OSError, RuntimeError, MemoryError) as error:
-        reason = "it is empty" if path.stat().st_size == 0 else str(error).splitlines()[0]
+    except _UNREADABLE as error:
+        # of a key that is not there, str() is in quotes; of other errors there may be several lines, or none
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = "it is empty" if path.stat().st_size == 0 else said
         raise DamagedFileError(f"{path} can't be read as HDF5 ({reason})", remedy) from error
 
 
-def _check_group(group: h5py.Group, path: Path, depth: int, seen: list[int]) -> None:
+def _check_group(group: h5py.Group, path: Path, depth: int, left: list[int]) -> None:
     if depth > _MAX_DEPTH:
         raise DamagedFileError(f"{path} nests groups more than {_MAX_DEPTH} deep")
     for name in group:
-        seen[0] += 1
-        if seen[0] > _MAX_OBJECTS:
-            raise DamagedFileError(f"{path} holds more than {_MAX_OBJECTS} objects")
+        left[0] -= 1
+        if left[0] < 0:
+            raise DamagedFileError(f"{path} holds too many objects")
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            raise DamagedFileError(f"{path} is refused: '{name}' is a link that leads elsewhere")
+            raise DamagedFileError(f"{path} is refused: {name!r} is a link that leads elsewhere")
         item = group[name]
         if isinstance(item, h5py.Group):
-            _check_group(item, path, depth + 1, seen)
+            _check_group(item, path, depth + 1, left)
         elif isinstance(item, h5py.Dataset):
             _check_dataset(item, name, path)
 
 
 def _check_dataset(item: h5py.Dataset, name: str, path: Path) -> None:
     if item.is_virtual:
-        raise DamagedFileError(f"{path} is refused: '{name}' is a virtual data set")
+        raise DamagedFileError(f"{path} is refused: {name!r} is a virtual data set")
     if item.external:
-        raise DamagedFileError(f"{path} is refused: '{name}' keeps its bytes in another file")
-    if item.dtype.kind not in "fiub":
-        raise DamagedFileError(f"{path} is refused: '{name}' has type {item.dtype}, not numbers")
+        raise DamagedFileError(f"{path} is refused: {name!r} keeps its bytes in another file")
+    stored = item.id.get_storage_size()
     # a declared shape far beyond the bytes at hand would be filled with zeros at our expense
-    if item.size and item.id.get_storage_size() == 0:
-        raise DamagedFileError(f"{path}: '{name}' declares shape {item.shape} and stores nothing")
-    ratio = item.nbytes / max(item.id.get_storage_size(), 1)
-    if ratio > 1100:
-        raise DamagedFileError(f"{path}: '{name}' declares shape {item.shape}, far more than it stores")
+    if item.size and stored == 0:
+        raise DamagedFileError(f"{path}: {name!r} declares shape {item.shape} and stores nothing")
+    if (item.nbytes if item.size else 0) / max(stored, 1) > _MAX_RATIO:
+        raise DamagedFileError(f"{path}: {name!r} declares shape {item.shape}, far more than it stores")
+    if item.chunks is None:
+        return
+    # to read one row, a whole chunk is made in memory
+    if math.prod(item.chunks) * item.dtype.itemsize > max(_MAX_RATIO * stored, 1 << 20):
+        raise DamagedFileError(f"{path}: {name!r} declares chunks {item.chunks}, far more than it stores")
+    plan = item.id.get_create_plist()
+    foreign = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} - _FILTERS
+    if foreign:
+        raise DamagedFileError(f"{path} is refused: {name!r} needs the HDF5 plugin of filter {min(foreign)}")
 
 
-def read_array(file: h5py.File, name: str, dtype: type, rows: slice, ndim: int) -> np.ndarray:
+def numbers(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return an array of numbers, unread.
+
+    Raises:
+        DamagedFileError: there is no such array, or it holds something else.
+    """
+    item = group.get(name)
+    if not isinstance(item, h5py.Dataset) or item.shape is None:
+        raise DamagedFileError(f"{group.file.filename} has no array '{name}'")
+    if item.dtype.kind not in "fiub":
+        raise DamagedFileError(
+            f"{group.file.filename} is refused: '{name}' has type {item.dtype}, not numbers"
+        )
+    return item
+
+
+def read_array(group: h5py.Group, name: str, dtype: type, rows: slice, ndim: int) -> np.ndarray:
     """Read rows of one array, in memory's type.
 
     Raises:
-        DamagedFileError: no such array, or another number of axes.
+        DamagedFileError: no such array, another number of axes, or flags that are neither 0 nor 1.
     """
-    item = file.get(name)
-    if not isinstance(item, h5py.Dataset) or item.ndim != ndim:
-        raise DamagedFileError(f"{file.filename} has no array '{name}' of {ndim} axes")
-    return np.ascontiguousarray(item[rows], dtype=dtype)
+    item = numbers(group, name)
+    if item.ndim != ndim:
+        raise DamagedFileError(
+            f"{group.file.filename}: '{name}' has shape {item.shape}, expected {ndim} axes"
+        )
+    values = item[rows]
+    if dtype is np.bool_ and values.dtype != np.bool_ and not np.isin(values, (0, 1)).all():
+        raise DamagedFileError(f"{group.file.filename}: '{name}' holds values other than 0 and 1")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=dtype)
 
 
-def attribute(file: h5py.File, name: str, default: Any) -> Any:
-    """Return a root attribute as a plain Python value."""
-    value = file.attrs.get(name, default)
+def attribute(group: h5py.Group, name: str, default: Any) -> Any:
+    """Return an attribute as a plain Python value.
+
+    Raises:
+        DamagedFileError: it is larger than any that harden writes.
+    """
+    if name not in group.attrs:
+        return default
+    if group.attrs.get_id(name).get_storage_size() > _MAX_ATTRIBUTE:
+        raise DamagedFileError(f"{group.file.filename}: attribute '{name}' is too large")
+    value = group.attrs[name]
     if isinstance(value, bytes):
         return value.decode()
     return value.item() if isinstance(value, np.generic) else value
+
+
+@contextmanager
+def create_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open a new file for writing.
+
+    Raises:
+        StorageError: no room on the disk.
+    """
+    try:
+        with h5py.File(path, "w", libver=("v110", "v110")) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if full:
+            raise StorageError(
+                f"no room left on the disk while writing {path.name}",
+                "nothing already stored was touched: free some space and run the command again",
+            ) from error
+        raise
 
 
 def write_hdf5(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
@@ -105,16 +178,7 @@ def write_hdf5(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, 
     Raises:
         StorageError: no room on the disk.
     """
-    try:
-        with h5py.File(path, "w", libver=("v110", "v110")) as file:
-            file.attrs.update(attributes)
-            for name, values in arrays.items():
-                file.create_dataset(name, data=values)
-    except (OSError, RuntimeError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        if full:
-            raise StorageError(
-                f"no room left on the disk while writing {path.name}",
-                "nothing already stored was touched: free some space and run the command again",
-            ) from error
-        raise
+    with create_hdf5(path) as file:
+        file.attrs.update(attributes)
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
-from harden.data.shard import FORMAT_VERSION
-from harden.errors import DamagedFileError, InputError
+from harden.data.shard import FORMAT_VERSION, Kind, Provenance, read_header, read_shard
+from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.files import digest_file, read_json, write_json
 from harden.tasks import Task
 from harden.types import Transitions
 
 MADE_BY = "harden collect"
-_NAME = re.compile(r"shard-\d{5,}\.h5")
+_NAME = re.compile(r"shard-([0-9]{5,9})\.h5")
 
 
 class ShardInfo(NamedTuple):
@@ -29,6 +29,11 @@ class ShardInfo(NamedTuple):
     behaviour: str
     policy_digest: str
     seed: int
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where its transitions come from."""
+        return Provenance(self.seed, self.policy_digest, self.behaviour)
 
 
 class DatasetInfo(NamedTuple):
@@ -71,7 +76,7 @@ class DatasetInfo(NamedTuple):
         return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
 
 
-def describe_shard(path: Path, data: Transitions, behaviour: str, policy_digest: str, seed: int) -> ShardInfo:
+def describe_shard(path: Path, data: Transitions, provenance: Provenance) -> ShardInfo:
     """Return the entry of a shard that is on the disk."""
     return ShardInfo(
         path.name,
@@ -80,15 +85,40 @@ def describe_shard(path: Path, data: Transitions, behaviour: str, policy_digest:
         int((data.terminals | data.timeouts).sum()),
         float(data.rewards.double().sum()),
         float(data.costs.double().sum()),
-        behaviour,
-        policy_digest,
-        seed,
+        provenance.behaviour,
+        provenance.policy_digest,
+        provenance.seed,
     )
 
 
-def shard_name(index: int) -> str:
-    """Return the file name of a data set's shard."""
-    return f"shard-{index:05d}.h5"
+def inspect_shard(path: Path) -> tuple[DatasetInfo, Transitions]:
+    """Read a file in the DSRL layout; returns it as a data set of one shard.
+
+    Raises:
+        MissingInputError, DamagedFileError, InputError: as `read_header` and `read_shard`.
+    """
+    header, data = read_header(path), read_shard(path)
+    provenance = Provenance(header.seed, header.policy_digest, header.behaviour)
+    entry = describe_shard(path, data, provenance)
+    return DatasetInfo(header.env_id, header.horizon, header.obs_dim, header.act_dim, (entry,)), data
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the shards that lie in a folder, oldest first, listed in its manifest or not."""
+    found = {path.name: path for path in folder.iterdir() if _NAME.fullmatch(path.name)}
+    return [found[name] for name in sorted(found, key=_index)]
+
+
+def next_shard(folder: Path, info: DatasetInfo) -> Path:
+    """Return where the next shard goes: after the last one, also where earlier ones were set aside."""
+    last = max((_index(shard.name) for shard in info.shards), default=-1)
+    return folder / f"shard-{last + 1:05d}.h5"
+
+
+def _index(name: str) -> int:
+    found = _NAME.fullmatch(name)
+    assert found is not None
+    return int(found.group(1))
 
 
 def read_manifest(folder: Path) -> DatasetInfo:
@@ -98,23 +128,39 @@ def read_manifest(folder: Path) -> DatasetInfo:
         MissingInputError: not there; DamagedFileError: not a manifest of this format.
     """
     path = folder / "manifest.json"
-    value = read_json(path, MADE_BY)
+    mend = f"mend it with: harden data repair {folder}"
+    if not path.exists() and folder.is_dir() and shard_files(folder):
+        raise MissingInputError(f"{path} is missing", mend)
+    try:
+        value = read_json(path, MADE_BY)
+    except DamagedFileError as error:
+        raise DamagedFileError(error.message, mend) from error
     try:
         if value["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {value['format_version']}, this harden reads {FORMAT_VERSION}")
         shards = tuple(ShardInfo(**entry) for entry in value["shards"])
         for shard in shards:
-            if not isinstance(shard.name, str) or not _NAME.fullmatch(shard.name):
-                raise ValueError(f"'{shard.name}' is not a shard's name")
-            if not all(isinstance(n, int) and n > 0 for n in (shard.transitions, shard.episodes)):
-                raise ValueError(f"{shard.name} has {shard.transitions} rows in {shard.episodes} episodes")
-            float(shard.reward), float(shard.cost), str(shard.sha256).encode()
-        sizes = (int(value["horizon"]), int(value["obs_dim"]), int(value["act_dim"]))
+            _check_entry(shard)
+        if len({shard.name for shard in shards}) != len(shards):
+            raise ValueError("it lists a shard twice")
+        sizes = (value["horizon"], value["obs_dim"], value["act_dim"])
+        if not all(type(size) is int and size >= least for size, least in zip(sizes, (0, 1, 1), strict=True)):
+            raise ValueError(f"horizon, obs_dim and act_dim are {sizes}")
         return DatasetInfo(str(value["env_id"]), *sizes, shards)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFileError(
-            f"{path} is not a data set's manifest ({error})", f"collect the data again with: {MADE_BY}"
-        ) from error
+        raise DamagedFileError(f"{path} is not a data set's manifest ({error})", mend) from error
+
+
+def _check_entry(shard: ShardInfo) -> None:
+    if not isinstance(shard.name, str) or not _NAME.fullmatch(shard.name):
+        raise ValueError(f"{shard.name!r} is not a shard's name")
+    for field, kind in get_type_hints(ShardInfo).items():
+        value = getattr(shard, field)
+        # JSON has one kind of number: a sum of rewards may be written as 3
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{shard.name} has {field} {value!r}")
+    if shard.transitions < 1 or shard.episodes < 1:
+        raise ValueError(f"{shard.name} has {shard.transitions} rows in {shard.episodes} episodes")
 
 
 def write_manifest(folder: Path, info: DatasetInfo) -> None:
@@ -130,14 +176,29 @@ def check_task(info: DatasetInfo, task: Task, path: Path) -> None:
     Raises:
         InputError: says which of sizes, environment and horizon differs.
     """
-    for name, found, wanted in (
-        ("obs_dim", info.obs_dim, task.obs_dim),
-        ("act_dim", info.act_dim, task.act_dim),
-        ("env_id", info.env_id or task.env_id, task.env_id),
-        ("horizon", info.horizon or task.horizon, task.horizon),
+    check_kind(
+        info,
+        task,
+        f"data set {path}",
+        f"task '{task.name}'",
+        "use the data of that task, or name another pipeline with -p",
+    )
+
+
+def check_kind(info: Kind, wanted: Kind, mine: str, theirs: str, remedy: str) -> None:
+    """Refuse data that are not of the kind wanted; what one of them does not know can't differ.
+
+    Args:
+        mine, theirs: what the two are called in the message.
+
+    Raises:
+        InputError: says which of sizes, environment and horizon differs.
+    """
+    for name, found, needed in (
+        ("obs_dim", info.obs_dim, wanted.obs_dim),
+        ("act_dim", info.act_dim, wanted.act_dim),
+        ("env_id", info.env_id or wanted.env_id, wanted.env_id or info.env_id),
+        ("horizon", info.horizon or wanted.horizon, wanted.horizon or info.horizon),
     ):
-        if found != wanted:
-            raise InputError(
-                f"data set {path} has {name} {found}, task '{task.name}' has {wanted}",
-                "use the data of that task, or name another pipeline with -p",
-            )
+        if found != needed:
+            raise InputError(f"{mine} has {name} {found}, {theirs} has {needed}", remedy)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from harden.data.hdf5 import attribute, open_hdf5, read_array, write_hdf5
+from harden.data.hdf5 import attribute, numbers, open_hdf5, read_array, write_hdf5
 from harden.errors import DamagedFileError, InputError
 from harden.files import write_whole
-from harden.tasks import Task
 from harden.types import Transitions
 
 FORMAT_VERSION = 1
@@ -27,6 +26,38 @@ LAYOUT: dict[str, tuple[str, type, int]] = {
     "timeouts": ("timeouts", np.bool_, 1),
 }
 _MADE_BY = "harden collect"
+
+
+class Kind(Protocol):
+    """What the data of one data set have in common: a task has it, and so have a data set and a source.
+
+    Args:
+        env_id, horizon: "" and 0 where unknown.
+        obs_dim, act_dim: coordinates of an observation and of an action.
+    """
+
+    @property
+    def env_id(self) -> str: ...
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def obs_dim(self) -> int: ...
+    @property
+    def act_dim(self) -> int: ...
+
+
+class Provenance(NamedTuple):
+    """Where transitions come from.
+
+    Args:
+        seed: of the run that collected them.
+        policy_digest: of the policy that acted, "" where unknown.
+        behaviour: how it acted.
+    """
+
+    seed: int = 0
+    policy_digest: str = ""
+    behaviour: str = "imported"
 
 
 class ShardHeader(NamedTuple):
@@ -50,8 +81,12 @@ class ShardHeader(NamedTuple):
     act_dim: int
 
 
-def check_values(data: Transitions, where: str) -> None:
+def check_values(data: Transitions, where: str, first: int = 0) -> None:
     """Refuse transitions that nothing may learn from.
+
+    Args:
+        where: the file or whatever else they come from.
+        first: the number of their first row there.
 
     Raises:
         InputError: names the array and the row: NaN or infinite, a negative cost, both kinds of end at once.
@@ -61,36 +96,44 @@ def check_values(data: Transitions, where: str) -> None:
         if column.is_floating_point() and not bool(torch.isfinite(column).all()):
             row = int(torch.nonzero(~torch.isfinite(column))[0][0])
             raise InputError(
-                f"{where}: '{name}' holds NaN or an infinite value in row {row}",
+                f"{where}: '{name}' holds NaN or an infinite value in row {first + row}",
                 "remove that episode, or collect it again",
             )
     if bool((data.costs < 0).any()):
         row = int(torch.nonzero(data.costs < 0)[0][0])
-        raise InputError(f"{where}: cost {float(data.costs[row])} in row {row}", "costs are at least 0")
+        raise InputError(
+            f"{where}: cost {float(data.costs[row])} in row {first + row}", "costs are at least 0"
+        )
     both = data.terminals & data.timeouts
     if bool(both.any()):
         row = int(torch.nonzero(both)[0][0])
-        raise InputError(f"{where}: row {row} is both a terminal and a timeout", "an episode ends in one way")
+        raise InputError(
+            f"{where}: row {first + row} is both a terminal and a timeout", "an episode ends in one way"
+        )
 
 
-def write_shard(
-    path: Path, data: Transitions, task: Task, *, seed: int, policy_digest: str, behaviour: str
-) -> None:
-    """Write a shard whole: to a temporary name, flushed, renamed."""
-    arrays = {
+def columns(data: Transitions) -> dict[str, np.ndarray]:
+    """Return the arrays of the DSRL layout, by name."""
+    return {
         name: getattr(data, field).detach().cpu().numpy().astype(dtype, copy=False)
         for field, (name, dtype, _) in LAYOUT.items()
     }
+
+
+def shard_attributes(kind: Kind, provenance: Provenance) -> dict[str, Any]:
+    """Return what a file in the DSRL layout says of itself, where harden wrote it."""
     libraries = ("harden", "torch", "gymnasium", "bullet-safety-gym", "pybullet", "h5py")
-    attributes: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "env_id": task.env_id,
-        "horizon": task.horizon,
-        "seed": seed,
-        "policy_digest": policy_digest,
-        "behaviour": behaviour,
-    } | {f"version_{name}": version(name) for name in libraries}
-    write_whole(path, lambda aside: write_hdf5(aside, arrays, attributes))
+    return (
+        {"format_version": FORMAT_VERSION, "env_id": kind.env_id, "horizon": kind.horizon}
+        | provenance._asdict()
+        | {f"version_{name}": version(name) for name in libraries}
+    )
+
+
+def write_shard(path: Path, data: Transitions, kind: Kind, provenance: Provenance) -> None:
+    """Write a shard whole: to a temporary name, flushed, renamed."""
+    attributes = shard_attributes(kind, provenance)
+    write_whole(path, lambda aside: write_hdf5(aside, columns(data), attributes))
 
 
 def read_header(path: Path) -> ShardHeader:
@@ -106,14 +149,14 @@ def read_header(path: Path) -> ShardHeader:
                 raise DamagedFileError(
                     f"{path} has no '{name}'", f"a data set in the DSRL layout has: {', '.join(_names())}"
                 )
-            if file[name].ndim != ndim:
-                raise DamagedFileError(f"{path}: '{name}' has shape {file[name].shape}, expected {ndim} axes")
-            shapes[name] = file[name].shape
+            shapes[name] = numbers(file, name).shape
+            if len(shapes[name]) != ndim or 0 in shapes[name]:
+                raise DamagedFileError(
+                    f"{path}: '{name}' has shape {shapes[name]}, expected {ndim} axes, none of them 0 long"
+                )
         lengths = {shape[0] for shape in shapes.values()}
-        if len(lengths) != 1 or lengths == {0}:
-            raise DamagedFileError(
-                f"{path}: arrays of lengths {sorted(lengths)}; all must be equal and not 0"
-            )
+        if len(lengths) != 1:
+            raise DamagedFileError(f"{path}: arrays of lengths {sorted(lengths)}; all must be equal")
         if shapes["observations"] != shapes["next_observations"]:
             raise DamagedFileError(f"{path}: observations and next_observations differ in shape")
         found = attribute(file, "format_version", FORMAT_VERSION)
@@ -143,7 +186,9 @@ def read_shard(path: Path, start: int = 0, stop: int | None = None) -> Transitio
     """
     rows = slice(start, stop)
     with open_hdf5(path, _MADE_BY) as file:
-        columns = [read_array(file, name, dtype, rows, ndim) for name, dtype, ndim in LAYOUT.values()]
-    data = Transitions(*(torch.from_numpy(column) for column in columns))
+        found = [read_array(file, name, dtype, rows, ndim) for name, dtype, ndim in LAYOUT.values()]
+    data = Transitions(*(torch.from_numpy(column) for column in found))
+    if len({len(column) for column in data}) != 1 or data.obs.shape != data.next_obs.shape:
+        raise DamagedFileError(f"{path}: arrays of different lengths")
     check_values(data, str(path))
     return data

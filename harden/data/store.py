@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -13,13 +14,16 @@ from harden.data.manifest import (
     MADE_BY,
     DatasetInfo,
     ShardInfo,
+    check_kind,
     check_task,
     describe_shard,
+    inspect_shard,
+    next_shard,
     read_manifest,
-    shard_name,
+    shard_files,
     write_manifest,
 )
-from harden.data.shard import check_values, read_header, read_shard, write_shard
+from harden.data.shard import Kind, Provenance, check_values, read_header, read_shard, write_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
 from harden.files import digest_file, make_folder, storage_errors
 from harden.tasks import Task
@@ -47,9 +51,11 @@ class Dataset:
         if not path.exists():
             raise MissingInputError(f"data set {path} is missing", f"make it with: {MADE_BY}")
         self.folder = path.parent
-        header, data = read_header(path), read_shard(path)
-        entry = describe_shard(path, data, header.behaviour, header.policy_digest, header.seed)
-        self.info = DatasetInfo(header.env_id, header.horizon, header.obs_dim, header.act_dim, (entry,))
+        self.info, _ = inspect_shard(path)
+        if not self.info.episodes:
+            raise DamagedFileError(
+                f"{path} flags no episode's end", "let `harden data import` find them, with --horizon"
+            )
 
     def __len__(self) -> int:
         return self.info.transitions
@@ -77,6 +83,15 @@ class Dataset:
         if shapes != (last - first, self.info.obs_dim, self.info.act_dim):
             raise DamagedFileError(f"{path} is not the shard that the manifest lists")
         return data
+
+    def shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
+        """Read shard after shard, one in memory at a time.
+
+        Raises:
+            DamagedFileError: as `read`.
+        """
+        for shard in self.info.shards:
+            yield shard, self._read(shard, 0, shard.transitions)
 
     def recent(self, count: int) -> Transitions:
         """Read the last `count` rows, or all where there are fewer."""
@@ -116,53 +131,94 @@ def open_dataset(path: Path, task: Task | None = None) -> Dataset:
     return dataset
 
 
+class FolderLock:
+    """Holds a data set's folder against other writers.
+
+    Args:
+        path: the folder, made where it is not there.
+
+    Raises:
+        InputError: another process writes there; StorageError: the folder can't be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with storage_errors(make_folder(path)):
+            self._handle = os.open(path / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._handle)
+            raise InputError(
+                f"data set {path} is being written by another process",
+                "wait for it, or collect elsewhere with --out",
+            ) from None
+
+    def close(self) -> None:
+        """Let the next writer in."""
+        os.close(self._handle)
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class DatasetWriter:
     """Appends shards to a data set; one writer at a time.
 
     Args:
         path: the folder, made where it is not there.
-        task: what is collected.
+        kind: what is stored: a task, or whatever else says its sizes.
 
     Raises:
         InputError: the data set is of another task, or another process is writing to it.
+        DamagedFileError: it holds shards that its manifest does not list.
         StorageError: the folder can't be written.
     """
 
-    def __init__(self, path: Path, task: Task) -> None:
-        self.path, self.task = make_folder(path), task
-        with storage_errors(path):
-            self._lock = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise InputError(
-                f"data set {path} is being written by another process",
-                "wait for it, or collect elsewhere with --out",
-            ) from None
+    def __init__(self, path: Path, kind: Kind) -> None:
+        self.path, self.kind = path, kind
+        self._lock = FolderLock(path)
         try:
             self.info = self._open()
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
 
     def _open(self) -> DatasetInfo:
-        info = DatasetInfo(self.task.env_id, self.task.horizon, self.task.obs_dim, self.task.act_dim, ())
+        kind = self.kind
+        info = DatasetInfo(kind.env_id, kind.horizon, kind.obs_dim, kind.act_dim, ())
         if (self.path / "manifest.json").exists():
             info = read_manifest(self.path)
-            check_task(info, self.task, self.path)
+            if isinstance(kind, Task):
+                check_task(info, kind, self.path)
+            else:
+                check_kind(info, kind, f"data set {self.path}", "what is to be stored", "name another folder")
         for stale in self.path.glob(".*.tmp"):
             stale.unlink()
         return self._adopt(info)
 
     def _adopt(self, info: DatasetInfo) -> DatasetInfo:
         """Take in a whole shard that a crash kept out of the manifest."""
-        path = self.path / shard_name(len(info.shards))
-        if not path.exists():
+        listed = {shard.name for shard in info.shards}
+        unlisted = [path for path in shard_files(self.path) if path.name not in listed]
+        if not unlisted:
             return info
-        header, data = read_header(path), read_shard(path)
-        entry = describe_shard(path, data, header.behaviour, header.policy_digest, header.seed)
-        info = info._replace(shards=(*info.shards, entry))
+        path = next_shard(self.path, info)
+        if unlisted != [path]:
+            # no crash leaves that: somebody removed the manifest, or put files there
+            raise DamagedFileError(
+                f"{self.path} holds {len(unlisted)} shards that its manifest does not list",
+                f"take them in with: harden data repair {self.path}",
+            )
+        found, _ = inspect_shard(path)
+        check_kind(
+            found, info, str(path), "its data set", f"set it aside with: harden data repair {self.path}"
+        )
+        info = info._replace(shards=(*info.shards, *found.shards))
         write_manifest(self.path, info)
         return info
 
@@ -177,14 +233,16 @@ class DatasetWriter:
             InputError: not the task's shapes, NaN, or an episode without its end; StorageError: no room.
         """
         sizes = (data.obs.shape[1], data.actions.shape[1])
-        if sizes != (self.task.obs_dim, self.task.act_dim):
-            raise InputError(f"transitions of shapes {sizes}, task '{self.task.name}' has others")
+        if sizes != (self.kind.obs_dim, self.kind.act_dim):
+            wanted = (self.kind.obs_dim, self.kind.act_dim)
+            raise InputError(f"transitions with {sizes} coordinates, the data set has {wanted}")
         check_values(data, "collected transitions")
         if not bool((data.terminals | data.timeouts)[-1]):
             raise InputError("the last episode has no end", "a shard holds whole episodes")
-        path = self.path / shard_name(len(self.info.shards))
-        write_shard(path, data, self.task, seed=seed, policy_digest=policy_digest, behaviour=behaviour)
-        entry = describe_shard(path, data, behaviour, policy_digest, seed)
+        path = next_shard(self.path, self.info)
+        provenance = Provenance(seed, policy_digest, behaviour)
+        write_shard(path, data, self.kind, provenance)
+        entry = describe_shard(path, data, provenance)
         info = self.info._replace(shards=(*self.info.shards, entry))
         write_manifest(self.path, info)
         self.info = info
@@ -192,7 +250,7 @@ class DatasetWriter:
 
     def close(self) -> None:
         """Let the next writer in."""
-        os.close(self._lock)
+        self._lock.close()
 
     def __enter__(self) -> DatasetWriter:
         return self

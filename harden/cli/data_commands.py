@@ -1,0 +1,199 @@
+"""Data sets: what is in them, from and to other formats, and made of one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harden.cli.main import main
+from harden.cli.options import FOLDER
+from harden.errors import InputError
+
+_OUT = click.option("--out", type=FOLDER, required=True, help="Where it goes; nothing may be there yet.")
+
+
+@main.group()
+def data() -> None:
+    """Look at data sets, convert them, and make new ones of them."""
+
+
+@data.command()
+@click.argument("path", type=FOLDER)
+@click.option("--json", "json_path", type=FOLDER, default=None, help="Write it all there, unrounded.")
+def info(path: Path, json_path: Path | None) -> None:
+    """Say what a data set holds."""
+    from harden.data import open_dataset, summarise
+    from harden.files import write_json
+
+    found = summarise(open_dataset(path))
+    click.echo(
+        f"{path}: {found['env_id'] or 'environment unknown'}, horizon {found['horizon'] or 'unknown'}, "
+        f"{found['transitions']:,} transitions in {found['episodes']:,} episodes, "
+        f"{len(found['shards'])} shards, reward {found['reward']['mean']:.1f}, "
+        f"cost {found['cost']['mean']:.2f} an episode"
+    )
+    click.echo(
+        f"ended by the dynamics {found['terminals']:,}, by the time limit {found['timeouts']:,}; "
+        f"the next observation is the next step's in {found['continuous']:.1%} of steps"
+        + ("; COLLECTED UNDER ATTACK, in part or all" if found["attacked"] else "")
+    )
+    _print_table("episode", {name: found[name] for name in ("reward", "cost", "length")})
+    for name in ("observations", "actions"):
+        columns = found[name]
+        rows = zip(*columns.values(), strict=True)
+        _print_table(name, {str(i): dict(zip(columns, row, strict=True)) for i, row in enumerate(rows)})
+    shown = ("episodes", "transitions", "mean_reward", "mean_cost", "terminals", "timeouts", "behaviour")
+    _print_table("shard", {entry["name"]: {key: entry[key] for key in shown} for entry in found["shards"]})
+    if json_path is not None:
+        write_json(json_path, found)
+        click.echo(f"-> {json_path}")
+
+
+def _print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    heads = list(next(iter(rows.values())))
+    width = max(len(name) for name in [title, *rows])
+    click.echo(f"\n{title:<{width}}  " + "".join(f"{head:>13}" for head in heads))
+    for name, row in rows.items():
+        cells = (
+            f"{row[head]:>13.5g}" if isinstance(row[head], float) else f"{row[head]:>13}" for head in heads
+        )
+        click.echo(f"{name:<{width}}  " + "".join(cells))
+
+
+@data.command()
+@click.argument("path", type=FOLDER)
+def verify(path: Path) -> None:
+    """Read every byte of a data set and compare it with its checksums."""
+    from harden.data import open_dataset
+
+    problems = open_dataset(path).verify()
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise InputError(
+            f"{path} has {len(problems)} problems", f"keep what is whole with: harden data repair {path}"
+        )
+    click.echo(f"{path} is whole")
+
+
+@data.command()
+@click.argument("path", type=FOLDER)
+def repair(path: Path) -> None:
+    """Keep all whole shards, set damaged ones aside, write the manifest anew."""
+    from harden.data import repair as mend
+
+    done = mend(path)
+    for line in done.aside:
+        click.echo(f"set aside in {path / 'damaged'}: {line}")
+    for name in done.lost:
+        click.echo(f"lost: {name}")
+    for name in done.taken_in:
+        click.echo(f"taken in: {name}")
+    click.echo(f"{path} holds {_size(done.info)} in {len(done.info.shards)} whole shards")
+
+
+@data.command("import")
+@click.argument("path", metavar="FILE", type=FOLDER)
+@click.option(
+    "--from", "source", type=click.Choice(["dsrl", "d4rl", "minari"]), help="Its format [detected]."
+)
+@click.option("--cost-key", default="", help="Array (for Minari: info) that holds the costs.")
+@click.option("--env-id", default="", help="Environment, where the file does not say.")
+@click.option(
+    "--horizon", type=click.IntRange(min=1), default=None, help="Steps of the time limit, likewise."
+)
+@_OUT
+def import_file(
+    path: Path, source: str | None, cost_key: str, env_id: str, horizon: int | None, out: Path
+) -> None:
+    """Make a data set of a file in the layout of DSRL, D4RL or Minari."""
+    from harden.data import Wanted, import_data
+
+    done = import_data(path, out, source, Wanted(cost_key, env_id, horizon or 0))
+    for note in done.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"imported {_size(done.info)} from {path} ({done.format}) -> {out}")
+
+
+@data.command("export")
+@click.argument("path", metavar="DATA", type=FOLDER)
+@click.option("--to", "target", type=click.Choice(["dsrl", "minari"]), required=True, help="Format.")
+@_OUT
+def export_file(path: Path, target: str, out: Path) -> None:
+    """Write a data set in the layout of DSRL (one file) or Minari (a folder named NAME-v0)."""
+    from harden.data import export_data
+
+    for note in export_data(path, out, target):
+        click.echo(f"note: {note}")
+    click.echo(f"-> {out}")
+
+
+@data.command()
+@click.argument("paths", metavar="DATA...", nargs=-1, required=True, type=FOLDER)
+@click.option(
+    "--mix-attacked", "mix", is_flag=True, help="Allow benign data beside data collected under attack."
+)
+@_OUT
+def merge(paths: tuple[Path, ...], mix: bool, out: Path) -> None:
+    """Make one data set of several of the same task, in the order given."""
+    from harden.data import merge as join
+
+    click.echo(f"merged {len(paths)} data sets: {_size(join(paths, out, mix))} -> {out}")
+
+
+@data.command("filter")
+@click.argument("path", metavar="DATA", type=FOLDER)
+@click.option("--min-reward", type=float, default=-float("inf"), help="Of a whole episode.")
+@click.option("--max-reward", type=float, default=float("inf"))
+@click.option("--min-cost", type=float, default=-float("inf"), help="Of a whole episode.")
+@click.option("--max-cost", type=float, default=float("inf"))
+@click.option("--episodes", default="", metavar="A:B,...", help="Numbers from 0, B not included; 7 is 7:8.")
+@_OUT
+def filter_data(path: Path, episodes: str, out: Path, **bounds: float) -> None:
+    """Keep the whole episodes within all the limits."""
+    from harden.data import Limits, filter_episodes
+
+    reward = bounds["min_reward"], bounds["max_reward"]
+    cost = bounds["min_cost"], bounds["max_cost"]
+    limits = Limits(reward, cost, tuple(_range(text) for text in episodes.split(",") if text))
+    click.echo(f"kept {_size(filter_episodes(path, out, limits))} -> {out}")
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, colon, last = text.strip().partition(":")
+    try:
+        begin = int(first or 0)
+        end = (int(last) if last else 2**62) if colon else begin + 1
+        if not 0 <= begin < end:
+            raise ValueError
+    except ValueError:
+        raise InputError(f"'{text}' is no range of episodes", "write 0:100, 250: or 7") from None
+    return begin, end
+
+
+@data.command()
+@click.argument("path", metavar="DATA", type=FOLDER)
+@click.argument("parts", metavar="NAME=SHARE...", nargs=-1, required=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the draw [0].")
+@click.option("--out", type=FOLDER, required=True, help="Folder that the parts are made in.")
+def split(path: Path, parts: tuple[str, ...], seed: int, out: Path) -> None:
+    """Divide episodes at random, as in: split DATA train=0.8 test=0.2 --out parts."""
+    from harden.data import split as divide
+
+    shares: dict[str, float] = {}
+    for part in parts:
+        name, _, share = part.partition("=")
+        try:
+            if name in shares:
+                raise ValueError
+            shares[name] = float(share)
+        except ValueError:
+            raise InputError(f"'{part}' is no part", "write each once, as in train=0.8 test=0.2") from None
+    for name, made in divide(path, out, shares, seed).items():
+        click.echo(f"{name}: {_size(made)} -> {out / name}")
+
+
+def _size(found: Any) -> str:
+    return f"{found.transitions:,} transitions in {found.episodes:,} episodes"

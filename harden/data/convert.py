@@ -1,0 +1,107 @@
+"""Data sets from and to the formats of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+
+from harden.data.flat import read_flat, write_dsrl
+from harden.data.hdf5 import open_hdf5
+from harden.data.manifest import DatasetInfo
+from harden.data.minari import find_minari, read_minari, write_minari
+from harden.data.source import Source, Wanted
+from harden.data.store import Dataset, DatasetWriter
+from harden.errors import InputError, MissingInputError
+from harden.files import require_new, whole_folder
+
+READERS: dict[str, Callable[[Path, Wanted], Source]] = {
+    "dsrl": lambda path, wanted: read_flat(path, wanted, strict=True),
+    "d4rl": lambda path, wanted: read_flat(path, wanted, strict=False),
+    "minari": read_minari,
+}
+WRITERS: dict[str, Callable[[Dataset, Path], list[str]]] = {"dsrl": write_dsrl, "minari": write_minari}
+
+
+class Imported(NamedTuple):
+    """What an import brought.
+
+    Args:
+        format: of the file.
+        info: the data set made of it.
+        notes: what is not kept as it was, one line each.
+    """
+
+    format: str
+    info: DatasetInfo
+    notes: list[str]
+
+
+def detect_format(path: Path) -> str:
+    """Return the format of a foreign file.
+
+    Raises:
+        MissingInputError, DamagedFileError: as `open_hdf5`; InputError: it can't be told.
+    """
+    if (path / "manifest.json").is_file():
+        raise InputError(f"{path} is a data set of harden already", "use it as it is")
+    found = find_minari(path)
+    if not found.exists():
+        raise MissingInputError(f"{path} is missing", "name a file, or the folder of a Minari data set")
+    if found.is_dir():
+        raise InputError(f"{path} holds no data/main_data.hdf5", "name a file, or a Minari data set's folder")
+    with open_hdf5(found, "the tool that wrote it", max_objects=5_000_000) as file:
+        names = set(file)
+        groups = isinstance(file.get("episode_0"), h5py.Group)
+    if groups:
+        return "minari"
+    if {"observations", "actions", "rewards", "terminals"} <= names:
+        return "dsrl" if {"costs", "next_observations", "timeouts"} <= names else "d4rl"
+    raise InputError(
+        f"{path} is in no format that harden knows (it holds: {', '.join(sorted(names)[:9]) or 'nothing'})",
+        f"convert it to one of: {', '.join(READERS)}",
+    )
+
+
+def import_data(path: Path, out: Path, source: str | None = None, wanted: Wanted | None = None) -> Imported:
+    """Make a data set of a foreign file.
+
+    Args:
+        path: a file, or the folder of a Minari data set.
+        out: the data set's folder, to be made.
+        source: the format, one of READERS; detected where not given.
+        wanted: what the file does not say itself.
+
+    Raises:
+        MissingInputError, DamagedFileError: the file is not there, or not of that format.
+        InputError: values that nothing may learn from, no costs, something at `out`; nothing is left behind.
+    """
+    require_new(out)
+    name = source or detect_format(path)
+    opened = READERS[name](path, wanted or Wanted())
+    with whole_folder(out) as aside, DatasetWriter(aside, opened) as writer:
+        for provenance, data in opened.chunks:
+            writer.append(data, **provenance._asdict())
+        if not writer.info.shards:
+            raise InputError(f"{path} holds no episode of which anything can be kept")
+    return Imported(name, writer.info, opened.notes)
+
+
+def export_data(path: Path, out: Path, target: str) -> list[str]:
+    """Write a data set in a foreign format.
+
+    Args:
+        path: a data set.
+        out: the file or folder to be made.
+        target: the format, one of WRITERS.
+
+    Returns:
+        What the format can't express, one line each.
+
+    Raises:
+        InputError: something is at `out`, or the format can't hold these data.
+    """
+    require_new(out)
+    return WRITERS[target](Dataset(path), out)

@@ -1,0 +1,85 @@
+"""Whole episodes in flat arrays: where they end, and how their transitions are made of what a file has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harden.types import Transitions
+
+# rows of a shard that harden makes of other data: some megabytes in memory
+SHARD_ROWS = 100_000
+
+
+def lengths(data: Transitions) -> Tensor:
+    """Return the rows of each whole episode, int64 (episodes,)."""
+    stops = torch.nonzero(data.terminals | data.timeouts)[:, 0] + 1
+    return torch.diff(stops, prepend=torch.zeros(1, dtype=torch.int64))
+
+
+def totals(data: Transitions) -> tuple[Tensor, Tensor]:
+    """Return the reward and the cost of each whole episode, float64 (episodes,)."""
+    rows = lengths(data)
+    episode = torch.repeat_interleave(torch.arange(len(rows)), rows)
+    reward, cost = torch.zeros(2, len(rows), dtype=torch.float64)
+    whole = slice(0, len(episode))
+    reward.index_add_(0, episode, data.rewards[whole].double())
+    cost.index_add_(0, episode, data.costs[whole].double())
+    return reward, cost
+
+
+def select(data: Transitions, keep: Tensor) -> Transitions:
+    """Return the episodes that are wanted.
+
+    Args:
+        data: whole episodes.
+        keep: bool (episodes,).
+    """
+    rows = torch.repeat_interleave(keep, lengths(data))
+    return Transitions(*(column[rows] for column in data))
+
+
+def batches(stops: np.ndarray, rows: int = SHARD_ROWS) -> Iterator[tuple[int, int]]:
+    """Cut a file at episodes' ends, into parts of at most `rows` rows or of one episode.
+
+    Args:
+        stops: int64 (episodes,), the row after each episode's last, increasing.
+    """
+    start = 0
+    while start < stops[-1]:
+        first = np.searchsorted(stops, start, side="right")
+        fits = np.searchsorted(stops, start + rows, side="right") - 1
+        stop = int(stops[max(first, fits)])
+        yield start, stop
+        start = stop
+
+
+def limit_ends(terminals: np.ndarray, horizon: int) -> np.ndarray:
+    """Return where a time limit of `horizon` steps ended an episode, in data that do not say so."""
+    row = np.arange(len(terminals))
+    begins = np.r_[0, np.flatnonzero(terminals) + 1]
+    age = row - begins[np.searchsorted(begins, row, side="right") - 1]
+    return ((age + 1) % horizon == 0) & ~terminals
+
+
+def derive_next(data: Transitions) -> Transitions:
+    """Fill in the next observations of a file that has none, from the rows that follow in the same episode.
+
+    The last row of an episode has none that follows. Where the time limit ended it, that row can't be kept,
+    and the one before it becomes the last: what that led to is known, and the bootstrap goes on from there.
+    Where the dynamics ended it, the row is kept with its own observation there: nothing bootstraps from it.
+
+    Args:
+        data: whole episodes, whose `next_obs` is not looked at.
+    """
+    ends = data.terminals | data.timeouts
+    next_obs = torch.where(ends[:, None], data.obs, data.obs.roll(-1, 0))
+    inner = ~ends
+    timeouts = data.timeouts.roll(-1, 0) & inner
+    timeouts[-1] = False
+    keep = ~data.timeouts
+    data = data._replace(next_obs=next_obs, timeouts=timeouts)
+    return Transitions(*(column[keep] for column in data))

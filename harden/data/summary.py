@@ -1,0 +1,98 @@
+"""What a data set holds, in figures that can be printed or written as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harden.data.episodes import lengths, totals
+from harden.data.store import Dataset
+
+QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
+
+
+class _Moments:
+    """Range, mean and standard deviation of each coordinate, over shards."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.low, self.high = torch.full((size,), torch.inf), torch.full((size,), -torch.inf)
+        self.mean, self.square = torch.zeros(2, size, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        values = rows.double()
+        count = self.count + len(rows)
+        self.low, self.high = torch.minimum(self.low, rows.amin(0)), torch.maximum(self.high, rows.amax(0))
+        # squares about the mean of what was seen: a coordinate far from 0 keeps its digits
+        shift = values.mean(0) - self.mean
+        self.square += (values - values.mean(0)).square().sum(0) + shift**2 * self.count * len(rows) / count
+        self.mean += shift * len(rows) / count
+        self.count = count
+
+    def result(self) -> dict[str, list[float]]:
+        std = (self.square / self.count).sqrt()
+        named = {"min": self.low, "mean": self.mean, "std": std, "max": self.high}
+        return {name: values.tolist() for name, values in named.items()}
+
+
+def _spread(values: Tensor) -> dict[str, float]:
+    at = torch.tensor(list(QUANTILES.values()), dtype=torch.float64)
+    found = dict(zip(QUANTILES, values.double().quantile(at).tolist(), strict=True))
+    return {"mean": float(values.double().mean())} | found
+
+
+def summarise(dataset: Dataset) -> dict[str, Any]:
+    """Read a data set and describe it, one shard in memory at a time.
+
+    Returns:
+        env_id, horizon, sizes; `reward`, `cost` and `length` of an episode as mean and quantiles; how many
+        episodes ended by the dynamics and by the time limit; range, mean and standard deviation of each
+        coordinate of observations and actions; `continuous`, the share of steps whose next observation is the
+        next step's observation (below 1 where observations were attacked, near 0 where a conversion shifted
+        them); and the same in short for each shard.
+
+    Raises:
+        DamagedFileError: a shard is damaged.
+    """
+    info = dataset.info
+    obs, actions = _Moments(info.obs_dim), _Moments(info.act_dim)
+    rewards, costs, steps, shards = [], [], [], []
+    inner = same = 0
+    for shard, data in dataset.shards():
+        reward, cost = totals(data)
+        rows = lengths(data)
+        obs.add(data.obs)
+        actions.add(data.actions)
+        follows = ~(data.terminals | data.timeouts)[:-1]
+        inner += int(follows.sum())
+        same += int(((data.next_obs[:-1] == data.obs[1:]).all(1) & follows).sum())
+        rewards.append(reward)
+        costs.append(cost)
+        steps.append(rows)
+        entry = shard._asdict() | {
+            "terminals": int(data.terminals.sum()),
+            "timeouts": int(data.timeouts.sum()),
+        }
+        entry |= {name: float(total.mean()) for name, total in (("mean_reward", reward), ("mean_cost", cost))}
+        shards.append(entry | {"min_length": int(rows.min()), "max_length": int(rows.max())})
+    return {
+        "env_id": info.env_id,
+        "horizon": info.horizon,
+        "obs_dim": info.obs_dim,
+        "act_dim": info.act_dim,
+        "digest": info.digest,
+        "transitions": info.transitions,
+        "episodes": info.episodes,
+        "attacked": info.attacked,
+        "terminals": sum(entry["terminals"] for entry in shards),
+        "timeouts": sum(entry["timeouts"] for entry in shards),
+        "continuous": same / inner if inner else 1.0,
+        "reward": _spread(torch.cat(rewards)),
+        "cost": _spread(torch.cat(costs)),
+        "length": _spread(torch.cat(steps)),
+        "observations": obs.result(),
+        "actions": actions.result(),
+        "shards": shards,
+    }

@@ -1,0 +1,507 @@
+"""Conversions by counters written into the data, and held against the minari package itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_bad_input import refused
+from test_pipeline import harden
+from test_store import HOW, TASK, same
+
+from harden.data import DatasetWriter, open_dataset
+from harden.data.episodes import batches, limit_ends
+from harden.types import Transitions
+
+NAMES = ("observations", "actions", "rewards", "costs", "next_observations", "terminals", "timeouts")
+
+
+def counted(lengths: list[int], ends: list[str]) -> Transitions:
+    """Return episodes of unique numbers: row t of episode e has observation 1000 e + t, action the negative.
+
+    Each episode's last next observation is in no other row, so that nothing can be made up for it.
+    """
+    parts = []
+    for e, (length, end) in enumerate(zip(lengths, ends, strict=True)):
+        t = torch.arange(length, dtype=torch.float32)
+        count = 1000 * e + t
+        last = torch.arange(length) == length - 1
+        parts.append(
+            Transitions(
+                count[:, None] + torch.arange(TASK.obs_dim) / 16,
+                -count[:, None] - torch.arange(TASK.act_dim) / 4,
+                count * 2,
+                count + 0.5,
+                (count + 1)[:, None] + torch.arange(TASK.obs_dim) / 16,
+                last & (end == "terminal"),
+                last & (end == "timeout"),
+            )
+        )
+    return Transitions(*map(torch.cat, zip(*parts, strict=True)))
+
+
+LENGTHS, ENDS = [3, 1, 4, 2], ["timeout", "terminal", "terminal", "timeout"]
+DATA = counted(LENGTHS, ENDS)
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of two shards, from two policies, below the working folder."""
+    monkeypatch.chdir(tmp_path)
+    with DatasetWriter(tmp_path / "set", TASK) as writer:
+        writer.append(Transitions(*(column[:4] for column in DATA)), **HOW)
+        writer.append(
+            Transitions(*(column[4:] for column in DATA)), **HOW | {"seed": 4, "behaviour": "random"}
+        )
+    return Path("set")
+
+
+def write_flat(path: Path, data: Transitions, without: tuple[str, ...] = (), **more: np.ndarray) -> None:
+    """Write a file as another tool would: arrays, and nothing said about them."""
+    with h5py.File(path, "w") as file:
+        for name, column in zip(NAMES, data, strict=True):
+            if name not in without:
+                file[name] = column.numpy()
+        for name, values in more.items():
+            file[name] = values
+
+
+def whole(path: Path | str) -> Transitions:
+    """Read all of a data set, after a check of its checksums."""
+    dataset = open_dataset(Path(path))
+    assert dataset.verify() == []
+    return dataset.read(0, len(dataset))
+
+
+@pytest.mark.parametrize("target", ["dsrl", "minari"])
+def test_a_round_trip_is_exact_to_the_bit_and_keeps_where_shards_come_from(stored: Path, target: str) -> None:
+    out = {"dsrl": "out.h5", "minari": "out-v0"}[target]
+    harden("data", "export", "set", "--to", target, "--out", out)
+    said = harden("data", "import", out, "--out", "back").output
+    assert f"10 transitions in 4 episodes from {out} ({target})" in said
+    assert "note:" not in said
+    assert same(whole("back"), DATA)
+    before, after = open_dataset(stored).info, open_dataset(Path("back")).info
+    assert [shard.provenance for shard in after.shards] == [shard.provenance for shard in before.shards]
+    assert after.digest == before.digest, "even the files are the same"
+    assert (after.env_id, after.horizon) == (TASK.env_id, TASK.horizon)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["terminal", "timeout"])), min_size=1, max_size=9),
+    st.sampled_from(["dsrl", "minari"]),
+)
+def test_any_episodes_survive_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, episodes: list[tuple[int, str]], target: str
+) -> None:
+    folder = tmp_path_factory.mktemp("set")
+    data = counted([length for length, _ in episodes], [end for _, end in episodes])
+    with DatasetWriter(folder / "set", TASK) as writer:
+        writer.append(data, **HOW)
+    out = str(folder / "out-v0")
+    harden("data", "export", str(folder / "set"), "--to", target, "--out", out)
+    harden("data", "import", out, "--from", target, "--out", str(folder / "back"))
+    assert same(whole(folder / "back"), data)
+
+
+def test_a_dsrl_export_is_itself_a_data_set_and_says_what_is_attacked(stored: Path) -> None:
+    with DatasetWriter(stored, TASK) as writer:
+        writer.append(counted([2], ["timeout"]), **HOW | {"behaviour": "mc"})
+    harden("data", "export", "set", "--to", "dsrl", "--out", "all.h5")
+    assert len(open_dataset(Path("all.h5"), TASK)) == 12
+    assert open_dataset(Path("all.h5")).info.attacked
+    harden("data", "import", "all.h5", "--out", "back")
+    assert [shard.behaviour for shard in open_dataset(Path("back")).info.shards] == [
+        "policy-sample",
+        "random",
+        "mc",
+    ]
+
+
+def minari_episodes(monkeypatch: pytest.MonkeyPatch, root: Path, name: str) -> list:
+    """Let the minari package read a data set below a root of its own."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    import minari
+
+    return list(minari.load_dataset(name).iterate_episodes())
+
+
+def test_minari_itself_reads_what_is_exported(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = harden("data", "export", "set", "--to", "minari", "--out", "root/ball-circle-v0").output
+    assert "env_spec is left out" in said
+    episodes = minari_episodes(monkeypatch, Path("root").absolute(), "ball-circle-v0")
+    assert [len(episode) for episode in episodes] == LENGTHS
+    for e, (episode, end) in enumerate(zip(episodes, ENDS, strict=True)):
+        t = np.arange(LENGTHS[e] + 1)
+        np.testing.assert_array_equal(episode.observations[:, 0], 1000 * e + t)
+        np.testing.assert_array_equal(episode.actions[:, 0], -(1000 * e + t[:-1]))
+        np.testing.assert_array_equal(episode.rewards, 2 * (1000 * e + t[:-1]))
+        np.testing.assert_array_equal(episode.infos["cost"], [0, *(1000 * e + t[:-1] + 0.5)])
+        last = t[:-1] == LENGTHS[e] - 1
+        np.testing.assert_array_equal(episode.terminations, last & (end == "terminal"))
+        np.testing.assert_array_equal(episode.truncations, last & (end == "timeout"))
+
+
+def made_by_minari(
+    monkeypatch: pytest.MonkeyPatch,
+    root: Path,
+    data: Transitions,
+    lengths: list[int],
+    reset_info: bool = True,
+) -> Path:
+    """Let the minari package write episodes; returns the data set's folder."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    import minari
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    buffers = []
+    for part in zip(*(column.split(lengths) for column in data), strict=True):
+        episode = Transitions(*(column.numpy() for column in part))
+        costs = np.r_[99.0, episode.costs] if reset_info else episode.costs
+        buffers.append(
+            EpisodeBuffer(
+                observations=np.concatenate((episode.obs, episode.next_obs[-1:])),
+                actions=episode.actions,
+                rewards=episode.rewards.tolist(),
+                terminations=episode.terminals.tolist(),
+                truncations=episode.timeouts.tolist(),
+                infos={"cost": costs, "name": ["text"] * len(costs)},
+            )
+        )
+    box = gymnasium.spaces.Box
+    minari.create_dataset_from_buffers(
+        "mine-v0",
+        buffers,
+        observation_space=box(-np.inf, np.inf, (TASK.obs_dim,), np.float32),
+        action_space=box(-np.inf, np.inf, (TASK.act_dim,), np.float32),
+    )
+    return root / "mine-v0"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("reset_info", [True, False])
+@pytest.mark.parametrize("inside", [".", "data", "data/main_data.hdf5"])
+def test_what_minari_itself_writes_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reset_info: bool, inside: str
+) -> None:
+    folder = made_by_minari(monkeypatch, tmp_path / "root", DATA, LENGTHS, reset_info)
+    said = harden("data", "import", str(folder / inside), "--out", str(tmp_path / "set")).output
+    assert "(minari)" in said
+    assert "note:" not in said, "costs and rewards are float64 there, and these fit float32"
+    assert same(whole(tmp_path / "set"), DATA)
+    assert open_dataset(tmp_path / "set").info.shards[0].behaviour == "imported"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_episodes_of_minari_that_end_twice_or_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = DATA._replace(timeouts=DATA.timeouts.clone(), terminals=DATA.terminals.clone())
+    twice.timeouts[3] = True
+    twice.timeouts[9] = False
+    folder = made_by_minari(monkeypatch, tmp_path / "root", twice, LENGTHS)
+    said = harden("data", "import", str(folder), "--out", str(tmp_path / "set")).output
+    assert "1 episodes were terminated and truncated at once" in said
+    assert "1 episodes have no end" in said
+    assert same(whole(tmp_path / "set"), DATA)
+
+
+def test_minari_cannot_hold_observations_that_steps_do_not_share(stored: Path) -> None:
+    noisy = counted([3], ["timeout"])
+    noisy.obs[1] += 0.01
+    with DatasetWriter(stored, TASK) as writer:
+        writer.append(noisy, **HOW)
+    said = refused("data", "export", "set", "--to", "minari", "--out", "out-v0")
+    assert "shard-00002.h5, episode 4: the next observation of step 0 is not step 1's" in said
+    assert "--to dsrl" in said
+    assert not [path for path in Path().iterdir() if "out" in path.name]
+    harden("data", "export", "set", "--to", "dsrl", "--out", "out.h5")
+    harden("data", "import", "out.h5", "--out", "back")
+    assert same(open_dataset(Path("back")).recent(3), noisy)
+
+
+def test_a_dsrl_file_that_says_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flat(Path("d.hdf5"), DATA)
+    said = harden(
+        "data", "import", "d.hdf5", "--env-id", TASK.env_id, "--horizon", "200", "--out", "set"
+    ).output
+    assert "(dsrl)" in said
+    assert "note:" not in said
+    assert same(whole("set"), DATA)
+    assert open_dataset(Path("set"), TASK).info.horizon == 200
+
+
+def test_column_vectors_doubles_and_numbers_for_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("d.hdf5", "w") as file:
+        for name, column in zip(NAMES, DATA, strict=True):
+            values = column.numpy().astype(">f8" if name != "terminals" else np.uint8)
+            file[name] = values[:, None] if values.ndim == 1 else values
+        file["metadata/policy/name"] = "a string, as D4RL's files have"
+    assert "note:" not in harden("data", "import", "d.hdf5", "--out", "set").output
+    assert same(whole("set"), DATA)
+    with h5py.File("d.hdf5", "r+") as file:
+        file["rewards"][2] = 0.1
+    assert "note: rounded to float32, which is what harden keeps: rewards" in (
+        harden("data", "import", "d.hdf5", "--out", "rounded").output
+    )
+    with h5py.File("d.hdf5", "r+") as file:
+        file["timeouts"][2] = 0.5
+    assert "'timeouts' holds values other than 0 and 1" in refused("data", "import", "d.hdf5", "--out", "bad")
+
+
+def test_next_observations_are_derived_within_episodes_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flat(Path("d.hdf5"), DATA, without=("next_observations",))
+    said = harden("data", "import", "d.hdf5", "--out", "set").output
+    assert "(d4rl)" in said
+    assert "the last rows of 2 episodes that the time limit ended are dropped" in said
+    # rows 2 and 9 are dropped, 1 and 8 end by the time limit now; 3 and 7 are terminals
+    kept = torch.tensor([0, 1, 3, 4, 5, 6, 7, 8])
+    expected = Transitions(*(column[kept] for column in DATA))
+    expected.timeouts[:] = torch.tensor([0, 1, 0, 0, 0, 0, 0, 1]).bool()
+    expected.next_obs[[2, 6]] = expected.obs[[2, 6]]
+    assert same(whole("set"), expected)
+    assert "try --from d4rl" in refused("data", "import", "d.hdf5", "--from", "dsrl", "--out", "other")
+
+
+def test_an_episode_of_which_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flat(Path("d.hdf5"), counted([1, 1], ["timeout", "timeout"]), without=("next_observations",))
+    assert "holds no episode of which anything can be kept" in refused(
+        "data", "import", "d.hdf5", "--out", "set"
+    )
+    assert [path.name for path in Path().iterdir()] == ["d.hdf5"]
+
+
+def test_costs_are_found_by_name_or_refused_with_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flat(Path("d.hdf5"), DATA, without=("costs",), **{"infos/danger": DATA.costs.numpy()})
+    said = refused("data", "import", "d.hdf5", "--out", "set")
+    assert "has no 'costs'" in said
+    assert "--cost-key; of that length: infos/danger" in said
+    harden("data", "import", "d.hdf5", "--cost-key", "infos/danger", "--out", "set")
+    assert same(whole("set"), DATA)
+    assert "no array 'infos/none'" in refused(
+        "data", "import", "d.hdf5", "--cost-key", "infos/none", "--out", "b"
+    )
+
+
+def test_timeouts_that_a_file_lacks_come_from_the_horizon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = counted([4, 2, 4, 3], ["timeout", "terminal", "terminal", "timeout"])
+    write_flat(Path("d.hdf5"), data, without=("timeouts",))
+    assert "--horizon" in refused("data", "import", "d.hdf5", "--out", "set")
+    said = harden("data", "import", "d.hdf5", "--horizon", "4", "--out", "set").output
+    assert "the last episode has no end in the file" in said
+    assert same(whole("set"), data)
+
+
+def test_rows_that_end_twice_are_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    twice = DATA._replace(timeouts=DATA.timeouts | DATA.terminals)
+    write_flat(Path("d.hdf5"), twice)
+    assert (
+        "2 rows are terminal and timeout at once" in harden("data", "import", "d.hdf5", "--out", "set").output
+    )
+    assert same(whole("set"), DATA)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=8), st.integers(1, 5))
+def test_time_limits_by_counting(episodes: list[tuple[int, bool]], horizon: int) -> None:
+    terminals = np.concatenate([np.r_[np.zeros(n - 1, bool), end] for n, end in episodes])
+    age, expected = 0, []
+    for terminal in terminals:
+        age += 1
+        expected.append(age == horizon and not terminal)
+        if terminal or age == horizon:
+            age = 0
+    np.testing.assert_array_equal(limit_ends(terminals, horizon), expected)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 20))
+def test_batches_cut_at_episodes_ends_and_cover_all(rows: list[int], most: int) -> None:
+    stops = np.cumsum(rows)
+    cuts = list(batches(stops, most))
+    assert [start for start, _ in cuts] == [0, *(stop for _, stop in cuts[:-1])]
+    assert cuts[-1][1] == stops[-1]
+    for start, stop in cuts:
+        assert stop in stops
+        assert stop - start <= most or stop - start in rows
+
+
+def _no_group(path: Path) -> None:
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        del file["episode_1"]
+
+
+def _short(path: Path) -> None:
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        del file["episode_1/observations"]
+        file["episode_1/observations"] = np.zeros((1, TASK.obs_dim), np.float32)
+
+
+def _early(path: Path) -> None:
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        file["episode_0/terminations"][0] = True
+
+
+def _linked(path: Path) -> None:
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        del file["episode_1/infos/cost"]
+        file["episode_1/infos/cost"] = h5py.ExternalLink("/etc/passwd", "/costs")
+
+
+def _nested(path: Path) -> None:
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        del file["episode_0/observations"]
+        file["episode_0/observations/left"] = np.zeros((4, 2))
+
+
+def _no_costs(path: Path) -> None:
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        file["episode_2/infos"].move("cost", "danger")
+
+
+SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "gap": (_no_group, "without a gap"),
+    "short": (_short, "one observation more than steps"),
+    "early": (_early, "ends before its last step"),
+    "external link": (_linked, "a link that leads elsewhere"),
+    "nested": (_nested, "harden learns from vectors"),
+    "no costs": (_no_costs, "name the info that holds the costs with --cost-key: danger"),
+    "metadata": (lambda path: (path / "data/metadata.json").write_text("[]"), "is not Minari's metadata"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_a_minari_folder_that_is_not_whole_is_refused(stored: Path, kind: str) -> None:
+    harden("data", "export", "set", "--to", "minari", "--out", "out-v0")
+    spoil, said = SPOILED[kind]
+    spoil(Path("out-v0"))
+    assert said in refused("data", "import", "out-v0", "--from", "minari", "--out", "back")
+    assert not Path("back").exists()
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        "[",
+        "{}",
+        "[]",
+        '[{"transitions": 10}]',
+        '[{"transitions": 3, "behaviour": "a"}, {"transitions": 6}]',
+        '[{"transitions": 2}, {"transitions": 8}]',
+        '[{"transitions": 10, "seed": "x"}]',
+        '[{"transitions": 10, "surprise": 1}]',
+    ],
+)
+def test_a_provenance_that_does_not_fit_is_refused_or_read(stored: Path, provenance: str) -> None:
+    harden("data", "export", "set", "--to", "dsrl", "--out", "all.h5")
+    with h5py.File("all.h5", "r+") as file:
+        file.attrs["provenance"] = provenance
+    if provenance == '[{"transitions": 10}]':
+        harden("data", "import", "all.h5", "--out", "back")
+        assert open_dataset(Path("back")).info.shards[0].behaviour == "imported"
+        return
+    assert "all.h5" in refused("data", "import", "all.h5", "--out", "back")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["import", "none.h5", "--out", "x"], "none.h5 is missing"),
+        (["import", "set", "--out", "x"], "is a data set of harden already"),
+        (["import", ".", "--out", "x"], "holds no data/main_data.hdf5"),
+        (["import", "other.h5", "--out", "x"], "is in no format that harden knows (it holds: a, b)"),
+        (["import", "set/shard-00000.h5", "--out", "set"], "set is there already"),
+        (["import", "set/shard-00000.h5", "--from", "minari", "--out", "x"], "episode_0"),
+        (["import", "text.h5", "--out", "x"], "can't be read as HDF5"),
+        (["export", "set", "--to", "dsrl", "--out", "other.h5"], "other.h5 is there already"),
+        (["export", "set", "--to", "minari", "--out", "plain"], "'plain' is no Minari id"),
+        (["export", "none", "--to", "dsrl", "--out", "x"], "data set none is missing"),
+    ],
+)
+def test_what_is_not_there_or_there_already(stored: Path, words: list[str], said: str) -> None:
+    with h5py.File("other.h5", "w") as file:
+        file["a"], file["b"] = [1.0], [2.0]
+    Path("text.h5").write_text("reward,cost\n")
+    before = sorted(Path().rglob("*"))
+    assert said in refused("data", *words)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_nan_in_a_foreign_file_names_its_row_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flat(Path("d.hdf5"), DATA._replace(rewards=DATA.rewards.where(torch.arange(10) != 6, torch.nan)))
+    assert "'rewards' holds NaN or an infinite value in row 6" in refused(
+        "data", "import", "d.hdf5", "--out", "set"
+    )
+    assert [path.name for path in Path().iterdir()] == ["d.hdf5"]
+
+
+_DSRL = """
+import sys
+import numpy as np
+import gymnasium, dsrl
+env = gymnasium.make("OfflineBallCircle-v0").unwrapped
+found = env.get_dataset(sys.argv[1])
+np.savez(sys.argv[2], **found)
+env.pre_process_data(found)
+"""
+
+
+@pytest.mark.slow
+def test_the_dsrl_package_reads_what_is_exported(stored: Path, record_property: Callable) -> None:
+    # its extras want wheels that are not made any more: it comes alone, into a folder of its own
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", "site", "dsrl==0.1.0"]
+    subprocess.run(pip, check=True)
+    harden("data", "export", "set", "--to", "dsrl", "--out", "all.h5")
+    environment = {"PYTHONPATH": "site", "PATH": "", "HOME": str(Path().absolute())}
+    subprocess.run([sys.executable, "-c", _DSRL, "all.h5", "found.npz"], check=True, env=environment)
+    with np.load("found.npz", allow_pickle=False) as found:
+        assert sorted(found) == sorted(NAMES)
+        for name, column in zip(NAMES, DATA, strict=True):
+            np.testing.assert_array_equal(found[name], column.numpy())
+    record_property("dsrl", "0.1.0")
+
+
+def test_an_interrupted_import_leaves_no_data_set(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    harden("data", "export", "set", "--to", "dsrl", "--out", "all.h5")
+    append = DatasetWriter.append
+
+    def once(self: DatasetWriter, data: Transitions, **how: object) -> None:
+        if self.info.shards:
+            raise OSError(28, "No space left on device")
+        append(self, data, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DatasetWriter, "append", once)
+    with pytest.raises(OSError, match="No space left"):
+        harden_raises("data", "import", "all.h5", "--out", "back")
+    assert not [path for path in Path().iterdir() if "back" in path.name]
+
+
+def harden_raises(*words: str) -> None:
+    """Run a command in this process and let what it raises through."""
+    from harden.cli import main
+
+    main.main(list(words), standalone_mode=False)
