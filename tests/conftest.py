@@ -44,7 +44,7 @@ class _Record:
                 "outcome": report.outcome,
                 "seconds": round(report.duration, 1),
                 "date": datetime.date.today().isoformat(),
-            }
+            } | dict(report.user_properties)
 
     def pytest_sessionfinish(self) -> None:
         names = ("harden", "torch", "lightning", "numpy", "pybullet")

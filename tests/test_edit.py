@@ -306,7 +306,7 @@ def test_a_range_that_is_none(stored: Path, text: str) -> None:
     assert "is no range of episodes" in refused("data", "filter", "set", "--episodes", text, "--out", "x")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(2, 30), st.integers(0, 5), st.floats(0.2, 0.8))
 def test_split_puts_each_episode_in_one_part(
     tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, share: float

@@ -51,7 +51,7 @@ def open_hdf5(path: Path, made_by: str, max_objects: int = _MAX_OBJECTS) -> Iter
         raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
     try:
         with h5py.File(path, "r") as file:
-            _check_group(file, path, 0, [max_objects])
+            _check_group(file, path, 0, [max_objects], set())
             yield file
     except _UNREADABLE as error:
         # of a key that is not there, str() is in quotes; of other errors there may be several lines, or none
@@ -60,9 +60,14 @@ def open_hdf5(path: Path, made_by: str, max_objects: int = _MAX_OBJECTS) -> Iter
         raise DamagedFileError(f"{path} can't be read as HDF5 ({reason})", remedy) from error
 
 
-def _check_group(group: h5py.Group, path: Path, depth: int, left: list[int]) -> None:
+def _check_group(group: h5py.Group, path: Path, depth: int, left: list[int], seen: set[int]) -> None:
     if depth > _MAX_DEPTH:
         raise DamagedFileError(f"{path} nests groups more than {_MAX_DEPTH} deep")
+    # groups within themselves, or linked over and over, would be walked for ever
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
+        raise DamagedFileError(f"{path} is refused: group {group.name!r} has two places")
+    seen.add(address)
     for name in group:
         left[0] -= 1
         if left[0] < 0:
@@ -72,7 +77,7 @@ def _check_group(group: h5py.Group, path: Path, depth: int, left: list[int]) -> 
             raise DamagedFileError(f"{path} is refused: {name!r} is a link that leads elsewhere")
         item = group[name]
         if isinstance(item, h5py.Group):
-            _check_group(item, path, depth + 1, left)
+            _check_group(item, path, depth + 1, left, seen)
         elif isinstance(item, h5py.Dataset):
             _check_dataset(item, name, path)
 
@@ -86,13 +91,13 @@ def _check_dataset(item: h5py.Dataset, name: str, path: Path) -> None:
     # a declared shape far beyond the bytes at hand would be filled with zeros at our expense
     if item.size and stored == 0:
         raise DamagedFileError(f"{path}: {name!r} declares shape {item.shape} and stores nothing")
-    if (item.nbytes if item.size else 0) / max(stored, 1) > _MAX_RATIO:
+    if stored > path.stat().st_size or (item.nbytes if item.size else 0) / max(stored, 1) > _MAX_RATIO:
         raise DamagedFileError(f"{path}: {name!r} declares shape {item.shape}, far more than it stores")
     if item.chunks is None:
         return
     # to read one row, a whole chunk is made in memory
-    if math.prod(item.chunks) * item.dtype.itemsize > max(_MAX_RATIO * stored, 1 << 20):
-        raise DamagedFileError(f"{path}: {name!r} declares chunks {item.chunks}, far more than it stores")
+    if math.prod(item.chunks) * item.dtype.itemsize > max(item.nbytes, 1 << 20):
+        raise DamagedFileError(f"{path}: {name!r} declares chunks {item.chunks} for shape {item.shape}")
     plan = item.id.get_create_plist()
     foreign = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} - _FILTERS
     if foreign:

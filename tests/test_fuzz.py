@@ -1,0 +1,218 @@
+"""Whatever bytes a reader is given, only harden's own errors come out of it, in one line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from test_convert import DATA, write_flat
+from test_store import HOW, TASK, make
+
+from harden.data import (
+    Dataset,
+    DatasetWriter,
+    TargetsHeader,
+    Wanted,
+    export_data,
+    read_targets,
+    write_targets,
+)
+from harden.data.convert import READERS, detect_format
+from harden.errors import HardenError
+from harden.types import Targets
+
+# what 100,000 inputs are, reader by reader
+SHARE = {
+    "shard": 0.25,
+    "manifest": 0.25,
+    "targets": 0.15,
+    "dsrl": 0.1,
+    "d4rl": 0.1,
+    "minari": 0.1,
+    "metadata": 0.05,
+}
+INPUTS = 100_000
+
+
+def _targets(path: Path) -> None:
+    obs, weights = torch.zeros(3, 2), torch.full((3, 2), 0.5)
+    values = Targets(obs, torch.zeros(3, 2, 1), weights, torch.zeros(3, 1), torch.ones(3, 1))
+    write_targets(path, values, TargetsHeader(*[1.0] * 7, "feasible", 0, 0, "a", "b", "c"))
+
+
+def _convert(path: Path, source: str) -> None:
+    detect_format(path)
+    opened = READERS[source](path, Wanted(horizon=4))
+    for _ in opened.chunks:
+        pass
+
+
+def _everything(path: Path) -> None:
+    dataset = Dataset(path)
+    dataset.read(0, min(len(dataset), 99))
+    dataset.verify()
+
+
+class Reader:
+    """A file that a reader takes, and what reads it.
+
+    Args:
+        folder: where a whole one is made.
+        kind: one of SHARE.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.file = folder / "file.h5"
+        self.read = self._named(folder, kind)
+        self.whole = self.file.read_bytes()
+        self.read()
+
+    def _named(self, folder: Path, kind: str) -> Callable[[], object]:
+        path = self.file
+        if kind == "targets":
+            _targets(path)
+            return lambda: read_targets(path)
+        if kind == "d4rl":
+            write_flat(path, DATA, without=("next_observations", "timeouts"))
+            return lambda: _convert(path, "d4rl")
+        with DatasetWriter(folder / "set", TASK) as writer:
+            writer.append(make([2, 1]), **HOW)
+            writer.append(make([1], 3), **HOW | {"seed": 4})
+        if kind == "shard":
+            shutil.copyfile(folder / "set/shard-00000.h5", path)
+            return lambda: _everything(path)
+        if kind == "dsrl":
+            export_data(folder / "set", folder / "all.h5", "dsrl")
+            os.rename(folder / "all.h5", path)
+            return lambda: _convert(path, "dsrl")
+        if kind == "manifest":
+            self.file = folder / "set/manifest.json"
+            return lambda: _everything(folder / "set")
+        export_data(folder / "set", folder / "out-v0", "minari")
+        self.file = folder / "out-v0/data" / ("metadata.json" if kind == "metadata" else "main_data.hdf5")
+        return lambda: _convert(folder / "out-v0", "minari")
+
+    def try_bytes(self, content: bytes) -> bool:
+        """Return whether the reader takes these bytes; anything but our own error fails the test."""
+        self.file.write_bytes(content)
+        try:
+            self.read()
+        except HardenError as error:
+            if "\n" in str(error):
+                raise AssertionError(f"more than one line: {error}") from error
+            return False
+        return True
+
+
+def mutations(whole: bytes) -> st.SearchStrategy[bytes]:
+    """Return a whole file with bytes changed, cut off, moved or put between."""
+    place = st.integers(0, len(whole) - 1)
+    byte = st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]) | st.integers(0, 255)
+
+    def change(edits: list[tuple[int, int]], cut: int | None, moved: tuple[int, int, int] | None) -> bytes:
+        content = bytearray(whole)
+        for where, value in edits:
+            content[where] = value
+        if moved:
+            to, start, length = moved
+            content[to : to + length] = content[start : start + length]
+        return bytes(content[:cut])
+
+    edits = st.lists(st.tuples(place, byte), min_size=1, max_size=6)
+    rarely = st.none() | st.none() | st.none()
+    return st.builds(change, edits, rarely | place, rarely | st.tuples(place, place, st.integers(1, 64)))
+
+
+_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def json_mutations(whole: bytes) -> st.SearchStrategy[bytes]:
+    """Return a JSON file with one value replaced, wherever it is, or with bytes changed."""
+    paths: list[list[Any]] = []
+
+    def walk(value: Any, path: list[Any]) -> None:
+        paths.append(path)
+        inside = dict(enumerate(value)) if isinstance(value, list) else value
+        for key, item in inside.items() if isinstance(inside, dict) else ():
+            walk(item, [*path, key])
+
+    walk(json.loads(whole), [])
+
+    def change(path: list[Any], value: Any, remove: bool) -> bytes:
+        document = [json.loads(whole)]
+        target: Any = document
+        for key in [0, *path][:-1]:
+            target = target[key]
+        if remove and path:
+            del target[path[-1]]
+        else:
+            target[[0, *path][-1]] = value
+        return json.dumps(document[0]).encode()
+
+    names = st.sampled_from(["shard-00001.h5", "../x.h5", "mc", '{"id": 3}', "[", ""]) | st.just(10**400)
+    return st.builds(change, st.sampled_from(paths), _VALUES | names, st.booleans()) | mutations(whole)
+
+
+def fuzz(folder: Path, kind: str, inputs: int, start: int = 0) -> tuple[int, int]:
+    """Give a reader many inputs; returns how many there were and how many it took."""
+    reader = Reader(folder, kind)
+    strategy = json_mutations if reader.file.suffix == ".json" else mutations
+    count = taken = 0
+
+    @seed(start)
+    @settings(
+        max_examples=inputs,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy(reader.whole))
+    def run(content: bytes) -> None:
+        nonlocal count, taken
+        count += 1
+        taken += reader.try_bytes(content)
+
+    run()
+    return count, taken
+
+
+@pytest.mark.parametrize("kind", SHARE)
+def test_a_few_inputs(tmp_path: Path, kind: str) -> None:
+    count, taken = fuzz(tmp_path, kind, 60)
+    assert count >= 60
+    assert taken < count, "some inputs must be bad ones"
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_inputs(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    tried = {}
+    for kind, share in SHARE.items():
+        folder = tmp_path / kind
+        folder.mkdir()
+        tried[kind] = fuzz(folder, kind, round(share * INPUTS), start=1)
+        assert tried[kind][1] < tried[kind][0]
+    assert sum(count for count, _ in tried.values()) >= INPUTS
+    found = {kind: {"tried": count, "taken": taken} for kind, (count, taken) in tried.items()}
+    record_property("inputs", found)
+
+
+def test_the_fuzz_finds_a_reader_that_lets_others_errors_out(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, "targets")
+    reader.read = lambda: h5py.File(reader.file)["weights"][()]  # as careless as can be
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        reader.try_bytes(reader.whole[:100])
+    assert not isinstance(caught.value, HardenError)

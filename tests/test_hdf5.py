@@ -1,0 +1,250 @@
+"""Hostile files are refused before anything in them is followed, unpacked or believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from test_store import HOW, TASK, make
+
+from harden.data import Dataset, DatasetWriter, import_data
+from harden.data.hdf5 import attribute, open_hdf5
+from harden.data.shard import read_header, read_shard
+from harden.errors import DamagedFileError, HardenError, MissingInputError
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """A whole shard, to be spoiled."""
+    with DatasetWriter(tmp_path / "set", TASK) as writer:
+        writer.append(make([3, 1]), **HOW)
+    return tmp_path / "set/shard-00000.h5"
+
+
+def replace(path: Path, **how: object) -> None:
+    """Make the costs anew."""
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+        file.create_dataset("costs", **how)
+
+
+def _bomb(path: Path) -> None:
+    # four rows, in a chunk that unpacks to 16 MB
+    replace(path, shape=(4,), maxshape=(None,), dtype=np.float32, chunks=(1 << 22,), compression="gzip")
+    with h5py.File(path, "r+") as file:
+        file["costs"][...] = 1
+
+
+def _sparse(path: Path) -> None:
+    replace(path, shape=(1 << 40,), dtype=np.float32, chunks=(1 << 10,))
+    with h5py.File(path, "r+") as file:
+        file["costs"][:4] = 1
+
+
+def _plugin(path: Path) -> None:
+    # the id of a registered plugin; optional, so that writing without it succeeds
+    replace(path, data=np.zeros(4, np.float32), chunks=(4,), compression=32015, allow_unknown_filter=True)
+
+
+def _loop(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["round/and"] = file["/"]
+
+
+def _fan(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        inner = file.create_group("g0")
+        for i in range(1, 8):
+            outer = file.create_group(f"g{i}")
+            for j in range(30):
+                outer[str(j)] = inner
+            inner = outer
+
+
+def _scalar(path: Path) -> None:
+    replace(path, data=np.float32(1))
+
+
+def _null(path: Path) -> None:
+    replace(path, data=h5py.Empty("f4"))
+
+
+def _compound(path: Path) -> None:
+    replace(path, data=np.zeros(4, [("a", "f4"), ("b", "f4")]))
+
+
+def _references(path: Path) -> None:
+    replace(path, shape=(4,), dtype=h5py.ref_dtype)
+    with h5py.File(path, "r+") as file:
+        file["costs"][:] = [file["rewards"].ref] * 4
+
+
+def _group(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["costs"]
+        file.create_group("costs")
+
+
+def _no_width(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        for name in ("observations", "next_observations"):
+            del file[name]
+            file.create_dataset(name, (4, 0), np.float32)
+
+
+def _short(path: Path) -> None:
+    replace(path, data=np.zeros(3, np.float32))
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "chunk far larger than its array": (_bomb, "declares chunks"),
+    "shape far larger than its chunks": (_sparse, "far more than it stores"),
+    "filter of a plugin": (_plugin, "needs the HDF5 plugin of filter 32015"),
+    "group within itself": (_loop, "has two places"),
+    "groups that fan out": (_fan, "has two places"),
+    "scalar": (_scalar, "axes"),
+    "null": (_null, "no array 'costs'"),
+    "compound": (_compound, "not numbers"),
+    "references": (_references, "not numbers"),
+    "group for an array": (_group, "no array 'costs'"),
+    "observations of no width": (_no_width, "none of them 0 long"),
+    "arrays of other lengths": (_short, "arrays of lengths"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_shard_is_one_line(shard: Path, kind: str) -> None:
+    spoil, said = HOSTILE[kind]
+    spoil(shard)
+    with pytest.raises(DamagedFileError, match=said):
+        read_header(shard)
+    out = shard.parent / "out"
+    for read in (
+        lambda: Dataset(shard),
+        lambda: Dataset(shard.parent).read(0, 4),
+        lambda: import_data(shard, out),
+    ):
+        with pytest.raises(HardenError) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+        assert "shard-00000.h5" in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_file_of_too_many_objects_is_refused(shard: Path) -> None:
+    with h5py.File(shard, "r+") as file:
+        for i in range(20):
+            file[f"more/{i}"] = 0
+    with open_hdf5(shard, "nothing", max_objects=28):
+        pass
+    with (
+        pytest.raises(DamagedFileError, match="too many objects"),
+        open_hdf5(shard, "nothing", max_objects=27),
+    ):
+        pass
+
+
+def test_flags_that_are_neither_0_nor_1_are_refused(shard: Path) -> None:
+    with h5py.File(shard, "r+") as file:
+        del file["terminals"]
+        file["terminals"] = np.array([0, 0, 2, 1], np.uint8)
+    with pytest.raises(DamagedFileError, match="'terminals' holds values other than 0 and 1"):
+        read_shard(shard)
+
+
+def test_bytes_that_lie_beyond_the_file_are_not_believed(shard: Path) -> None:
+    content = shard.read_bytes()
+    with h5py.File(shard) as file:
+        size = file["costs"].id.get_storage_size()
+        address = file["costs"].id.get_offset()
+    # the layout message of an array in one piece: where it is, and how long it says that it is
+    message = struct.pack("<QQ", address, size)
+    assert content.count(message) == 1
+    shard.write_bytes(content.replace(message, struct.pack("<QQ", address, 1 << 33)))
+    with pytest.raises(DamagedFileError, match=r"shard-00000\.h5"):
+        read_shard(shard)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format_version", 2),
+        ("format_version", "one"),
+        ("horizon", "long"),
+        ("horizon", np.inf),
+        ("seed", np.zeros(3)),
+        ("seed", h5py.Empty("f4")),
+    ],
+)
+def test_attributes_of_another_kind(shard: Path, name: str, value: object) -> None:
+    with h5py.File(shard, "r+") as file:
+        file.attrs[name] = value
+    with pytest.raises(DamagedFileError, match=r"shard-00000\.h5"):
+        read_header(shard)
+
+
+def test_an_attribute_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        file.attrs["small"], file.attrs["large"] = 1, np.zeros(1 << 18)
+    with open_hdf5(tmp_path / "a.h5", "nothing") as file:
+        assert attribute(file, "small", 0) == 1
+        assert attribute(file, "none", 7) == 7
+        with pytest.raises(DamagedFileError, match="'large' is too large"):
+            attribute(file, "large", 0)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.h5")
+    with pytest.raises(MissingInputError), open_hdf5(tmp_path / "pipe.h5", "nothing"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "shard-00000.h5/../../x.h5"},
+        {"name": "/etc/shard-00000.h5"},
+        {"name": "shard-٠٠٠٠٠.h5"},
+        {"name": "shard-00000.h5\n"},
+        {"name": ["shard-00000.h5"]},
+        {"reward": "1"},
+        {"cost": None},
+        {"seed": "3"},
+        {"episodes": True},
+        {"transitions": 1e3},
+        {"sha256": 5},
+        {"behaviour": {}},
+    ],
+)
+def test_a_manifests_entry_of_another_kind(shard: Path, change: dict[str, object]) -> None:
+    path = shard.parent / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["shards"][0] |= change
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFileError, match="is not a data set's manifest"):
+        Dataset(shard.parent)
+
+
+@pytest.mark.parametrize(
+    "change", [{"horizon": -1}, {"horizon": 1e400}, {"obs_dim": 0}, {"act_dim": "2"}, {"shards": {"a": 1}}]
+)
+def test_a_manifest_of_another_kind(shard: Path, change: dict[str, object]) -> None:
+    path = shard.parent / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DamagedFileError, match="is not a data set's manifest"):
+        Dataset(shard.parent)
+
+
+def test_a_shard_listed_twice_is_refused(shard: Path) -> None:
+    path = shard.parent / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["shards"] *= 2
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DamagedFileError, match="lists a shard twice"):
+        Dataset(shard.parent)
