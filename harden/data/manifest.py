@@ -144,8 +144,9 @@ def read_manifest(folder: Path) -> DatasetInfo:
         if len({shard.name for shard in shards}) != len(shards):
             raise ValueError("it lists a shard twice")
         sizes = (value["horizon"], value["obs_dim"], value["act_dim"])
-        if not all(type(size) is int and size >= least for size, least in zip(sizes, (0, 1, 1), strict=True)):
-            raise ValueError(f"horizon, obs_dim and act_dim are {sizes}")
+        least = (0, 1, 1)
+        if not all(type(n) is int and low <= n < 1 << 31 for n, low in zip(sizes, least, strict=True)):
+            raise ValueError("horizon, obs_dim or act_dim are of another kind or size")
         return DatasetInfo(str(value["env_id"]), *sizes, shards)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedFileError(f"{path} is not a data set's manifest ({error})", mend) from error
@@ -157,9 +158,11 @@ def _check_entry(shard: ShardInfo) -> None:
     for field, kind in get_type_hints(ShardInfo).items():
         value = getattr(shard, field)
         # JSON has one kind of number: a sum of rewards may be written as 3
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{shard.name} has {field} {value!r}")
-    if shard.transitions < 1 or shard.episodes < 1:
+        # and an integer may be of any size, which nothing else here can hold
+        whole = type(value) is int and kind in (int, float) and abs(value) < 1 << 63
+        if not whole and (type(value) is not kind or kind is int):
+            raise ValueError(f"{shard.name} has {field} of another kind or size")
+    if not 1 <= shard.episodes <= shard.transitions < 1 << 48:
         raise ValueError(f"{shard.name} has {shard.transitions} rows in {shard.episodes} episodes")
 
 
