@@ -9,6 +9,15 @@ from typing import Any
 __version__ = version("harden")
 
 
+def __getattr__(name: str) -> Any:
+    if name == "ObservationAttack":
+        # a class can't import what it needs when it is called, as the functions below do
+        from harden.envs.observation_attack import ObservationAttack
+
+        return ObservationAttack
+    raise AttributeError(f"module 'harden' has no attribute '{name}'")
+
+
 def load_policy(path: str | Path) -> Any:
     """Return the policy of a folder as an object with `act(obs)`.
 
@@ -32,23 +41,21 @@ def evaluate(
         policy: a policy folder.
         attacks: names with commas, or "all".
         pipeline: a pipeline file or the name of a shipped one.
-        keys: keys of the pipeline's evaluate section, such as episodes=10.
+        keys: keys of the pipeline's evaluate section, such as episodes=10; a list of values tries each.
 
     Returns:
         The evaluation, in the form of the evaluation file.
     """
-    from harden.evaluation.attacked import parse_attacks
-    from harden.pipeline_file import find_pipeline, load_config
+    from harden.evaluation.entries import parse_attacks
+    from harden.pipeline_file import find_pipeline, load_config, variations
     from harden.progress import Reporter
     from harden.stages.evaluate import evaluate as stage
     from harden.stages.workspace import pick_device
 
-    config = load_config(find_pipeline(Path(pipeline)))
-    chosen = config.evaluate.model_validate(config.evaluate.model_dump() | keys)
-    config = config.model_copy(update={"evaluate": chosen})
-    return stage(
-        config, Path(policy), parse_attacks(attacks), device=pick_device("auto"), report=Reporter(True)
-    )
+    lists = {key: value if isinstance(value, list) else [value] for key, value in keys.items()}
+    config, *also = variations(load_config(find_pipeline(Path(pipeline))), lists)
+    names, device = parse_attacks(attacks), pick_device("auto")
+    return stage(config, Path(policy), names, device=device, also=also, report=Reporter(True))
 
 
 def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any) -> Any:

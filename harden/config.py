@@ -161,7 +161,9 @@ class Evaluation(_Section):
     """How a policy is tried: by its mean, under each attack in the task's epsilon unless told otherwise.
 
     `attack_style` "pgd" takes `restarts` and `step_share`, "paper" the rate and tolerances;
-    `attack_steps` unset is 50 and 200.
+    `attack_steps` unset is 50 and 200. `queries` are a gradient-free attack's, a state; `amad_share` is the
+    share of natural states, those with the highest Q_c, that amad attacks; independent critics are fitted to
+    `independent_episodes` of the policy's own, in `independent_steps` gradient steps.
     """
 
     episodes: Count = 50
@@ -174,6 +176,10 @@ class Evaluation(_Section):
     stop_value: NonNegative = 1e-4
     stop_move: NonNegative = 1e-4
     norm: Literal["linf", "l2"] = "linf"
+    queries: Annotated[int, Field(ge=2)] = 400
+    amad_share: Share = 0.25
+    independent_episodes: Count = 100
+    independent_steps: Count = 4000
     action: Literal["mean", "sample"] = "mean"
 
 

@@ -102,7 +102,7 @@ def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) ->
     evaluation = load_evaluation(place.evaluation)
     if evaluation["policy"].get("policy_digest") != known.policy:
         return StageStatus("evaluate", "stale", "the policy changed since")
-    attacks = ", ".join(entry["attack"] for entry in evaluation["results"])
+    attacks = ", ".join(dict.fromkeys(entry["attack"] for entry in evaluation["results"]))
     return StageStatus("evaluate", "done", attacks)
 
 

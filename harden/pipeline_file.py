@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,20 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
         task = make_config({"task": full.get("task", "ball-circle")}, str(path)).task_row
         full = _merge(_merge(tree, paper_settings(task.name, task.horizon)), asked)
     return make_config(full, str(path))
+
+
+def variations(config: PipelineConfig, keys: Mapping[str, Sequence[Any]]) -> list[PipelineConfig]:
+    """Return a configuration for each combination of values of some keys of its evaluate section.
+
+    Args:
+        config: gives everything else.
+        keys: values by key, such as {"epsilon": [0.01, 0.05]}.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
+    tree = config.model_dump()
+    return [
+        make_config(tree | {"evaluate": tree["evaluate"] | dict(zip(keys, values, strict=True))})
+        for values in itertools.product(*keys.values())
+    ]

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from harden.attacks import adam, objectives, pgd
+from harden.attacks import adam, evolution, pgd
+from harden.attacks.rows import ATTACKS, Attack
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
 from harden.ops import ball
 from harden.ops.ball import Norm
+from harden.seeds import generator
 
-Objective = Callable[[GaussianPolicy, Critics, Tensor, Tensor], Tensor]
-
-
-class Attack(NamedTuple):
-    """One attack.
-
-    Args:
-        name: how commands call it.
-        summary: one line for a reader.
-        objective: what it ascends; None draws from the ball at random.
-    """
-
-    name: str
-    summary: str
-    objective: Objective | None
-
-
-ATTACKS: dict[str, Attack] = {
-    attack.name: attack
-    for attack in (
-        Attack("random", "uniform noise in the ball", None),
-        Attack("mc", "maximum cost: ascends Q_c", objectives.max_cost),
-        Attack("mr", "maximum reward: ascends Q_r", objectives.max_reward),
-    )
-}
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "PaperStrength",
+    "Strength",
+    "attack_stream",
+    "perturb",
+    "require_critics",
+    "require_ready",
+    "risk_threshold",
+]
 
 
 class Strength(NamedTuple):
@@ -49,12 +36,14 @@ class Strength(NamedTuple):
         restarts: random starts a state.
         step_share: length of the first step as a share of epsilon.
         norm: the ball's norm.
+        queries: values that a gradient-free attack asks for a state.
     """
 
     steps: int = 20
     restarts: int = 2
     step_share: float = 0.5
     norm: Norm = "linf"
+    queries: int = 400
 
     @property
     def style(self) -> str:
@@ -70,6 +59,7 @@ class PaperStrength(NamedTuple):
         rate: its learning rate, raw observation units.
         stop_value, stop_move: tolerances of the stop rule; zero never stops.
         norm: the ball's norm.
+        queries: as in Strength.
     """
 
     steps: int = 200
@@ -77,6 +67,7 @@ class PaperStrength(NamedTuple):
     stop_value: float = 1e-4
     stop_move: float = 1e-4
     norm: Norm = "linf"
+    queries: int = 400
 
     @property
     def style(self) -> str:
@@ -89,6 +80,55 @@ class PaperStrength(NamedTuple):
         return 1
 
 
+def attack_stream(device: torch.device | str, seed: int, name: str, *place: int) -> torch.Generator:
+    """Return the random numbers that an attack of this name draws from."""
+    return generator(device, seed, f"attack-{name}", *place)
+
+
+def require_critics(attack: Attack, critics: Critics | None) -> None:
+    """Refuse an attack that asks critics where there are none.
+
+    Raises:
+        InputError: says which are missing.
+    """
+    if attack.critics is None or critics is not None:
+        return
+    if attack.critics == "independent":
+        raise InputError(
+            f"attack '{attack.name}' climbs critics that are not the policy's own, and none are given",
+            "harden evaluate fits some; harden.stages.independent does in Python",
+        )
+    raise InputError(
+        f"attack '{attack.name}' climbs critics, and the policy brings none",
+        "fit them first with: harden fit-critics --policy FOLDER, or use --attack random",
+    )
+
+
+def require_ready(attack: Attack, critics: Critics | None, threshold: float | None) -> None:
+    """Refuse an attack that lacks something.
+
+    Raises:
+        InputError: the critics that it asks are missing, or the threshold that gates it.
+    """
+    require_critics(attack, critics)
+    if attack.gated and threshold is None:
+        raise InputError(
+            f"attack '{attack.name}' needs to know from which Q_c on it acts",
+            "give it a threshold, such as harden.attacks.risk_threshold makes of natural states",
+        )
+
+
+@torch.no_grad()
+def risk_threshold(policy: GaussianPolicy, critics: Critics, obs: Tensor, share: float) -> float:
+    """Return the Q_c above which a share of the given states lies: where a gated attack is to act.
+
+    Args:
+        obs: states that the policy visits when it is not attacked, (N, obs_dim).
+        share: of them, in [0, 1].
+    """
+    return float(torch.quantile(critics.q_cost(obs, policy.mean(obs)).double(), 1.0 - share))
+
+
 def perturb(
     attack: Attack,
     policy: GaussianPolicy,
@@ -98,45 +138,82 @@ def perturb(
     strength: Strength | PaperStrength,
     generator: torch.Generator,
     start: Tensor | None = None,
+    threshold: float | None = None,
 ) -> Tensor:
     """Return attacked observations, inside the ball whatever the attack did.
 
     Args:
         attack: a row of ATTACKS.
         policy: the policy under attack; neither it nor the critics get gradients.
-        critics: the critics that a gradient attack climbs; None is enough for noise.
+        critics: the critics that the attack asks; None is enough for one that asks none.
         obs: clean observations, (B, obs_dim).
         epsilon: radius, a number or (obs_dim,), in raw observation units.
         strength: how a gradient attack climbs, and the norm.
         generator: the only source of randomness, on the observations' device.
         start: (B, obs_dim), the perturbation that the paper's style begins from, none where not given.
+        threshold: clean Q_c below which a gated attack does nothing (`risk_threshold`).
 
     Returns:
         obs_adv, (B, obs_dim), detached.
 
     Raises:
-        InputError: a gradient attack without critics.
+        InputError: an attack without the critics or the threshold that it needs.
     """
+    require_ready(attack, critics, threshold)
     obs = obs.detach()
     if isinstance(epsilon, float) and epsilon == 0.0:
         return obs
     radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
-    if attack.objective is None:
-        obs_adv = obs + ball.sample(obs, radius, strength.norm, generator)
+    if attack.noise is not None:
+        obs_adv = obs + attack.noise(obs, radius, strength.norm, generator)
+    elif attack.candidates:
+        tried = [
+            perturb(ATTACKS[name], policy, critics, obs, epsilon, strength, generator, start)
+            for name in attack.candidates
+        ]
+        obs_adv = _best(attack, policy, critics, obs, tried)
     else:
-        if critics is None:
-            raise InputError(
-                f"attack '{attack.name}' climbs critics, and the policy brings none",
-                "fit them first with: harden fit-critics --policy FOLDER, or use --attack random",
-            )
-        objective, victim_critics = attack.objective, critics
-
-        def climb(clean: Tensor, attacked: Tensor) -> Tensor:
-            return objective(policy, victim_critics, clean, attacked)
-
-        if isinstance(strength, PaperStrength):
-            start = torch.zeros_like(obs) if start is None else start
-            obs_adv = adam.ascend(climb, obs, radius, start, **strength._asdict())
-        else:
-            obs_adv = pgd.ascend(climb, obs, radius, generator=generator, **strength._asdict())
+        obs_adv = _search(attack, policy, critics, obs, radius, strength, generator, start)
+    if attack.gated and critics is not None and threshold is not None:
+        with torch.no_grad():
+            risky = critics.q_cost(obs, policy.mean(obs)) >= threshold
+        obs_adv = torch.where(risky.unsqueeze(1), obs_adv, obs)
     return obs + ball.project(obs_adv - obs, radius, strength.norm)
+
+
+def _search(
+    attack: Attack,
+    policy: GaussianPolicy,
+    critics: Critics | None,
+    obs: Tensor,
+    radius: Tensor,
+    strength: Strength | PaperStrength,
+    generator: torch.Generator,
+    start: Tensor | None,
+) -> Tensor:
+    """Return what the search for one objective's maximum found, (B, obs_dim)."""
+    objective, norm = attack.objective, strength.norm
+    assert objective is not None
+
+    def value(clean: Tensor, attacked: Tensor) -> Tensor:
+        return objective(policy, critics, clean, attacked)
+
+    if not attack.climbs:
+        return evolution.search(value, obs, radius, queries=strength.queries, norm=norm, generator=generator)
+    options = {key: option for key, option in strength._asdict().items() if key != "queries"}
+    if isinstance(strength, Strength):
+        return pgd.ascend(value, obs, radius, generator=generator, **options)
+    if attack.fresh_start:
+        start = ball.sample(obs, radius, norm, generator)
+    return adam.ascend(value, obs, radius, torch.zeros_like(obs) if start is None else start, **options)
+
+
+@torch.no_grad()
+def _best(
+    attack: Attack, policy: GaussianPolicy, critics: Critics | None, obs: Tensor, tried: list[Tensor]
+) -> Tensor:
+    """Return state by state the candidate with the highest objective, the clean observation among them."""
+    assert attack.objective is not None
+    candidates = torch.stack([obs, *tried])
+    values = torch.stack([attack.objective(policy, critics, obs, candidate) for candidate in candidates])
+    return candidates[values.argmax(0), torch.arange(len(obs), device=obs.device)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from harden.nets import Critics, GaussianPolicy
+from harden.ops import gaussian
 
 
 def max_cost(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:
@@ -31,3 +32,23 @@ def max_reward(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: T
     Deviation: they print a minus sign, which descends.
     """
     return critics.q_reward(obs, policy.mean(obs_adv))
+
+
+def min_reward(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:
+    """Return -Q_r(s, pi(nu(s))), to be maximised: the attack that robust RL without costs is measured by.
+
+    Args, Returns: as in `max_cost`.
+    """
+    return -critics.q_reward(obs, policy.mean(obs_adv))
+
+
+def action_difference(
+    policy: GaussianPolicy, critics: Critics | None, obs: Tensor, obs_adv: Tensor
+) -> Tensor:
+    """Return KL(pi(.|s) || pi(.|nu(s))), to be maximised; it asks no critic, and is flat where nu(s) = s.
+
+    Args, Returns: as in `max_cost`.
+
+    Source: Zhang et al. 2020 (SA-MDP), section 4 (MAD).
+    """
+    return gaussian.kl(*policy(obs), *policy(obs_adv))

@@ -11,15 +11,38 @@ from typing import Any, TypeVar
 
 import click
 
+
+class Numbers(click.ParamType):
+    """One or several numbers with commas between them."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return them as a list."""
+        try:
+            return [self.kind(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"'{value}' is not {self.kind.__name__} or several with commas between", param, ctx)
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What every stage command begins with."""
+    """What every stage command begins with.
+
+    Args:
+        config: the resolved pipeline.
+        also: the same with the other values of options that took several.
+    """
 
     config: Any
+    also: Any
     place: Any
     device: Any
     report: Any
@@ -53,34 +76,37 @@ def stage_options(command: F) -> F:
     ) -> Any:
         import torch
 
-        from harden.pipeline_file import DEFAULT_PIPELINE, find_pipeline, load_config
+        from harden.pipeline_file import DEFAULT_PIPELINE, find_pipeline, load_config, variations
         from harden.progress import Reporter
         from harden.stages.workspace import pick_device, workspace
 
         path = pipeline or DEFAULT_PIPELINE
         extra = [*assignments, *([f"seed={seed}"] if seed is not None else []), *_as_keys(options)]
-        config = load_config(find_pipeline(path), extra)
+        several = {name: options.pop(name) for name in _SEVERAL if name in options}
+        loaded = load_config(find_pipeline(path), extra)
+        config, *also = variations(loaded, {name: found for name, found in several.items() if found})
         # one by default: more are no faster on networks this small, and results would depend on the machine
         torch.set_num_threads(threads)
         where = workspace(path.stem)
-        context = Context(config, where, pick_device(device), Reporter(quiet), dry_run)
+        context = Context(config, also, where, pick_device(device), Reporter(quiet), dry_run)
         if dry_run:
-            click.echo(
-                json.dumps({"pipeline": where.name, "config": config.model_dump(mode="json")}, indent=2)
-            )
+            resolved: dict[str, Any] = {"pipeline": where.name, "config": config.model_dump(mode="json")}
+            if also:
+                resolved["also"] = [{"evaluate": one.evaluate.model_dump(mode="json")} for one in also]
+            click.echo(json.dumps(resolved, indent=2))
             return None
         return command(context, **options)
 
     return wrapped  # type: ignore[return-value]
 
 
+# keys of the evaluate section whose options take several values
+_SEVERAL = ("epsilon", "attack_steps", "restarts")
 _KEYS = {
     "env_steps": "train.env_steps",
     "variant": "variant",
-    "epsilon": "evaluate.epsilon",
     "attack_style": "evaluate.attack_style",
-    "attack_steps": "evaluate.attack_steps",
-    "restarts": "evaluate.restarts",
+    "queries": "evaluate.queries",
     "eval_episodes": "evaluate.episodes",
     "norm": "evaluate.norm",
     "action": "evaluate.action",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -30,7 +29,7 @@ def report(evaluations: tuple[Path, ...], curves: tuple[Path, ...], out: Path) -
 @click.argument("what", type=click.Choice(["tasks", "attacks", "variants"]))
 def list_names(what: str) -> None:
     """List what can be named, one a line."""
-    from harden.attacks import ATTACKS
+    from harden.evaluation.entries import NAMES
     from harden.tasks import TASKS
     from harden.variants import VARIANTS
 
@@ -41,9 +40,8 @@ def list_names(what: str) -> None:
                 f"epsilon {task.epsilon:g}"
             )
     else:
-        rows: Any = [("natural", "no attack")] if what == "attacks" else []
-        table: Any = ATTACKS if what == "attacks" else VARIANTS
-        for name, summary in [*rows, *((row.name, row.summary) for row in table.values())]:
+        variants = {row.name: row.summary for row in VARIANTS.values()}
+        for name, summary in (NAMES if what == "attacks" else variants).items():
             click.echo(f"{name:<16} {summary}")
 
 

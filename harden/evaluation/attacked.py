@@ -5,58 +5,71 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from harden.attacks import ATTACKS, Attack, PaperStrength, Strength, perturb
-from harden.envs.rollout import Acted, Progress, rollout
+from harden.attacks import ATTACKS, Attack, attack_stream, perturb, require_critics, risk_threshold
+from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
-from harden.errors import InputError
-from harden.evaluation.statistics import summarise, violation_rate
+from harden.evaluation.checks import flat_share
+from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import episode_seeds, generator
 from harden.tasks import Task
 
+# enough to tell a share of flat states; all of them would take longer than the attack
+_SAMPLED_STATES = 500
 
-class Trial(NamedTuple):
-    """How a policy is tried.
+
+class Victim(NamedTuple):
+    """What is attacked, and what attacks ask.
 
     Args:
-        episodes: how many; their seeds are the same for every attack and policy.
-        epsilon: radius, raw observation units.
-        strength: of the gradient attacks.
-        action: act with the policy's "mean" or a "sample".
-        seed: of the episodes and the attacks.
+        policy: frozen.
+        critics: its own, or None.
+        independent: critics trained independently of those, or None.
     """
 
-    episodes: int
-    epsilon: float
-    strength: Strength | PaperStrength
-    action: str
-    seed: int
+    policy: GaussianPolicy
+    critics: Critics | None
+    independent: Critics | None = None
+
+    def asked(self, attack: Attack) -> Critics | None:
+        """Return the critics that an attack asks."""
+        return self.independent if attack.critics == "independent" else self.critics
+
+    def to(self, device: torch.device) -> Victim:
+        """Return the same on a device."""
+        return Victim(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
-def parse_attacks(names: str) -> list[str]:
-    """Return the attacks meant by "mc,mr" or "all", natural first and always.
+class Tried(NamedTuple):
+    """What an evaluation found.
 
-    Raises:
-        InputError: an unknown name.
+    Args:
+        entries: one an attack and setting, natural first, in the form of the evaluation file.
+        natural_obs: the states visited without an attack, (N, obs_dim).
     """
-    asked = [name.strip() for name in names.split(",") if name.strip()]
-    if "all" in asked:
-        asked = list(ATTACKS)
-    for name in asked:
-        if name != "natural" and name not in ATTACKS:
-            raise InputError(f"unknown attack '{name}'", f"choose from: natural, {', '.join(ATTACKS)}, all")
-    return ["natural", *dict.fromkeys(name for name in asked if name != "natural")]
+
+    entries: list[dict[str, Any]]
+    natural_obs: Tensor
+
+
+def plan(attacks: Sequence[str], trials: Sequence[Trial]) -> list[tuple[str, Trial]]:
+    """Return what has to be rolled out: each attack under each trial that makes a difference to it."""
+    wanted: dict[tuple[Any, ...], tuple[str, Trial]] = {}
+    for trial in trials:
+        for name in attacks:
+            if name != WORST:
+                wanted.setdefault(tuple(settings(name, trial).items()), (name, trial))
+    return list(wanted.values())
 
 
 def _actor(
-    attack: Attack | None, policy: GaussianPolicy, critics: Critics | None, trial: Trial, device: torch.device
+    name: str, victim: Victim, trial: Trial, device: torch.device, threshold: float | None
 ) -> Callable[[Tensor, Tensor], Acted]:
-    name = attack.name if attack else "natural"
-    draw = generator(device, trial.seed, f"attack-{name}")
+    attack, policy = ATTACKS.get(name), victim.policy
+    draw = attack_stream(device, trial.seed, name)
     sampling = generator(device, trial.seed, "evaluated-sample")
     # one episode a slot: the perturbation of its step before
     carried = torch.zeros(trial.episodes, policy.architecture["obs_dim"], device=device)
@@ -64,8 +77,9 @@ def _actor(
     def act(obs: Tensor, slots: Tensor) -> Acted:
         clean = given = obs.to(device)
         if attack is not None:
-            start = carried[slots]
-            given = perturb(attack, policy, critics, clean, trial.epsilon, trial.strength, draw, start)
+            start, critics = carried[slots], victim.asked(attack)
+            options = trial.epsilon, trial.strength, draw, start, threshold
+            given = perturb(attack, policy, critics, clean, *options)
             carried[slots] = given - clean
         with torch.no_grad():
             mean = trial.action == "mean"
@@ -75,94 +89,91 @@ def _actor(
     return act
 
 
-def _stop_rule(strength: Strength | PaperStrength) -> dict[str, float]:
-    if isinstance(strength, Strength):
-        return {}
-    return {"stop_value": strength.stop_value, "stop_move": strength.stop_move}
+class _Threats:
+    """What of the attacks is judged from the states that natural episodes visit."""
 
+    def __init__(self, victim: Victim, device: torch.device, natural: Rollout) -> None:
+        self.victim, self.device = victim, device
+        self.obs = natural.transitions.obs.to(device)
 
-def _entry(name: str, trial: Trial, critics: Critics | None, task: Task, run: Any) -> dict[str, Any]:
-    gradient = name != "natural" and ATTACKS[name].objective is not None
-    noise = name != "natural" and not gradient
-    return {
-        "attack": name,
-        "style": trial.strength.style if gradient else "uniform" if noise else None,
-        "norm": trial.strength.norm,
-        "epsilon": 0.0 if name == "natural" else trial.epsilon,
-        "steps": trial.strength.steps if gradient else 0,
-        "restarts": trial.strength.restarts if gradient else 0,
-        "critics": "own" if gradient and critics is not None else None,
-        **(_stop_rule(trial.strength) if gradient else {}),
-        "reward": summarise(run.rewards),
-        "cost": summarise(run.costs),
-        "violation_rate": violation_rate(run.costs, task.cost_limit),
-        "per_episode": [
-            {"seed": int(seed), "reward": float(reward), "cost": float(cost), "length": int(length)}
-            for seed, reward, cost, length in zip(run.seeds, run.rewards, run.costs, run.lengths, strict=True)
-        ],
-    }
+    def threshold(self, name: str, trial: Trial) -> float | None:
+        """Return the Q_c from which on a gated attack acts, None for others."""
+        if not ATTACKS[name].gated or self.victim.critics is None:
+            return None
+        return risk_threshold(self.victim.policy, self.victim.critics, self.obs, trial.amad_share)
+
+    def found(self, name: str, trial: Trial) -> dict[str, Any]:
+        """Return what an attack's entry says beside its settings."""
+        attack, more = ATTACKS[name], {}
+        if attack.gated:
+            more["threshold"] = self.threshold(name, trial)
+        if attack.climbs and not attack.candidates and trial.epsilon > 0:
+            every = -(-len(self.obs) // _SAMPLED_STATES)
+            draw = generator(self.device, trial.seed, "flat-share")
+            critics, norm = self.victim.asked(attack), trial.strength.norm
+            policy, obs = self.victim.policy, self.obs[::every]
+            more["flat_share"] = flat_share(attack, policy, critics, obs, trial.epsilon, norm, draw)
+        return more
 
 
 def evaluate_policy(
-    policy: GaussianPolicy,
-    critics: Critics | None,
+    victim: Victim,
     task: Task,
     attacks: Sequence[str],
-    trial: Trial,
+    trials: Sequence[Trial],
     *,
     workers: int | None = None,
     device: torch.device | None = None,
-    on_step: Callable[[str, Progress], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Try a policy under each attack on the same episodes.
+    on_step: Callable[[int, str, Progress], None] | None = None,
+) -> Tried:
+    """Try a policy under each attack and setting on the same episodes.
 
     Args:
-        policy: frozen; critics: what gradient attacks climb, or None.
+        victim: the policy, and the critics that attacks ask.
         task: simulation and cost limit.
-        attacks: names, as `parse_attacks` returns them.
-        trial: episodes, radius, strength, seed.
+        attacks: names, as `parse_attacks` returns them: natural first.
+        trials: settings, with equal episodes and seed.
         workers: simulation processes, one a core where not given.
-        on_step: progress, with the attack's name.
-
-    Returns:
-        One entry an attack, in the form of the evaluation file.
+        on_step: progress, with how many roll-outs are done and the attack's name.
 
     Raises:
-        InputError: a gradient attack and no critics.
+        InputError: an attack and not the critics that it asks.
     """
     device = device or torch.device("cpu")
     for name in attacks:
-        if critics is None and name != "natural" and ATTACKS[name].objective is not None:
-            raise InputError(
-                f"attack '{name}' climbs critics, and the policy brings none",
-                "fit them first with: harden fit-critics --policy FOLDER, or use --attack random",
-            )
-    policy = policy.to(device)
-    critics = None if critics is None else critics.to(device)
-    seeds = episode_seeds(trial.seed, "evaluate", 0, trial.episodes)
-    entries = []
-    with VectorEnv(task, trial.episodes, workers) as envs:
-        for name in attacks:
-            attack = None if name == "natural" else ATTACKS[name]
-            act = _actor(attack, policy, critics, trial, device)
+        if name in ATTACKS:
+            require_critics(ATTACKS[name], victim.asked(ATTACKS[name]))
+    victim, first = victim.to(device), trials[0]
+    seeds = episode_seeds(first.seed, "evaluate", 0, first.episodes).tolist()
+    made: dict[tuple[Any, ...], dict[str, Any]] = {}
+    _, *later = plan(attacks, trials)
+    with VectorEnv(task, first.episodes, workers) as envs:
 
-            def follow(now: Progress, name: str = name) -> None:
+        def run(done: int, name: str, trial: Trial, threshold: float | None = None) -> Rollout:
+            def follow(now: Progress) -> None:
                 if on_step is not None:
-                    on_step(name, now)
+                    on_step(done, name, now)
 
-            run = rollout(envs, act, seeds.tolist(), follow)
-            entries.append(_entry(name, trial, critics, task, run))
+            return rollout(envs, _actor(name, victim, trial, device, threshold), seeds, follow)
+
+        clean = run(0, NATURAL, first)
+        natural, threats = entry(settings(NATURAL, first), task, clean), _Threats(victim, device, clean)
+        made[tuple(settings(NATURAL, first).items())] = natural
+        for done, (name, trial) in enumerate(later, start=1):
+            about = settings(name, trial)
+            attacked = run(done, name, trial, threats.threshold(name, trial))
+            made[tuple(about.items())] = entry(about | threats.found(name, trial), task, attacked, natural)
+    return Tried(_ordered(made, attacks, trials, task), threats.obs.cpu())
+
+
+def _ordered(
+    made: dict[tuple[Any, ...], dict[str, Any]], attacks: Sequence[str], trials: Sequence[Trial], task: Task
+) -> list[dict[str, Any]]:
+    """Return the entries in their order, with the worst of each trial after its own."""
+    entries: list[dict[str, Any]] = []
+    for trial in trials:
+        mine = [made[tuple(settings(name, trial).items())] for name in attacks if name != WORST]
+        entries += [one for one in mine if not any(one is other for other in entries)]
+        if WORST in attacks:
+            entries.append(worst_entry(trial, task, mine))
     return entries
-
-
-def table(results: Sequence[dict[str, Any]], cost_limit: float) -> str:
-    """Return the results as a text table."""
-    lines = [f"{'attack':<10} {'reward':>16} {'cost':>16} {'violations':>11}"]
-    for entry in results:
-        reward, cost = entry["reward"], entry["cost"]
-        lines.append(
-            f"{entry['attack']:<10} {reward['mean']:>8.1f} ± {reward['std']:>5.1f} "
-            f"{cost['mean']:>8.2f} ± {cost['std']:>5.2f} {100 * entry['violation_rate']:>9.0f} %"
-        )
-    lines.append(f"cost limit {np.format_float_positional(cost_limit, trim='-')} an episode")
-    return "\n".join(lines)

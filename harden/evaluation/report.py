@@ -59,9 +59,11 @@ def verdict(evaluation: dict[str, Any]) -> str:
     limit = evaluation["cost_limit"]
     word = "stays within" if worst["cost"]["mean"] <= limit else "exceeds"
     natural = evaluation["results"][0]
+    several = len({entry["epsilon"] for entry in attacked}) > 1
+    where = f"{worst['attack']} at ε {worst['epsilon']:g}" if several else worst["attack"]
     return (
         f"Natural reward {natural['reward']['mean']:.0f} at cost {natural['cost']['mean']:.1f}; its highest "
-        f"mean cost, {worst['cost']['mean']:.1f} under {worst['attack']}, {word} the limit of {limit:g}."
+        f"mean cost, {worst['cost']['mean']:.1f} under {where}, {word} the limit of {limit:g}."
     )
 
 
@@ -73,6 +75,8 @@ def _rows(evaluation: dict[str, Any]) -> str:
         how = f"ε {entry['epsilon']:g}" if entry["epsilon"] else ""
         if entry["steps"]:
             how += f", {entry['style']}, {entry['steps']} steps, {entry['restarts']} restarts"
+        if entry.get("queries"):
+            how += f", {entry['queries']} queries"
         lines.append(
             f"<tr><td>{html.escape(entry['attack'])} <span class=note>{how}</span></td>"
             f"<td>{reward['mean']:.1f} ± {reward['std']:.1f}</td>"
@@ -81,6 +85,11 @@ def _rows(evaluation: dict[str, Any]) -> str:
             f"<td>{100 * entry['violation_rate']:.0f} %</td></tr>"
         )
     return "\n".join(lines)
+
+
+def _warnings(evaluation: dict[str, Any]) -> str:
+    said = "".join(f"<li>{html.escape(one['message'])}</li>" for one in evaluation.get("warnings", []))
+    return f"<p>Against believing this evaluation:</p><ul>{said}</ul>" if said else ""
 
 
 def _section(title: str, evaluation: dict[str, Any]) -> str:
@@ -94,7 +103,7 @@ def _section(title: str, evaluation: dict[str, Any]) -> str:
     return (
         f"<h2>{html.escape(title)}</h2><p>{html.escape(verdict(evaluation))}</p><div class=wide><table>"
         "<tr><th>attack</th><th>reward</th><th>cost</th><th>95 % interval of the mean cost</th>"
-        f"<th>episodes over the limit</th></tr>{_rows(evaluation)}</table></div>"
+        f"<th>episodes over the limit</th></tr>{_rows(evaluation)}</table></div>{_warnings(evaluation)}"
         f"<p class=note>{html.escape(about)}. Mean ± standard deviation over episodes.</p>"
     )
 

@@ -1,7 +1,8 @@
-"""Statistics over episodes: mean, spread, bootstrap interval, violations."""
+"""Statistics over episodes: mean, spread, bootstrap interval, violations, paired differences."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,3 +33,21 @@ def summarise(values: np.ndarray) -> dict[str, Any]:
 def violation_rate(costs: np.ndarray, cost_limit: float) -> float:
     """Return the share of episodes whose cost is above the limit."""
     return float(np.mean(costs > cost_limit))
+
+
+def paired(
+    episodes: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], quantity: str
+) -> dict[str, Any]:
+    """Return the summary of a difference, episode by episode: the start that both share cancels out.
+
+    Args:
+        episodes, others: `per_episode` of two entries; those of seeds that both have are compared.
+        quantity: "cost" or "reward".
+
+    Returns:
+        As `summarise`, of the first less the second.
+    """
+    theirs = {episode["seed"]: episode[quantity] for episode in others}
+    pairs = [(e[quantity], theirs[e["seed"]]) for e in episodes if e["seed"] in theirs]
+    mine, other = np.array(pairs, dtype=np.float64).T
+    return summarise(mine - other)

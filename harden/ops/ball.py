@@ -42,6 +42,21 @@ def sample(like: Tensor, epsilon: Tensor, norm: Norm, generator: torch.Generator
     return direction * radius ** (1.0 / like.shape[-1]) * epsilon
 
 
+def sample_gaussian(like: Tensor, epsilon: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
+    """Draw Gaussian perturbations and project them onto the ball.
+
+    Their deviation is epsilon by coordinate for "linf", a third of them end on the ball's faces; for "l2" it
+    is less by the root of the number of coordinates, so that a typical length is epsilon.
+
+    Args:
+        like, epsilon, norm, generator: as in `sample`.
+    """
+    unit = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    if norm == "l2":
+        unit = unit / like.shape[-1] ** 0.5
+    return project(unit * epsilon, epsilon, norm)
+
+
 def ascend(gradient: Tensor, step: Tensor, norm: Norm) -> Tensor:
     """Return the steepest move of length `step` for this norm: the sign, or the unit gradient.
 

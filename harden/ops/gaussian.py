@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: cross entropy and the KL split into its mean and spread parts."""
+"""Diagonal Gaussians: cross entropy, the KL, and the KL split into its mean and spread parts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ def cross_entropy(q_mean: Tensor, q_var: Tensor, mean: Tensor, std: Tensor) -> T
     """
     square = q_var + (q_mean - mean) ** 2
     return (0.5 * square / (std * std) + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
+    """Return KL(N(mean, std) || N(other_mean, other_std)), (...,), in nats: cross entropy less entropy.
+
+    Args:
+        mean, std, other_mean, other_std: (..., act_dim).
+    """
+    variance = std * std
+    crossed = cross_entropy(mean, variance, other_mean, other_std)
+    return crossed - cross_entropy(mean, variance, mean, std)
 
 
 def split_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,14 +9,18 @@ from typing import Any
 
 import torch
 
-from harden.attacks import PaperStrength, Strength
-from harden.checkpoint import LoadedPolicy, load_policy
+from harden.attacks import ATTACKS, PaperStrength, Strength
+from harden.checkpoint import LoadedPolicy, load_policy, module_digest
 from harden.config import PipelineConfig
 from harden.envs.rollout import Progress
 from harden.errors import InputError
-from harden.evaluation.attacked import Trial, evaluate_policy
+from harden.evaluation.attacked import Tried, Victim, evaluate_policy, plan
+from harden.evaluation.checks import check
+from harden.evaluation.entries import Trial
 from harden.files import write_json
+from harden.nets import Critics
 from harden.progress import Reporter
+from harden.stages.independent import independent_critics
 from harden.stages.workspace import versions
 
 FORMAT_VERSION = 1
@@ -37,10 +41,47 @@ def _trial(config: PipelineConfig) -> Trial:
     strength: Strength | PaperStrength
     if options.attack_style == "paper":
         tolerances = options.stop_value, options.stop_move
-        strength = PaperStrength(options.attack_steps or 200, options.paper_rate, *tolerances, options.norm)
+        steps, shared = options.attack_steps or 200, (options.norm, options.queries)
+        strength = PaperStrength(steps, options.paper_rate, *tolerances, *shared)
     else:
-        strength = Strength(options.attack_steps or 50, options.restarts, options.step_share, options.norm)
-    return Trial(options.episodes, config.eval_epsilon, strength, options.action, config.seed)
+        steps, shared = options.attack_steps or 50, (options.norm, options.queries)
+        strength = Strength(steps, options.restarts, options.step_share, *shared)
+    share = options.amad_share
+    return Trial(options.episodes, config.eval_epsilon, strength, options.action, config.seed, share)
+
+
+def _independent(
+    config: PipelineConfig,
+    loaded: LoadedPolicy,
+    attacks: Sequence[str],
+    folder: Path,
+    device: torch.device,
+    report: Reporter,
+) -> tuple[Critics | None, dict[str, Any]]:
+    """Return independent critics where an attack asks them, and what the evaluation says of them."""
+    if not any(ATTACKS[name].critics == "independent" for name in attacks if name in ATTACKS):
+        return None, {}
+    critics, about = independent_critics(config, loaded, folder, device=device, report=report)
+    said = {"digest": module_digest(critics), "data_digest": about["inputs"]["data"]}
+    return critics, {"independent_critics": {"folder": str(folder)} | said}
+
+
+def threat_model(trials: Sequence[Trial], tried: Tried) -> dict[str, Any]:
+    """Return what the attacker may do, in raw units and beside how much each observation varies.
+
+    The standard deviations are those over the states of the natural episodes.
+    """
+    std = tried.natural_obs.double().std(0)
+    return {
+        "norm": trials[0].strength.norm,
+        "centre": "the clean observation",
+        "units": "raw observation",
+        "observation_std": std.tolist(),
+        "epsilon_over_std": [
+            {"epsilon": e, "ratio": [e / s if s > 0 else None for s in std.tolist()]}
+            for e in sorted({trial.epsilon for trial in trials})
+        ],
+    }
 
 
 def evaluate(
@@ -49,14 +90,19 @@ def evaluate(
     attacks: list[str],
     *,
     device: torch.device,
+    also: Sequence[PipelineConfig] = (),
+    independent: Path | None = None,
     outs: Sequence[Path] = (),
     report: Reporter,
 ) -> dict[str, Any]:
     """Try a policy and write the evaluation file.
 
     Args:
+        config: task, seed, and how to attack.
         policy_dir: the policy, with the critics that it is attacked with.
         attacks: names, natural first.
+        also: further configurations to attack by on the same episodes, as `variations` makes them.
+        independent: where independently trained critics are kept, beside the policy where not given.
         outs: JSON files to write it to.
 
     Returns:
@@ -69,20 +115,20 @@ def evaluate(
     began = time.monotonic()
     loaded = load_policy(policy_dir, "harden train")
     _check_task(config, loaded, policy_dir)
-    task, trial = config.task_row, _trial(config)
-    steps_an_attack = trial.episodes * task.horizon
-    with report.track("evaluate", steps_an_attack * len(attacks), "steps") as track:
+    task, trials = config.task_row, [_trial(one) for one in (config, *also)]
+    folder = independent or policy_dir / "independent"
+    rivals, about_rivals = _independent(config, loaded, attacks, folder, device, report)
+    steps_a_run = config.evaluate.episodes * task.horizon
+    with report.track("evaluate", steps_a_run * len(plan(attacks, trials)), "steps") as track:
 
-        def on_step(name: str, now: Progress) -> None:
-            before = attacks.index(name) * steps_an_attack
-            track(before + now.steps, f"{name}: {now}")
+        def on_step(done: int, name: str, now: Progress) -> None:
+            track(done * steps_a_run + now.steps, f"{name}: {now}")
 
-        results = evaluate_policy(
-            loaded.policy,
-            loaded.critics,
+        tried = evaluate_policy(
+            Victim(loaded.policy, loaded.critics, rivals),
             task,
             attacks,
-            trial,
+            trials,
             workers=config.collect.workers,
             device=device,
             on_step=on_step,
@@ -92,11 +138,14 @@ def evaluate(
         "task": task.name,
         "env_id": task.env_id,
         "policy": {"path": str(policy_dir)} | {name: loaded.about.get(name) for name in _SAID_OF_POLICY},
-        "seed": trial.seed,
-        "episodes": trial.episodes,
+        "seed": config.seed,
+        "episodes": config.evaluate.episodes,
         "cost_limit": task.cost_limit,
-        "action": trial.action,
-        "results": results,
+        "action": config.evaluate.action,
+        "results": tried.entries,
+        "warnings": check(tried.entries),
+        "threat_model": threat_model(trials, tried),
+        **about_rivals,
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),
     }

@@ -1,0 +1,118 @@
+"""The attacks: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harden.attacks import objectives
+from harden.nets import GaussianPolicy
+from harden.ops import ball
+from harden.ops.ball import Norm
+
+# the critics are None for an objective that asks none
+Objective = Callable[[GaussianPolicy, Any, Tensor, Tensor], Tensor]
+Noise = Callable[[Tensor, Tensor, Norm, torch.Generator], Tensor]
+
+
+class Attack(NamedTuple):
+    """One attack: noise, the ascent of an objective, or the best of other attacks.
+
+    Args:
+        name: how commands call it.
+        summary: one line for a reader.
+        objective: what it maximises, state by state.
+        noise: what draws its perturbations where it has no objective.
+        critics: whose critics it needs: the policy's own, independently trained ones, or none.
+        style: its own way to search, as evaluation files call it; unset, it climbs in the style asked.
+        fresh_start: no gradient at the clean observation, so that every style draws a start.
+        gated: it leaves a state alone whose clean Q_c is below a threshold.
+        candidates: names of the attacks of which it takes the best by its objective.
+        aim: what it should raise or lower in an episode, with the sign; checks compare it with noise by this.
+    """
+
+    name: str
+    summary: str
+    objective: Objective | None = None
+    noise: Noise | None = None
+    critics: Literal["own", "independent"] | None = None
+    style: str | None = None
+    fresh_start: bool = False
+    gated: bool = False
+    candidates: tuple[str, ...] = ()
+    aim: tuple[Literal["cost", "reward"], int] | None = None
+
+    @property
+    def climbs(self) -> bool:
+        """Whether it follows a gradient, or takes the best of some that do."""
+        return self.style is None
+
+
+ATTACKS: dict[str, Attack] = {
+    attack.name: attack
+    for attack in (
+        Attack("random", "uniform noise in the ball", noise=ball.sample, style="uniform"),
+        Attack(
+            "gaussian",
+            "Gaussian noise of deviation epsilon, projected onto the ball",
+            noise=ball.sample_gaussian,
+            style="gaussian",
+        ),
+        Attack("mc", "maximum cost: ascends Q_c", objectives.max_cost, critics="own", aim=("cost", 1)),
+        Attack("mr", "maximum reward: ascends Q_r", objectives.max_reward, critics="own", aim=("reward", 1)),
+        Attack(
+            "mad",
+            "maximal action difference: ascends KL(pi(.|s) || pi(.|nu(s)))",
+            objectives.action_difference,
+            fresh_start=True,
+        ),
+        Attack(
+            "amad",
+            "adaptive mad: only in the states with the highest Q_c",
+            objectives.action_difference,
+            critics="own",
+            fresh_start=True,
+            gated=True,
+        ),
+        Attack(
+            "min-reward",
+            "minimum reward: descends Q_r",
+            objectives.min_reward,
+            critics="own",
+            aim=("reward", -1),
+        ),
+        Attack(
+            "black-box",
+            "maximum cost without gradients: a search that asks for values of Q_c",
+            objectives.max_cost,
+            critics="own",
+            style="evolution",
+            aim=("cost", 1),
+        ),
+        Attack(
+            "mc-independent",
+            "mc on critics trained independently of the policy's own",
+            objectives.max_cost,
+            critics="independent",
+            aim=("cost", 1),
+        ),
+        Attack(
+            "mr-independent",
+            "mr on critics trained independently of the policy's own",
+            objectives.max_reward,
+            critics="independent",
+            aim=("reward", 1),
+        ),
+        Attack(
+            "combined",
+            "state by state the one with the highest Q_c of: both noises, mc, mr, mad, min-reward, black-box",
+            objectives.max_cost,
+            critics="own",
+            candidates=("random", "gaussian", "mc", "mr", "mad", "min-reward", "black-box"),
+            aim=("cost", 1),
+        ),
+    )
+}

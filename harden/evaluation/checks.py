@@ -1,0 +1,183 @@
+"""Checks of an evaluation by itself: is there a sign that its attacks are weaker than they could be?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harden.attacks import ATTACKS, Attack
+from harden.evaluation.statistics import paired
+from harden.nets import Critics, GaussianPolicy
+from harden.ops import ball
+from harden.ops.ball import Norm
+
+# below, an interval from resampled episodes means nothing
+_EPISODES = 5
+# differences smaller than this share of the larger mean are not worth a warning
+_MATTERS = 0.05
+# a first-order gain within the ball below this share of the objective's value is rounding
+_FLAT = 1e-5
+_FLAT_STATES = 0.1
+# points of the ball asked, and the share of half an action's range from which on it counts as moved
+_POINTS = 5
+_MOVES = 0.01
+
+Entry = dict[str, Any]
+Warning = dict[str, Any]
+
+
+def flat_share(
+    attack: Attack,
+    policy: GaussianPolicy,
+    critics: Critics | None,
+    obs: Tensor,
+    epsilon: float,
+    norm: Norm,
+    generator: torch.Generator,
+) -> float:
+    """Return the share of states in which an attack's gradient promises it nothing, although actions move.
+
+    Where no perturbation moves the action there is nothing to be found, and nothing is wrong.
+
+    Args:
+        attack: with an objective.
+        policy, critics: as in `perturb`.
+        obs: states, (N, obs_dim).
+        epsilon: radius, raw observation units.
+        norm: the ball's.
+        generator: draws the points of the ball at which each state's gradient is taken.
+    """
+    assert attack.objective is not None
+    radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
+    clean = obs.repeat(_POINTS, 1)
+    delta = ball.sample(clean, radius, norm, generator).requires_grad_()
+    value = attack.objective(policy, critics, clean, clean + delta)
+    (gradient,) = torch.autograd.grad(value.sum(), delta)
+    with torch.no_grad():
+        gain = (gradient * radius).norm(p=1 if norm == "linf" else 2, dim=1)
+        flat = gain <= _FLAT * value.abs()
+        move = (policy.mean(clean + delta) - policy.mean(clean)).abs() / policy.half_range
+        movable = move.amax(1) > _MOVES
+        nothing = flat.view(_POINTS, -1).all(0) & movable.view(_POINTS, -1).any(0)
+    return int(nothing.sum()) / len(obs)
+
+
+def _exceeds(more: Entry, less: Entry, quantity: str) -> bool:
+    """Whether one attack's mean is above another's, beyond chance and by enough to matter."""
+    difference = paired(more["per_episode"], less["per_episode"], quantity)
+    scale = max(abs(more[quantity]["mean"]), abs(less[quantity]["mean"]))
+    return difference["ci95"][0] > 0 and difference["mean"] > _MATTERS * scale
+
+
+def _said(one: Entry, quantity: str) -> str:
+    return f"{one['attack']} ({quantity} {one[quantity]['mean']:.1f})"
+
+
+def _warning(check: str, one: Entry, message: str) -> Warning:
+    return {"check": check, "attack": one["attack"], "epsilon": one["epsilon"], "message": message}
+
+
+def _alike(results: Sequence[Entry], one: Entry, names: Iterable[str]) -> Iterator[Entry]:
+    """Yield the entries of some attacks that share norm and radius with one, and effort where it has any."""
+    wanted = set(names)
+    for other in results:
+        same = all(other[key] == one[key] for key in ("norm", "epsilon"))
+        effort = all(other[key] == one[key] for key in ("style", "steps", "restarts"))
+        if other["attack"] in wanted and same and (effort or not (one["steps"] and other["steps"])):
+            yield other
+
+
+def weaker_than_noise(results: Sequence[Entry]) -> Iterator[Warning]:
+    """Warn of an attack that does less of what it is for than random noise does."""
+    for one in results:
+        attack = ATTACKS.get(one["attack"])
+        if attack is None or attack.aim is None:
+            continue
+        quantity, sign = attack.aim
+        for noise in _alike(results, one, ("random", "gaussian")):
+            more, less = (noise, one) if sign > 0 else (one, noise)
+            if _exceeds(more, less, quantity):
+                message = f"{_said(one, quantity)} does less than noise, {_said(noise, quantity)}"
+                yield _warning("weaker-than-noise", one, f"{message}: its critics mislead it, or are flat")
+
+
+def vanishing_gradient(results: Sequence[Entry]) -> Iterator[Warning]:
+    """Warn of an attack whose gradient is nothing in many states."""
+    for one in results:
+        share = one.get("flat_share", 0.0)
+        if share > _FLAT_STATES:
+            message = f"the gradient that {one['attack']} climbs vanishes in {100 * share:.0f} % of states"
+            yield _warning("vanishing-gradient", one, f"{message}: a low cost under it proves nothing there")
+
+
+def hidden_gradient(results: Sequence[Entry]) -> Iterator[Warning]:
+    """Warn where an attack that asks less of the policy's own critics beats the one that climbs them."""
+    rivals = {"mc": ("black-box", "mc-independent"), "mr": ("mr-independent",)}
+    for one in results:
+        for other in _alike(results, one, rivals.get(one["attack"], ())):
+            quantity = "cost" if one["attack"] == "mc" else "reward"
+            if _exceeds(other, one, quantity):
+                message = f"{_said(other, quantity)} beats {_said(one, quantity)}"
+                yield _warning("hidden-gradient", other, f"{message}: the policy's own critics hide the way")
+
+
+def _curves(results: Sequence[Entry], along: tuple[str, ...]) -> Iterator[list[Entry]]:
+    """Yield the entries of each attack on cost that differ in some settings only, in their order."""
+    fixed = [key for key in ("attack", "norm", "epsilon", "style", "steps", "restarts") if key not in along]
+    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    for one in results:
+        attack = ATTACKS.get(one["attack"])
+        if attack is not None and attack.aim == ("cost", 1):
+            groups.setdefault(tuple(one[key] for key in fixed), []).append(one)
+    for group in groups.values():
+        yield sorted(group, key=lambda one: [one[key] for key in along])
+
+
+def falling_cost(results: Sequence[Entry]) -> Iterator[Warning]:
+    """Warn of an attack on cost that does less with a larger radius, which holds the smaller one."""
+    for curve in _curves(results, ("epsilon",)):
+        for smaller, larger in pairwise(curve):
+            if _exceeds(smaller, larger, "cost"):
+                message = (
+                    f"{_said(larger, 'cost')} at epsilon {larger['epsilon']:g} costs less than at "
+                    f"{smaller['epsilon']:g} ({smaller['cost']['mean']:.1f}): it looks one action ahead, or "
+                    "searches badly"
+                )
+                yield _warning("falling-cost", larger, message)
+
+
+def no_plateau(results: Sequence[Entry]) -> Iterator[Warning]:
+    """Warn of an attack on cost that still gains from its last increase of steps or restarts."""
+    for key in ("steps", "restarts"):
+        for curve in _curves(results, (key,)):
+            if len(curve) > 1 and _exceeds(curve[-1], curve[-2], "cost"):
+                one, before = curve[-1], curve[-2]
+                message = (
+                    f"{_said(one, 'cost')} still gains with {one[key]} {key} over {before[key]} "
+                    f"({before['cost']['mean']:.1f}): more would find more"
+                )
+                yield _warning("no-plateau", one, message)
+
+
+def check(results: Sequence[Entry]) -> list[Warning]:
+    """Return what speaks against believing an evaluation's attacks.
+
+    Args:
+        results: the entries, with their episodes.
+
+    Returns:
+        {"check", "attack", "epsilon", "message"} each. Differences are paired by episode seed, and count
+        where their 95 % interval lies above zero and they are more than 5 % of the larger mean.
+    """
+    found = list(vanishing_gradient(results))
+    episodes = len(results[0]["per_episode"])
+    if episodes < _EPISODES:
+        message = f"{episodes} episodes are too few to compare attacks by: those checks were left out"
+        return [*found, _warning("too-few-episodes", results[0], message)]
+    for one_check in (weaker_than_noise, hidden_gradient, falling_cost, no_plateau):
+        found += one_check(results)
+    return found

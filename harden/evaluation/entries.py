@@ -1,0 +1,148 @@
+"""What an evaluation file says of each attack, and the worst over several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harden.attacks import ATTACKS, PaperStrength, Strength
+from harden.envs.rollout import Rollout
+from harden.errors import InputError
+from harden.evaluation.statistics import paired, summarise, violation_rate
+from harden.tasks import Task
+
+NATURAL, WORST = "natural", "worst"
+NAMES = {
+    NATURAL: "no attack",
+    **{row.name: row.summary for row in ATTACKS.values()},
+    WORST: "for each episode seed the costliest of the attacks run beside it, natural among them",
+}
+
+
+class Trial(NamedTuple):
+    """How a policy is tried.
+
+    Args:
+        episodes: how many; their seeds are the same for every attack and policy.
+        epsilon: radius, raw observation units.
+        strength: of the gradient attacks.
+        action: act with the policy's "mean" or a "sample".
+        seed: of the episodes and the attacks.
+        amad_share: share of the natural states, those with the highest Q_c, that a gated attack acts in.
+    """
+
+    episodes: int
+    epsilon: float
+    strength: Strength | PaperStrength
+    action: str
+    seed: int
+    amad_share: float = 0.25
+
+
+def parse_attacks(names: str) -> list[str]:
+    """Return the attacks meant by "mc,mr" or "all": natural first and always, worst last.
+
+    Raises:
+        InputError: an unknown name, or worst with no attack to be the worst of.
+    """
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    if "all" in asked:
+        asked = list(NAMES)
+    for name in asked:
+        if name not in NAMES:
+            raise InputError(f"unknown attack '{name}'", f"choose from: {', '.join(NAMES)}, all")
+    attacks = list(dict.fromkeys(name for name in asked if name in ATTACKS))
+    if WORST in asked and not attacks:
+        raise InputError("'worst' is taken over the attacks run beside it", "name some, such as mc,mr,worst")
+    return [NATURAL, *attacks, *([WORST] if WORST in asked else [])]
+
+
+def settings(name: str, trial: Trial) -> dict[str, Any]:
+    """Return how an attack is made, as its entry says it."""
+    attack = ATTACKS.get(name)
+    strength = trial.strength
+    climbs = attack is not None and attack.climbs
+    said: dict[str, Any] = {
+        "attack": name,
+        "style": strength.style if climbs else attack.style if attack else None,
+        "norm": strength.norm,
+        "epsilon": 0.0 if name == NATURAL else trial.epsilon,
+        "steps": strength.steps if climbs else 0,
+        "restarts": strength.restarts if climbs else 0,
+        "critics": attack.critics if attack else None,
+    }
+    if climbs and isinstance(strength, PaperStrength):
+        said |= {"stop_value": strength.stop_value, "stop_move": strength.stop_move}
+    if attack and ("black-box" in (name, *attack.candidates)):
+        said["queries"] = strength.queries
+    if attack and attack.gated:
+        said["share"] = trial.amad_share
+    return said
+
+
+def _summary(episodes: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    costs = np.array([episode["cost"] for episode in episodes])
+    return {
+        "reward": summarise(np.array([episode["reward"] for episode in episodes])),
+        "cost": summarise(costs),
+        "violation_rate": violation_rate(costs, task.cost_limit),
+        "worst_episode": dict(episodes[int(costs.argmax())]),
+        "per_episode": list(episodes),
+    }
+
+
+def _over(natural: dict[str, Any], episodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    before = natural["per_episode"]
+    return {"over_natural": {name: paired(episodes, before, name) for name in ("reward", "cost")}}
+
+
+def entry(
+    about: dict[str, Any], task: Task, run: Rollout, natural: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return an attack's entry.
+
+    Args:
+        about: its settings, and what else was found of it.
+        task: gives the cost limit.
+        run: its episodes.
+        natural: the natural entry, which it is compared with episode by episode; None for that one itself.
+    """
+    episodes = [
+        {"seed": int(seed), "reward": float(reward), "cost": float(cost), "length": int(length)}
+        for seed, reward, cost, length in zip(run.seeds, run.rewards, run.costs, run.lengths, strict=True)
+    ]
+    return about | ({} if natural is None else _over(natural, episodes)) | _summary(episodes, task)
+
+
+def worst_entry(trial: Trial, task: Task, over: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the entry of the costliest episode of each seed, which names the attack that it is under.
+
+    Args:
+        trial: gives radius and norm.
+        task: gives the cost limit.
+        over: the entries that it is taken over, natural first; of equally costly ones the first counts.
+    """
+    alternatives = [[episode | {"attack": one["attack"]} for episode in one["per_episode"]] for one in over]
+    episodes = [max(same_seed, key=lambda e: e["cost"]) for same_seed in zip(*alternatives, strict=True)]
+    about = settings(WORST, trial)
+    if any(one["steps"] for one in over):
+        strength = trial.strength
+        about |= {"style": strength.style, "steps": strength.steps, "restarts": strength.restarts}
+    about |= {"over": [one["attack"] for one in over]}
+    return about | _over(over[0], episodes) | _summary(episodes, task)
+
+
+def table(results: Sequence[dict[str, Any]], cost_limit: float) -> str:
+    """Return the results as a text table."""
+    lines = [f"{'attack':<15} {'epsilon':>7} {'reward':>16} {'cost':>16} {'worst':>6} {'violations':>11}"]
+    for one in results:
+        reward, cost = one["reward"], one["cost"]
+        lines.append(
+            f"{one['attack']:<15} {one['epsilon']:>7g} {reward['mean']:>8.1f} ± {reward['std']:>5.1f} "
+            f"{cost['mean']:>8.2f} ± {cost['std']:>5.2f} {one['worst_episode']['cost']:>6.0f} "
+            f"{100 * one['violation_rate']:>9.0f} %"
+        )
+    lines.append(f"cost limit {np.format_float_positional(cost_limit, trim='-')} an episode")
+    return "\n".join(lines)
