@@ -1,4 +1,4 @@
-"""One contract for every attack, and the strength of the gradient ones against brute force."""
+"""One contract for every attack, and the strength of those that search against brute force."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import itertools
 import pytest
 import torch
 
-from harden.attacks import ATTACKS, PaperStrength, Strength, perturb
-from harden.attacks.objectives import max_cost, max_reward
+from harden.attacks import ATTACKS, PaperStrength, Strength, perturb, risk_threshold
+from harden.attacks.evolution import search
+from harden.attacks.objectives import action_difference, max_cost, max_reward, min_reward
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
 
@@ -26,57 +27,84 @@ def victim() -> tuple[GaussianPolicy, Critics, torch.Tensor]:
     return policy, critics, torch.randn(64, OBS)
 
 
+STYLES = {"pgd": Strength(10, 2, queries=60), "paper": PaperStrength(10, queries=60)}
+
+
 def attacked(
     name: str,
     victim: tuple[GaussianPolicy, Critics, torch.Tensor],
     epsilon: float | torch.Tensor = EPSILON,
-    strength: Strength | None = None,
+    strength: Strength | PaperStrength = STYLES["pgd"],
     seed: int = 0,
 ) -> torch.Tensor:
-    """Run one attack."""
+    """Run one attack; a gated one acts in the states above the median of Q_c."""
     policy, critics, obs = victim
     draw = torch.Generator().manual_seed(seed)
-    return perturb(ATTACKS[name], policy, critics, obs, epsilon, strength or Strength(10, 2), draw)
+    threshold = risk_threshold(policy, critics, obs, 0.5)
+    return perturb(ATTACKS[name], policy, critics, obs, epsilon, strength, draw, threshold=threshold)
 
 
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", ATTACKS)
 class TestContract:
-    """What holds for every row of ATTACKS."""
+    """What holds for every row of ATTACKS, in each norm and style."""
 
-    def test_stays_in_the_ball(self, name: str, norm: str, victim) -> None:
-        delta = attacked(name, victim, strength=Strength(10, 2, norm=norm)) - victim[2]
+    def test_stays_in_the_ball(self, name: str, norm: str, style: str, victim) -> None:
+        delta = attacked(name, victim, strength=STYLES[style]._replace(norm=norm)) - victim[2]
         size = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
         assert float(size.max()) <= EPSILON * (1 + 1e-5)
         assert float(size.max()) > 0
 
-    def test_a_vector_radius_holds_by_coordinate(self, name: str, norm: str, victim) -> None:
+    def test_a_vector_radius_holds_by_coordinate(self, name: str, norm: str, style: str, victim) -> None:
         radius = torch.tensor([0.0, 0.01, 0.1, 1.0])
-        delta = attacked(name, victim, radius, Strength(5, 1, norm=norm)) - victim[2]
+        delta = attacked(name, victim, radius, STYLES[style]._replace(norm=norm)) - victim[2]
         assert bool((delta.abs() <= radius + 1e-5).all())
         assert float(delta[:, 0].abs().max()) == 0.0
 
-    def test_zero_radius_changes_nothing(self, name: str, norm: str, victim) -> None:
-        assert torch.equal(attacked(name, victim, 0.0, Strength(3, 1, norm=norm)), victim[2])
+    def test_zero_radius_changes_nothing(self, name: str, norm: str, style: str, victim) -> None:
+        assert torch.equal(attacked(name, victim, 0.0, STYLES[style]._replace(norm=norm)), victim[2])
 
-    def test_equal_seeds_give_equal_attacks(self, name: str, norm: str, victim) -> None:
-        strength = Strength(5, 2, norm=norm)
+    def test_equal_seeds_give_equal_attacks(self, name: str, norm: str, style: str, victim) -> None:
+        strength = STYLES[style]._replace(norm=norm)
         first, again = (attacked(name, victim, strength=strength, seed=7) for _ in range(2))
         assert torch.equal(first, again)
-        assert not torch.equal(first, attacked(name, victim, strength=strength, seed=8))
+        row = ATTACKS[name]
+        if style == "pgd" or not row.climbs or row.fresh_start:
+            assert not torch.equal(first, attacked(name, victim, strength=strength, seed=8))
 
-    def test_leaves_the_victim_alone(self, name: str, norm: str, victim) -> None:
+    def test_leaves_the_victim_alone(self, name: str, norm: str, style: str, victim) -> None:
         policy, critics, obs = victim
         before = obs.clone()
-        result = attacked(name, victim, strength=Strength(3, 1, norm=norm))
+        result = attacked(name, victim, strength=STYLES[style]._replace(norm=norm))
         assert all(p.grad is None for p in [*policy.parameters(), *critics.parameters()])
         assert torch.equal(obs, before)
         assert not result.requires_grad
 
+    def test_without_the_critics_that_it_asks_it_is_refused(
+        self, name: str, norm: str, style: str, victim
+    ) -> None:
+        policy, _, obs = victim
+        strength, draw = STYLES[style]._replace(norm=norm), torch.Generator()
+        if ATTACKS[name].critics is None:
+            assert perturb(ATTACKS[name], policy, None, obs, EPSILON, strength, draw).shape == obs.shape
+            return
+        with pytest.raises(InputError, match="climbs critics"):
+            perturb(ATTACKS[name], policy, None, obs, EPSILON, strength, draw, threshold=0.0)
 
-@pytest.mark.parametrize(("name", "objective"), [("mc", max_cost), ("mr", max_reward)])
-class TestGradientAttacks:
-    """What holds for the attacks that climb."""
+
+SEARCHES = [
+    ("mc", max_cost),
+    ("mr", max_reward),
+    ("min-reward", min_reward),
+    ("mad", action_difference),
+    ("black-box", max_cost),
+]
+
+
+@pytest.mark.parametrize(("name", "objective"), SEARCHES)
+class TestSearches:
+    """What holds for the attacks that look for a maximum."""
 
     def test_never_lowers_its_objective(self, name: str, objective, victim) -> None:
         policy, critics, obs = victim
@@ -86,46 +114,121 @@ class TestGradientAttacks:
         assert bool((after >= before - 1e-6).all())
         assert float((after - before).mean()) > 0
 
-    def test_reaches_the_best_corner(self, name: str, objective, victim) -> None:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_reaches_the_best_corner(self, name: str, objective, victim, seed: int) -> None:
         policy, critics, obs = victim
         signs = torch.tensor(list(itertools.product((-EPSILON, EPSILON), repeat=OBS)))
         with torch.no_grad():
             clean = objective(policy, critics, obs, obs)
             corners = torch.stack([objective(policy, critics, obs, obs + s) for s in signs]).amax(0)
-            strong = attacked(name, victim, strength=Strength(40, 5))
+            strong = attacked(name, victim, strength=Strength(40, 16), seed=seed)
             found = objective(policy, critics, obs, strong)
         assert float((found - clean).mean() / (corners - clean).mean()) > 0.98
 
-    def test_beats_noise(self, name: str, objective, victim) -> None:
+    @pytest.mark.parametrize("noise", ["random", "gaussian"])
+    def test_beats_noise(self, name: str, objective, victim, noise: str) -> None:
         policy, critics, obs = victim
         with torch.no_grad():
-            noise = objective(policy, critics, obs, attacked("random", victim)).mean()
+            of_noise = objective(policy, critics, obs, attacked(noise, victim)).mean()
             found = objective(policy, critics, obs, attacked(name, victim)).mean()
-        assert float(found) > float(noise)
+        assert float(found) > float(of_noise)
 
     def test_one_state_is_attacked_alike_alone_and_in_a_batch(self, name: str, objective, victim) -> None:
         """Per-state objectives: no state's attack may depend on the others beside it."""
         policy, critics, obs = victim
-        strong = Strength(60, 8)
+        strong = Strength(60, 8, queries=2000)
         with torch.no_grad():
             batch = objective(policy, critics, obs, attacked(name, victim, strength=strong))[:3]
             alone = attacked(name, (policy, critics, obs[:3]), strength=strong)
             single = objective(policy, critics, obs[:3], alone)
         torch.testing.assert_close(batch, single, rtol=1e-3, atol=1e-4)
 
-    def test_more_restarts_never_hurt(self, name: str, objective, victim) -> None:
+    def test_more_effort_never_hurts(self, name: str, objective, victim) -> None:
         policy, critics, obs = victim
         values = []
-        for restarts in (1, 8):
+        for strength in (Strength(5, 1, queries=20), Strength(5, 8, queries=200)):
             with torch.no_grad():
-                adv = attacked(name, victim, strength=Strength(5, restarts))
+                adv = attacked(name, victim, strength=strength)
                 values.append(float(objective(policy, critics, obs, adv).mean()))
         assert values[1] >= values[0] - 1e-6
 
-    def test_without_critics_it_is_refused(self, name: str, objective, victim) -> None:
-        policy, _, obs = victim
-        with pytest.raises(InputError, match="fit-critics"):
-            perturb(ATTACKS[name], policy, None, obs, EPSILON, Strength(), torch.Generator())
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_black_box_asks_for_values_only_and_as_many_as_it_may(norm: str, victim) -> None:
+    policy, critics, obs = victim
+    asked = 0
+
+    def values(clean: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        nonlocal asked
+        assert not torch.is_grad_enabled()
+        assert clean.shape == given.shape
+        asked += len(given)
+        return max_cost(policy, critics, clean, given)
+
+    for queries in (2, 17, 50):
+        asked = 0
+        draw = torch.Generator().manual_seed(0)
+        search(values, obs, torch.tensor(EPSILON), queries=queries, norm=norm, generator=draw)
+        assert asked == queries * len(obs)
+
+
+def test_amad_is_mad_in_the_states_with_the_highest_cost_and_nothing_elsewhere(victim) -> None:
+    policy, critics, obs = victim
+    threshold = risk_threshold(policy, critics, obs, 0.25)
+    with torch.no_grad():
+        risky = critics.q_cost(obs, policy.mean(obs)) >= threshold
+    assert int(risky.sum()) == len(obs) // 4
+    draws = (torch.Generator().manual_seed(0) for _ in range(2))
+    mad, amad = (
+        perturb(ATTACKS[name], policy, critics, obs, EPSILON, Strength(), draw, threshold=threshold)
+        for name, draw in zip(("mad", "amad"), draws, strict=True)
+    )
+    assert torch.equal(amad[risky], mad[risky])
+    assert torch.equal(amad[~risky], obs[~risky])
+    with pytest.raises(InputError, match="risk_threshold"):
+        perturb(ATTACKS["amad"], policy, critics, obs, EPSILON, Strength(), torch.Generator())
+
+
+def test_the_share_of_risky_states_does_not_depend_on_the_batch(victim) -> None:
+    """The threshold comes from natural states: a state is attacked or not whatever stands beside it."""
+    policy, critics, obs = victim
+    threshold, draw = risk_threshold(policy, critics, obs, 0.25), torch.Generator()
+    together = attacked_or_not(policy, critics, obs, threshold, draw)
+    alone = torch.cat([attacked_or_not(policy, critics, one[None], threshold, draw) for one in obs])
+    assert torch.equal(together, alone)
+
+
+def attacked_or_not(policy, critics, obs, threshold: float, draw: torch.Generator) -> torch.Tensor:
+    """Return which states amad changes."""
+    options = (EPSILON, Strength(2, 1), draw)
+    return (perturb(ATTACKS["amad"], policy, critics, obs, *options, threshold=threshold) != obs).any(1)
+
+
+def test_combined_is_as_costly_as_the_best_of_its_candidates(victim) -> None:
+    policy, critics, obs = victim
+    draw, again = (torch.Generator().manual_seed(0) for _ in range(2))
+    row = ATTACKS["combined"]
+    found = perturb(row, policy, critics, obs, EPSILON, STYLES["pgd"], draw)
+    candidates = [
+        perturb(ATTACKS[name], policy, critics, obs, EPSILON, STYLES["pgd"], again) for name in row.candidates
+    ]
+    with torch.no_grad():
+        best = torch.stack([max_cost(policy, critics, obs, one) for one in (obs, *candidates)]).amax(0)
+        torch.testing.assert_close(max_cost(policy, critics, obs, found), best)
+    chosen = [int((found == one).all(1).sum()) for one in candidates]
+    assert sum(count > 0 for count in chosen) > 1, "no candidate is the best in all states"
+
+
+def test_mad_starts_at_random_in_every_style(victim) -> None:
+    """At the clean observation its gradient is zero: a climb from there goes nowhere."""
+    policy, critics, obs = victim
+    delta = torch.zeros_like(obs).requires_grad_()
+    (gradient,) = torch.autograd.grad(action_difference(policy, critics, obs, obs + delta).sum(), delta)
+    assert float(gradient.abs().max()) < 1e-5
+    for strength in (Strength(5, 1), PaperStrength(5)):
+        with torch.no_grad():
+            adv = attacked("mad", victim, strength=strength)
+            assert float(action_difference(policy, critics, obs, adv).min()) > 1e-4
 
 
 def test_the_critic_sees_the_clean_observation(victim) -> None:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from scipy import stats
 
+from harden.attacks import ATTACKS
 from harden.envs.vector import VectorEnv
 from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.evaluation.attacked import parse_attacks
 from harden.evaluation.calibration import Branches, branch, calibrate, noise_ceiling
+from harden.evaluation.entries import parse_attacks
 from harden.evaluation.report import load_curve, load_evaluation, verdict, write_report
-from harden.evaluation.statistics import summarise, violation_rate
+from harden.evaluation.statistics import paired, summarise, violation_rate
 from harden.nets import GaussianPolicy
 from harden.seeds import episode_seeds, generator
 from harden.tasks import TASKS
@@ -47,6 +48,20 @@ def test_equal_values_and_one_episode_have_no_spread() -> None:
     assert summarise(np.zeros(5))["ci95"] == [0.0, 0.0]
 
 
+def test_a_paired_difference_is_by_seed_and_narrower_than_the_spread() -> None:
+    rng = np.random.default_rng(0)
+    starts = rng.normal(scale=10.0, size=30)
+    before = [{"seed": i, "cost": start} for i, start in enumerate(starts)]
+    after = [{"seed": i, "cost": start + 1 + 0.1 * rng.normal()} for i, start in enumerate(starts)]
+    found = paired(after[::-1], before, "cost")
+    assert found["mean"] == pytest.approx(1.0, abs=0.1)
+    assert found["std"] < 0.2
+    assert found["ci95"][0] > 0
+    assert paired(after, before[:5], "cost")["mean"] == pytest.approx(
+        np.mean([a["cost"] - b["cost"] for a, b in zip(after[:5], before, strict=False)])
+    )
+
+
 def test_a_violation_is_a_cost_above_the_limit() -> None:
     assert violation_rate(np.array([0.0, 5.0, 5.1, 90.0]), 5.0) == 0.5
 
@@ -57,7 +72,8 @@ def test_a_violation_is_a_cost_above_the_limit() -> None:
         ("mc,mr", ["natural", "mc", "mr"]),
         ("mr, mc, mr", ["natural", "mr", "mc"]),
         ("natural,random", ["natural", "random"]),
-        ("all", ["natural", "random", "mc", "mr"]),
+        ("worst,mc", ["natural", "mc", "worst"]),
+        ("all", ["natural", *ATTACKS, "worst"]),
         ("", ["natural"]),
     ],
 )
@@ -163,6 +179,9 @@ def evaluation(mc_cost: float) -> dict:
 def test_the_verdict_is_on_the_worst_attack() -> None:
     assert "41.0 under mc, exceeds the limit of 5" in verdict(evaluation(41.0))
     assert "2.0 under mc, stays within" in verdict(evaluation(2.0))
+    curve = evaluation(41.0)
+    curve["results"].append(curve["results"][1] | {"epsilon": 0.15, "cost": {"mean": 70.0}})
+    assert "70.0 under mc at ε 0.15, exceeds" in verdict(curve)
 
 
 class Tags(HTMLParser):

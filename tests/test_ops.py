@@ -28,6 +28,8 @@ def test_split_kl_is_torchs_with_one_part_held() -> None:
     kl = torch.distributions.kl_divergence
     torch.testing.assert_close(of_mean, kl(normal(mean, std), normal(other, std)))
     torch.testing.assert_close(of_std, kl(normal(mean, std), normal(mean, other_std)))
+    whole = gaussian.kl(mean, std, other, other_std)
+    torch.testing.assert_close(whole, kl(normal(mean, std), normal(other, other_std)))
 
 
 def test_cross_entropy_is_the_weighted_log_likelihood_and_differentiates() -> None:
@@ -81,7 +83,8 @@ def test_projection_and_samples_stay_in_the_ball(seed: int, norm: ball.Norm, eps
     generator = torch.Generator().manual_seed(seed)
     radius = torch.tensor(epsilon)
     far = 20 * epsilon * torch.randn(16, 5, generator=generator)
-    for delta in (ball.project(far, radius, norm), ball.sample(far, radius, norm, generator)):
+    draws = (draw(far, radius, norm, generator) for draw in (ball.sample, ball.sample_gaussian))
+    for delta in (ball.project(far, radius, norm), *draws):
         size = delta.abs().amax(-1) if norm == "linf" else delta.norm(dim=-1)
         assert float(size.max()) <= epsilon * (1 + 1e-5)
     inside = ball.project(0.01 * epsilon * torch.ones(1, 5), radius, norm)
@@ -156,3 +159,20 @@ def test_the_limit_falls_geometrically_to_its_own() -> None:
     assert scheduled_limit(5.0, 80.0, 2, ramp=4) == pytest.approx(20.0)
     assert scheduled_limit(5.0, 80.0, 4, ramp=4) == scheduled_limit(5.0, 80.0, 9, ramp=4) == 5.0
     assert scheduled_limit(5.0, 80.0, 0, ramp=0) == 5.0
+
+
+def test_gaussian_perturbations_are_normal_where_the_ball_lets_them() -> None:
+    draw, like, radius = (
+        torch.Generator().manual_seed(0),
+        torch.empty(40_000, 4),
+        torch.tensor([0.1] * 3 + [0.5]),
+    )
+    linf = ball.sample_gaussian(like, radius, "linf", draw) / radius
+    inside = linf.abs() < 1 - 1e-6
+    assert float(inside.float().mean()) == pytest.approx(math.erf(math.sqrt(0.5)), abs=0.01)
+    # a normal variable within one deviation of its mean
+    truncated = 1 - 2 * math.exp(-0.5) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(0.5))
+    assert float(linf[inside].square().mean()) == pytest.approx(truncated, abs=0.01)
+    l2 = (ball.sample_gaussian(like, radius, "l2", draw) / radius).norm(dim=1)
+    # the square of the length before the projection is a chi-square of 4, over 4: at most 1 by 1 - 3 exp(-2)
+    assert float((l2 < 1 - 1e-6).float().mean()) == pytest.approx(1 - 3 * math.exp(-2), abs=0.01)

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from harden.cli import main
 from harden.data import open_dataset, read_targets
+from harden.evaluation.entries import parse_attacks
 from harden.learner import Learner, load_state
 from harden.stages.workspace import pick_device, workspace
 from harden.tasks import TASKS
@@ -45,6 +46,9 @@ SMALL = {
     "adversary.ramp_start": "0.0",
     "adversary.ramp": "0.5",
     "adversary.steps": "2",
+    "evaluate.queries": "5",
+    "evaluate.independent_episodes": "2",
+    "evaluate.independent_steps": "3",
 }
 SETTINGS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 
@@ -269,11 +273,24 @@ def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
     harden(*words, "--json", "b.json", "--set", "collect.workers=2")
     first, second = (json.loads(Path(name).read_text()) for name in ("a.json", "b.json"))
     assert first["results"] == second["results"]
-    assert [entry["attack"] for entry in first["results"]] == ["natural", "random", "mc", "mr"]
-    natural, random, mc, _ = first["results"]
+    assert [entry["attack"] for entry in first["results"]] == parse_attacks("all")
+    natural, random, _, mc, *_, combined, worst = first["results"]
     assert (natural["epsilon"], natural["style"], natural["critics"]) == (0.0, None, None)
     assert (mc["epsilon"], mc["steps"], mc["restarts"], mc["critics"]) == (0.05, 2, 1, "own")
     assert random["steps"] == 0
+    assert (combined["queries"], combined["critics"]) == (5, "own")
+    by_name = {entry["attack"]: entry for entry in first["results"]}
+    assert by_name["mc-independent"]["critics"] == "independent"
+    assert by_name["mc-independent"]["reward"] != mc["reward"]
+    assert worst["over"] == [entry["attack"] for entry in first["results"][:-1]]
+    for index, episode in enumerate(worst["per_episode"]):
+        costs = {name: by_name[name]["per_episode"][index]["cost"] for name in worst["over"]}
+        assert episode["cost"] == costs[episode["attack"]] == max(costs.values())
+    increase = [m["cost"] - n["cost"] for m, n in zip(mc["per_episode"], natural["per_episode"], strict=True)]
+    assert mc["over_natural"]["cost"]["mean"] == pytest.approx(sum(increase) / 3)
+    assert {one["check"] for one in first["warnings"]} >= {"too-few-episodes"}
+    ratio = first["threat_model"]["epsilon_over_std"][0]["ratio"]
+    assert ratio[0] * first["threat_model"]["observation_std"][0] == pytest.approx(0.05)
     for key in ("task", "env_id", "policy", "seed", "episodes", "cost_limit", "action"):
         assert key in first
     costs = [episode["cost"] for episode in mc["per_episode"]]
@@ -282,10 +299,73 @@ def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
     seeds = [[episode["seed"] for episode in entry["per_episode"]] for entry in first["results"]]
     assert all(row == seeds[0] for row in seeds)
 
-    harden(*words, "--json", "c.json", "--attack-style", "paper")
-    paper = json.loads(Path("c.json").read_text())["results"][2]
+    harden(*words, "--json", "c.json", "--attack-style", "paper", "--attack", "mc")
+    paper = json.loads(Path("c.json").read_text())["results"][1]
     assert (paper["style"], paper["steps"], paper["restarts"], paper["stop_value"]) == ("paper", 2, 1, 1e-4)
     assert paper["reward"] != mc["reward"]
+
+
+def test_several_values_make_a_curve_in_which_nothing_is_tried_twice(folder: Path) -> None:
+    harden("train", *SETTINGS, "--set", "train.env_steps=400")
+    words = ["evaluate", *SETTINGS, "--episodes", "2", "--attack", "random,mc,worst", "--json", "a.json"]
+    curve = ["--epsilon", "0,0.02,0.05", "--attack-steps", "1,2", "--restarts", "1"]
+    said = json.loads(harden(*words, *curve, "--dry-run").output)
+    assert [one["evaluate"]["epsilon"] for one in said["also"]] == [0.0, 0.02, 0.02, 0.05, 0.05]
+    assert not Path("a.json").exists()
+    harden(*words, *curve)
+    results = json.loads(Path("a.json").read_text())["results"]
+    found = [(one["attack"], one["epsilon"], one["steps"]) for one in results]
+    assert found[0] == ("natural", 0.0, 0)
+    assert len(set(found)) == len(found)
+    for epsilon in (0.0, 0.02, 0.05):
+        for attack, steps in (("random", 0), ("mc", 1), ("mc", 2), ("worst", 1), ("worst", 2)):
+            assert (attack, epsilon, steps) in found
+    assert len(found) == 1 + 3 * 5
+    natural, at_zero = results[0], next(one for one in results if one["attack"] == "mc")
+    assert at_zero["per_episode"] == natural["per_episode"]
+    alone = json.loads(harden_json(words, "--epsilon", "0.02", "--attack-steps", "2", "--restarts", "1"))
+    same = next(one for one in results if (one["attack"], one["epsilon"], one["steps"]) == ("mc", 0.02, 2))
+    assert alone["results"][2] == same, "an entry does not depend on those beside it"
+
+
+def harden_json(words: list[str], *more: str) -> str:
+    """Run an evaluation that writes a.json and return its text."""
+    harden(*words, *more)
+    return Path("a.json").read_text()
+
+
+def test_independent_critics_are_fitted_once_and_owe_the_policys_own_nothing(folder: Path) -> None:
+    harden("train", *SETTINGS, "--set", "train.env_steps=400")
+    words = ["evaluate", *SETTINGS, "--episodes", "1", "--attack", "mc-independent", "--attack-steps", "1"]
+    kept = folder / "checkpoints/ball-circle/policy/independent"
+    words += ["--json", "a.json"]
+    first = json.loads(harden_json(words))
+    (model,) = kept.glob("*/critics.safetensors")
+    written = model.stat().st_mtime_ns
+    again = json.loads(harden_json(words))
+    assert model.stat().st_mtime_ns == written, "a second call does not refit"
+    assert again["results"] == first["results"]
+    elsewhere = json.loads(harden_json(words, "--independent", "elsewhere"))
+    assert elsewhere["results"] == first["results"], "equal seeds give equal numbers"
+    digests = [one["independent_critics"]["digest"] for one in (first, elsewhere)]
+    assert digests[0] == digests[1] != first["policy"]["critics_digest"]
+    longer = json.loads(harden_json(words, "--set", "evaluate.independent_steps=4"))
+    assert longer["independent_critics"]["digest"] != digests[0]
+    assert len(list(kept.glob("*/critics.safetensors"))) == 2
+    other = json.loads(harden_json(words, "--seed", "1"))
+    assert other["independent_critics"]["data_digest"] != first["independent_critics"]["data_digest"]
+    # what the fit began with is not what training began with
+    own = weights(folder / "checkpoints/ball-circle")
+    from harden.checkpoint import load_critics
+
+    rival = load_critics(model.parent)[0].state_dict()
+    assert all(
+        (value - own[f"critics.{name}"]).abs().mean() > 0.01
+        for name, value in rival.items()
+        if "weights" in name
+    )
+    model.write_bytes(model.read_bytes()[:-1])
+    assert "not a model file" in harden(*words, code=2).output
 
 
 def logged(path: Path) -> list[dict[str, str]]:
@@ -381,7 +461,7 @@ def test_every_task_goes_through_the_whole_pipeline(folder: Path, task: str) -> 
     harden("evaluate", *words, "--attack", "all", "--episodes", "2", "--attack-steps", "1", "--restarts", "1")
     results = json.loads((folder / "checkpoints/task/evaluation.json").read_text())["results"]
     lengths = [episode["length"] for entry in results for episode in entry["per_episode"]]
-    assert len(lengths) == 8
+    assert len(lengths) == 2 * len(parse_attacks("all"))
     assert max(lengths) <= TASKS[task].horizon
 
 
@@ -396,5 +476,9 @@ def test_python_does_what_the_commands_do(folder: Path) -> None:
     policy = package.load_policy(done.policy)
     assert policy.act([0.0] * 8).shape == (2,)
     assert policy.act(torch.zeros(5, 8)).shape == (5, 2)
-    result = package.evaluate(done.policy, "mc", episodes=1, attack_steps=1, restarts=1)
-    assert [entry["attack"] for entry in result["results"]] == ["natural", "mc"]
+    result = package.evaluate(done.policy, "mc", episodes=1, attack_steps=1, restarts=1, epsilon=[0.01, 0.05])
+    assert [(one["attack"], one["epsilon"]) for one in result["results"]] == [
+        ("natural", 0.0),
+        ("mc", 0.01),
+        ("mc", 0.05),
+    ]

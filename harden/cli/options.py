@@ -25,7 +25,8 @@ class Numbers(click.ParamType):
         try:
             return [self.kind(part) for part in str(value).split(",")]
         except ValueError:
-            self.fail(f"'{value}' is not {self.kind.__name__} or several with commas between", param, ctx)
+            kind = "a whole number" if self.kind is int else "a number"
+            self.fail(f"'{value}' is not {kind}, or several with commas between", param, ctx)
 
 
 F = TypeVar("F", bound=Callable[..., Any])

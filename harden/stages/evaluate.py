@@ -84,6 +84,25 @@ def threat_model(trials: Sequence[Trial], tried: Tried) -> dict[str, Any]:
     }
 
 
+def _try(
+    config: PipelineConfig,
+    victim: Victim,
+    attacks: Sequence[str],
+    trials: Sequence[Trial],
+    device: torch.device,
+    report: Reporter,
+) -> Tried:
+    """Run the episodes and say how far they are."""
+    steps_a_run = config.evaluate.episodes * config.task_row.horizon
+    with report.track("evaluate", steps_a_run * len(plan(attacks, trials)), "steps") as track:
+
+        def on_step(done: int, name: str, now: Progress) -> None:
+            track(done * steps_a_run + now.steps, f"{name}: {now}")
+
+        workers, task = config.collect.workers, config.task_row
+        return evaluate_policy(victim, task, attacks, trials, workers=workers, device=device, on_step=on_step)
+
+
 def evaluate(
     config: PipelineConfig,
     policy_dir: Path,
@@ -115,32 +134,20 @@ def evaluate(
     began = time.monotonic()
     loaded = load_policy(policy_dir, "harden train")
     _check_task(config, loaded, policy_dir)
-    task, trials = config.task_row, [_trial(one) for one in (config, *also)]
+    trials = [_trial(one) for one in (config, *also)]
     folder = independent or policy_dir / "independent"
     rivals, about_rivals = _independent(config, loaded, attacks, folder, device, report)
-    steps_a_run = config.evaluate.episodes * task.horizon
-    with report.track("evaluate", steps_a_run * len(plan(attacks, trials)), "steps") as track:
-
-        def on_step(done: int, name: str, now: Progress) -> None:
-            track(done * steps_a_run + now.steps, f"{name}: {now}")
-
-        tried = evaluate_policy(
-            Victim(loaded.policy, loaded.critics, rivals),
-            task,
-            attacks,
-            trials,
-            workers=config.collect.workers,
-            device=device,
-            on_step=on_step,
-        )
+    victim = Victim(loaded.policy, loaded.critics, rivals)
+    tried = _try(config, victim, attacks, trials, device, report)
+    about_policy = {name: loaded.about.get(name) for name in _SAID_OF_POLICY}
     evaluation = {
         "format_version": FORMAT_VERSION,
-        "task": task.name,
-        "env_id": task.env_id,
-        "policy": {"path": str(policy_dir)} | {name: loaded.about.get(name) for name in _SAID_OF_POLICY},
+        "task": config.task_row.name,
+        "env_id": config.task_row.env_id,
+        "policy": {"path": str(policy_dir)} | about_policy,
         "seed": config.seed,
         "episodes": config.evaluate.episodes,
-        "cost_limit": task.cost_limit,
+        "cost_limit": config.task_row.cost_limit,
         "action": config.evaluate.action,
         "results": tried.entries,
         "warnings": check(tried.entries),

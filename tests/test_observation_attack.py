@@ -1,0 +1,134 @@
+"""The Gymnasium wrapper attacks as `harden evaluate` does, in anyone's own loop."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import bullet_safety_gym  # noqa: F401
+import gymnasium
+import numpy as np
+import pytest
+
+import harden
+from harden.attacks import ATTACKS, PaperStrength, Strength
+from harden.checkpoint import LoadedPolicy
+from harden.errors import InputError
+from harden.evaluation.attacked import Victim, evaluate_policy
+from harden.evaluation.entries import Trial
+from harden.seeds import episode_seeds
+from harden.tasks import TASKS
+
+RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
+TASK = TASKS["ball-circle"]
+EPSILON = 0.05
+
+
+@pytest.fixture(scope="module")
+def victim() -> LoadedPolicy:
+    """The shipped vanilla policy."""
+    return harden.load_policy(RELEASED)
+
+
+def simulation() -> gymnasium.Env:
+    """Return the task's environment as anyone makes it."""
+    # it flushes C streams by these objects' names, which pytest's do not have
+    with contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__):
+        return gymnasium.make(TASK.env_id, disable_env_checker=True)
+
+
+def run(env: gymnasium.Env, victim: LoadedPolicy, seed: int) -> tuple[float, float, list[np.ndarray]]:
+    """Run one episode; returns its reward, its cost and the perturbations."""
+    # the simulator draws its start from NumPy's global generator
+    np.random.seed(seed)
+    obs, _ = env.reset()
+    reward_sum, cost_sum, moved, done = 0.0, 0.0, [obs - env.clean_obs], False
+    while not done:
+        obs, reward, terminated, truncated, info = env.step(victim.act(obs))
+        moved.append(obs - env.clean_obs)
+        reward_sum, cost_sum = reward_sum + reward, cost_sum + info["cost"]
+        done = terminated or truncated
+    return reward_sum, cost_sum, moved
+
+
+@pytest.mark.parametrize("strength", [Strength(3, 1, queries=17), PaperStrength(5)], ids=["pgd", "paper"])
+@pytest.mark.parametrize("attack", ["random", "mc", "mad", "black-box", "amad"])
+def test_it_costs_what_evaluate_says(attack: str, strength: Strength | PaperStrength, victim) -> None:
+    trial = Trial(1, EPSILON, strength, "mean", seed=3)
+    said = evaluate_policy(
+        Victim(victim.policy, victim.critics), TASK, ["natural", attack], [trial], workers=0
+    )
+    entry = said.entries[1]
+    env = harden.ObservationAttack(
+        simulation(),
+        victim,
+        attack=attack,
+        epsilon=EPSILON,
+        strength=strength,
+        threshold=entry.get("threshold"),
+        seed=3,
+    )
+    reward, cost, moved = run(env, victim, int(episode_seeds(3, "evaluate", 0, 1)[0]))
+    env.close()
+    episode = entry["per_episode"][0]
+    assert (cost, len(moved) - 1) == (episode["cost"], episode["length"])
+    assert reward == pytest.approx(episode["reward"], rel=1e-5)
+    assert 0 < max(float(np.abs(delta).max()) for delta in moved) <= EPSILON * 1.001
+
+
+def test_episodes_are_their_own_and_repeat(victim) -> None:
+    def episodes() -> list[list[np.ndarray]]:
+        env = harden.ObservationAttack(simulation(), victim, attack="random", epsilon=EPSILON, seed=1)
+        found = [run(env, victim, 5)[2] for _ in range(2)]
+        env.close()
+        return found
+
+    first, second = episodes()
+    assert not np.array_equal(first[0], second[0])
+    for a, b in zip((first, second), episodes(), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_its_observations_are_in_its_space_and_a_vector_radius_holds(victim) -> None:
+    radius = [0.0, 0.1, 0.0, 0.2, 0.0, 0.0, 0.0, 0.3]
+    env = harden.ObservationAttack(simulation(), victim, attack="gaussian", epsilon=radius)
+    obs, _ = env.reset(seed=1)
+    assert obs in env.observation_space
+    assert obs.dtype == env.observation_space.dtype
+    moved = np.abs(obs - env.clean_obs)
+    assert (moved <= np.array(radius) + 1e-6).all()
+    assert moved[7] > 0
+    env.close()
+
+
+class Observing(gymnasium.Env):
+    """An environment of some number of coordinates that never runs."""
+
+    def __init__(self, size: int) -> None:
+        self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"attack": "mx", "epsilon": 0.1}, f"unknown attack 'mx'; choose from: {', '.join(ATTACKS)}"),
+        ({"epsilon": -0.1}, "epsilon = -0.1 is not allowed"),
+        ({"epsilon": float("nan")}, "epsilon = nan is not allowed"),
+        ({"epsilon": [0.1, 0.1]}, "one number, or 8"),
+        ({"attack": "amad", "epsilon": 0.1}, "risk_threshold"),
+        ({"attack": "mc-independent", "epsilon": 0.1}, "not the policy's own"),
+    ],
+)
+def test_a_mistake_is_told_at_once(options: dict, said: str, victim) -> None:
+    with pytest.raises(InputError) as error:
+        harden.ObservationAttack(Observing(8), victim, **options)
+    assert said in str(error.value)
+
+
+def test_another_environment_and_a_policy_without_critics_are_refused(victim) -> None:
+    with pytest.raises(InputError, match="takes 8 coordinates"):
+        harden.ObservationAttack(Observing(3), victim, epsilon=0.1)
+    with pytest.raises(InputError, match="brings none"):
+        harden.ObservationAttack(Observing(8), victim.policy, epsilon=0.1)
