@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,26 @@ def render() -> ModuleType:
 
 def test_the_results_page_is_what_the_committed_runs_render_to(render: ModuleType) -> None:
     assert (ROOT / "docs/results.md").read_text() == render.page(), "run: python benchmarks/render.py"
+
+
+def test_the_attacks_page_says_what_the_committed_evaluations_found() -> None:
+    page = (ROOT / "docs/attacks.md").read_text()
+
+    def results(name: str) -> list[dict]:
+        return json.loads((ROOT / f"benchmarks/results/attacks/{name}.json").read_text())["results"]
+
+    for both in zip(results("cvpo-all"), results("safer-long-all"), strict=True):
+        cells = [
+            f"{one['reward']['mean']:.0f} | {one['cost']['mean']:.1f} | "
+            f"{one['cost']['ci95'][0]:.1f} to {one['cost']['ci95'][1]:.1f}"
+            for one in both
+        ]
+        assert f"| `{both[0]['attack']}` | {cells[0]} | {cells[1]} |" in page
+    for policy, label in (("cvpo", "vanilla"), ("safer-long", "hardened")):
+        for attack in ("random", "mc", "black-box"):
+            curve = [one for one in results(f"{policy}-epsilon") if one["attack"] == attack]
+            cells = [f"{one['reward']['mean']:.0f} / {one['cost']['mean']:.1f}" for one in curve]
+            assert f"| {label} | `{attack}` | {' | '.join(cells)} |" in page
 
 
 def test_a_goal_is_reached_when_three_refreshes_average_it_within_the_limit(render: ModuleType) -> None:
