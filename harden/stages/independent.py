@@ -35,6 +35,8 @@ def fit_config(config: PipelineConfig, loaded: LoadedPolicy) -> PipelineConfig:
     tree["seed"] = derive(config.seed, "independent") % 2**32
     tree["networks"] |= networks | {"policy_hidden": given["hidden"]}
     tree["critics"] |= {"n_step": _N_STEP}
+    # the policy as it is, without what training adds to explore
+    tree["collect"] |= {"min_std": 0.0, "correlation": 0.0}
     return make_config(tree)
 
 
@@ -47,7 +49,7 @@ def _key(config: PipelineConfig, loaded: LoadedPolicy) -> str:
         *(options.independent_episodes, options.independent_steps),
         config.critics.model_dump(mode="json"),
         config.networks.model_dump(mode="json"),
-        config.collect.model_dump(mode="json", exclude={"workers", "episodes", "behaviour"}),
+        config.collect.envs,
     ]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
