@@ -51,8 +51,10 @@ def ascend(
     moved = torch.full_like(before, float("inf"))
     for step in range(1, steps + 1):
         delta = delta.detach().requires_grad_()
-        value = objective(obs, obs + delta)
-        (gradient,) = torch.autograd.grad(value.sum(), delta)
+        # also inside a caller's no_grad
+        with torch.enable_grad():
+            value = objective(obs, obs + delta)
+            (gradient,) = torch.autograd.grad(value.sum(), delta)
         with torch.no_grad():
             # the value reached by a move is known when the next gradient is: the test comes one step later
             settled = ((value - before).abs() < stop_value) & (moved < stop_move)
