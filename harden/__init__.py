@@ -65,7 +65,7 @@ def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any
         config: a PipelineConfig, from `harden.config.load_config`.
         name: the run's name below datasets/ and checkpoints/.
         root: the folder that holds those two.
-        options: init, resume, overwrite, as in `harden.stages.train.train`.
+        options: init, resume, overwrite, allow_attacked_collection, as in `harden.stages.train.train`.
     """
     from harden.progress import Reporter
     from harden.stages.train import train as stage

@@ -54,7 +54,7 @@ class Networks(_Section):
 class Collect(_Section):
     """Benign roll-outs. `envs` simulations advance in lockstep, split over `workers` processes.
 
-    policy-sample acts with at least `min_std` of spread, a share of half the action range, whatever the
+    A policy that samples acts with at least `min_std` of spread, a share of half the action range, whatever the
     policy's own; `correlation` is that of its noise from one step to the next.
     """
 
@@ -223,6 +223,11 @@ class PipelineConfig(_Section):
     def variant_row(self) -> Variant:
         """The variant's row."""
         return VARIANTS[self.variant]
+
+    @property
+    def behaviour(self) -> str:
+        """How training collects: as the variant's row says, else as the pipeline does."""
+        return self.variant_row.behaviour or self.collect.behaviour
 
     @property
     def refreshes(self) -> int:

@@ -1,16 +1,21 @@
-"""The algorithm variants: one row each (the paper's Algorithms 2 and 6, its removals, and ours)."""
+"""The algorithm variants: one row each (the paper's method, rivals and removals, and ours)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+# how a shard says that its observations were attacked while it was collected
+MC_BEHAVIOUR = "mc"
+
 
 class Variant(NamedTuple):
-    """Which data are attacked where, and which terms of the robust M-step are on.
+    """Which data are attacked where, and which terms of the M-step are on.
 
     Args:
         name: how pipelines and commands call it.
         summary: one line for a reader.
+        behaviour: how it collects, where that is its own: policy-noise or mc; None leaves it to the pipeline.
+        attack_replay: the MC adversary attacks each observation that is drawn from the replay.
         vanilla: the M-step's benign terms (Eq. 7).
         robust_mle: the likelihood under attack (Eq. 8's objective).
         robust_kl: the KL bound under attack (Eq. 8's constraint).
@@ -19,15 +24,27 @@ class Variant(NamedTuple):
 
     name: str
     summary: str
+    behaviour: str | None = None
+    attack_replay: bool = False
     vanilla: bool = True
     robust_mle: bool = False
     robust_kl: bool = False
     long_horizon: bool = False
 
     @property
+    def robust(self) -> bool:
+        """Whether the M-step has a term under attack."""
+        return self.robust_mle or self.robust_kl
+
+    @property
+    def collects_under_attack(self) -> bool:
+        """Whether it learns from attacked collections, and from nothing else."""
+        return self.behaviour == MC_BEHAVIOUR
+
+    @property
     def adversarial(self) -> bool:
         """Whether any part of training needs the adversary."""
-        return self.robust_mle or self.robust_kl or self.long_horizon
+        return self.robust or self.long_horizon or self.attack_replay or self.collects_under_attack
 
 
 VARIANTS: dict[str, Variant] = {
@@ -42,7 +59,16 @@ VARIANTS: dict[str, Variant] = {
             long_horizon=True,
         ),
         Variant("cvpo", "vanilla: no adversary anywhere"),
-        Variant("safer-no-vm", "safer without the vanilla M-step", False, robust_mle=True, robust_kl=True),
+        Variant("cvpo-random", "cvpo that collects under random noise", behaviour="policy-noise"),
+        Variant("adv-cvpo", "cvpo that collects under the MC attack", behaviour=MC_BEHAVIOUR),
+        Variant("adv-em-cvpo", "cvpo on benign data, attacked as they are replayed", attack_replay=True),
+        Variant(
+            "safer-no-vm",
+            "safer without the vanilla M-step",
+            vanilla=False,
+            robust_mle=True,
+            robust_kl=True,
+        ),
         Variant("safer-no-kl", "safer without the KL bound under attack", robust_mle=True),
         Variant("safer-no-mle", "safer without the likelihood under attack", robust_kl=True),
     )

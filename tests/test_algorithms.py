@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from harden.algorithms import critics as critic_ops
-from harden.algorithms import mstep as mstep_ops
+from harden.algorithms import adversary as adversary_ops
 from harden.algorithms.critics import critic_step, td_loss, td_targets
 from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import attack_states, lagrangian
@@ -91,7 +90,7 @@ class TestCritics:
             seen.append((attack.name, critics is learner.target_critics))
             return obs + 3.0
 
-        monkeypatch.setattr(critic_ops, "perturb", perturb)
+        monkeypatch.setattr(adversary_ops, "perturb", perturb)
         data = batch()
         plain = td_targets(learner, data, configure(variant="safer"), 0.05)
         assert not seen
@@ -256,7 +255,7 @@ class TestMStep:
 
     def test_the_adversary_attacks_the_policy_as_it_is_now(self, learner: Learner, monkeypatch) -> None:
         seen = []
-        monkeypatch.setattr(mstep_ops, "perturb", lambda attack, *rest: seen.append((attack.name, *rest)))
+        monkeypatch.setattr(adversary_ops, "perturb", lambda attack, *rest: seen.append((attack.name, *rest)))
         attack_states(learner, targets_for(learner), configure(), 0.03)
         name, policy, critics, _, epsilon, strength, _ = seen[0]
         assert (name, epsilon) == ("mc", 0.03)

@@ -82,16 +82,17 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert not different
 
 
-@pytest.mark.parametrize("variant", ["safer", "safer-long"])
+@pytest.mark.parametrize("variant", ["safer", "safer-long", "cvpo-random", "adv-cvpo", "adv-em-cvpo"])
 def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> None:
     common = [*SETTINGS, "--set", f"variant={variant}", "--quiet"]
-    harden("train", *common)
+    allow = "--allow-attacked-collection"
+    harden("train", *common, allow)
     (folder / "pipelines").mkdir()
     harden("init")
     by_hand = ["-p", "by-hand.toml", *common]
     (folder / "by-hand.toml").write_text((folder / "pipelines/ball-circle.toml").read_text())
     for refresh in range(3):
-        harden("collect", *by_hand, "--episodes", "2")
+        harden("collect", *by_hand, "--episodes", "2", allow)
         if refresh == 0:
             harden("fit-critics", *by_hand, "--steps", "3")
         for _ in range(2):

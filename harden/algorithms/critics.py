@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harden.attacks import ATTACKS, Strength, perturb
+from harden.algorithms.adversary import attack_replayed, mc_attack
 from harden.config import PipelineConfig
 from harden.learner import Learner
 from harden.nets import Critics
@@ -14,11 +14,17 @@ from harden.ops.bellman import Backups
 from harden.seeds import generator
 
 
-def draw_batch(learner: Learner, replay: Backups, batch: int) -> Backups:
-    """Draw this critic step's minibatch uniformly from the replay."""
-    place = generator("cpu", learner.seed, "critic-batch", learner.counters.critic_steps)
-    rows = torch.randint(len(replay.rewards), (batch,), generator=place).to(replay.rewards.device)
-    return Backups(*(column[rows] for column in replay))
+def draw_batch(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Backups:
+    """Draw this critic step's minibatch uniformly from the replay, attacked where the variant says so.
+
+    Source: Algorithm 6, line 5.
+    """
+    step = learner.counters.critic_steps
+    place = generator("cpu", learner.seed, "critic-batch", step)
+    rows = torch.randint(len(replay.rewards), (config.critics.batch,), generator=place)
+    rows = rows.to(replay.rewards.device)
+    batch = Backups(*(column[rows] for column in replay))
+    return batch._replace(obs=attack_replayed(learner, batch.obs, config, epsilon, "critic-adversary", step))
 
 
 def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon: float) -> Tensor:
@@ -40,9 +46,7 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         actions = policy.sample(batch.next_obs, draw)
     cost_actions = actions
     if config.variant_row.long_horizon and epsilon > 0:
-        adversary = config.adversary
-        strength = Strength(adversary.steps, adversary.restarts, adversary.step_share)
-        obs_adv = perturb(ATTACKS["mc"], policy, target, batch.next_obs, epsilon, strength, draw)
+        obs_adv = mc_attack(policy, target, batch.next_obs, epsilon, config.adversary, draw)
         with torch.no_grad():
             cost_actions = policy.sample(obs_adv, draw)
     with torch.no_grad():
@@ -83,7 +87,7 @@ def critic_step(learner: Learner, replay: Backups, config: PipelineConfig, epsil
 
     Source: Eq. 58-61.
     """
-    batch = draw_batch(learner, replay, config.critics.batch)
+    batch = draw_batch(learner, replay, config, epsilon)
     targets = td_targets(learner, batch, config, epsilon)
     loss = td_loss(learner.critics, batch, targets)
     learner.critic_optimizer.zero_grad(set_to_none=True)

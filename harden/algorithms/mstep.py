@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.attacks import ATTACKS, Strength, perturb
+from harden.algorithms.adversary import mc_attack
 from harden.config import MStep, PipelineConfig
 from harden.learner import Learner
 from harden.nets import GaussianPolicy
@@ -42,10 +42,8 @@ def attack_states(learner: Learner, targets: Targets, config: PipelineConfig, ep
     Source: Algorithm 1.
     Deviation: Algorithm 2 computes it once before the M iterations; here every `adversary.every` of them.
     """
-    adversary = config.adversary
     draw = generator(learner.device, learner.seed, "adversary", learner.counters.policy_steps)
-    strength = Strength(adversary.steps, adversary.restarts, adversary.step_share)
-    return perturb(ATTACKS["mc"], learner.policy, learner.critics, targets.obs, epsilon, strength, draw)
+    return mc_attack(learner.policy, learner.critics, targets.obs, epsilon, config.adversary, draw)
 
 
 def _moments(targets: Targets) -> tuple[Tensor, Tensor]:

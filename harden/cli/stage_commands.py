@@ -11,17 +11,24 @@ from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, Numbers, stage_options
 from harden.errors import InputError
 
+attacked_collection = click.option(
+    "--allow-attacked-collection", is_flag=True, help="Let the policy be attacked while it acts."
+)
+
 
 @main.command()
 @stage_options
 @click.option("--episodes", type=click.IntRange(min=1), default=None, help="Whole episodes to collect.")
 @click.option(
-    "--behaviour", type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise"]), default=None
+    "--behaviour",
+    type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"]),
+    default=None,
 )
+@attacked_collection
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy that acts.")
 @click.option("--out", type=FOLDER, default=None, help="Data set folder.")
 def collect(ctx: Context, **options: Any) -> None:
-    """Collect benign episodes and append them to the data set."""
+    """Collect episodes and append them to the data set."""
     from harden.stages.collect import collect as stage
 
     done = stage(ctx.config, ctx.place, report=ctx.report, **options)
@@ -185,6 +192,7 @@ def evaluate(
 @click.option("--resume", is_flag=True, help="Go on from the last refresh stored.")
 @click.option("--overwrite", is_flag=True, help="Discard an earlier run and its data.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
+@attacked_collection
 def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
     from harden.stages.train import train as stage

@@ -12,6 +12,7 @@ from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.files import digest_file, read_json, write_json
 from harden.tasks import Task
 from harden.types import Transitions
+from harden.variants import MC_BEHAVIOUR
 
 MADE_BY = "harden collect"
 _NAME = re.compile(r"shard-([0-9]{5,9})\.h5")
@@ -68,7 +69,7 @@ class DatasetInfo(NamedTuple):
     @property
     def attacked(self) -> bool:
         """Whether any of it was collected under attack."""
-        return any(shard.behaviour == "mc" for shard in self.shards)
+        return any(shard.behaviour == MC_BEHAVIOUR for shard in self.shards)
 
     @property
     def digest(self) -> str:

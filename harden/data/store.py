@@ -28,6 +28,7 @@ from harden.errors import DamagedFileError, HardenError, InputError, MissingInpu
 from harden.files import digest_file, make_folder, storage_errors
 from harden.tasks import Task
 from harden.types import Transitions
+from harden.variants import MC_BEHAVIOUR
 
 
 class Dataset:
@@ -222,6 +223,20 @@ class DatasetWriter:
         write_manifest(self.path, info)
         return info
 
+    def require_same_kind(self, behaviour: str) -> None:
+        """Refuse to mix transitions collected under attack with benign ones.
+
+        Raises:
+            InputError: the data set holds the other kind.
+        """
+        attacked = self.info.attacked
+        if self.info.shards and attacked != (behaviour == MC_BEHAVIOUR):
+            there, new = ("attacked", "benign") if attacked else ("benign", "attacked")
+            raise InputError(
+                f"data set {self.path} holds {there} transitions, these are {new} ones ({behaviour})",
+                "the two are never mixed: collect into another folder with --out",
+            )
+
     def append(self, data: Transitions, *, seed: int, policy_digest: str, behaviour: str) -> ShardInfo:
         """Write one shard; when this returns, it is on the disk for good.
 
@@ -230,8 +245,10 @@ class DatasetWriter:
             seed, policy_digest, behaviour: how they came about.
 
         Raises:
-            InputError: not the task's shapes, NaN, or an episode without its end; StorageError: no room.
+            InputError: not the task's shapes, NaN, an episode without its end, or of another kind than those
+                that are there; StorageError: no room.
         """
+        self.require_same_kind(behaviour)
         sizes = (data.obs.shape[1], data.actions.shape[1])
         if sizes != (self.kind.obs_dim, self.kind.act_dim):
             wanted = (self.kind.obs_dim, self.kind.act_dim)

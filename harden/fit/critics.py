@@ -21,19 +21,23 @@ class ReplayBatches:
     Args:
         replay: transitions looked ahead.
         steps: gradient steps.
-        batch: rows a step.
         learner: gives the place of the random stream.
+        config: the pipeline.
+        epsilon: radius in which the replay is attacked, where the variant says so.
     """
 
-    def __init__(self, replay: Backups, steps: int, batch: int, learner: Learner) -> None:
-        self.replay, self.steps, self.batch, self.learner = replay, steps, batch, learner
+    def __init__(
+        self, replay: Backups, steps: int, learner: Learner, config: PipelineConfig, epsilon: float
+    ) -> None:
+        self.replay, self.steps, self.learner = replay, steps, learner
+        self.config, self.epsilon = config, epsilon
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Backups]:
         for _ in range(self.steps):
-            yield draw_batch(self.learner, self.replay, self.batch)
+            yield draw_batch(self.learner, self.replay, self.config, self.epsilon)
 
 
 class CriticsFit(L.LightningModule):

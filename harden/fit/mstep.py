@@ -101,8 +101,11 @@ class RobustMStep(L.LightningModule):
     def training_step(self, work: Work, index: int) -> Tensor:
         """Attack the batch if it is time, step the multipliers, return the loss."""
         learner, config, variant = self.learner, self.config, self.config.variant_row
-        if not (variant.robust_mle or variant.robust_kl) or work.epsilon == 0:
+        if not variant.robust:
             self._obs_adv = None
+        elif work.epsilon == 0:
+            # nu(s) = s: that adds nothing to the vanilla M-step, and is all that there is without it
+            self._obs_adv = None if variant.vanilla else work.targets.obs
         elif work.iteration % config.adversary.every == 0 or self._obs_adv is None:
             self._obs_adv = attack_states(learner, work.targets, config, work.epsilon)
         result = lagrangian(

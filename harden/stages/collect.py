@@ -1,4 +1,4 @@
-"""collect: benign roll-outs to a data set."""
+"""collect: roll-outs to a data set; benign ones, but for a variant that asks for attacked ones."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harden.algorithms.adversary import mc_attack
 from harden.attacks import ATTACKS, Strength, perturb
-from harden.checkpoint import module_digest
+from harden.checkpoint import load_policy, module_digest
 from harden.config import Collect, PipelineConfig
-from harden.data import DatasetInfo, DatasetWriter, ShardInfo
+from harden.data import DatasetWriter, ShardInfo
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.nets import GaussianPolicy
+from harden.learner import Learner
+from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
 from harden.seeds import episode_seeds, generator
-from harden.stages.workspace import Workspace, carried, commit, open_learner
+from harden.stages.kind import require_permission
+from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
 from harden.tasks import Task
+from harden.variants import MC_BEHAVIOUR
 
 
 class Collected(NamedTuple):
@@ -39,7 +43,7 @@ class Collected(NamedTuple):
 
 
 class Exploration:
-    """How policy-sample leaves the policy's mean: with some spread at least, in noise that lasts, AR(1).
+    """How a policy that samples leaves its mean: with some spread at least, in noise that lasts, AR(1).
 
     What a roll-out never does, a critic knows nothing of, least of all the critic under the adversary: an
     attack pushes the action to one side and keeps it there, further than a sharp policy ever samples. And
@@ -82,16 +86,18 @@ def make_actor(
     draw: torch.Generator,
     epsilon: float,
     explore: Exploration,
+    attack: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[Tensor, Tensor], Acted]:
     """Return the function that acts for a behaviour.
 
     Args:
-        behaviour: random, policy-mean, policy-sample or policy-noise.
+        behaviour: random, policy-mean, policy-sample, policy-noise or mc.
         policy: acts; not needed for random.
         task: gives the action space's size.
         draw: the only source of randomness.
         epsilon: radius of the observation noise of policy-noise, which stores what the policy was given.
-        explore: how policy-sample draws.
+        explore: how a policy that samples draws.
+        attack: gives nu(s) for s under mc, which stores what the policy was given, as policy-noise does.
     """
 
     @torch.no_grad()
@@ -101,10 +107,11 @@ def make_actor(
         assert policy is not None
         if behaviour == "policy-mean":
             return Acted(policy.mean(obs), obs)
-        if behaviour == "policy-sample":
-            return Acted(explore(policy, obs, slots), obs)
-        obs = perturb(ATTACKS["random"], policy, None, obs, epsilon, Strength(), draw)
-        return Acted(policy.sample(obs, draw), obs)
+        if behaviour == "policy-noise":
+            obs = perturb(ATTACKS["random"], policy, None, obs, epsilon, Strength(), draw)
+        if attack is not None:
+            obs = attack(obs)
+        return Acted(explore(policy, obs, slots), obs)
 
     return act
 
@@ -126,23 +133,35 @@ def _follow(
 
 def collect_episodes(
     envs: VectorEnv,
-    policy: GaussianPolicy | None,
+    learner: Learner,
     config: PipelineConfig,
     first: int,
     episodes: int,
     behaviour: str,
+    epsilon: float,
     report: Reporter,
 ) -> Rollout:
     """Simulate episodes `first` to `first + episodes` of a data set.
 
-    Equal configuration, policy and place give equal data, whatever the number of workers.
+    Equal configuration, learner and place give equal data, whatever the number of workers.
+
+    Args:
+        learner: gives the policy that acts, and the critics that an adversary climbs.
+        epsilon: the adversary's radius under behaviour mc; noise has the full one.
     """
     task = config.task_row
     # simulation is on the CPU: so is its policy, and a copy there draws the same numbers
-    acting = None if policy is None else copy.deepcopy(policy).cpu()
+    acting = copy.deepcopy(learner.policy).cpu()
     draw = generator("cpu", config.seed, "behaviour", first)
     explore = Exploration(envs.num_envs, task.act_dim, config.collect, draw)
-    act = make_actor(behaviour, acting, task, draw, config.train_epsilon, explore)
+    attack = None
+    if behaviour == MC_BEHAVIOUR:
+        critics = copy.deepcopy(learner.critics).cpu()
+
+        def attack(obs: Tensor) -> Tensor:
+            return mc_attack(acting, critics, obs, epsilon, config.adversary, draw)
+
+    act = make_actor(behaviour, acting, task, draw, config.train_epsilon, explore, attack)
     seeds = episode_seeds(config.seed, "collect", first, episodes)
     with report.track("collect", episodes * task.horizon, "steps") as track:
         return rollout(envs, act, seeds.tolist(), _follow(report, episodes * task.horizon)(track))
@@ -156,9 +175,10 @@ def collect(
     behaviour: str | None = None,
     out: Path | None = None,
     policy_dir: Path | None = None,
+    allow_attacked_collection: bool = False,
     report: Reporter,
 ) -> Collected:
-    """Collect benign episodes and append them to the data set as one shard.
+    """Collect episodes and append them to the data set as one shard.
 
     Without a policy of its own yet, a pipeline acts with its untrained one.
 
@@ -166,14 +186,26 @@ def collect(
         episodes, behaviour: the pipeline's where not given.
         out: the data set's folder, the workspace's where not given.
         policy_dir: the policy that acts, the workspace's where not given.
+        allow_attacked_collection: let behaviour mc attack the policy while it acts.
 
     Raises:
-        InputError: the data set is of another task; StorageError: it can't be written.
+        InputError: the data set is of another task or kind, or an attack was not allowed; StorageError: it
+            can't be written.
     """
     began = time.monotonic()
-    behaviour = behaviour or config.collect.behaviour
+    behaviour = behaviour or config.behaviour
+    require_permission(behaviour, allow_attacked_collection)
     episodes = episodes or config.collect.episodes
     learner, about = open_learner(config, place, torch.device("cpu"), policy_dir)
+    # a collection after some learning begins the next refresh, the epoch of the epsilon schedule
+    begins = about is not None and learner.counters.round > 0
+    if begins:
+        learner.advance(refresh=1)
+    epsilon = config.train_epsilon
+    if behaviour == config.variant_row.behaviour and policy_dir is None:
+        epsilon = position_epsilon(config, learner)
+    if behaviour == MC_BEHAVIOUR and policy_dir is not None and about is None:
+        learner.critics = _victim_critics(policy_dir)
     policy = None if behaviour == "random" else learner.policy
     if policy is not None and about is None and policy_dir is None and not place.policy.is_dir():
         report.say(f"no policy in {place.policy} yet: acting with an untrained one (seed {config.seed})")
@@ -181,25 +213,22 @@ def collect(
         DatasetWriter(out or place.data, config.task_row) as writer,
         VectorEnv(config.task_row, min(config.collect.envs, episodes), config.collect.workers) as envs,
     ):
+        writer.require_same_kind(behaviour)
         first = writer.info.episodes
-        data = collect_episodes(envs, policy, config, first, episodes, behaviour, report)
+        data = collect_episodes(envs, learner, config, first, episodes, behaviour, epsilon, report)
         shard = writer.append(
             data.transitions, seed=config.seed, policy_digest=module_digest(policy), behaviour=behaviour
         )
-    if about is not None and learner.counters.round > 0:
-        # a collection after some learning begins the next refresh, the epoch of the epsilon schedule
-        learner.advance(refresh=1)
+    if begins:
         commit(config, place, learner, carried(about))
     return Collected(shard, time.monotonic() - began)
 
 
-def require_benign(info: DatasetInfo, path: Path) -> None:
-    """Refuse a data set that was collected under attack.
-
-    Raises:
-        InputError: a shard's behaviour is an attack.
-    """
-    if info.attacked:
+def _victim_critics(policy_dir: Path) -> Critics:
+    critics = load_policy(policy_dir).critics
+    if critics is None:
         raise InputError(
-            f"{path} holds transitions collected under attack", "this variant learns from benign data only"
+            f"the policy in {policy_dir} brings no critics, and behaviour {MC_BEHAVIOUR} climbs them",
+            "fit some with: harden fit-critics",
         )
+    return critics

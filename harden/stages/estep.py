@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from harden.algorithms.adversary import attack_replayed
 from harden.algorithms.estep import draw_states, e_step
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
@@ -13,7 +14,15 @@ from harden.data import TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
 from harden.learner import Learner
 from harden.progress import Reporter
-from harden.stages.workspace import Workspace, carried, commit, open_learner, position_limits
+from harden.stages.kind import require_own_kind
+from harden.stages.workspace import (
+    Workspace,
+    carried,
+    commit,
+    open_learner,
+    position_epsilon,
+    position_limits,
+)
 from harden.types import DualSolution, Limits, Targets
 
 
@@ -68,7 +77,7 @@ def estep(
 
     Raises:
         MissingInputError: no critics yet, or no data.
-        InputError: policy, critics and state do not belong together.
+        InputError: policy, critics and state do not belong together, or the data are not the variant's kind.
     """
     chosen = config.estep.model_copy(update={"particles": particles or config.estep.particles})
     config = config.model_copy(update={"estep": chosen})
@@ -78,9 +87,12 @@ def estep(
             f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
         )
     dataset = open_dataset(data or place.data, config.task_row)
+    require_own_kind(config, dataset.info, dataset.path)
     learner, about = open_learner(config, place, device, policy_dir, critics_dir)
     obs = dataset.recent(config.estep.window).obs.to(device)
     obs = draw_states(learner, obs, states or config.estep.states, config.estep.window)
+    epsilon = config.train_epsilon if about is None else position_epsilon(config, learner)
+    obs = attack_replayed(learner, obs, config, epsilon, "states-adversary", learner.counters.round)
     limits = position_limits(config, None if about is None else learner)
     targets, solution, expected_cost = e_step(learner, obs, config, limits)
     header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest, limits)

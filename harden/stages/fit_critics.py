@@ -16,7 +16,7 @@ from harden.fit.trainer import make_trainer
 from harden.learner import Learner
 from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
-from harden.stages.collect import require_benign
+from harden.stages.kind import require_own_kind
 from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
 from harden.types import Transitions
 
@@ -27,7 +27,7 @@ class CriticsFitted(NamedTuple):
     Args:
         steps: gradient steps.
         loss: mean squared Bellman error over the last tenth of them.
-        epsilon: radius that a long-horizon cost critic expected, 0 for a benign one.
+        epsilon: radius of the adversary, 0 for a variant that has none.
     """
 
     steps: int
@@ -74,14 +74,14 @@ def fit_critics(
         policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
 
     Raises:
-        MissingInputError: no data; InputError: data of another task, or collected under attack.
+        MissingInputError: no data; InputError: data of another task, or not the variant's kind.
     """
     steps = steps or config.critics.steps
     dataset = open_dataset(data or place.data, config.task_row)
-    require_benign(dataset.info, dataset.path)
+    require_own_kind(config, dataset.info, dataset.path)
     learner, about = open_learner(config, place, device, policy_dir)
     replay = look_ahead(dataset.recent(config.critics.replay), config, device)
-    epsilon = position_epsilon(config, learner) if config.variant_row.long_horizon else 0.0
+    epsilon = position_epsilon(config, learner)
     losses: list[torch.Tensor] = []
     with report.track("fit-critics", steps, "steps") as track:
 
@@ -91,7 +91,7 @@ def fit_critics(
                 track(len(losses), f"loss {float(loss):.4g}")
 
         job = CriticsFit(learner, config, epsilon, on_step)
-        batches = ReplayBatches(replay, steps, config.critics.batch, learner)
+        batches = ReplayBatches(replay, steps, learner, config, epsilon)
         first_step = learner.counters.critic_steps
         trainer = make_trainer(place.run, device, "critics", first_step, tensorboard=tensorboard)
         trainer.fit(job, batches)

@@ -57,8 +57,8 @@ def _check_belonging(header: TargetsHeader, learner: Learner, targets_path: Path
 
 def _epsilon(config: PipelineConfig, learner: Learner, begun: bool) -> tuple[float, str]:
     """Return the adversary's radius and where it came from."""
-    if not config.variant_row.adversarial:
-        return 0.0, f"variant {config.variant} has no adversary"
+    if not config.variant_row.robust:
+        return 0.0, f"variant {config.variant} has no adversary here"
     if not begun:
         return config.train_epsilon, "the full one: there is no state"
     where = f"the schedule's at refresh {learner.counters.refresh} of {config.refreshes}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from harden.algorithms.adversary import attack_replayed
 from harden.algorithms.critics import critic_step
 from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import MStepLoss
@@ -79,6 +80,7 @@ def em_round(
     for _ in range(train.critic_steps):
         critic_step(learner, replay, config, epsilon)
     obs = draw_states(learner, states, train.states, config.estep.window)
+    obs = attack_replayed(learner, obs, config, epsilon, "states-adversary", learner.counters.round)
     targets, learner.dual, expected_cost = e_step(learner, obs, config, limits)
     on_estep(targets, learner.dual, expected_cost)
     for iteration in range(train.policy_steps):
@@ -152,8 +154,8 @@ class LiveRounds:
             if (last.policy_digest, last.episodes, last.seed) == (digest, episodes, config.seed):
                 return last
         first = writer.info.episodes
-        behaviour = config.collect.behaviour
-        data = collect_episodes(self.envs, learner.policy, config, first, episodes, behaviour, self.report)
+        behaviour, epsilon = config.behaviour, position_epsilon(config, learner)
+        data = collect_episodes(self.envs, learner, config, first, episodes, behaviour, epsilon, self.report)
         return writer.append(data.transitions, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
     def _learn(self) -> Iterator[Work]:

@@ -17,7 +17,7 @@ from harden.fit.mstep import RobustMStep
 from harden.fit.trainer import make_trainer
 from harden.learner import Learner, load_state, new_learner
 from harden.progress import Reporter
-from harden.stages.collect import require_benign
+from harden.stages.kind import require_own_kind, require_permission
 from harden.stages.rounds import LiveRounds
 from harden.stages.workspace import Workspace, commit
 
@@ -111,6 +111,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
+    allow_attacked_collection: bool = False,
     report: Reporter,
 ) -> Trained:
     """Train a policy: from scratch, from a given one, or from where a run stopped.
@@ -121,14 +122,17 @@ def train(
         resume: go on from the last refresh stored; the end is the same as without the interruption.
         overwrite: discard an earlier run of this pipeline and its data set.
         tensorboard: log to TensorBoard beside CSV.
+        allow_attacked_collection: let a variant that wants it collect under attack.
 
     Raises:
-        InputError: a run is there already, or one to resume was made with another configuration.
+        InputError: a run is there already, or one to resume was made with another configuration, or the
+            variant collects under attack and that was not allowed.
         MissingInputError: nothing to resume, or no policy in `init`.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
 
     Source: Algorithm 2.
     """
+    require_permission(config.behaviour, allow_attacked_collection)
     if not resume:
         _begin(config, place, device, init, overwrite)
     learner, about = _open(config, place, device)
@@ -137,7 +141,7 @@ def train(
         DatasetWriter(place.data, config.task_row) as writer,
         VectorEnv(config.task_row, slots, config.collect.workers) as envs,
     ):
-        require_benign(writer.info, place.data)
+        require_own_kind(config, writer.info, place.data)
         history = about["history"]
         source = LiveRounds(config, place, learner, history, writer, envs, report, about.get("warm_up", 0))
         if len(source):

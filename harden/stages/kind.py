@@ -1,0 +1,44 @@
+"""Benign or collected under attack: what may be collected, and what a variant learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harden.config import PipelineConfig
+from harden.data import DatasetInfo
+from harden.errors import InputError
+from harden.variants import MC_BEHAVIOUR
+
+
+def require_permission(behaviour: str, allowed: bool) -> None:
+    """Refuse to attack a policy while it acts, unless that was asked for in so many words.
+
+    Raises:
+        InputError: the behaviour is an attack, and attacks were not allowed.
+    """
+    if behaviour == MC_BEHAVIOUR and not allowed:
+        raise InputError(
+            "this collects under attack: the robot is driven towards violations while it acts",
+            "where that harms nobody, as in simulation, allow it with --allow-attacked-collection",
+        )
+
+
+def require_own_kind(config: PipelineConfig, info: DatasetInfo, path: Path) -> None:
+    """Refuse attacked data for a variant that learns from benign ones, and the other way round.
+
+    Raises:
+        InputError: the data set holds a shard that is not of the variant's kind.
+    """
+    wanted = config.variant_row.collects_under_attack
+    if all((shard.behaviour == MC_BEHAVIOUR) == wanted for shard in info.shards):
+        return
+    if wanted:
+        raise InputError(
+            f"{path} holds benign transitions",
+            f"variant {config.variant} learns from data collected under attack: name them with --data, or "
+            "collect them under another pipeline's name",
+        )
+    raise InputError(
+        f"{path} holds transitions collected under attack",
+        f"variant {config.variant} learns from benign data only",
+    )
