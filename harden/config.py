@@ -157,6 +157,28 @@ class Imitation(_Section):
     rows: Count = 1_000_000
 
 
+class OnPolicy(_Section):
+    """PPO-Lagrangian (Eq. 69, 70): after each collection, gradient steps on `minibatch` of its rows, or all.
+
+    The policy's steps end early where the KL to the policy that acted passes `target_kl`. The state-action
+    critics take train.rounds x train.critic_steps steps a refresh.
+    """
+
+    actor_steps: Count = 80
+    value_steps: Count = 80
+    minibatch: Count | None = None
+    learning_rate: Positive = 5e-4
+    value_learning_rate: Positive = 1e-3
+    clip: Positive = 0.2
+    target_kl: Positive = 0.01
+    gae_decay: Share = 0.97
+    pid_proportional: NonNegative = 0.1
+    pid_integral: NonNegative = 0.003
+    pid_derivative: NonNegative = 0.001
+    smoothing_weight: NonNegative = 1.0
+    smoothing_loss: Literal["kl", "squared"] = "kl"
+
+
 class Evaluation(_Section):
     """How a policy is tried: by its mean, under each attack in the task's epsilon unless told otherwise.
 
@@ -202,6 +224,7 @@ class PipelineConfig(_Section):
     adversary: Adversary = Adversary()
     train: Train = Train()
     imitation: Imitation = Imitation()
+    ppo: OnPolicy = OnPolicy()
     evaluate: Evaluation = Evaluation()
 
     @model_validator(mode="after")

@@ -12,7 +12,8 @@ from torch import Tensor
 from harden.checkpoint import FORMAT_VERSION, LoadedPolicy, read_tensors, write_tensors
 from harden.config import PipelineConfig
 from harden.errors import DamagedFileError, InputError
-from harden.nets import Critics, GaussianPolicy
+from harden.nets import Critics, GaussianPolicy, StateValues
+from harden.ops.ppo import PidState
 from harden.seeds import derive
 from harden.types import DualSolution
 
@@ -39,17 +40,26 @@ class Learner:
         policy, critics: the models, which are taken over, not copied.
         config: gives the learning rates.
         device: where everything lives.
+        values: the state values of an on-policy variant.
     """
 
     def __init__(
-        self, policy: GaussianPolicy, critics: Critics, config: PipelineConfig, device: torch.device
+        self,
+        policy: GaussianPolicy,
+        critics: Critics,
+        config: PipelineConfig,
+        device: torch.device,
+        values: StateValues | None = None,
     ) -> None:
         self.policy = policy.to(device)
         self.critics = critics.to(device)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        on_policy = config.variant_row.on_policy
         # fused Adam is one kernel over all parameters: the update is mostly call overhead otherwise
         self.policy_optimizer = torch.optim.Adam(
-            self.policy.parameters(), lr=config.mstep.learning_rate, fused=True
+            self.policy.parameters(),
+            lr=config.ppo.learning_rate if on_policy else config.mstep.learning_rate,
+            fused=True,
         )
         self.critic_optimizer = torch.optim.Adam(
             self.critics.parameters(), lr=config.critics.learning_rate, fused=True
@@ -57,6 +67,12 @@ class Learner:
         self.beta = torch.zeros(2, device=device)
         self.beta_robust = torch.zeros(2, device=device)
         self.dual: DualSolution | None = None
+        self.values = None if values is None else values.to(device)
+        self.value_optimizer = None
+        if self.values is not None:
+            rate = config.ppo.value_learning_rate
+            self.value_optimizer = torch.optim.Adam(self.values.parameters(), lr=rate, fused=True)
+        self.pid = PidState()
         self.counters = Counters()
         self.seed = config.seed
         self.device = device
@@ -94,6 +110,8 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
         critics = Critics(
             task.obs_dim, task.act_dim, nets.reward_critics, nets.cost_critics, nets.critic_hidden
         )
+        on_policy = config.variant_row.on_policy
+        values = StateValues(task.obs_dim, nets.critic_hidden) if on_policy else None
     if init is not None:
         given = init.policy.architecture
         if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
@@ -104,7 +122,7 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
         policy = init.policy.capped(nets.max_std).train()
         if init.critics is not None and init.critics.architecture == critics.architecture:
             critics = copy.deepcopy(init.critics).train()
-    return Learner(policy, critics, config, device)
+    return Learner(policy, critics, config, device, values)
 
 
 def _optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -143,15 +161,23 @@ def save_state(path: Path, learner: Learner, about: dict[str, Any]) -> None:
         "policy": learner.policy.architecture,
         "critics": learner.critics.architecture,
     }
+    if learner.values is not None:
+        full |= {"values": learner.values.architecture, "pid": learner.pid._asdict()}
     write_tensors(path, tensors, full | about)
 
 
 def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
-    return {"policy": learner.policy, "critics": learner.critics, "target": learner.target_critics}
+    of_all = {"policy": learner.policy, "critics": learner.critics, "target": learner.target_critics}
+    return of_all if learner.values is None else of_all | {"values": learner.values}
 
 
 def _optimizers(learner: Learner) -> dict[str, torch.optim.Optimizer]:
-    return {"policy_optimizer": learner.policy_optimizer, "critic_optimizer": learner.critic_optimizer}
+    of_all: dict[str, torch.optim.Optimizer] = {
+        "policy_optimizer": learner.policy_optimizer,
+        "critic_optimizer": learner.critic_optimizer,
+    }
+    own = learner.value_optimizer
+    return of_all if own is None else of_all | {"value_optimizer": own}
 
 
 def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tuple[Learner, dict[str, Any]]:
@@ -179,7 +205,9 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         options["low"], options["high"] = torch.tensor(options["low"]), torch.tensor(options["high"])
         critic_options = dict(about["critics"])
         critic_options.pop("kind")
-        learner = Learner(GaussianPolicy(**options), Critics(**critic_options), config, device)
+        values = StateValues(**about["values"]) if "values" in about else None
+        learner = Learner(GaussianPolicy(**options), Critics(**critic_options), config, device, values)
+        learner.pid = PidState(**about.get("pid", {}))
         for prefix, module in _modules(learner).items():
             cut = len(prefix) + 1
             module.load_state_dict({n[cut:]: v for n, v in tensors.items() if n.startswith(prefix + ".")})

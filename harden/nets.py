@@ -110,8 +110,36 @@ class GaussianPolicy(nn.Module):
 
     def clip(self, actions: Tensor) -> Tensor:
         """Return the actions as the environment applies them."""
-        low, high = self.center - self.half_range, self.center + self.half_range
+        low, high = self.bounds
         return torch.maximum(torch.minimum(actions, high), low)
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest action, (act_dim,) each."""
+        return self.center - self.half_range, self.center + self.half_range
+
+
+class StateValues(nn.Module):
+    """V_r and V_c of an on-policy method.
+
+    Args:
+        obs_dim: coordinates.
+        hidden: widths of the ReLU layers.
+    """
+
+    def __init__(self, obs_dim: int, hidden: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        self.architecture: dict[str, Any] = {"obs_dim": obs_dim, "hidden": list(hidden)}
+        self.parts = nn.ModuleList()
+        for _ in range(2):
+            layers: list[nn.Module] = []
+            for fan_in, fan_out in itertools.pairwise([obs_dim, *hidden]):
+                layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+            self.parts.append(nn.Sequential(*layers, nn.Linear(hidden[-1], 1)))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return V_r and V_c, (2, B)."""
+        return torch.stack([part(obs).squeeze(-1) for part in self.parts])
 
 
 class QEnsemble(nn.Module):

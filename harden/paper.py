@@ -29,6 +29,22 @@ class PaperRow(NamedTuple):
     actor_rate: float
 
 
+class OnPolicyRow(NamedTuple):
+    """A task's column of Table 4, left half (on-policy).
+
+    Args:
+        epochs: training epochs.
+        batch: steps of simulation an epoch.
+        actor_steps: the policy's gradient steps an epoch.
+        actor_rate: its learning rate.
+    """
+
+    epochs: int
+    batch: int
+    actor_steps: int
+    actor_rate: float
+
+
 _DRONE = PaperRow(700, 20_000, 32, 6, 0.01, 0.0008, 0.06, 1e-3)
 TABLE_4: dict[str, PaperRow] = {
     "ball-circle": PaperRow(900, 50_000, 32, 6, 0.05, 0.02, 0.05, 2e-3),
@@ -37,6 +53,15 @@ TABLE_4: dict[str, PaperRow] = {
     "drone-run-paper": _DRONE,
     "ant-run": PaperRow(600, 80_000, 64, 8, 0.1, 0.05, 0.06, 1e-3),
 }
+_DRONE_ON_POLICY = OnPolicyRow(250, 60_000, 80, 3e-4)
+TABLE_4_ON_POLICY: dict[str, OnPolicyRow] = {
+    "ball-circle": OnPolicyRow(300, 45_000, 80, 5e-4),
+    "car-circle": OnPolicyRow(500, 45_000, 80, 3e-4),
+    "drone-run": _DRONE_ON_POLICY,
+    "drone-run-paper": _DRONE_ON_POLICY,
+    "ant-run": OnPolicyRow(250, 60_000, 160, 5e-4),
+}
+MINIBATCH = 300
 # B, roll-outs an epoch: not printed, the ancestors' 10
 ROLLOUTS = 10
 
@@ -87,6 +112,51 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
             "episodes": ROLLOUTS,
             "states": 300,
             "policy_steps": row.m_steps,
+            "critic_steps": 1,
+        },
+    }
+
+
+def on_policy_settings(task: str, horizon: int) -> dict[str, Any]:
+    """Return the paper's configuration of a task for the on-policy methods, as sections of a pipeline file.
+
+    Source: Table 4 and B.3. The authors' public code differs in: clip 0.2, gamma 0.99, and SA-PPO's squared
+    difference of actions (`ppo.smoothing_loss`). Not printed, and ours: the weight of the smoothness, the
+    value functions' steps, T_s and T_i, and how often the attackers' critics are fitted (once through an
+    epoch's batch).
+    """
+    row = TABLE_4_ON_POLICY[task]
+    episodes = row.batch // horizon
+    return {
+        "networks": {"policy_hidden": [256, 256], "critic_hidden": [256, 256]},
+        "critics": {
+            "learning_rate": 1e-3,
+            "batch": MINIBATCH,
+            "gamma": 0.995,
+            "polyak": 0.995,
+            "n_step": 1,
+            "replay": row.batch,
+        },
+        "adversary": {"epsilon": None, "steps": 200, "step_share": 0.5},
+        "collect": {"correlation": 0.0},
+        "ppo": {
+            "actor_steps": row.actor_steps,
+            "minibatch": MINIBATCH,
+            "learning_rate": row.actor_rate,
+            "value_learning_rate": 1e-3,
+            "clip": 0.02,
+            "target_kl": 0.01,
+            "gae_decay": 0.97,
+            "pid_proportional": 0.1,
+            "pid_integral": 0.003,
+            "pid_derivative": 0.001,
+            "smoothing_loss": "kl",
+        },
+        "train": {
+            "env_steps": row.epochs * row.batch,
+            "episodes": episodes,
+            "warm_up_episodes": episodes,
+            "rounds": row.batch // MINIBATCH,
             "critic_steps": 1,
         },
     }

@@ -47,7 +47,8 @@ _SECTIONS = {
 
 def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> str:
     now = config.model_dump(mode="json")
-    for section in _SECTIONS[stage]:
+    own = ("ppo",) if config.variant_row.on_policy and stage == "fit-policy" else ()
+    for section in (*_SECTIONS[stage], *own):
         if recorded.get(section) != now[section]:
             return f"'{section}' in the pipeline changed since"
     return ""
@@ -142,6 +143,8 @@ def status(config: PipelineConfig, place: Workspace) -> list[StageStatus]:
         "fit-policy": _policy_status,
         "evaluate": _evaluate_status,
     }
+    if config.variant_row.on_policy:
+        del checks["e-step"]
     found = []
     for stage, check in checks.items():
         try:

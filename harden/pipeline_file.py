@@ -10,7 +10,7 @@ from typing import Any
 
 from harden.config import PipelineConfig, make_config
 from harden.errors import InputError, MissingInputError
-from harden.paper import paper_settings
+from harden.paper import on_policy_settings, paper_settings
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
@@ -86,9 +86,11 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
         _set_key(asked, assignment)
     full = _merge(tree, asked)
     if full.get("preset") == "paper":
-        # checked first: the preset is a row of a task that has to exist
-        task = make_config({"task": full.get("task", "ball-circle")}, str(path)).task_row
-        full = _merge(_merge(tree, paper_settings(task.name, task.horizon)), asked)
+        # checked first: the preset is a row of a task and of a family of variants that have to exist
+        named = make_config({key: full[key] for key in ("task", "variant") if key in full}, str(path))
+        settings = on_policy_settings if named.variant_row.on_policy else paper_settings
+        task = named.task_row
+        full = _merge(_merge(tree, settings(task.name, task.horizon)), asked)
     return make_config(full, str(path))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 # how a shard says that its observations were attacked while it was collected
 MC_BEHAVIOUR = "mc"
@@ -20,6 +20,8 @@ class Variant(NamedTuple):
         robust_mle: the likelihood under attack (Eq. 8's objective).
         robust_kl: the KL bound under attack (Eq. 8's constraint).
         long_horizon: the cost critic's TD target takes a' from pi(.|nu(s')).
+        on_policy: PPO-Lagrangian in place of the E-step and M-step (Eq. 69, 70).
+        smoothing: the adversary, mad or mc, whose KL an on-policy variant keeps small (Algorithm 4).
     """
 
     name: str
@@ -30,6 +32,8 @@ class Variant(NamedTuple):
     robust_mle: bool = False
     robust_kl: bool = False
     long_horizon: bool = False
+    on_policy: bool = False
+    smoothing: Literal["mad", "mc"] | None = None
 
     @property
     def robust(self) -> bool:
@@ -44,7 +48,15 @@ class Variant(NamedTuple):
     @property
     def adversarial(self) -> bool:
         """Whether any part of training needs the adversary."""
-        return self.robust or self.long_horizon or self.attack_replay or self.collects_under_attack
+        off_policy = self.robust or self.long_horizon or self.attack_replay
+        return off_policy or self.collects_under_attack or self.smoothing is not None
+
+
+def _ppol(
+    name: str, summary: str, behaviour: str = "policy-sample", smoothing: Literal["mad", "mc"] | None = None
+) -> Variant:
+    """Return an on-policy row: it has no M-step, and acts with its own policy."""
+    return Variant(name, summary, behaviour, vanilla=False, on_policy=True, smoothing=smoothing)
 
 
 VARIANTS: dict[str, Variant] = {
@@ -71,5 +83,9 @@ VARIANTS: dict[str, Variant] = {
         ),
         Variant("safer-no-kl", "safer without the KL bound under attack", robust_mle=True),
         Variant("safer-no-mle", "safer without the likelihood under attack", robust_kl=True),
+        _ppol("ppol", "PPO-Lagrangian with a PID multiplier, on-policy"),
+        _ppol("sa-ppol", "ppol that is kept smooth against the MAD attack", smoothing="mad"),
+        _ppol("sa-ppol-mc", "ppol that is kept smooth against the MC attack", smoothing="mc"),
+        _ppol("adv-ppol", "ppol that collects under the MC attack", MC_BEHAVIOUR),
     )
 }

@@ -1,11 +1,11 @@
-"""The adversary of training: the MC attack as the `adversary` section sets it."""
+"""The adversaries of training: the MC and the MAD attack as the `adversary` section sets them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from harden.attacks import ATTACKS, Strength, perturb
+from harden.attacks import ATTACKS, Attack, Strength, objectives, perturb
 from harden.config import Adversary, PipelineConfig
 from harden.learner import Learner
 from harden.nets import Critics, GaussianPolicy
@@ -32,8 +32,26 @@ def mc_attack(
 
     Source: Algorithm 3.
     """
-    strength = Strength(adversary.steps, adversary.restarts, adversary.step_share)
-    return perturb(ATTACKS["mc"], policy, critics, obs, epsilon, strength, draw)
+    return perturb(ATTACKS["mc"], policy, critics, obs, epsilon, _strength(adversary), draw)
+
+
+def mad_attack(
+    policy: GaussianPolicy,
+    critics: Critics,
+    obs: Tensor,
+    epsilon: float,
+    adversary: Adversary,
+    draw: torch.Generator,
+) -> Tensor:
+    """Return nu(s) of the MAD adversary, as `mc_attack` that of the MC adversary; it climbs no critic."""
+    return perturb(_MAD, policy, critics, obs, epsilon, _strength(adversary), draw)
+
+
+_MAD = Attack("mad", "maximal action difference", objectives.action_difference)
+
+
+def _strength(adversary: Adversary) -> Strength:
+    return Strength(adversary.steps, adversary.restarts, adversary.step_share)
 
 
 def attack_replayed(

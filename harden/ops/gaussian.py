@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: cross entropy, the KL, and the KL split into its mean and spread parts."""
+"""Diagonal Gaussians: cross entropy, the KL whole and in parts, and what clipping makes of a density."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def censored_log_prob(actions: Tensor, mean: Tensor, std: Tensor, low: Tensor, h
     Returns:
         (...,), nats.
 
-    Source: Tobin 1958.
+    Source: Tobin 1958; for policies Fujita and Maeda 2018.
     """
     z = (actions - mean) / std
     density = -0.5 * z * z - std.log() - 0.5 * math.log(2 * math.pi)

@@ -14,7 +14,7 @@ from harden.data import TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
 from harden.learner import Learner
 from harden.progress import Reporter
-from harden.stages.kind import require_own_kind
+from harden.stages.kind import require_em, require_own_kind
 from harden.stages.workspace import (
     Workspace,
     carried,
@@ -77,8 +77,10 @@ def estep(
 
     Raises:
         MissingInputError: no critics yet, or no data.
-        InputError: policy, critics and state do not belong together, or the data are not the variant's kind.
+        InputError: policy, critics and state do not belong together, or the data are not the variant's kind,
+            or it is on-policy.
     """
+    require_em(config)
     chosen = config.estep.model_copy(update={"particles": particles or config.estep.particles})
     config = config.model_copy(update={"estep": chosen})
     critics_path = critics_dir or place.critics

@@ -14,6 +14,7 @@ from harden.errors import DivergedError
 from harden.fit.critics import CriticsFit, ReplayBatches
 from harden.fit.trainer import make_trainer
 from harden.learner import Learner
+from harden.ops.advantage import as_observed
 from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
 from harden.stages.kind import require_own_kind
@@ -37,6 +38,8 @@ class CriticsFitted(NamedTuple):
 
 def look_ahead(data: Transitions, config: PipelineConfig, device: torch.device) -> Backups:
     """Return what the critics learn from, on the learner's device."""
+    if config.variant_row.on_policy:
+        data = as_observed(data)
     plain = backups(data, config.critics.gamma, config.critics.n_step)
     return Backups(*(column.to(device) for column in plain))
 

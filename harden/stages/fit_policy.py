@@ -18,6 +18,7 @@ from harden.fit.trainer import make_trainer
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite
+from harden.stages.kind import require_em
 from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
 from harden.types import Targets
 
@@ -87,8 +88,9 @@ def fit_policy(
 
     Raises:
         MissingInputError: no targets, critics or policy yet.
-        InputError: they do not belong together.
+        InputError: they do not belong together, or the variant is on-policy.
     """
+    require_em(config)
     steps = steps or config.mstep.steps
     path = targets_path or place.targets
     for folder in (critics_dir or place.critics, policy_dir or place.policy):

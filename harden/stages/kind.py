@@ -1,4 +1,4 @@
-"""Benign or collected under attack: what may be collected, and what a variant learns from."""
+"""What a variant may collect and learn from, and which stages it has."""
 
 from __future__ import annotations
 
@@ -42,3 +42,16 @@ def require_own_kind(config: PipelineConfig, info: DatasetInfo, path: Path) -> N
         f"{path} holds transitions collected under attack",
         f"variant {config.variant} learns from benign data only",
     )
+
+
+def require_em(config: PipelineConfig) -> None:
+    """Refuse an on-policy variant where there is an E-step or its targets.
+
+    Raises:
+        InputError: the variant has neither E-step nor M-step.
+    """
+    if config.variant_row.on_policy:
+        raise InputError(
+            f"variant {config.variant} is on-policy: it has no E-step and no M-step",
+            f"train it with: harden train --variant {config.variant}",
+        )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 
@@ -18,14 +15,14 @@ from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import Dataset, DatasetWriter, ShardInfo, TargetsHeader, write_targets
 from harden.envs.vector import VectorEnv
-from harden.files import digest_file, write_text
+from harden.files import digest_file
 from harden.fit.mstep import Work
 from harden.learner import Learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
-from harden.stages.collect import collect_episodes
 from harden.stages.estep import describe_targets
 from harden.stages.fit_critics import check_finite, look_ahead
+from harden.stages.refresh import collect_refresh, progress_row, write_curve
 from harden.stages.workspace import Workspace, commit, position_epsilon, position_limits
 from harden.types import DualSolution, Limits, Targets
 
@@ -135,28 +132,14 @@ class LiveRounds:
             began = time.monotonic()
             if self.history:
                 self.learner.advance(refresh=1)
-            shard = self._collect()
+            shard = collect_refresh(
+                self.config, self.learner, self.history, self.writer, self.envs, self.report
+            )
             collected = time.monotonic()
             parent = module_digest(self.learner.policy)
             yield from self._learn()
             now = time.monotonic()
             self._finish(shard, parent, collected - began, now - collected)
-
-    def _collect(self) -> ShardInfo:
-        """Collect this refresh's episodes, or take up those that a killed run had stored already."""
-        config, writer, learner = self.config, self.writer, self.learner
-        train = config.train
-        episodes = train.episodes if self.history else train.warm_up_episodes
-        known = int(self.history[-1]["episodes"]) if self.history else 0
-        digest = module_digest(learner.policy)
-        if writer.info.shards and writer.info.episodes == known + episodes:
-            last = writer.info.shards[-1]
-            if (last.policy_digest, last.episodes, last.seed) == (digest, episodes, config.seed):
-                return last
-        first = writer.info.episodes
-        behaviour, epsilon = config.behaviour, position_epsilon(config, learner)
-        data = collect_episodes(self.envs, learner, config, first, episodes, behaviour, epsilon, self.report)
-        return writer.append(data.transitions, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
     def _learn(self) -> Iterator[Work]:
         config, learner, train = self.config, self.learner, self.config.train
@@ -191,19 +174,10 @@ class LiveRounds:
         """Store the refresh: the state is the commit point, and nothing broken gets that far."""
         row = self.meter.summary()
         check_finite(self.learner, row["loss"])
-        before = self.history[-1] if self.history else {"env_steps": 0, "cumulative_cost": 0, "seconds": 0}
-        front = {
-            "refresh": len(self.history) + 1,
-            "episodes": self.writer.info.episodes,
-            "env_steps": before["env_steps"] + shard.transitions,
-            "reward": shard.reward / shard.episodes,
-            "cost": shard.cost / shard.episodes,
-            "cumulative_cost": before["cumulative_cost"] + shard.cost,
-            "epsilon": position_epsilon(self.config, self.learner),
-            "kappa": self._targets[1].kappa,
-            "seconds": before["seconds"] + collecting + learning,
-            "collect_seconds": collecting,
-        }
+        front = progress_row(
+            self.config, self.learner, self.history, self.writer, shard, collecting, learning
+        )
+        front["kappa"] = self._targets[1].kappa
         self.history.append(front | row)
         write_targets(self.place.targets, *self._targets)
         about = {
@@ -225,12 +199,3 @@ def _line(row: dict[str, float], refreshes: int) -> str:
         f"lam {row['lam']:.2f}  Q_c {row['q_cost']:.2f}  KL {row['kl_mean']:.3f}  "
         f"robust KL {row['kl_robust_mean']:.2f}"
     )
-
-
-def write_curve(path: Path, history: list[dict[str, float]]) -> None:
-    """Write a learning curve as CSV, one row a refresh."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
-    write_text(path, text.getvalue())

@@ -18,6 +18,7 @@ from harden.fit.trainer import make_trainer
 from harden.learner import Learner, load_state, new_learner
 from harden.progress import Reporter
 from harden.stages.kind import require_own_kind, require_permission
+from harden.stages.on_policy import require_on_policy_options, train_on_policy
 from harden.stages.rounds import LiveRounds
 from harden.stages.workspace import Workspace, commit
 
@@ -133,6 +134,9 @@ def train(
     Source: Algorithm 2.
     """
     require_permission(config.behaviour, allow_attacked_collection)
+    on_policy = config.variant_row.on_policy
+    if on_policy:
+        require_on_policy_options(config, tensorboard)
     if not resume:
         _begin(config, place, device, init, overwrite)
     learner, about = _open(config, place, device)
@@ -143,6 +147,9 @@ def train(
     ):
         require_own_kind(config, writer.info, place.data)
         history = about["history"]
+        if on_policy:
+            train_on_policy(config, place, learner, history, writer, envs, report)
+            return Trained(len(history), history, place.policy)
         source = LiveRounds(config, place, learner, history, writer, envs, report, about.get("warm_up", 0))
         if len(source):
             job = RobustMStep(learner, config, source.meter.on_step)

@@ -1,0 +1,102 @@
+"""The refreshes of an on-policy variant: collect, improve the policy, fit the attackers' critics, store."""
+
+from __future__ import annotations
+
+import time
+
+from harden.algorithms.critics import critic_step
+from harden.algorithms.ppol import improve
+from harden.checkpoint import module_digest
+from harden.config import PipelineConfig
+from harden.data import Dataset, DatasetWriter
+from harden.envs.vector import VectorEnv
+from harden.errors import InputError
+from harden.learner import Learner
+from harden.progress import Reporter
+from harden.stages.fit_critics import check_finite, look_ahead
+from harden.stages.refresh import History, collect_refresh, progress_row, write_curve
+from harden.stages.workspace import Workspace, commit, position_epsilon
+
+
+def require_on_policy_options(config: PipelineConfig, tensorboard: bool) -> None:
+    """Refuse an exploration that would let another distribution act than the policy's own, and TensorBoard.
+
+    Raises:
+        InputError: steps of the noise are to be correlated, or events are to be logged.
+    """
+    if tensorboard:
+        raise InputError(
+            f"variant {config.variant} has no fit that logs to TensorBoard",
+            "it writes learning_curve.csv: leave --tensorboard out",
+        )
+    if config.collect.correlation > 0:
+        raise InputError(
+            f"collect.correlation = {config.collect.correlation:g} with variant {config.variant}",
+            "an on-policy variant acts as its policy draws: --set collect.correlation=0",
+        )
+
+
+def train_on_policy(
+    config: PipelineConfig,
+    place: Workspace,
+    learner: Learner,
+    history: History,
+    writer: DatasetWriter,
+    envs: VectorEnv,
+    report: Reporter,
+) -> None:
+    """Do the refreshes that are left, each stored in one commit.
+
+    The state-action critics, which only attackers need, learn from the replay for the policy as it is now, by
+    the same updates as those of the off-policy variants.
+
+    Args:
+        config, place: the pipeline and its folders.
+        learner, history: where the run is; changed in place.
+        writer, envs: the data set and the simulation.
+        report: where progress is said.
+
+    Raises:
+        DivergedError: a loss became NaN or infinite; the last refresh stands.
+
+    Source: Algorithms 4 and 5.
+    """
+    train = config.train
+    for _ in range(len(history), config.refreshes):
+        began = time.monotonic()
+        if history:
+            learner.advance(refresh=1)
+        shard = collect_refresh(config, learner, history, writer, envs, report)
+        collected = time.monotonic()
+        parent, epsilon = module_digest(learner.policy), position_epsilon(config, learner)
+        dataset = Dataset(place.data)
+        fresh = dataset.recent(shard.transitions)
+        done = improve(learner, fresh, config, shard.cost / shard.episodes, epsilon)
+        replay = look_ahead(dataset.recent(config.critics.replay), config, learner.device)
+        with report.track(f"refresh {len(history) + 1}", train.rounds, "rounds") as track:
+            for rounds in range(train.rounds):
+                for _ in range(train.critic_steps):
+                    critic_step(learner, replay, config, epsilon)
+                track(rounds + 1)
+        learner.advance(round=1)
+        check_finite(learner, done.loss + done.value_loss + done.cost_value_loss)
+        seconds = collected - began, time.monotonic() - collected
+        front = progress_row(config, learner, history, writer, shard, *seconds)
+        history.append(front | done._asdict())
+        about = {
+            "history": history,
+            "data_digest": writer.info.digest,
+            "parent": parent,
+            "kept": "last: the policy at the end of the last refresh",
+        }
+        commit(config, place, learner, about)
+        write_curve(place.run / "learning_curve.csv", history)
+        report.say(_line(history[-1], config.refreshes))
+
+
+def _line(row: dict[str, float], refreshes: int) -> str:
+    return (
+        f"refresh {row['refresh']:.0f}/{refreshes}  {row['env_steps']:,.0f} steps  {row['seconds']:.0f} s  "
+        f"reward {row['reward']:.1f}  cost {row['cost']:.1f}  epsilon {row['epsilon']:.4f}  "
+        f"lam {row['lam']:.2f}  KL {row['kl']:.4f}  {row['actor_steps']:.0f} steps of the actor"
+    )

@@ -1,0 +1,88 @@
+"""What every refresh has, whatever learns from it: its roll-outs, and its row of the learning curve."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from harden.checkpoint import module_digest
+from harden.config import PipelineConfig
+from harden.data import DatasetWriter, ShardInfo
+from harden.envs.vector import VectorEnv
+from harden.files import write_text
+from harden.learner import Learner
+from harden.progress import Reporter
+from harden.stages.collect import collect_episodes
+from harden.stages.workspace import position_epsilon
+
+History = list[dict[str, float]]
+
+
+def collect_refresh(
+    config: PipelineConfig,
+    learner: Learner,
+    history: History,
+    writer: DatasetWriter,
+    envs: VectorEnv,
+    report: Reporter,
+) -> ShardInfo:
+    """Collect a refresh's episodes, or take up those that a killed run had stored already.
+
+    Args:
+        config: the pipeline.
+        learner: acts.
+        history: rows of the refreshes finished so far.
+        writer, envs: the data set and the simulation.
+        report: where progress is said.
+    """
+    train = config.train
+    episodes = train.episodes if history else train.warm_up_episodes
+    known = int(history[-1]["episodes"]) if history else 0
+    digest = module_digest(learner.policy)
+    if writer.info.shards and writer.info.episodes == known + episodes:
+        last = writer.info.shards[-1]
+        if (last.policy_digest, last.episodes, last.seed) == (digest, episodes, config.seed):
+            return last
+    first = writer.info.episodes
+    behaviour, epsilon = config.behaviour, position_epsilon(config, learner)
+    data = collect_episodes(envs, learner, config, first, episodes, behaviour, epsilon, report)
+    return writer.append(data.transitions, seed=config.seed, policy_digest=digest, behaviour=behaviour)
+
+
+def progress_row(
+    config: PipelineConfig,
+    learner: Learner,
+    history: History,
+    writer: DatasetWriter,
+    shard: ShardInfo,
+    collecting: float,
+    learning: float,
+) -> dict[str, float]:
+    """Return the front of a refresh's row: where the run is, and what its roll-outs brought.
+
+    Args:
+        shard: the refresh's roll-outs.
+        collecting, learning: seconds.
+    """
+    before = history[-1] if history else {"env_steps": 0, "cumulative_cost": 0, "seconds": 0}
+    return {
+        "refresh": len(history) + 1,
+        "episodes": writer.info.episodes,
+        "env_steps": before["env_steps"] + shard.transitions,
+        "reward": shard.reward / shard.episodes,
+        "cost": shard.cost / shard.episodes,
+        "cumulative_cost": before["cumulative_cost"] + shard.cost,
+        "epsilon": position_epsilon(config, learner),
+        "seconds": before["seconds"] + collecting + learning,
+        "collect_seconds": collecting,
+    }
+
+
+def write_curve(path: Path, history: History) -> None:
+    """Write a learning curve as CSV, one row a refresh."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
+    write_text(path, text.getvalue())
