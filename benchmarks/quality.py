@@ -42,7 +42,9 @@ CURVE = ("refresh", "env_steps", "seconds", "reward", "cost", "cumulative_cost")
 
 def learn(config: PipelineConfig, place: Workspace, report: Reporter) -> dict[str, Any]:
     """Train, or go on with what is there; returns the learning curve and what it cost."""
-    done = train(config, place, device=CPU, resume=place.state.is_file(), report=report)
+    # this is simulation: a rival may attack its policy while it acts
+    options: dict[str, Any] = {"resume": place.state.is_file(), "allow_attacked_collection": True}
+    done = train(config, place, device=CPU, report=report, **options)
     last = done.history[-1]
     return {
         "env_steps": last["env_steps"],

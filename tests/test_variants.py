@@ -245,10 +245,10 @@ def robust_kl(name: str) -> float:
         adversary={"steps": 2, "step_share": 1.0},
     )
     learner = new_learner(config, torch.device("cpu"))
-    obs = torch.randn(128, 8)
-    side = obs[:, :1].sign().expand(128, 2) * 0.7
+    obs = torch.randn(64, 8)
+    side = obs[:, :1].sign().expand(64, 2) * 0.7
     particles = torch.stack((side - 0.5, side + 0.5), 1)
-    targets = Targets(obs, particles, torch.full((128, 2), 0.5), 0 * side, 0 * side + 0.5)
+    targets = Targets(obs, particles, torch.full((64, 2), 0.5), 0 * side, 0 * side + 0.5)
     found = []
     for _ in range(300):
         adv = attack_states(learner, targets, config, 0.3)
