@@ -170,7 +170,7 @@ class OnPolicy(_Section):
     learning_rate: Positive = 5e-4
     value_learning_rate: Positive = 1e-3
     clip: Positive = 0.2
-    target_kl: Positive = 0.01
+    target_kl: Positive = 0.02
     gae_decay: Share = 0.97
     pid_proportional: NonNegative = 0.1
     pid_integral: NonNegative = 0.003

@@ -88,3 +88,14 @@ def test_every_stage_by_hand_at_its_default_size(folder: Path) -> None:
     harden("evaluate", *pipeline, "--episodes", "2", "--attack", "all", "--attack-steps", "5")
     rows = harden("status", *pipeline).output.splitlines()
     assert [row.split()[1] for row in rows] == ["done"] * 5
+
+
+def test_ppo_lagrangian_learns_the_task_within_the_cost_limit(folder: Path) -> None:
+    words = ["-p", str(ROOT / "pipelines/ball-circle.toml"), "--set", "variant=ppol"]
+    # the attackers' critics need not be good here
+    words += ["--set", "train.env_steps=214000", "--set", "train.rounds=10"]
+    harden("train", *words)
+    harden("evaluate", *words, "--attack", "", "--json", "ppol.json")
+    (natural,) = json.loads(Path("ppol.json").read_text())["results"]
+    assert natural["reward"]["mean"] >= 500
+    assert natural["cost"]["mean"] <= 5
