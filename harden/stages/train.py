@@ -131,7 +131,7 @@ def train(
         MissingInputError: nothing to resume, or no policy in `init`.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
 
-    Source: Algorithm 2.
+    Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
     require_permission(config.behaviour, allow_attacked_collection)
     on_policy = config.variant_row.on_policy
