@@ -1,21 +1,29 @@
-"""A pipeline's configuration: every key, its range and its default."""
+"""A pipeline's configuration: its sections together, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from harden.errors import InputError
+from harden.sections import (
+    Adversary,
+    Collect,
+    CriticsConfig,
+    EStep,
+    Evaluation,
+    Imitation,
+    MStep,
+    Networks,
+    NonNegative,
+    OnPolicy,
+    Section,
+    Train,
+)
 from harden.tasks import TASKS, Task
 from harden.variants import VARIANTS, Variant
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
 def _one_of(table: Mapping[str, object]) -> AfterValidator:
@@ -29,183 +37,7 @@ def _one_of(table: Mapping[str, object]) -> AfterValidator:
     return AfterValidator(known)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class Networks(_Section):
-    """Architecture of the policy and the critics."""
-
-    policy_hidden: Widths = (256, 256)
-    critic_hidden: Widths = (256, 256)
-    reward_critics: Count = 2
-    cost_critics: Count = 1
-    init_std: Positive = 0.5
-    min_std: Positive = 0.1
-    max_std: Positive = 1.0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Networks:
-        if not self.min_std < self.init_std < self.max_std:
-            raise ValueError("it must hold that min_std < init_std < max_std")
-        return self
-
-
-class Collect(_Section):
-    """Benign roll-outs. `envs` simulations advance in lockstep, split over `workers` processes.
-
-    A policy that samples acts with at least `min_std` of spread, a share of half the action range, whatever the
-    policy's own; `correlation` is that of its noise from one step to the next.
-    """
-
-    episodes: Count = 50
-    behaviour: Literal["random", "policy-mean", "policy-sample", "policy-noise"] = "policy-sample"
-    envs: Count = 10
-    min_std: NonNegative = 0.0
-    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    workers: Annotated[int, Field(ge=0)] | None = None
-
-
-class CriticsConfig(_Section):
-    """Eq. 58-61. `steps` and `batch` are gradient steps of a hand-run stage and their size."""
-
-    steps: Count = 2000
-    batch: Count = 256
-    learning_rate: Positive = 1e-3
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
-    polyak: Share = 0.95
-    n_step: Count = 1
-    replay: Count = 80_000
-
-
-class EStep(_Section):
-    """Eq. 4-6. States are drawn from the `window` most recent transitions.
-
-    The cost limit falls from `limit_start` (unset: the task's own) over a share `limit_ramp` of training.
-    """
-
-    states: Count = 20_000
-    window: Count = 20_000
-    particles: Annotated[int, Field(ge=2)] = 32
-    kl_bound: Positive = 0.1
-    lam_max: Positive = 8.0
-    dual_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
-    tolerance: Positive = 1e-6
-    limit_start: Positive | None = None
-    limit_ramp: Share = 0.4
-
-
-class MStep(_Section):
-    """Eq. 7, 8, 62-66; `train.states` rows a step. Each KL bound has a mean part and a spread part."""
-
-    steps: Count = 1000
-    learning_rate: Positive = 1e-3
-    kl_mean: Positive = 0.02
-    kl_std: Positive = 0.002
-    beta_rate: Positive = 1.0
-    beta_max: Positive = 50.0
-    robust_weight: NonNegative = 1.0
-    kl_robust_mean: Positive = 0.05
-    kl_robust_std: Positive = 0.05
-    beta_robust_rate: Positive = 0.1
-    beta_robust_max: NonNegative = 1.0
-    robust_anchor: Literal["benign", "old"] = "benign"
-
-
-class Adversary(_Section):
-    """The MC adversary that training defends against; `epsilon` unset is the task's.
-
-    The ceiling of lam rises with the scheduled epsilon from `estep.lam_max` to `lam_max`, unset the same.
-    """
-
-    epsilon: NonNegative | None = None
-    steps: Count = 1
-    restarts: Count = 1
-    step_share: Positive = 2.0
-    every: Count = 2
-    lam_max: Positive | None = None
-    ramp_start: Share = 0.05
-    ramp: Share = 0.4
-
-
-class Train(_Section):
-    """Algorithm 2: each refresh collects `episodes`, then does `rounds` of the sizes given here."""
-
-    env_steps: Count = 100_000
-    episodes: Count = 10
-    rounds: Count = 200
-    states: Count = 256
-    critic_steps: Count = 3
-    policy_steps: Count = 2
-    warm_up_episodes: Count = 10
-    warm_up_critic_steps: Annotated[int, Field(ge=0)] = 500
-
-
-class Imitation(_Section):
-    """Supervised fits of a policy: `fit-policy --clone`, and `policy import` where it has to distil.
-
-    A share `held_out` of the episodes is reported on, as many again end the fit: after `patience` checks, one
-    every `check_every` steps, that brought nothing. `rows` is the most transitions read, the last ones.
-    """
-
-    steps: Count = 20_000
-    batch: Count = 256
-    learning_rate: Positive = 1e-3
-    check_every: Count = 200
-    patience: Count = 15
-    held_out: Annotated[float, Field(gt=0, le=0.3)] = 0.1
-    rows: Count = 1_000_000
-
-
-class OnPolicy(_Section):
-    """PPO-Lagrangian (Eq. 69, 70): after each collection, gradient steps on `minibatch` of its rows, or all.
-
-    The policy's steps end early where the KL to the policy that acted passes `target_kl`. The state-action
-    critics take train.rounds x train.critic_steps steps a refresh.
-    """
-
-    actor_steps: Count = 80
-    value_steps: Count = 80
-    minibatch: Count | None = None
-    learning_rate: Positive = 5e-4
-    value_learning_rate: Positive = 1e-3
-    clip: Positive = 0.2
-    target_kl: Positive = 0.02
-    gae_decay: Share = 0.97
-    pid_proportional: NonNegative = 0.1
-    pid_integral: NonNegative = 0.003
-    pid_derivative: NonNegative = 0.001
-    smoothing_weight: NonNegative = 1.0
-    smoothing_loss: Literal["kl", "squared"] = "kl"
-
-
-class Evaluation(_Section):
-    """How a policy is tried: by its mean, under each attack in the task's epsilon unless told otherwise.
-
-    `attack_style` "pgd" takes `restarts` and `step_share`, "paper" the rate and tolerances;
-    `attack_steps` unset is 50 and 200. `queries` are a gradient-free attack's, a state; `amad_share` is the
-    share of natural states, those with the highest Q_c, that amad attacks; independent critics are fitted to
-    `independent_episodes` of the policy's own, in `independent_steps` gradient steps.
-    """
-
-    episodes: Count = 50
-    epsilon: NonNegative | None = None
-    attack_style: Literal["pgd", "paper"] = "pgd"
-    attack_steps: Count | None = None
-    restarts: Count = 5
-    step_share: Positive = 0.5
-    paper_rate: Positive = 0.2
-    stop_value: NonNegative = 1e-4
-    stop_move: NonNegative = 1e-4
-    norm: Literal["linf", "l2"] = "linf"
-    queries: Annotated[int, Field(ge=2)] = 400
-    amad_share: Share = 0.25
-    independent_episodes: Count = 100
-    independent_steps: Count = 4000
-    action: Literal["mean", "sample"] = "mean"
-
-
-class PipelineConfig(_Section):
+class PipelineConfig(Section):
     """A whole pipeline: the task, the variant, and each stage's section.
 
     `preset` says whose settings were put over the file's: nobody's, or the paper's (harden/paper.py).

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harden.config import Collect
 from harden.nets import GaussianPolicy
+from harden.sections import Collect
 from harden.stages.collect import Exploration, make_actor
 from harden.tasks import TASKS
 

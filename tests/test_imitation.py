@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from harden.algorithms.imitation import clone_loss, distil_loss, score, score_constant, split_episodes
-from harden.config import Imitation
 from harden.errors import DivergedError, InputError
 from harden.fit.imitation import ImitationFitted, fit_imitation
 from harden.nets import GaussianPolicy
 from harden.ops.gaussian import censored_log_prob
 from harden.progress import Reporter
+from harden.sections import Imitation
 from harden.types import Transitions
 
 CPU = torch.device("cpu")

@@ -18,7 +18,6 @@ from harden.algorithms import critics as critic_ops
 from harden.algorithms import ppol
 from harden.algorithms.adversary import mad_attack
 from harden.algorithms.ppol import OnPolicyBatch, improve, policy_loss, prepare, smoothness
-from harden.config import OnPolicy
 from harden.data import DatasetWriter, open_dataset
 from harden.errors import Interrupted
 from harden.learner import Learner, new_learner
@@ -27,6 +26,7 @@ from harden.ops import gaussian
 from harden.ops.advantage import as_observed, gae
 from harden.ops.ppo import PidGains, PidState, clipped_surrogate, lagrangian_surrogate, step_pid
 from harden.pipeline_file import PRESETS, load_config
+from harden.sections import OnPolicy
 from harden.stages import collect as collect_stage
 from harden.tasks import TASKS
 from harden.types import Transitions
@@ -123,18 +123,6 @@ class TestLosses:
         for count in range(1, 6):
             state = step_pid(state, 7.0, 5.0, PidGains(0.0, 0.25, 0.0))
             assert state.lam == pytest.approx(0.5 * count)
-
-    def test_a_clipped_gaussian_is_a_density_and_two_masses(self) -> None:
-        low, high = torch.tensor([-1.0]), torch.tensor([1.0])
-        mean, std = torch.tensor([0.7], dtype=torch.float64), torch.tensor([0.4], dtype=torch.float64)
-        grid = torch.linspace(-1, 1, 20_001, dtype=torch.float64)[1:-1].unsqueeze(1)
-        inside = gaussian.censored_log_prob(grid, mean, std, low, high)
-        torch.testing.assert_close(inside, Normal(mean, std).log_prob(grid).sum(-1))
-        bounds = gaussian.censored_log_prob(torch.stack((low, high)), mean, std, low, high).exp()
-        draws = (mean + std * torch.randn(200_000, 1, dtype=torch.float64)).clamp(-1, 1)
-        assert float(bounds[0]) == pytest.approx(float((draws == -1).double().mean()), abs=3e-3)
-        assert float(bounds[1]) == pytest.approx(float((draws == 1).double().mean()), abs=3e-3)
-        assert float(inside.exp().sum()) * 1e-4 + float(bounds.sum()) == pytest.approx(1.0, abs=1e-3)
 
     def test_the_kl_is_that_of_torch(self) -> None:
         mean, std, other_mean, other_std = (torch.rand(5, 3) + 0.1 for _ in range(4))
@@ -288,7 +276,7 @@ def test_a_row_does_what_its_box_says(folder: Path, name: str, monkeypatch) -> N
         return plain(policy, batch, kind)
 
     monkeypatch.setattr(ppol, "smoothness", of)
-    harden("train", *SETTINGS, "--set", "collect.correlation=0", "--variant", name, ALLOW)
+    harden("train", *SETTINGS, "--variant", name, ALLOW)
     assert attacked == ATTACKED[name]
     assert bool(smoothed) == (VARIANTS[name].smoothing is not None)
     assert max(smoothed, default=EPSILON) == pytest.approx(EPSILON, rel=1e-3)
@@ -300,7 +288,7 @@ def test_a_row_does_what_its_box_says(folder: Path, name: str, monkeypatch) -> N
 
 @pytest.mark.parametrize("name", ["sa-ppol-mc", "adv-ppol"])
 def test_an_interrupted_run_resumes_and_its_policy_can_be_tried(folder: Path, name: str, monkeypatch) -> None:
-    words = [*SETTINGS, "--set", "collect.correlation=0", "--set", "ppo.minibatch=64", "--variant", name]
+    words = [*SETTINGS, "--set", "ppo.minibatch=64", "--variant", name]
     (folder / "whole").mkdir()
     monkeypatch.chdir(folder / "whole")
     harden("train", *words, ALLOW)
@@ -323,8 +311,6 @@ def test_an_interrupted_run_resumes_and_its_policy_can_be_tried(folder: Path, na
 
 def test_what_an_on_policy_variant_has_not_is_refused(folder: Path) -> None:
     words = [*SETTINGS, "--set", "variant=ppol"]
-    assert "--set collect.correlation=0" in harden("train", *words, code=2).output
-    words += ["--set", "collect.correlation=0"]
     assert "TensorBoard" in harden("train", *words, "--tensorboard", code=2).output
     for stage in ("e-step", "fit-policy"):
         assert "harden train --variant ppol" in harden(stage, *words, code=2).output

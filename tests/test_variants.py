@@ -272,7 +272,7 @@ def test_the_kl_bound_under_attack_holds_where_it_is_on_and_not_where_it_is_off(
 
 @pytest.mark.parametrize("name", [row.name for row in VARIANTS.values() if row.collects_under_attack])
 def test_an_attacked_collection_has_to_be_allowed_each_time(folder: Path, name: str) -> None:
-    words = [*SETTINGS, "--set", "collect.correlation=0", "--variant", name]
+    words = [*SETTINGS, "--variant", name]
     assert ALLOW in harden("train", *words, code=2).output
     assert ALLOW in harden("collect", *SETTINGS, "--set", f"variant={name}", code=2).output
     assert ALLOW in harden("collect", *SETTINGS, "--behaviour", "mc", code=2).output

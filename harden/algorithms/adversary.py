@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harden.attacks import ATTACKS, Attack, Strength, objectives, perturb
-from harden.config import Adversary, PipelineConfig
+from harden.attacks import ATTACKS, Strength, perturb
+from harden.config import PipelineConfig
 from harden.learner import Learner
 from harden.nets import Critics, GaussianPolicy
+from harden.sections import Adversary
 from harden.seeds import generator
 
 
@@ -44,10 +45,7 @@ def mad_attack(
     draw: torch.Generator,
 ) -> Tensor:
     """Return nu(s) of the MAD adversary, as `mc_attack` that of the MC adversary; it climbs no critic."""
-    return perturb(_MAD, policy, critics, obs, epsilon, _strength(adversary), draw)
-
-
-_MAD = Attack("mad", "maximal action difference", objectives.action_difference)
+    return perturb(ATTACKS["mad"], policy, critics, obs, epsilon, _strength(adversary), draw)
 
 
 def _strength(adversary: Adversary) -> Strength:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from harden.algorithms.adversary import mc_attack
-from harden.config import MStep, PipelineConfig
+from harden.config import PipelineConfig
 from harden.learner import Learner
 from harden.nets import GaussianPolicy
 from harden.ops import gaussian
 from harden.ops.constraint import step_multiplier
+from harden.sections import MStep
 from harden.seeds import generator
 from harden.types import Targets
 from harden.variants import Variant

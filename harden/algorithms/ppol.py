@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from harden.algorithms.adversary import mad_attack, mc_attack
-from harden.config import OnPolicy, PipelineConfig
+from harden.config import PipelineConfig
 from harden.learner import Learner
 from harden.nets import GaussianPolicy
 from harden.ops import gaussian
 from harden.ops.advantage import as_observed, gae
 from harden.ops.ppo import PidGains, lagrangian_surrogate, step_pid
+from harden.sections import OnPolicy
 from harden.seeds import generator
 from harden.types import Transitions
 

@@ -14,11 +14,11 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from harden.algorithms.imitation import ImitationLoss
-from harden.config import Imitation
 from harden.errors import DivergedError
 from harden.fit.trainer import log_now_and_then, make_trainer
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter, Track
+from harden.sections import Imitation
 from harden.seeds import generator
 
 _MONITOR = "loss_stop"

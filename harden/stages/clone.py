@@ -15,7 +15,7 @@ from harden.errors import InputError
 from harden.fit.imitation import fit_imitation
 from harden.learner import new_learner
 from harden.progress import Reporter
-from harden.stages.collect import require_benign
+from harden.stages.kind import require_own_kind
 from harden.stages.workspace import Workspace, describe
 
 CPU = torch.device("cpu")
@@ -85,7 +85,7 @@ def clone_policy(
     folder = _destination(place, out, overwrite)
     options = config.imitation if steps is None else config.imitation.model_copy(update={"steps": steps})
     dataset = open_dataset(data or place.data, config.task_row)
-    require_benign(dataset.info, dataset.path)
+    require_own_kind(config, dataset.info, dataset.path)
     rows = dataset.recent(options.rows)
     split = split_episodes(rows, options.held_out, config.seed)
     policy = new_learner(config, CPU).policy

@@ -15,7 +15,7 @@ from torch import Tensor
 from harden.algorithms.adversary import mc_attack
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.checkpoint import load_policy, module_digest
-from harden.config import Collect, PipelineConfig
+from harden.config import PipelineConfig
 from harden.data import DatasetWriter, ShardInfo
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
@@ -23,6 +23,7 @@ from harden.errors import InputError
 from harden.learner import Learner
 from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
+from harden.sections import Collect
 from harden.seeds import episode_seeds, generator
 from harden.stages.kind import require_permission
 from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
@@ -153,7 +154,9 @@ def collect_episodes(
     # simulation is on the CPU: so is its policy, and a copy there draws the same numbers
     acting = copy.deepcopy(learner.policy).cpu()
     draw = generator("cpu", config.seed, "behaviour", first)
-    explore = Exploration(envs.num_envs, task.act_dim, config.collect, draw)
+    # what is learned on-policy is learned from the policy's own draws
+    exploring = Collect() if config.variant_row.on_policy else config.collect
+    explore = Exploration(envs.num_envs, task.act_dim, exploring, draw)
     attack = None
     if behaviour == MC_BEHAVIOUR:
         critics = copy.deepcopy(learner.critics).cpu()

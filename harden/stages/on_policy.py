@@ -18,21 +18,16 @@ from harden.stages.refresh import History, collect_refresh, progress_row, write_
 from harden.stages.workspace import Workspace, commit, position_epsilon
 
 
-def require_on_policy_options(config: PipelineConfig, tensorboard: bool) -> None:
-    """Refuse an exploration that would let another distribution act than the policy's own, and TensorBoard.
+def require_no_events(config: PipelineConfig, tensorboard: bool) -> None:
+    """Refuse TensorBoard: no Lightning job is there to write for it.
 
     Raises:
-        InputError: steps of the noise are to be correlated, or events are to be logged.
+        InputError: events were asked for.
     """
     if tensorboard:
         raise InputError(
             f"variant {config.variant} has no fit that logs to TensorBoard",
             "it writes learning_curve.csv: leave --tensorboard out",
-        )
-    if config.collect.correlation > 0:
-        raise InputError(
-            f"collect.correlation = {config.collect.correlation:g} with variant {config.variant}",
-            "an on-policy variant acts as its policy draws: --set collect.correlation=0",
         )
 
 

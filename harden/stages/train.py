@@ -18,7 +18,7 @@ from harden.fit.trainer import make_trainer
 from harden.learner import Learner, load_state, new_learner
 from harden.progress import Reporter
 from harden.stages.kind import require_own_kind, require_permission
-from harden.stages.on_policy import require_on_policy_options, train_on_policy
+from harden.stages.on_policy import require_no_events, train_on_policy
 from harden.stages.rounds import LiveRounds
 from harden.stages.workspace import Workspace, commit
 
@@ -136,7 +136,7 @@ def train(
     require_permission(config.behaviour, allow_attacked_collection)
     on_policy = config.variant_row.on_policy
     if on_policy:
-        require_on_policy_options(config, tensorboard)
+        require_no_events(config, tensorboard)
     if not resume:
         _begin(config, place, device, init, overwrite)
     learner, about = _open(config, place, device)
