@@ -41,6 +41,9 @@ class Learner:
         config: gives the learning rates.
         device: where everything lives.
         values: the state values of an on-policy variant.
+
+    Attributes:
+        average: the policy that is kept, a running average of `policy` over rounds.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class Learner:
         values: StateValues | None = None,
     ) -> None:
         self.policy = policy.to(device)
+        self.average = copy.deepcopy(self.policy).requires_grad_(False)
+        self.memory = max(1.0, config.train.average * config.refreshes * config.train.rounds)
         self.critics = critics.to(device)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         on_policy = config.variant_row.on_policy
@@ -76,6 +81,18 @@ class Learner:
         self.counters = Counters()
         self.seed = config.seed
         self.device = device
+
+    def finish_round(self) -> None:
+        """End a round: the running average, `train.average` of all rounds long, takes the policy in.
+
+        Deviation: the paper keeps the last policy. While it rides on the cost limit, it and its critics
+        swing; the average of a swing is safer than its ends (Polyak and Juditsky 1992).
+        """
+        with torch.no_grad():
+            now: list[Tensor] = list(self.policy.parameters())
+            kept: list[Tensor] = list(self.average.parameters())
+            torch._foreach_lerp_(kept, now, 1.0 / self.memory)
+        self.advance(round=1)
 
     def advance(self, **by: int) -> None:
         """Add to the counters."""
@@ -168,6 +185,7 @@ def save_state(path: Path, learner: Learner, about: dict[str, Any]) -> None:
 
 def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
     of_all = {"policy": learner.policy, "critics": learner.critics, "target": learner.target_critics}
+    of_all |= {"average": learner.average}
     return of_all if learner.values is None else of_all | {"values": learner.values}
 
 

@@ -33,9 +33,15 @@ class _Known(NamedTuple):
 
     data: str
     policy: str
+    acting: str
     parent: str
     targets: str
     critics: str
+
+    @property
+    def now(self) -> tuple[str, str]:
+        """The policy that is kept and the one that learns on."""
+        return self.policy, self.acting
 
 
 _SECTIONS = {
@@ -69,7 +75,7 @@ def _critics_status(config: PipelineConfig, place: Workspace, known: _Known) -> 
     if not why and known.data and inputs.get("data") != known.data:
         why = "the data set changed since"
     # the policy that comes out of a round is newer than the critics of that round, as it should be
-    if not why and inputs.get("policy") not in (known.policy, known.parent):
+    if not why and inputs.get("policy") not in (*known.now, known.parent):
         why = "the policy changed since"
     return StageStatus("fit-critics", "stale" if why else "done", why or "fits the data and the policy")
 
@@ -81,7 +87,7 @@ def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> St
         why = "the data set changed since"
     elif header.critics_digest != known.critics:
         why = "the critics changed since"
-    elif header.policy_digest != known.policy and digest_file(place.targets) != known.targets:
+    elif header.policy_digest not in known.now and digest_file(place.targets) != known.targets:
         why = "the policy changed since"
     elif header.kl_bound != config.estep.kl_bound:
         why = "'estep' in the pipeline changed since"
@@ -121,6 +127,7 @@ def _known(config: PipelineConfig, place: Workspace) -> _Known:
     return _Known(
         data=_quietly(lambda: open_dataset(place.data, config.task_row).info.digest),
         policy=_quietly(lambda: about("policy_digest")),
+        acting=_quietly(lambda: about("acting_digest")),
         parent=_quietly(lambda: str(load_policy(place.policy).about.get("inputs", {}).get("policy", ""))),
         # the targets that the policy was fitted to are older than it, as they should be
         targets=_quietly(lambda: about("targets_digest")),

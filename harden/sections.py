@@ -82,10 +82,14 @@ class EStep(Section):
 
 
 class MStep(Section):
-    """Eq. 7, 8, 62-66; `train.states` rows a step. Each KL bound has a mean part and a spread part."""
+    """Eq. 7, 8, 62-66; `train.states` rows a step. Each KL bound has a mean part and a spread part.
+
+    The learning rate falls over training to `learning_rate_end`, unset the same.
+    """
 
     steps: Count = 1000
     learning_rate: Positive = 1e-3
+    learning_rate_end: Positive | None = None
     kl_mean: Positive = 0.02
     kl_std: Positive = 0.002
     beta_rate: Positive = 1.0
@@ -115,7 +119,10 @@ class Adversary(Section):
 
 
 class Train(Section):
-    """Algorithm 2: each refresh collects `episodes`, then does `rounds` of the sizes given here."""
+    """Algorithm 2: each refresh collects `episodes`, then does `rounds` of the sizes given here.
+
+    The policy kept is a running average over a share `average` of all rounds, at 0 the last one.
+    """
 
     env_steps: Count = 100_000
     episodes: Count = 10
@@ -123,6 +130,7 @@ class Train(Section):
     states: Count = 256
     critic_steps: Count = 3
     policy_steps: Count = 2
+    average: Share = 0.0
     warm_up_episodes: Count = 10
     warm_up_critic_steps: Annotated[int, Field(ge=0)] = 500
 

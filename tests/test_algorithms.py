@@ -97,6 +97,10 @@ class TestCritics:
         attacked = td_targets(learner, data, configure(variant="safer-long"), 0.05)
         assert seen == [("mc", True)]
         assert torch.equal(plain[0], attacked[0]), "the reward critic's future is benign"
+        with torch.no_grad():
+            next_cost = learner.target_critics.q_cost(data.next_obs, learner.policy.mean(data.next_obs + 3.0))
+        expected = (data.costs + data.discounts * next_cost).clamp(min=0)
+        torch.testing.assert_close(attacked[1], expected, msg="the policy acts by its mean, attacked")
         assert not torch.equal(plain[1], attacked[1])
 
     def test_a_step_descends_and_the_targets_follow(self) -> None:

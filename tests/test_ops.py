@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harden.ops import ball, bellman, gaussian
 from harden.ops.constraint import step_multiplier
-from harden.ops.schedule import discounted_threshold, scheduled_epsilon, scheduled_limit
+from harden.ops.schedule import discounted_threshold, scheduled_epsilon, scheduled_limit, scheduled_rate
 from harden.types import Transitions
 
 
@@ -159,6 +159,13 @@ def test_the_limit_falls_geometrically_to_its_own() -> None:
     assert scheduled_limit(5.0, 80.0, 2, ramp=4) == pytest.approx(20.0)
     assert scheduled_limit(5.0, 80.0, 4, ramp=4) == scheduled_limit(5.0, 80.0, 9, ramp=4) == 5.0
     assert scheduled_limit(5.0, 80.0, 0, ramp=0) == 5.0
+
+
+def test_the_learning_rate_falls_linearly_and_stays_at_its_end() -> None:
+    rates = [scheduled_rate(1e-3, 2e-4, epoch, epochs=5) for epoch in range(7)]
+    assert rates == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4, 2e-4, 2e-4])
+    assert scheduled_rate(1e-3, 1e-3, 3, epochs=5) == 1e-3
+    assert scheduled_rate(1e-3, 2e-4, 0, epochs=1) == 1e-3
 
 
 def test_gaussian_perturbations_are_normal_where_the_ball_lets_them() -> None:

@@ -42,6 +42,8 @@ SMALL = {
     "estep.limit_start": "50.0",
     "estep.limit_ramp": "0.6",
     "collect.correlation": "0.5",
+    "train.average": "0.5",
+    "mstep.learning_rate_end": "0.0001",
     "adversary.lam_max": "12.0",
     "adversary.ramp_start": "0.0",
     "adversary.ramp": "0.5",
@@ -186,7 +188,8 @@ def test_train_starts_from_a_given_policy(folder: Path) -> None:
     harden("train", *SETTINGS, "--variant", "cvpo")
     given = Path("checkpoints/ball-circle/policy").rename(folder / "given")
     (folder / "next.toml").write_text('task = "ball-circle"\n')
-    harden("train", "-p", "next.toml", *SETTINGS, "--init", str(given), "--set", "mstep.learning_rate=1e-12")
+    still = ["--set", "mstep.learning_rate=1e-12", "--set", "mstep.learning_rate_end=1e-12"]
+    harden("train", "-p", "next.toml", *SETTINGS, "--init", str(given), *still)
     from harden.checkpoint import load_policy
 
     obs = torch.randn(20, 8)

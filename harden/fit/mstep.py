@@ -13,6 +13,7 @@ from harden.algorithms.mstep import MStepLoss, attack_states, lagrangian
 from harden.config import PipelineConfig
 from harden.fit.trainer import log_now_and_then
 from harden.learner import Learner
+from harden.ops.schedule import scheduled_rate
 from harden.seeds import generator
 from harden.types import Targets
 
@@ -97,6 +98,13 @@ class RobustMStep(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the learner's optimizer, whose state outlives this job."""
         return self.learner.policy_optimizer
+
+    def on_train_batch_start(self, work: Work, index: int) -> None:
+        """Set the learning rate that is due at the learner's place in training."""
+        step, place = self.config.mstep, self.learner.counters.refresh
+        end = step.learning_rate if step.learning_rate_end is None else step.learning_rate_end
+        for group in self.learner.policy_optimizer.param_groups:
+            group["lr"] = scheduled_rate(step.learning_rate, end, place, self.config.refreshes)
 
     def training_step(self, work: Work, index: int) -> Tensor:
         """Attack the batch if it is time, step the multipliers, return the loss."""

@@ -1,4 +1,4 @@
-"""The schedules of epsilon and of the cost limit, and the cost threshold of a discounted critic."""
+"""The schedules of epsilon, cost limit and learning rate, and a discounted critic's cost threshold."""
 
 from __future__ import annotations
 
@@ -32,6 +32,20 @@ def scheduled_limit(limit: float, start: float, epoch: float, ramp: float) -> fl
     """
     left = max(0.0, 1.0 - epoch / ramp) if ramp > 0 else 0.0
     return float(limit * (start / limit) ** left)
+
+
+def scheduled_rate(rate: float, end: float, epoch: float, epochs: int) -> float:
+    """Return the learning rate in force, on a line from `rate` in the first epoch to `end` in the last.
+
+    Args:
+        rate, end: at both ends of training.
+        epoch: t, counted in refreshes from 0.
+        epochs: refreshes of the whole training.
+
+    Deviation: the paper's rate is constant. Critics lag behind a policy that moves, and a policy that keeps
+        jumping across its limit is stored wherever the last jump left it.
+    """
+    return rate + (end - rate) * min(epoch / max(epochs - 1, 1), 1.0)
 
 
 def discounted_threshold(cost_limit: float, horizon: int, gamma: float) -> float:

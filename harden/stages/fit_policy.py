@@ -121,7 +121,7 @@ def fit_policy(
     result = job.result
     loss = float(result.loss.detach())
     check_finite(learner, loss)
-    learner.advance(round=1)
+    learner.finish_round()
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
     commit(config, place, learner, carried(about) | digests)
     kl, robust = result.kl.tolist(), result.kl_robust.tolist()

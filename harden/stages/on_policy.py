@@ -15,7 +15,7 @@ from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite, look_ahead
 from harden.stages.refresh import History, collect_refresh, progress_row, write_curve
-from harden.stages.workspace import Workspace, commit, position_epsilon
+from harden.stages.workspace import Workspace, commit, position_epsilon, which_policy
 
 
 def require_no_events(config: PipelineConfig, tensorboard: bool) -> None:
@@ -73,7 +73,7 @@ def train_on_policy(
                 for _ in range(train.critic_steps):
                     critic_step(learner, replay, config, epsilon)
                 track(rounds + 1)
-        learner.advance(round=1)
+        learner.finish_round()
         check_finite(learner, done.loss + done.value_loss + done.cost_value_loss)
         seconds = collected - began, time.monotonic() - collected
         front = progress_row(config, learner, history, writer, shard, *seconds)
@@ -82,7 +82,7 @@ def train_on_policy(
             "history": history,
             "data_digest": writer.info.digest,
             "parent": parent,
-            "kept": "last: the policy at the end of the last refresh",
+            "kept": which_policy(config),
         }
         commit(config, place, learner, about)
         write_curve(place.run / "learning_curve.csv", history)

@@ -23,7 +23,7 @@ from harden.progress import Reporter
 from harden.stages.estep import describe_targets
 from harden.stages.fit_critics import check_finite, look_ahead
 from harden.stages.refresh import collect_refresh, progress_row, write_curve
-from harden.stages.workspace import Workspace, commit, position_epsilon, position_limits
+from harden.stages.workspace import Workspace, commit, position_epsilon, position_limits, which_policy
 from harden.types import DualSolution, Limits, Targets
 
 
@@ -82,7 +82,7 @@ def em_round(
     on_estep(targets, learner.dual, expected_cost)
     for iteration in range(train.policy_steps):
         yield Work(targets, epsilon, iteration)
-    learner.advance(round=1)
+    learner.finish_round()
 
 
 class LiveRounds:
@@ -185,7 +185,7 @@ class LiveRounds:
             "targets_digest": digest_file(self.place.targets),
             "data_digest": self.writer.info.digest,
             "parent": parent,
-            "kept": "last: the policy at the end of the last refresh",
+            "kept": which_policy(self.config),
         }
         commit(self.config, self.place, self.learner, about)
         write_curve(self.place.run / "learning_curve.csv", self.history)

@@ -123,7 +123,7 @@ def open_learner(
         return learner, None
     learner, about = load_state(place.state, config, device)
     for name, path, given, own in (
-        ("policy", policy_path, policy.policy if policy else None, learner.policy),
+        ("policy", policy_path, policy.policy if policy else None, learner.average),
         ("critics", critics_path, critics, learner.critics),
     ):
         if given is not None and module_digest(given) != module_digest(own):
@@ -161,6 +161,13 @@ def position_limits(config: PipelineConfig, learner: Learner | None) -> Limits:
     return Limits(discounted_threshold(limit, task.horizon, config.critics.gamma), lam_max)
 
 
+def which_policy(config: PipelineConfig) -> str:
+    """Return which policy a run keeps, in words; the rule looks at no roll-out."""
+    if config.train.average == 0:
+        return "last: the policy at the end of the last refresh"
+    return f"average: the running average over {config.train.average:g} of training's rounds"
+
+
 def carried(about: dict[str, Any] | None) -> dict[str, Any]:
     """Return what a stage that does not renew it hands on from the state before."""
     keys = ("history", "kept", "data_digest", "parent", "targets_digest")
@@ -174,9 +181,10 @@ def commit(config: PipelineConfig, place: Workspace, learner: Learner, about: di
         about: `data_digest`, `parent` (the policy that the critics were fitted for), and what the run adds.
     """
     inputs = {"data": about.get("data_digest", ""), "policy": about.get("parent", "")}
-    full = describe(config, **about)
+    # the one that collects and learns on, which is not the one that is kept where an average is
+    full = describe(config, **about, acting_digest=module_digest(learner.policy))
     shared = {key: value for key, value in full.items() if key != "history"} | {"inputs": inputs}
     save_state(place.state, learner, full)
     save_critics(place.critics, learner.critics, shared)
-    save_policy(place.policy, learner.policy, learner.critics, shared)
+    save_policy(place.policy, learner.average, learner.critics, shared)
     write_json(place.run / "config.json", full["config"])
