@@ -35,7 +35,11 @@ from harden.types import Transitions
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"
 FILES = {"onnx": "policy.onnx", "torchscript": "policy.pt", "safetensors": "policy.safetensors"}
-QUICK = [word for key in ("policy_hidden=[32]", "init_std=0.4") for word in ("--set", f"networks.{key}")] + [
+QUICK = [
+    word
+    for key in ("policy_hidden=[32]", "init_std=0.4", "max_std=1")
+    for word in ("--set", f"networks.{key}")
+] + [
     "--set",
     "imitation.steps=1500",
 ]
