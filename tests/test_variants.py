@@ -24,9 +24,10 @@ from harden.envs.vector import VectorEnv
 from harden.errors import Interrupted
 from harden.learner import new_learner
 from harden.nets import GaussianPolicy
+from harden.sections import Collect
 from harden.seeds import episode_seeds
 from harden.stages import collect as collect_stage
-from harden.stages.collect import make_actor
+from harden.stages.collect import Exploration, make_actor
 from harden.tasks import TASKS
 from harden.types import Limits, Targets, Transitions
 from harden.variants import VARIANTS
@@ -171,7 +172,8 @@ def test_the_attacked_policy_acts_on_what_is_stored() -> None:
         policy.mean_head.weight.mul_(20)
     obs = torch.randn(30, 8)
     draw = torch.Generator().manual_seed(0)
-    act = make_actor("mc", policy, TASKS["ball-circle"], draw, 0.0, attack=lambda seen: seen + EPSILON)
+    explore = Exploration(30, 2, Collect(), draw)
+    act = make_actor("mc", policy, TASKS["ball-circle"], draw, 0.0, explore, lambda seen: seen + EPSILON)
     acted = act(obs, torch.arange(30))
     torch.testing.assert_close(acted.obs, obs + EPSILON)
     with torch.no_grad():
