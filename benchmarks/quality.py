@@ -60,8 +60,7 @@ def tried(config: PipelineConfig, policy: Path) -> dict[str, Any]:
     for name, keys in TRIALS.items():
         options = config.evaluate.model_validate(config.evaluate.model_dump() | keys)
         one = config.model_copy(update={"evaluate": options, "seed": 0})
-        attacks = ATTACKS if name == "pgd" else ATTACKS[1:]
-        entries = evaluate(one, policy, attacks, device=CPU, report=Reporter(quiet=True))["results"]
+        entries = evaluate(one, policy, ATTACKS, device=CPU, report=Reporter(quiet=True))["results"]
         found[name] = [{k: v for k, v in entry.items() if k != "per_episode"} for entry in entries]
     return found
 

@@ -56,8 +56,9 @@ def run(env: gymnasium.Env, victim: LoadedPolicy, seed: int) -> tuple[float, flo
 @pytest.mark.parametrize("attack", ["random", "mc", "mad", "black-box", "amad"])
 def test_it_costs_what_evaluate_says(attack: str, strength: Strength | PaperStrength, victim) -> None:
     trial = Trial(1, EPSILON, strength, "mean", seed=3)
-    said = evaluate_policy(
-        Victim(victim.policy, victim.critics), TASK, ["natural", attack], [trial], workers=0
+    said = evaluate_policy(Victim(victim.policy, victim.critics), TASK, [attack], [trial], workers=0)
+    assert [one["attack"] for one in said.entries] == ["natural", attack], (
+        "natural, asked for or not, is first"
     )
     entry = said.entries[1]
     env = harden.ObservationAttack(

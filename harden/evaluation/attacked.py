@@ -131,7 +131,7 @@ def evaluate_policy(
     Args:
         victim: the policy, and the critics that attacks ask.
         task: simulation and cost limit.
-        attacks: names, as `parse_attacks` returns them: natural first.
+        attacks: names; natural is tried first whether it is among them or not.
         trials: settings, with equal episodes and seed.
         workers: simulation processes, one a core where not given.
         on_step: progress, with how many roll-outs are done and the attack's name.
@@ -140,6 +140,7 @@ def evaluate_policy(
         InputError: an attack and not the critics that it asks.
     """
     device = device or torch.device("cpu")
+    attacks = [NATURAL, *(name for name in attacks if name != NATURAL)]
     for name in attacks:
         if name in ATTACKS:
             require_critics(ATTACKS[name], victim.asked(ATTACKS[name]))
