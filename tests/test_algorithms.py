@@ -102,6 +102,8 @@ class TestCritics:
         expected = (data.costs + data.discounts * next_cost).clamp(min=0)
         torch.testing.assert_close(attacked[1], expected, msg="the policy acts by its mean, attacked")
         assert not torch.equal(plain[1], attacked[1])
+        by_sample = configure(variant="safer-long", adversary={"long_horizon": "sample"})
+        assert not torch.equal(attacked[1], td_targets(learner, data, by_sample, 0.05)[1])
 
     def test_a_step_descends_and_the_targets_follow(self) -> None:
         config, replay = configure(critics={"polyak": 0.9, "learning_rate": 1e-2}), batch(256)

@@ -38,8 +38,8 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
     Source: Eq. 58, 59.
     Deviation: the cost's target is held in [0, C_m / (1 - gamma)], where every discounted cost lies; without
         it the cost critic drifts below zero once violations are rare. In a long-horizon variant its a' is
-        the mean of pi(.|nu(s')): Q_c is the cost of the policy as it will act, under an adversary that stays,
-        and the limit is not spent on noise that only training has.
+        the mean of pi(.|nu(s')), or a sample (`adversary.long_horizon`): Q_c is the cost under an adversary
+        that stays, by the mean that of the policy as it will act.
     """
     policy, target = learner.policy, learner.target_critics
     draw = generator(learner.device, learner.seed, "td", learner.counters.critic_steps)
@@ -49,7 +49,8 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
     if config.variant_row.long_horizon and epsilon > 0:
         obs_adv = mc_attack(policy, target, batch.next_obs, epsilon, config.adversary, draw)
         with torch.no_grad():
-            cost_actions = policy.mean(obs_adv)
+            by_mean = config.adversary.long_horizon == "mean"
+            cost_actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
     with torch.no_grad():
         next_reward = target.q_reward(batch.next_obs, actions)
         next_cost = target.q_cost(batch.next_obs, cost_actions)
