@@ -25,12 +25,14 @@ from harden.stages.evaluate import evaluate
 from harden.stages.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
+# logs as a deployed policy leaves them: nothing explores
+LOGS = ["collect.min_std=0", "collect.correlation=0"]
 
 
 def compare(seed: int, episodes: int, behaviour: str) -> dict[str, Any]:
     """Return what the logs hold, how well the clone predicts them, and how both policies do."""
     began = time.monotonic()
-    config = load_config(find_pipeline(Path("ball-circle")), [f"seed={seed}"])
+    config = load_config(find_pipeline(Path("ball-circle")), [f"seed={seed}", *LOGS])
     quiet, cpu = Reporter(quiet=True), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         place = workspace("clone", Path(folder))

@@ -23,7 +23,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cloned")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        harden("collect", "--episodes", "20", "--policy", str(RELEASED), "--quiet")
+        plain = ["--set", "collect.min_std=0", "--set", "collect.correlation=0"]
+        harden("collect", "--episodes", "20", "--policy", str(RELEASED), "--quiet", *plain)
         said = harden("fit-policy", "--clone", "--steps", "3000", *NETWORK, "--quiet").output
         (folder / "said").write_text(said)
     return folder

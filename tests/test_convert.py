@@ -115,7 +115,7 @@ def test_any_episodes_survive_a_round_trip(
 
 
 def test_a_dsrl_export_is_itself_a_data_set_and_says_what_is_attacked(stored: Path) -> None:
-    with DatasetWriter(stored, TASK) as writer:
+    with DatasetWriter(stored, TASK, mix=True) as writer:
         writer.append(counted([2], ["timeout"]), **HOW | {"behaviour": "mc"})
     harden("data", "export", "set", "--to", "dsrl", "--out", "all.h5")
     assert len(open_dataset(Path("all.h5"), TASK)) == 12

@@ -81,7 +81,7 @@ def import_data(path: Path, out: Path, source: str | None = None, wanted: Wanted
     require_new(out)
     name = source or detect_format(path)
     opened = READERS[name](path, wanted or Wanted())
-    with whole_folder(out) as aside, DatasetWriter(aside, opened) as writer:
+    with whole_folder(out) as aside, DatasetWriter(aside, opened, mix=True) as writer:
         for provenance, data in opened.chunks:
             writer.append(data, **provenance._asdict())
         if not writer.info.shards:

@@ -90,7 +90,7 @@ def merge(paths: Iterable[Path], out: Path, mix: bool = False) -> DatasetInfo:
             f"{attacked[0]} was collected under attack, and others were not",
             "merge it with --mix-attacked if that is meant; what learns from benign data only will refuse it",
         )
-    with whole_folder(out) as aside, DatasetWriter(aside, kind) as writer:
+    with whole_folder(out) as aside, DatasetWriter(aside, kind, mix) as writer:
         for dataset in datasets:
             _append(writer, dataset, lambda _, data: torch.ones(len(lengths(data)), dtype=torch.bool))
     return writer.info
@@ -115,7 +115,7 @@ def filter_episodes(path: Path, out: Path, limits: Limits) -> DatasetInfo:
             kept = kept & (values >= least) & (values <= most)
         return kept
 
-    with whole_folder(out) as aside, DatasetWriter(aside, dataset.info) as writer:
+    with whole_folder(out) as aside, DatasetWriter(aside, dataset.info, mix=True) as writer:
         _append(writer, dataset, keep)
         if not writer.info.shards:
             raise InputError(f"none of the {dataset.info.episodes} episodes of {path} is within the limits")
@@ -152,7 +152,7 @@ def split(path: Path, out: Path, shares: dict[str, float], seed: int) -> dict[st
     with contextlib.ExitStack() as whole:
         asides = [whole.enter_context(whole_folder(out / name)) for name in shares]
         for number, (name, aside) in enumerate(zip(shares, asides, strict=True)):
-            with DatasetWriter(aside, dataset.info) as writer:
+            with DatasetWriter(aside, dataset.info, mix=True) as writer:
                 _append(writer, dataset, functools.partial(_slice, part == number))
                 made[name] = writer.info
     return made

@@ -173,6 +173,7 @@ class DatasetWriter:
     Args:
         path: the folder, made where it is not there.
         kind: what is stored: a task, or whatever else says its sizes.
+        mix: whether attacked and benign shards may stand side by side, as in what they are copied from.
 
     Raises:
         InputError: the data set is of another task, or another process is writing to it.
@@ -180,8 +181,8 @@ class DatasetWriter:
         StorageError: the folder can't be written.
     """
 
-    def __init__(self, path: Path, kind: Kind) -> None:
-        self.path, self.kind = path, kind
+    def __init__(self, path: Path, kind: Kind, mix: bool = False) -> None:
+        self.path, self.kind, self.mix = path, kind, mix
         self._lock = FolderLock(path)
         try:
             self.info = self._open()
@@ -230,7 +231,7 @@ class DatasetWriter:
             InputError: the data set holds the other kind.
         """
         attacked = self.info.attacked
-        if self.info.shards and attacked != (behaviour == MC_BEHAVIOUR):
+        if not self.mix and self.info.shards and attacked != (behaviour == MC_BEHAVIOUR):
             there, new = ("attacked", "benign") if attacked else ("benign", "attacked")
             raise InputError(
                 f"data set {self.path} holds {there} transitions, these are {new} ones ({behaviour})",
