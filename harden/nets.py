@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from harden.ops import gaussian
 
+# states whose particles go through the critics at once: their hidden layers still fit a core's cache
+_CHUNK = 64
+
 
 class GaussianPolicy(nn.Module):
     """A diagonal Gaussian whose mean and spread depend on the observation.
@@ -178,17 +181,29 @@ class QEnsemble(nn.Module):
         stacks = [
             stack[members].unbind() for pair in zip(self.weights, self.biases, strict=True) for stack in pair
         ]
-        return torch.stack([self._value(obs, actions, member) for member in zip(*stacks, strict=True)])
+        layers = list(zip(*stacks, strict=True))
+        if actions.dim() == 2:
+            inputs = torch.cat((obs, actions), 1)
+            return torch.stack([self._later(torch.addmm(b, inputs, w), rest) for w, b, *rest in layers])
+        size = _CHUNK if obs.device.type == "cpu" else len(obs)
+        chunks = zip(obs.split(size), actions.split(size), strict=True)
+        return torch.cat([self._of_particles(*chunk, layers) for chunk in chunks], 1)
 
-    def _value(self, obs: Tensor, actions: Tensor, layers: Sequence[Tensor]) -> Tensor:
-        first, bias, *later = layers
-        of_obs = torch.addmm(bias, obs, first[: self.obs_dim])
-        if actions.dim() == 3:
-            of_obs = of_obs.unsqueeze(1)
-        h = torch.matmul(actions, first[self.obs_dim :]).add_(of_obs).flatten(0, -2)
-        for weight, bias in zip(later[::2], later[1::2], strict=True):
+    def _of_particles(self, obs: Tensor, actions: Tensor, layers: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return the Q values of (S, K, act_dim) actions, (E', S, K)."""
+        values = []
+        for first, bias, *rest in layers:
+            of_obs = torch.addmm(bias, obs, first[: self.obs_dim]).unsqueeze(1)
+            h = torch.matmul(actions, first[self.obs_dim :]).add_(of_obs).flatten(0, 1)
+            values.append(self._later(h, rest).view(actions.shape[:-1]))
+        return torch.stack(values)
+
+    @staticmethod
+    def _later(h: Tensor, layers: Sequence[Tensor]) -> Tensor:
+        """Go on from the first layer's output, (B, width), to the Q values, (B,)."""
+        for weight, bias in zip(layers[::2], layers[1::2], strict=True):
             h = torch.addmm(bias, h.relu_(), weight)
-        return h.view(actions.shape[:-1])
+        return h.squeeze(1)
 
 
 class Critics(nn.Module):

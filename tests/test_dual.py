@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from harden.ops import dual, newton
 from harden.ops.dual import evaluate_dual, minimise_dual, particle_weights, solve_dual
 from harden.types import DualSolution
 
@@ -88,6 +89,18 @@ def test_minimum_is_no_higher_than_a_grids_and_scipys(seed: int) -> None:
     assert bool(converged)
     assert value <= grid + 1e-9 * abs(grid)
     assert value == pytest.approx(rival, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("lam_max", [1e-3, 20.0])
+def test_a_gpus_arithmetic_finds_the_same(seed: int, lam_max: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    q_reward, q_cost, kl, kappa = draw(seed)
+    on_host = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=lam_max)
+    monkeypatch.setattr(dual, "arithmetic_on", lambda device: newton.DEVICE)
+    on_device = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=lam_max)
+    assert bool(on_host.converged)
+    assert bool(on_device.converged)
+    torch.testing.assert_close(on_device.x, on_host.x, rtol=1e-9, atol=1e-12)
 
 
 def test_active_constraints_hold_with_equality() -> None:

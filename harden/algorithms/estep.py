@@ -11,9 +11,6 @@ from harden.ops import dual, gaussian
 from harden.seeds import generator
 from harden.types import DualSolution, Limits, Targets
 
-# states at once: their particles' hidden layers still fit a core's cache
-_CHUNK = 64
-
 
 def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tensor:
     """Draw the E-step's states uniformly from the most recent transitions.
@@ -57,15 +54,10 @@ def e_step(
     with torch.no_grad():
         mean, std = policy(obs)
         particles = gaussian.sample(mean, std, step.particles, draw)
-        q_reward = torch.empty(particles.shape[:2], device=obs.device)
-        q_cost = torch.empty_like(q_reward)
-        for start in range(0, len(obs), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            # the critics know the actions that the environment applied
-            applied = policy.clip(particles[rows])
-            values = critics(obs[rows], applied)
-            q_reward[rows] = values[critics.reward_members].amin(0)
-            q_cost[rows] = values[critics.cost_members].amax(0)
+        # the critics know the actions that the environment applied
+        values = critics(obs, policy.clip(particles))
+        q_reward = values[critics.reward_members].amin(0)
+        q_cost = values[critics.cost_members].amax(0)
         solution = dual.solve_dual(
             q_reward,
             q_cost,

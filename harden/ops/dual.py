@@ -1,13 +1,15 @@
-"""The E-step's dual: two variables, convex, solved by a damped Newton method on the device."""
+"""The E-step's dual: two variables, convex, solved by a damped Newton method where the Q values are."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from harden.ops.newton import Minimum, Point, Scalar, arithmetic_on, minimise
 from harden.types import DualSolution
 
 
@@ -23,20 +25,6 @@ class DualPoint(NamedTuple):
     value: Tensor
     gradient: Tensor
     hessian: Tensor
-
-
-class Minimum(NamedTuple):
-    """Where the dual is lowest.
-
-    Args:
-        x: float64 (2,), eta and lam.
-        point: the dual there.
-        converged: bool.
-    """
-
-    x: Tensor
-    point: DualPoint
-    converged: Tensor
 
 
 def particle_weights(q_reward: Tensor, q_cost: Tensor, eta: Tensor, lam: Tensor) -> Tensor:
@@ -65,17 +53,26 @@ def evaluate_dual(x: Tensor, q_reward: Tensor, q_cost: Tensor, kl_bound: float, 
 
     Source: Eq. 51 (Eq. 6 prints the term in delta twice), with a mean over particles inside the log.
     """
-    return _evaluate(x, _prepare(q_reward, q_cost), kl_bound, kappa)
+    particles = _prepare(q_reward, q_cost)
+    eta, lam = x.unbind()
+    at = _point(eta, lam, _moments(eta, lam, particles).unbind(), particles.means.unbind(), kl_bound, kappa)
+    hessian = torch.stack((at.by_xx, at.by_xy, at.by_xy, at.by_yy)).view(2, 2)
+    return DualPoint(at.value, torch.stack((at.by_x, at.by_y)), hessian)
 
 
 class _Particles(NamedTuple):
-    """What every evaluation of the dual shares: (S, K) each, with powers (S, K, 5) of their deviations."""
+    """What every evaluation of the dual shares.
 
-    q_reward: Tensor
-    q_cost: Tensor
-    mean_reward: Tensor
-    mean_cost: Tensor
-    powers: Tensor
+    Args:
+        r, c: Q_r and Q_c less each state's mean, (S, K).
+        products: 1, r, c, rr, rc, cc, (6, S, K).
+        means: (2,), of Q_r and Q_c themselves.
+    """
+
+    r: Tensor
+    c: Tensor
+    products: Tensor
+    means: Tensor
 
 
 def _prepare(q_reward: Tensor, q_cost: Tensor) -> _Particles:
@@ -83,42 +80,49 @@ def _prepare(q_reward: Tensor, q_cost: Tensor) -> _Particles:
     # a state's own mean drops out of its weights; without it the second moments below lose no digits
     mean_reward, mean_cost = q_reward.mean(1, keepdim=True), q_cost.mean(1, keepdim=True)
     r, c = q_reward - mean_reward, q_cost - mean_cost
-    powers = torch.stack((r, c, r * r, r * c, c * c), dim=2)
-    return _Particles(r, c, mean_reward.mean(), mean_cost.mean(), powers)
+    products = torch.stack((torch.ones_like(r), r, c, r * r, r * c, c * c))
+    return _Particles(r, c, products, torch.stack((mean_reward.mean(), mean_cost.mean())))
 
 
-def _evaluate(x: Tensor, particles: _Particles, kl_bound: float, kappa: float) -> DualPoint:
-    """Evaluate the dual from the weighted first and second moments of each state's Q values."""
-    r, c, mean_reward, mean_cost, powers = particles
-    eta, lam = x[0], x[1]
+def _moments(eta: Scalar, lam: Scalar, particles: _Particles) -> Tensor:
+    """Return log-mean-exp of the advantage, the means of r and c, and their covariance rr, rc, cc under q*.
+
+    All are means over states, (6,): the part of the dual that grows with their number.
+    """
+    r, c, products, _ = particles
     scaled = (r - lam * c) / eta
-    log_sum = scaled.logsumexp(1, keepdim=True)
-    weights = (scaled - log_sum).exp()
-    e_r, e_c, e_rr, e_rc, e_cc = torch.bmm(weights.unsqueeze(1), powers).squeeze(1).unbind(1)
-    log_mean = log_sum.mean() - math.log(c.shape[1])
-    kl = ((e_r - lam * e_c) / eta).mean() - log_mean
-    var_r, cov, var_c = (e_rr - e_r * e_r).mean(), (e_rc - e_r * e_c).mean(), (e_cc - e_c * e_c).mean()
+    peak = scaled.amax(1, keepdim=True)
+    sums = (products * (scaled - peak).exp()).sum(2)
+    total, moments = sums[0], sums[1:] / sums[0]
+    e_r, e_c = moments[:2]
+    of_means = torch.stack((torch.zeros_like(e_r), torch.zeros_like(e_r), e_r * e_r, e_r * e_c, e_c * e_c))
+    log_mean = peak.squeeze(1) + total.log() - math.log(c.shape[1])
+    return torch.cat((log_mean[None], moments - of_means)).mean(1)
+
+
+def _point(
+    eta: Scalar,
+    lam: Scalar,
+    moments: Sequence[Scalar],
+    means: Sequence[Scalar],
+    kl_bound: float,
+    kappa: float,
+) -> Point:
+    """Put the dual together from its moments."""
+    log_mean, e_r, e_c, var_r, cov, var_c = moments
+    mean_reward, mean_cost = means
     # of the advantage a = r - lam c
-    var_a, cov_ac = var_r - lam * (2.0 * cov - lam * var_c), cov - lam * var_c
-    cross = cov_ac / eta**2
-    hessian = (var_a.clamp_min(0.0) / eta**3, cross, cross, var_c.clamp_min(0.0) / eta)
-    return DualPoint(
+    cov_ac = cov - lam * var_c
+    var_a = var_r - lam * (cov + cov_ac)
+    kl = (e_r - lam * e_c) / eta - log_mean
+    return Point(
         eta * (kl_bound + log_mean) + mean_reward - lam * mean_cost + lam * kappa,
-        torch.stack((kl_bound - kl, kappa - mean_cost - e_c.mean())),
-        torch.stack(hessian).view(2, 2),
+        kl_bound - kl,
+        kappa - mean_cost - e_c,
+        var_a / (eta * eta * eta),
+        cov_ac / (eta * eta),
+        var_c / eta,
     )
-
-
-def _newton_move(point: DualPoint, free: Tensor, damping: Tensor) -> Tensor:
-    """Return the damped Newton step in the free variables (Levenberg and Marquardt), by Cramer's rule."""
-    gradient = point.gradient * free
-    diagonal = point.hessian.diagonal()
-    tiny = torch.finfo(diagonal.dtype).tiny ** 0.5
-    diagonal = torch.where(free, diagonal * (1.0 + damping) + tiny, 1.0)
-    cross = point.hessian[0, 1] * free.all()
-    determinant = (diagonal[0] * diagonal[1] - cross * cross).clamp_min(tiny * tiny)
-    swapped = diagonal.flip(0)
-    return -(swapped * gradient - cross * gradient.flip(0)) / determinant
 
 
 def minimise_dual(
@@ -134,9 +138,6 @@ def minimise_dual(
 ) -> Minimum:
     """Minimise the dual over eta > 0 and 0 <= lam <= lam_max.
 
-    The loop has no decision on the host on a GPU: a point that has converged stays as it is, so that the
-    early exit taken on a CPU, where asking costs nothing, changes no bit.
-
     Args:
         q_reward, q_cost: (S, K).
         kl_bound: delta, nats.
@@ -148,32 +149,27 @@ def minimise_dual(
 
     Source: Eq. 6, 52.
     """
-    # eta below any useful temperature of these Q values: weights are one-hot there
+    how = arithmetic_on(q_cost.device)
     particles = _prepare(q_reward, q_cost)
-    spread = (q_reward.double().std() + lam_max * q_cost.double().std()).nan_to_num() + 1e-8
-    lower = torch.stack((spread * 1e-7, torch.zeros_like(spread)))
-    upper = torch.stack((spread * 1e9, torch.full_like(spread, lam_max)))
-    scale = torch.tensor((kl_bound, max(kappa, 1e-3)), dtype=torch.float64, device=q_cost.device)
-    x = torch.stack((spread, torch.zeros_like(spread))) if start is None else start.double()
-    x = torch.maximum(torch.minimum(x, upper), lower)
-    point = _evaluate(x, particles, kl_bound, kappa)
-    damping = torch.full_like(spread, 1e-3)
-    done = torch.zeros((), dtype=torch.bool, device=q_cost.device)
-    for _ in range(max_iterations):
-        free = ~(((x <= lower) & (point.gradient > 0)) | ((x >= upper) & (point.gradient < 0)))
-        done = done | ((point.gradient * free).abs() <= tolerance * scale).all()
-        if done.device.type == "cpu" and bool(done):
-            break
-        aim = x + _newton_move(point, free, damping)
-        # the model holds near the point only: eta may change tenfold at most in one step
-        near = torch.stack((aim[0].clamp(min=0.1 * x[0], max=10.0 * x[0]), aim[1]))
-        candidate = torch.maximum(torch.minimum(near, upper), lower)
-        there = _evaluate(candidate, particles, kl_bound, kappa)
-        better = (there.value <= point.value + 1e-14 * point.value.abs()) & ~done
-        x = torch.where(better, candidate, x)
-        point = DualPoint(*(torch.where(better, new, old) for new, old in zip(there, point, strict=True)))
-        damping = torch.where(better, damping * 0.1, damping * 10.0).clamp(1e-15, 1e15)
-    return Minimum(x, point, done)
+    # the scale of eta: far below it the weights are one-hot, far above it they are uniform
+    stds = torch.stack((particles.r.std(), particles.c.std())).nan_to_num()
+    *means, std_reward, std_cost = how.read(torch.cat((particles.means, stds)))
+    spread = std_reward + lam_max * std_cost + 1e-8
+
+    def look(eta: Scalar, lam: Scalar) -> Point:
+        return _point(eta, lam, how.read(_moments(eta, lam, particles)), means, kl_bound, kappa)
+
+    return minimise(
+        look,
+        (spread, spread * 0.0) if start is None else how.read(start.double()),
+        low=(spread * 1e-7, 0.0),
+        high=(spread * 1e9, lam_max),
+        # the model holds near its point only
+        ratio=10.0,
+        slack=(tolerance * kl_bound, tolerance * max(kappa, 1e-3)),
+        max_iterations=max_iterations,
+        how=how,
+    )
 
 
 def solve_dual(
@@ -199,11 +195,11 @@ def solve_dual(
         exact lam runs to its bound and the policy collapses to standing still.
     """
     start = None if previous is None else torch.stack((previous.eta_exact, previous.lam_exact))
-    x, point, _ = minimise_dual(
+    x, gradient, _ = minimise_dual(
         q_reward, q_cost, kl_bound, kappa, lam_max=lam_max, start=start, tolerance=tolerance
     )
     eta, lam = x[0], x[1]
-    feasible = ~((lam >= lam_max) & (point.gradient[1] < -tolerance * max(kappa, 1e-3)))
+    feasible = ~((lam >= lam_max) & (gradient[1] < -tolerance * max(kappa, 1e-3)))
     if previous is None or rate == 1.0:
         # the first solution is met from lam = 0: critics that have seen little must not freeze the policy
         return DualSolution(eta, lam * rate, eta, lam, feasible)
