@@ -61,12 +61,17 @@ class PipelineConfig(Section):
 
     @model_validator(mode="after")
     def _limit_falls(self) -> PipelineConfig:
-        start, limit = self.estep.limit_start, self.task_row.cost_limit
-        if start is not None and not start >= limit > 0:
+        start, end = self.estep.limit_start, self.train_limit
+        if start is not None and not start >= end > 0:
             raise ValueError(
-                f"estep.limit_start = {start:g} has to be at least the cost limit, {limit:g}, above 0"
+                f"estep.limit_start = {start:g} has to be at least the limit it falls to, {end:g}, above 0"
             )
         return self
+
+    @property
+    def train_limit(self) -> float:
+        """The cost an episode that the E-step allows at the end of training."""
+        return self.task_row.cost_limit if self.estep.limit_end is None else self.estep.limit_end
 
     @property
     def task_row(self) -> Task:

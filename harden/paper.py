@@ -96,6 +96,7 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
             "window": row.replay,
             "lam_max": 20.0,
             "limit_start": None,
+            "limit_end": None,
         },
         "mstep": {
             "learning_rate": row.actor_rate,

@@ -288,6 +288,9 @@ def test_the_limits_follow_their_schedules_and_end_where_a_hand_run_stage_begins
     assert half.kappa == pytest.approx(4 * at_the_end.kappa)
     learner.advance(refresh=5)
     assert position_limits(config, learner) == at_the_end
+    doubled = config.model_copy(update={"estep": config.estep.model_copy(update={"limit_end": 10.0})})
+    assert position_limits(doubled, learner).kappa == pytest.approx(2 * at_the_end.kappa)
+    assert doubled.task_row.cost_limit == 5.0, "what the policy is judged by stays"
     vanilla = config.model_copy(update={"variant": "cvpo"})
     assert position_limits(vanilla, learner).lam_max == 8.0, "no adversary, no higher ceiling"
 

@@ -108,9 +108,11 @@ def test_epsilon_and_the_cost_limit_are_the_tasks_unless_set() -> None:
 @pytest.mark.parametrize(("start", "limit"), [(4.0, 5.0), (4.0, 0.0)])
 def test_a_limit_that_would_not_fall_is_refused(start: float, limit: float) -> None:
     with pytest.raises(
-        InputError, match=rf"limit_start = {start:g} has to be at least the cost limit, {limit:g}"
+        InputError, match=rf"limit_start = {start:g} has to be at least the limit it falls to, {limit:g}"
     ):
         make_config({"cost_limit": limit, "estep": {"limit_start": start}})
+    with pytest.raises(InputError, match=r"limit_start = 8 has to be at least the limit it falls to, 9"):
+        make_config({"estep": {"limit_start": 8, "limit_end": 9}})
 
 
 @pytest.mark.parametrize(("env_steps", "refreshes"), [(1, 1), (2000, 1), (2001, 2), (4000, 2), (24000, 12)])

@@ -150,7 +150,7 @@ def position_epsilon(config: PipelineConfig, learner: Learner) -> float:
 def position_limits(config: PipelineConfig, learner: Learner | None) -> Limits:
     """Return what the E-step is held to at the learner's place in the schedules, without one at their end."""
     task, step = config.task_row, config.estep
-    limit, lam_max = task.cost_limit, step.lam_max
+    limit, lam_max = config.train_limit, step.lam_max
     if learner is not None and step.limit_start is not None:
         ramp = step.limit_ramp * config.refreshes
         limit = scheduled_limit(limit, step.limit_start, learner.counters.refresh, ramp)
