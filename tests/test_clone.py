@@ -17,14 +17,17 @@ RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 NETWORK = ["--set", "networks.policy_hidden=[64, 64]"]
 
 
+# logs of the policy as it is, without the pipeline's exploration
+PLAIN = ["--set", "collect.min_std=0", "--set", "collect.correlation=0"]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with real logs of the released policy and a clone from them."""
     folder = tmp_path_factory.mktemp("cloned")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        plain = ["--set", "collect.min_std=0", "--set", "collect.correlation=0"]
-        harden("collect", "--episodes", "20", "--policy", str(RELEASED), "--quiet", *plain)
+        harden("collect", "--episodes", "20", "--policy", str(RELEASED), "--quiet", *PLAIN)
         said = harden("fit-policy", "--clone", "--steps", "3000", *NETWORK, "--quiet").output
         (folder / "said").write_text(said)
     return folder
@@ -49,9 +52,8 @@ def test_a_clone_beats_every_constant_policy_on_episodes_it_never_saw(folder: Pa
     assert report["held_out"]["action_error"] < 0.3 * report["constant"]["action_error"]
     assert "on 2 held-out episodes" in Path("said").read_text()
     # and on logs of other episodes, against the best constant action of these very logs
-    harden(
-        "collect", "--episodes", "3", "--policy", str(RELEASED), "--seed", "5", "--out", "others", "--quiet"
-    )
+    collect = ["collect", "--episodes", "3", "--policy", str(RELEASED), "--seed", "5", "--out", "others"]
+    harden(*collect, "--quiet", *PLAIN)
     others = open_dataset(Path("others")).recent(600)
     with torch.no_grad():
         error = (found.policy.mean(others.obs) - others.actions).square().mean().sqrt()
