@@ -18,6 +18,7 @@ from harden.sections import (
     MStep,
     Networks,
     NonNegative,
+    Offline,
     OnPolicy,
     Section,
     Train,
@@ -55,6 +56,7 @@ class PipelineConfig(Section):
     mstep: MStep = MStep()
     adversary: Adversary = Adversary()
     train: Train = Train()
+    offline: Offline = Offline()
     imitation: Imitation = Imitation()
     ppo: OnPolicy = OnPolicy()
     evaluate: Evaluation = Evaluation()
@@ -91,8 +93,10 @@ class PipelineConfig(Section):
 
     @property
     def refreshes(self) -> int:
-        """How many refreshes `train` does: whole ones, enough for `train.env_steps`."""
+        """How many refreshes `train` does: whole ones, enough for `train.env_steps`; offline as it says."""
         train, horizon = self.train, self.task_row.horizon
+        if train.offline:
+            return self.offline.refreshes
         after_warm_up = max(train.env_steps - train.warm_up_episodes * horizon, 0)
         return 1 + -(-after_warm_up // (train.episodes * horizon))
 
