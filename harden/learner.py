@@ -123,6 +123,8 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
             task.obs_dim,
             task.act_dim,
             nets.policy_hidden,
+            low=torch.tensor(task.bounds[0]),
+            high=torch.tensor(task.bounds[1]),
             init_std=nets.init_std,
             min_std=nets.min_std,
             max_std=nets.max_std,

@@ -47,7 +47,8 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         actions = policy.sample(batch.next_obs, draw)
     cost_actions = actions
     if config.variant_row.long_horizon and epsilon > 0:
-        obs_adv = mc_attack(policy, target, batch.next_obs, epsilon, config.adversary, draw)
+        radius = config.task_row.radius(epsilon)
+        obs_adv = mc_attack(policy, target, batch.next_obs, radius, config.adversary, draw)
         with torch.no_grad():
             by_mean = config.adversary.long_horizon == "mean"
             cost_actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)

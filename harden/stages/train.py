@@ -10,6 +10,7 @@ import torch
 from harden.checkpoint import load_policy
 from harden.config import PipelineConfig
 from harden.data import DatasetWriter
+from harden.envs.make import require_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.learner import new_learner
@@ -94,6 +95,7 @@ def train(
         return Trained(len(history), history, place.policy)
     if data is not None:
         raise InputError("--data is for --offline", "training that collects learns from its own data set")
+    require_environment(config.task_row)
     require_permission(config.behaviour, allow_attacked_collection)
     on_policy = config.variant_row.on_policy
     if on_policy:
