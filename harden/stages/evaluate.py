@@ -26,7 +26,7 @@ from harden.stages.workspace import versions
 from harden.tasks import Task
 
 FORMAT_VERSION = 1
-_SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest")
+_SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline")
 
 
 def _check_task(config: PipelineConfig, loaded: LoadedPolicy, folder: Path) -> None:

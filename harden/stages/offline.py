@@ -7,10 +7,14 @@ from typing import Any
 
 import torch
 
-from harden.checkpoint import load_policy
+from harden.algorithms.imitation import split_episodes
+from harden.attacks import Strength
+from harden.checkpoint import load_policy, module_digest
 from harden.config import PipelineConfig
 from harden.data import Dataset, draw_rows, open_dataset
 from harden.errors import InputError
+from harden.evaluation.offline import FORMAT_VERSION, NOT_SIMULATED, estimate
+from harden.files import write_json
 from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
@@ -21,7 +25,14 @@ from harden.stages.kind import require_em, require_own_kind
 from harden.stages.refresh import History
 from harden.stages.rounds import LiveRounds, run_rounds
 from harden.stages.run import begin_run, open_run, require_room, warm_up_steps
-from harden.stages.workspace import Workspace, lasting, origin_of, position_epsilon
+from harden.stages.workspace import (
+    Workspace,
+    lasting,
+    origin_of,
+    position_epsilon,
+    position_limits,
+    versions,
+)
 
 
 class Stored:
@@ -125,7 +136,7 @@ def train_offline(
     if not resume:
         _begin(config, place, dataset, device, init, overwrite, report)
     learner, about = open_run(config, place, device)
-    told: dict[str, Any] = about.get("offline", {})
+    told: dict[str, Any] = about.get("offline") or {}
     if told.get("data") != dataset.info.digest:
         raise InputError(
             f"the run in {place.run} was begun with other data than {dataset.path}",
@@ -136,4 +147,40 @@ def train_offline(
     warm_up, also = about.get("warm_up", 0), lasting(about)
     source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
     run_rounds(source, tensorboard)
+    write_json(place.estimates, _estimates(config, place, learner, dataset, told))
     return history
+
+
+def _estimates(
+    config: PipelineConfig, place: Workspace, learner: Learner, dataset: Dataset, told: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what can be said of the run's policy from held-out episodes, marked as not simulated."""
+    rows = dataset.recent(config.imitation.rows)
+    held_out = split_episodes(rows, config.imitation.held_out, config.seed).held_out
+    task, options, behaviour, info = config.task_row, config.evaluate, learner.behaviour, dataset.info
+    assert behaviour is not None
+    found = estimate(
+        {"cloned": behaviour, "hardened": learner.average},
+        learner.critics,
+        behaviour,
+        rows.obs[held_out].to(learner.device),
+        task.radius(config.eval_epsilon),
+        Strength(options.attack_steps or 50, options.restarts, options.step_share, options.norm),
+        config.offline.support,
+        config.seed,
+    )
+    logs = {"episodes": info.episodes, "reward": info.reward / info.episodes}
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "offline",
+        "simulated": False,
+        "not_simulated": list(NOT_SIMULATED),
+        "task": task.name,
+        "cost_limit": task.cost_limit,
+        "kappa": position_limits(config, learner).kappa,
+        "epsilon": config.eval_epsilon,
+        "policy": {"path": str(place.policy), "policy_digest": module_digest(learner.average)},
+        "data": told | logs | {"path": str(dataset.path), "cost": info.cost / info.episodes},
+        "estimates": found,
+        "versions": versions(),
+    }

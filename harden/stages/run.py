@@ -12,6 +12,7 @@ import torch
 from harden.checkpoint import LoadedPolicy, module_digest
 from harden.config import PipelineConfig
 from harden.errors import InputError, MissingInputError
+from harden.files import clear_unfinished
 from harden.learner import Learner, load_state
 from harden.stages.workspace import Workspace, commit
 
@@ -40,6 +41,7 @@ def open_run(
         raise MissingInputError(
             f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
         )
+    clear_unfinished(place.run, place.critics, place.policy)
     learner, about = load_state(place.state, config, device)
     if "history" not in about:
         raise InputError(

@@ -52,6 +52,11 @@ class Workspace(NamedTuple):
         return self.run / "state.safetensors"
 
     @property
+    def estimates(self) -> Path:
+        """Where `train --offline` writes what it can say without a simulation."""
+        return self.run / "offline.json"
+
+    @property
     def evaluation(self) -> Path:
         """Where `evaluate` writes the result of the run's own policy."""
         return self.run / "evaluation.json"
