@@ -119,11 +119,10 @@ def fit_policy(
         first_step = learner.counters.policy_steps
         trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
         trainer.fit(job, batches)
-    result = job.result
-    loss = float(result.loss.detach())
+    loss = float(job.result.loss.detach())
     check_finite(learner, loss)
     learner.finish_round()
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
     commit(config, place, learner, before | digests)
-    kl, robust = result.kl.tolist(), result.kl_robust.tolist()
+    kl, robust = job.result.kl.tolist(), job.result.kl_robust.tolist()
     return PolicyFitted(steps, loss, (kl[0], kl[1]), (robust[0], robust[1]), epsilon, origin)

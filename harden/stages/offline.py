@@ -103,10 +103,10 @@ def _begin(
 def train_offline(
     config: PipelineConfig,
     place: Workspace,
+    data: Path | None,
     *,
     device: torch.device,
     init: Path | None = None,
-    data: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
@@ -118,8 +118,8 @@ def train_offline(
     the E-step draws its particles from it, so that what is learned is among what the data show.
 
     Args:
-        init: the policy to start from.
         data: the data set, the workspace's where not given; it is read, never written.
+        init: the policy to start from.
         resume, overwrite, tensorboard: as in `train`.
 
     Returns:

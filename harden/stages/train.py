@@ -18,7 +18,7 @@ from harden.progress import Reporter
 from harden.stages.kind import require_own_kind, require_permission
 from harden.stages.offline import train_offline
 from harden.stages.on_policy import require_no_events, train_on_policy
-from harden.stages.refresh import RollOuts
+from harden.stages.refresh import History, RollOuts
 from harden.stages.rounds import LiveRounds, run_rounds
 from harden.stages.run import begin_run, open_run, require_room, warm_up_steps
 from harden.stages.workspace import Workspace, lasting, origin_of
@@ -80,41 +80,47 @@ def train(
 
     Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
+    shared = {"init": init, "resume": resume, "overwrite": overwrite, "tensorboard": tensorboard}
     if config.train.offline:
-        history = train_offline(
-            config,
-            place,
-            device=device,
-            init=init,
-            data=data,
-            resume=resume,
-            overwrite=overwrite,
-            tensorboard=tensorboard,
-            report=report,
-        )
+        history = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
         return Trained(len(history), history, place.policy)
     if data is not None:
         raise InputError("--data is for --offline", "training that collects learns from its own data set")
     require_environment(config.task_row)
     require_permission(config.behaviour, allow_attacked_collection)
+    history = _train_online(config, place, device=device, report=report, **shared)  # type: ignore[arg-type]
+    return Trained(len(history), history, place.policy)
+
+
+def _train_online(
+    config: PipelineConfig,
+    place: Workspace,
+    *,
+    device: torch.device,
+    init: Path | None,
+    resume: bool,
+    overwrite: bool,
+    tensorboard: bool,
+    report: Reporter,
+) -> History:
     on_policy = config.variant_row.on_policy
     if on_policy:
         require_no_events(config, tensorboard)
     if not resume:
         _begin(config, place, device, init, overwrite)
     learner, about = open_run(config, place, device)
+    history: History = about["history"]
     slots = min(config.collect.envs, config.train.episodes)
     with (
         DatasetWriter(place.data, config.task_row) as writer,
         VectorEnv(config.task_row, slots, config.collect.workers) as envs,
     ):
         require_own_kind(config, writer.info, place.data)
-        history = about["history"]
         if on_policy:
             train_on_policy(config, place, learner, history, writer, envs, report, lasting(about))
-            return Trained(len(history), history, place.policy)
+            return history
         supply = RollOuts(config, learner, writer, envs, report)
         warm_up, also = about.get("warm_up", 0), lasting(about)
         source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
         run_rounds(source, tensorboard)
-    return Trained(len(history), history, place.policy)
+    return history
