@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from harden.errors import InputError
+from harden.own_task import OwnTask
 from harden.sections import (
     Adversary,
     Collect,
@@ -27,7 +28,6 @@ from harden.sections import (
     NonNegative,
     Offline,
     OnPolicy,
-    OwnTask,
     Section,
     Train,
 )
