@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from harden.errors import InputError
+from harden.own_task import OwnTask
 from harden.sections import (
     Adversary,
     Collect,
@@ -18,6 +26,7 @@ from harden.sections import (
     MStep,
     Networks,
     NonNegative,
+    Offline,
     OnPolicy,
     Section,
     Train,
@@ -40,10 +49,13 @@ def _one_of(table: Mapping[str, object]) -> AfterValidator:
 class PipelineConfig(Section):
     """A whole pipeline: the task, the variant, and each stage's section.
 
+    `task` names a row of harden/tasks.py, or `own_task` describes another one, and names it.
+
     `preset` says whose settings were put over the file's: nobody's, or the paper's (harden/paper.py).
     """
 
-    task: Annotated[str, _one_of(TASKS)] = "ball-circle"
+    own_task: OwnTask | None = None
+    task: str = "ball-circle"
     variant: Annotated[str, _one_of(VARIANTS)] = "safer-long"
     preset: Literal["none", "paper"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -55,9 +67,35 @@ class PipelineConfig(Section):
     mstep: MStep = MStep()
     adversary: Adversary = Adversary()
     train: Train = Train()
+    offline: Offline = Offline()
     imitation: Imitation = Imitation()
     ppo: OnPolicy = OnPolicy()
     evaluate: Evaluation = Evaluation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_own_task(cls, tree: Any) -> Any:
+        own = tree.get("own_task") if isinstance(tree, dict) else None
+        if isinstance(own, dict) and "name" in own and "task" not in tree:
+            return tree | {"task": own["name"]}
+        return tree
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        own: OwnTask | None = info.data.get("own_task")
+        if own is None and name not in TASKS:
+            raise ValueError(f"choose one of: {', '.join(TASKS)}; or describe another one as [own_task]")
+        if own is not None and (name != own.name or name in TASKS):
+            raise ValueError(f"with own_task it is '{own.name}', which is the name of no other task")
+        return name
+
+    @field_validator("preset")
+    @classmethod
+    def _of_a_task_in_the_paper(cls, preset: str, info: ValidationInfo) -> str:
+        if preset != "none" and info.data.get("own_task") is not None:
+            raise ValueError("the paper has no settings for a task of your own")
+        return preset
 
     @model_validator(mode="after")
     def _limit_falls(self) -> PipelineConfig:
@@ -76,7 +114,7 @@ class PipelineConfig(Section):
     @property
     def task_row(self) -> Task:
         """The task, with this pipeline's cost limit in place of the task's own where one is set."""
-        task = TASKS[self.task]
+        task = TASKS[self.task] if self.own_task is None else self.own_task.row
         return task if self.cost_limit is None else task._replace(cost_limit=self.cost_limit)
 
     @property
@@ -91,8 +129,10 @@ class PipelineConfig(Section):
 
     @property
     def refreshes(self) -> int:
-        """How many refreshes `train` does: whole ones, enough for `train.env_steps`."""
+        """How many refreshes `train` does: whole ones, enough for `train.env_steps`; offline as it says."""
         train, horizon = self.train, self.task_row.horizon
+        if train.offline:
+            return self.offline.refreshes
         after_warm_up = max(train.env_steps - train.warm_up_episodes * horizon, 0)
         return 1 + -(-after_warm_up // (train.episodes * horizon))
 
@@ -114,6 +154,8 @@ def _first_problem(error: ValidationError, where: str) -> InputError:
         section: Any = PipelineConfig
         for part in problem["loc"][:-1]:
             section = section.model_fields[part].annotation
+            # of an optional one, what is there where it is there
+            section = get_args(section)[0] if get_args(section) else section
         known = ", ".join(section.model_fields)
         return InputError(f"{where}: unknown key '{key}'", f"known keys here: {known}")
     said = problem["msg"].removeprefix("Value error, ")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,10 +107,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     require_new(path)
     make_folder(path.parent)
+    _clear_leftovers(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    lock = os.open(make_folder(aside), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield make_folder(aside)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield aside
         require_new(path)
         with storage_errors(path):
             sync_folder(aside)
@@ -116,6 +120,30 @@ def whole_folder(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        os.close(lock)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what killed processes left of this folder; one that is being filled is locked, and stays."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+\.tmp")
+    for left in path.parent.iterdir():
+        if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(lock)
+
+
+def clear_unfinished(*folders: Path) -> None:
+    """Remove the half-written files of a killed process from folders that nobody else writes to."""
+    for folder in folders:
+        for left in folder.glob(".*.tmp"):
+            if left.is_file() and not left.is_symlink():
+                left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,6 +41,7 @@ class Learner:
         config: gives the learning rates.
         device: where everything lives.
         values: the state values of an on-policy variant.
+        behaviour: what stored data do, frozen, where the learner may see nothing else.
 
     Attributes:
         average: the policy that is kept, a running average of `policy` over rounds.
@@ -53,6 +54,7 @@ class Learner:
         config: PipelineConfig,
         device: torch.device,
         values: StateValues | None = None,
+        behaviour: GaussianPolicy | None = None,
     ) -> None:
         self.policy = policy.to(device)
         self.average = copy.deepcopy(self.policy).requires_grad_(False)
@@ -72,6 +74,7 @@ class Learner:
         self.beta = torch.zeros(2, device=device)
         self.beta_robust = torch.zeros(2, device=device)
         self.dual: DualSolution | None = None
+        self.behaviour = None if behaviour is None else behaviour.to(device).requires_grad_(False)
         self.values = None if values is None else values.to(device)
         self.value_optimizer = None
         if self.values is not None:
@@ -120,6 +123,8 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
             task.obs_dim,
             task.act_dim,
             nets.policy_hidden,
+            low=torch.tensor(task.bounds[0]),
+            high=torch.tensor(task.bounds[1]),
             init_std=nets.init_std,
             min_std=nets.min_std,
             max_std=nets.max_std,
@@ -180,12 +185,16 @@ def save_state(path: Path, learner: Learner, about: dict[str, Any]) -> None:
     }
     if learner.values is not None:
         full |= {"values": learner.values.architecture, "pid": learner.pid._asdict()}
+    if learner.behaviour is not None:
+        full["behaviour"] = learner.behaviour.architecture
     write_tensors(path, tensors, full | about)
 
 
 def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
     of_all = {"policy": learner.policy, "critics": learner.critics, "target": learner.target_critics}
     of_all |= {"average": learner.average}
+    if learner.behaviour is not None:
+        of_all["behaviour"] = learner.behaviour
     return of_all if learner.values is None else of_all | {"values": learner.values}
 
 
@@ -196,6 +205,13 @@ def _optimizers(learner: Learner) -> dict[str, torch.optim.Optimizer]:
     }
     own = learner.value_optimizer
     return of_all if own is None else of_all | {"value_optimizer": own}
+
+
+def _policy(architecture: dict[str, Any]) -> GaussianPolicy:
+    """Make a policy by its description."""
+    options = {key: value for key, value in architecture.items() if key != "kind"}
+    options["low"], options["high"] = torch.tensor(options["low"]), torch.tensor(options["high"])
+    return GaussianPolicy(**options)
 
 
 def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tuple[Learner, dict[str, Any]]:
@@ -218,13 +234,12 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
             "use the pipeline that the run was made with",
         )
     try:
-        options = dict(about["policy"])
-        options.pop("kind")
-        options["low"], options["high"] = torch.tensor(options["low"]), torch.tensor(options["high"])
         critic_options = dict(about["critics"])
         critic_options.pop("kind")
         values = StateValues(**about["values"]) if "values" in about else None
-        learner = Learner(GaussianPolicy(**options), Critics(**critic_options), config, device, values)
+        behaviour = _policy(about["behaviour"]) if "behaviour" in about else None
+        critics = Critics(**critic_options)
+        learner = Learner(_policy(about["policy"]), critics, config, device, values, behaviour)
         learner.pid = PidState(**about.get("pid", {}))
         for prefix, module in _modules(learner).items():
             cut = len(prefix) + 1

@@ -45,9 +45,9 @@ class _Known(NamedTuple):
 
 
 _SECTIONS = {
-    "fit-critics": ("task", "variant", "seed", "networks", "critics", "cost_limit"),
-    "e-step": ("task", "cost_limit"),
-    "fit-policy": ("task", "variant", "seed", "networks", "mstep", "adversary", "cost_limit"),
+    "fit-critics": ("task", "own_task", "variant", "seed", "networks", "critics", "cost_limit"),
+    "e-step": ("task", "own_task", "cost_limit"),
+    "fit-policy": ("task", "own_task", "variant", "seed", "networks", "mstep", "adversary", "cost_limit"),
 }
 
 

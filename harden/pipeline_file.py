@@ -87,7 +87,9 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
     full = _merge(tree, asked)
     if full.get("preset") == "paper":
         # checked first: the preset is a row of a task and of a family of variants that have to exist
-        named = make_config({key: full[key] for key in ("task", "variant") if key in full}, str(path))
+        named = make_config({k: full[k] for k in ("task", "own_task", "variant") if k in full}, str(path))
+        if named.own_task is not None:
+            make_config(full, str(path))
         settings = on_policy_settings if named.variant_row.on_policy else paper_settings
         task = named.task_row
         full = _merge(_merge(tree, settings(task.name, task.horizon)), asked)

@@ -126,9 +126,11 @@ class Adversary(Section):
 class Train(Section):
     """Algorithm 2: each refresh collects `episodes`, then does `rounds` of the sizes given here.
 
-    The policy kept is a running average over a share `average` of all rounds, at 0 the last one.
+    The policy kept is a running average over a share `average` of all rounds, at 0 the last one. `offline`
+    learns from stored data alone: nothing is collected, and the offline section says how many refreshes.
     """
 
+    offline: bool = False
     env_steps: Count = 100_000
     episodes: Count = 10
     rounds: Count = 200
@@ -138,6 +140,20 @@ class Train(Section):
     average: Share = 0.0
     warm_up_episodes: Count = 10
     warm_up_critic_steps: Annotated[int, Field(ge=0)] = 500
+
+
+class Offline(Section):
+    """Training from stored data alone. A refresh is `train.rounds` rounds on `rows` of the data, or all.
+
+    Particles come from the behaviour policy, a clone of the data, and q* stays within `kl_bound` of it. Q_c
+    rises by `pessimism` for each unit of squared distance, beyond `support` of the behaviour's spreads.
+    """
+
+    refreshes: Count = 12
+    rows: Count = 200_000
+    kl_bound: Positive = 0.5
+    pessimism: NonNegative = 0.0
+    support: Positive = 2.0
 
 
 class Imitation(Section):

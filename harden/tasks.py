@@ -10,16 +10,18 @@ class Task(NamedTuple):
 
     Args:
         name: how pipelines and commands call it.
-        env_id: the Gymnasium id.
-        module: the module whose import registers the id.
+        env_id: the Gymnasium id; "" for a task of which there is no simulation, only data.
+        module: the module whose import registers the id, "" where none has to be imported.
         horizon: steps an episode, H.
         cost_limit: allowed cost an episode, kappa_H.
-        epsilon: radius of the observation attack, in raw observation units.
+        epsilon: radius of the observation attack, in raw observation units or in those of `epsilon_unit`.
         obs_dim: coordinates of an observation.
         act_dim: coordinates of an action.
         max_step_cost: C_m, the highest cost of one step.
         fixed_time_step: seconds of physics a step; 0 leaves the package's own timing.
         substeps: parts that a fixed time step is solved in.
+        epsilon_unit: what a radius of one means in each coordinate, raw units; empty for one in all.
+        action_low, action_high: bounds of the actions; empty for -1 and 1.
     """
 
     name: str
@@ -33,6 +35,18 @@ class Task(NamedTuple):
     max_step_cost: float = 1.0
     fixed_time_step: float = 0.0
     substeps: int = 0
+    epsilon_unit: tuple[float, ...] = ()
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+
+    def radius(self, epsilon: float) -> float | tuple[float, ...]:
+        """Return a radius in raw observation units: one number, or one a coordinate."""
+        return tuple(epsilon * unit for unit in self.epsilon_unit) if self.epsilon_unit else epsilon
+
+    @property
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The lowest and the highest action, act_dim numbers each."""
+        return self.action_low or (-1.0,) * self.act_dim, self.action_high or (1.0,) * self.act_dim
 
 
 _BULLET = "bullet_safety_gym"

@@ -12,7 +12,7 @@ FILES = sorted((ROOT / "harden").rglob("*.py"))
 # a module imports from its own row and the rows above it
 ROWS = [
     {"types", "errors", "files", "seeds", "progress"},
-    {"tasks", "variants", "sections", "config", "paper", "pipeline_file"},
+    {"tasks", "variants", "sections", "own_task", "config", "paper", "pipeline_file"},
     {"ops"},
     {"nets", "checkpoint"},
     {"learner", "exchange"},

@@ -71,7 +71,7 @@ def refused(*words: str, code: int = 2) -> str:
         (["evaluate", "--epsilon", "-0.1"], "evaluate.epsilon = -0.1 is not allowed"),
         (["evaluate", "--epsilon", "nan"], "evaluate.epsilon = nan is not allowed"),
         (["collect", "--set", "mstep.betas=3"], "unknown key 'mstep.betas'; known keys here: steps"),
-        (["collect", "--set", "colect.envs=3"], "unknown key 'colect'; known keys here: task"),
+        (["collect", "--set", "colect.envs=3"], "unknown key 'colect'; known keys here: own_task, task"),
         (["collect", "--set", "estep.particles=many"], "estep.particles = 'many' is not allowed"),
         (["collect", "--set", "estep.particles=1"], "estep.particles = 1 is not allowed"),
         (["collect", "--set", "critics.gamma=1.5"], "critics.gamma = 1.5 is not allowed"),

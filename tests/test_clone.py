@@ -82,16 +82,26 @@ def test_from_logs_to_an_attacked_policy(folder: Path) -> None:
     """A policy without critics can't be attacked by gradients yet: fit-critics mends it, all goes on."""
     own = "checkpoints/ball-circle/policy"
     assert "harden fit-critics --policy" in refused("evaluate", "--policy", own, "--episodes", "1")
+    cloned = load_policy(own).about
     harden("fit-critics", *SETTINGS, "--steps", "3", "--quiet")
     assert load_policy(own).critics is not None
-    assert (
-        load_policy(own).about["policy_digest"]
-        == json.loads(Path(own, "manifest.json").read_text())["policy_digest"]
-    )
+    # the same policy, with critics now: where it comes from is still said
+    about = json.loads(Path(own, "manifest.json").read_text())
+    assert load_policy(own).about["policy_digest"] == about["policy_digest"] == cloned["policy_digest"]
+    assert {name: about[name] for name in ("variant", "made_by", "clone")} == {
+        name: cloned[name] for name in ("variant", "made_by", "clone")
+    }
+    assert "harden fit-policy --clone" in harden("policy", "info", own).output
     attack = ["--attack", "mc", "--attack-steps", "2", "--restarts", "1", "--episodes", "1", "--quiet"]
     assert "mc" in harden("evaluate", *attack).output
     harden("e-step", *SETTINGS, "--states", "30", "--quiet")
     harden("fit-policy", *SETTINGS, "--steps", "1", "--quiet")
+    about = load_policy(own).about
+    # another policy now: the clone is where it began
+    assert about["variant"] == "safer-long"
+    assert "clone" not in about
+    assert about["origin"]["clone"] == cloned["clone"]
+    assert about["origin"]["policy_digest"] == cloned["policy_digest"]
     assert "holds a run" in refused("fit-policy", "--clone", *NETWORK)
 
 
@@ -118,6 +128,8 @@ def test_an_imported_policy_is_attacked_and_hardened(folder: Path) -> None:
     )
     fitted = load_policy("checkpoints/fitted/policy")
     assert fitted.about["policy_digest"] == load_policy(RELEASED).about["policy_digest"]
+    assert fitted.about["imported"] == load_policy("mine").about["imported"]
+    assert load_policy("checkpoints/hard/policy").about["origin"]["made_by"] == "harden policy import"
     attack = ["--attack", "mc", "--attack-steps", "2", "--restarts", "1", "--episodes", "1", "--quiet"]
     harden("evaluate", *attack, "--policy", "checkpoints/fitted/policy")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from test_store import HOW, TASK, same
 
 from harden.data import DatasetWriter, open_dataset
 from harden.data.episodes import batches, limit_ends
+from harden.files import whole_folder
 from harden.types import Transitions
 
 NAMES = ("observations", "actions", "rewards", "costs", "next_observations", "terminals", "timeouts")
@@ -498,6 +500,25 @@ def test_an_interrupted_import_leaves_no_data_set(stored: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space left"):
         harden_raises("data", "import", "all.h5", "--out", "back")
     assert not [path for path in Path().iterdir() if "back" in path.name]
+
+
+def test_what_a_killed_import_left_is_cleared_away_and_what_a_running_one_fills_is_not(stored: Path) -> None:
+    harden("data", "export", "set", "--to", "dsrl", "--out", "all.h5")
+    # of a process that is gone: it holds no lock any more
+    for name in (".back.99999999.tmp", ".other.99999999.tmp"):
+        Path(name).mkdir()
+        Path(name, "shard-00000.h5").write_bytes(b"half")
+    with whole_folder(Path("back")) as aside:
+        (aside / "mine").write_text("")
+        assert not Path(".back.99999999.tmp").exists()
+        # another import of the same name, while this one is being filled
+        words = [sys.executable, "-m", "harden.cli", "data", "import", "all.h5", "--out", "back"]
+        subprocess.run(words, check=True, capture_output=True)
+        assert (aside / "mine").exists()
+        assert open_dataset(Path("back")).verify() == []
+        shutil.rmtree("back")
+    assert Path("back/mine").exists()
+    assert Path(".other.99999999.tmp").exists()
 
 
 def harden_raises(*words: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def mc_attack(
     policy: GaussianPolicy,
     critics: Critics,
     obs: Tensor,
-    epsilon: float,
+    epsilon: float | Sequence[float],
     adversary: Adversary,
     draw: torch.Generator,
 ) -> Tensor:
@@ -27,7 +29,7 @@ def mc_attack(
         policy: the victim, by its mean.
         critics: those that are climbed.
         obs: clean observations, (B, obs_dim).
-        epsilon: radius, raw observation units.
+        epsilon: radius, raw observation units, one number or one a coordinate.
         adversary: how hard it tries.
         draw: the only source of randomness.
 
@@ -40,7 +42,7 @@ def mad_attack(
     policy: GaussianPolicy,
     critics: Critics,
     obs: Tensor,
-    epsilon: float,
+    epsilon: float | Sequence[float],
     adversary: Adversary,
     draw: torch.Generator,
 ) -> Tensor:
@@ -69,4 +71,5 @@ def attack_replayed(
     if not config.variant_row.attack_replay:
         return obs
     draw = generator(learner.device, learner.seed, stream, place)
-    return mc_attack(learner.policy, learner.critics, obs, epsilon, config.adversary, draw)
+    radius = config.task_row.radius(epsilon)
+    return mc_attack(learner.policy, learner.critics, obs, radius, config.adversary, draw)

@@ -8,7 +8,7 @@ from torch import Tensor
 from harden.algorithms.adversary import attack_replayed, mc_attack
 from harden.config import PipelineConfig
 from harden.learner import Learner
-from harden.nets import Critics
+from harden.nets import Critics, GaussianPolicy
 from harden.ops import bellman
 from harden.ops.bellman import Backups
 from harden.seeds import generator
@@ -47,17 +47,35 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         actions = policy.sample(batch.next_obs, draw)
     cost_actions = actions
     if config.variant_row.long_horizon and epsilon > 0:
-        obs_adv = mc_attack(policy, target, batch.next_obs, epsilon, config.adversary, draw)
+        radius = config.task_row.radius(epsilon)
+        obs_adv = mc_attack(policy, target, batch.next_obs, radius, config.adversary, draw)
         with torch.no_grad():
             by_mean = config.adversary.long_horizon == "mean"
             cost_actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
     with torch.no_grad():
         next_reward = target.q_reward(batch.next_obs, actions)
         next_cost = target.q_cost(batch.next_obs, cost_actions)
+        if learner.behaviour is not None and config.offline.pessimism > 0:
+            far = beyond_support(learner.behaviour, batch.next_obs, cost_actions, config.offline.support)
+            next_cost = next_cost + config.offline.pessimism * far
         rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
         costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
         ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
         return torch.stack((rewards, costs.clamp(0.0, ceiling)))
+
+
+def beyond_support(behaviour: GaussianPolicy, obs: Tensor, actions: Tensor, support: float) -> Tensor:
+    """Return how far actions lie outside what stored data show, squared, (B,).
+
+    Args:
+        behaviour: a clone of the data.
+        obs, actions: (B, obs_dim), (B, act_dim).
+        support: how many of its spreads count as inside, each coordinate by itself.
+
+    Source: the value penalty of Wu et al. 2019 (BRAC), with a distance in place of a divergence.
+    """
+    mean, std = behaviour(obs)
+    return (((behaviour.clip(mean) - actions).abs() / std - support).clamp_min(0.0) ** 2).sum(-1)
 
 
 def td_loss(critics: Critics, batch: Backups, targets: Tensor) -> Tensor:

@@ -47,13 +47,17 @@ def e_step(
         The targets, the dual's solution, and the expected cost sum_k q* Q_c averaged over states, scalar.
 
     Source: Algorithm 2, lines 9 to 15; Eq. 4-6.
+    Deviation: a learner with a behaviour policy draws its particles from that one, and the KL bound is to
+        it: q* stays where the data are, however far pi_theta has come. The M-step's KL is to policy_old.
     """
     step = config.estep
-    policy, critics = learner.policy, learner.critics
+    policy, critics, behaviour = learner.policy, learner.critics, learner.behaviour
+    kl_bound = step.kl_bound if behaviour is None else config.offline.kl_bound
     draw = generator(learner.device, learner.seed, "particles", learner.counters.round)
     with torch.no_grad():
         mean, std = policy(obs)
-        particles = gaussian.sample(mean, std, step.particles, draw)
+        around = (mean, std) if behaviour is None else behaviour(obs)
+        particles = gaussian.sample(around[0], around[1], step.particles, draw)
         # the critics know the actions that the environment applied
         values = critics(obs, policy.clip(particles))
         q_reward = values[critics.reward_members].amin(0)
@@ -61,7 +65,7 @@ def e_step(
         solution = dual.solve_dual(
             q_reward,
             q_cost,
-            step.kl_bound,
+            kl_bound,
             limits.kappa,
             lam_max=limits.lam_max,
             previous=learner.dual,

@@ -44,7 +44,8 @@ def attack_states(learner: Learner, targets: Targets, config: PipelineConfig, ep
     Deviation: Algorithm 2 computes it once before the M iterations; here every `adversary.every` of them.
     """
     draw = generator(learner.device, learner.seed, "adversary", learner.counters.policy_steps)
-    return mc_attack(learner.policy, learner.critics, targets.obs, epsilon, config.adversary, draw)
+    radius = config.task_row.radius(epsilon)
+    return mc_attack(learner.policy, learner.critics, targets.obs, radius, config.adversary, draw)
 
 
 def _moments(targets: Targets) -> tuple[Tensor, Tensor]:

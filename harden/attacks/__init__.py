@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -134,7 +135,7 @@ def perturb(
     policy: GaussianPolicy,
     critics: Critics | None,
     obs: Tensor,
-    epsilon: float | Tensor,
+    epsilon: float | Sequence[float] | Tensor,
     strength: Strength | PaperStrength,
     generator: torch.Generator,
     start: Tensor | None = None,
@@ -147,7 +148,7 @@ def perturb(
         policy: the policy under attack; neither it nor the critics get gradients.
         critics: the critics that the attack asks; None is enough for one that asks none.
         obs: clean observations, (B, obs_dim).
-        epsilon: radius, a number or (obs_dim,), in raw observation units.
+        epsilon: radius, one number or one a coordinate, in raw observation units.
         strength: how a gradient attack climbs, and the norm.
         generator: the only source of randomness, on the observations' device.
         start: (B, obs_dim), the perturbation that the paper's style begins from, none where not given.

@@ -105,6 +105,7 @@ def stage_options(command: F) -> F:
 _SEVERAL = ("epsilon", "attack_steps", "restarts")
 _KEYS = {
     "env_steps": "train.env_steps",
+    "offline": "train.offline",
     "variant": "variant",
     "attack_style": "evaluate.attack_style",
     "queries": "evaluate.queries",
@@ -118,5 +119,5 @@ def _as_keys(options: dict[str, Any]) -> list[str]:
     """Take out the options that are short names of pipeline keys."""
     taken = {name: options.pop(name) for name in list(options) if name in _KEYS}
     given = {_KEYS[name]: value for name, value in taken.items() if value is not None}
-    # as TOML: its strings are JSON's, its numbers (nan among them) are Python's
-    return [f"{k}={json.dumps(v) if isinstance(v, str) else repr(v)}" for k, v in given.items()]
+    # as TOML: its strings and truths are JSON's, its numbers (nan among them) are Python's
+    return [f"{k}={json.dumps(v) if isinstance(v, str | bool) else repr(v)}" for k, v in given.items()]

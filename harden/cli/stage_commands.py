@@ -192,6 +192,8 @@ def evaluate(
 @click.option("--resume", is_flag=True, help="Go on from the last refresh stored.")
 @click.option("--overwrite", is_flag=True, help="Discard an earlier run and its data.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
+@click.option("--offline", is_flag=True, default=None, help="Learn from stored data alone, collect nothing.")
+@click.option("--data", type=FOLDER, default=None, help="With --offline: data set.")
 @attacked_collection
 def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
@@ -199,6 +201,12 @@ def train(ctx: Context, **options: Any) -> None:
 
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     last = done.history[-1]
+    if ctx.config.train.offline:
+        click.echo(
+            f"trained {ctx.config.variant} offline: {last['refresh']:.0f} refreshes, "
+            f"{last['seconds']:.0f} s; nothing of it was simulated -> {done.policy}"
+        )
+        return
     click.echo(
         f"trained {ctx.config.variant}: {last['env_steps']:,.0f} steps, {last['seconds']:.0f} s, reward "
         f"{last['reward']:.1f}, cost {last['cost']:.2f} in the last refresh, {last['cumulative_cost']:,.0f} "

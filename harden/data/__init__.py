@@ -3,6 +3,7 @@
 from harden.data.convert import READERS, WRITERS, Imported, export_data, import_data
 from harden.data.edit import Limits, Repaired, filter_episodes, merge, repair, split
 from harden.data.manifest import DatasetInfo, ShardInfo
+from harden.data.sample import draw_rows
 from harden.data.source import Wanted
 from harden.data.store import Dataset, DatasetWriter, open_dataset
 from harden.data.summary import summarise
@@ -20,6 +21,7 @@ __all__ = [
     "ShardInfo",
     "TargetsHeader",
     "Wanted",
+    "draw_rows",
     "export_data",
     "filter_episodes",
     "import_data",

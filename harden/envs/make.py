@@ -32,6 +32,34 @@ class StepResult(NamedTuple):
     timeout: bool
 
 
+def _make(task: Task) -> Any:
+    """Return the environment that a task names, its module imported first."""
+    try:
+        if task.module:
+            importlib.import_module(task.module)
+        return gymnasium.make(task.env_id, disable_env_checker=True)
+    except ImportError as error:
+        raise InputError(
+            f"task '{task.name}': module '{task.module}' can't be imported ({error})",
+            "install it, or name the module that registers the environment in own_task.module",
+        ) from error
+    except gymnasium.error.Error as error:
+        raise InputError(
+            f"task '{task.name}': there is no environment {task.env_id} ({error})",
+            "name the module that registers it in own_task.module",
+        ) from error
+
+
+def _check_bounds(task: Task, low: np.ndarray, high: np.ndarray) -> None:
+    wanted = [np.asarray(bound, dtype=np.float32) for bound in task.bounds]
+    if not (np.array_equal(low, wanted[0]) and np.array_equal(high, wanted[1])):
+        raise InputError(
+            f"task '{task.name}': actions of {task.env_id} lie in {low.tolist()} to {high.tolist()}, "
+            f"the task's in {wanted[0].tolist()} to {wanted[1].tolist()}",
+            "say so with own_task.action_low and action_high",
+        )
+
+
 @contextlib.contextmanager
 def _drawing_from(seed: int) -> Iterator[None]:
     """Seed NumPy's global generator for a while, and give it back as it was."""
@@ -43,29 +71,45 @@ def _drawing_from(seed: int) -> Iterator[None]:
         np.random.set_state(callers)
 
 
+def require_environment(task: Task) -> None:
+    """Refuse to simulate a task of which there are only data.
+
+    Raises:
+        InputError: the task names no environment.
+    """
+    if not task.env_id:
+        raise InputError(
+            f"task '{task.name}' has no environment (own_task.env_id is empty), and this simulates",
+            "every stage but collect and evaluate works from stored data, as harden train --offline does",
+        )
+
+
 class SeededEnv:
     """One environment of a task.
 
     bullet-safety-gym 1.4.0 draws from NumPy's global generator whatever seed it is given, never in a step;
     and its resets keep the joints' motor commands of the episode before, which the first simulated step of
     the next one then obeys. Here each episode seeds that generator, starts from the state right after
-    construction, and with idle motors: bit for bit as in a new environment.
+    construction, and with idle motors: bit for bit as in a new environment. Any other environment is given
+    the seed, as Gymnasium means it, and is trusted to start from it alone.
 
     Raises:
-        InputError: the task's environment is not what its row says.
+        InputError: the task's environment is not there, not what its row says, or there is none.
     """
 
     def __init__(self, task: Task) -> None:
+        require_environment(task)
         # the simulator flushes C streams by these objects' names, which a notebook's or a test's do not have
         with (
             contextlib.redirect_stdout(sys.__stdout__),
             contextlib.redirect_stderr(sys.__stderr__),
             _drawing_from(0),
         ):
-            importlib.import_module(task.module)
-            # the wrappers' checks cost as much as the Ball's physics; the time limit is the task's own
-            made: Any = gymnasium.make(task.env_id, disable_env_checker=True)
-        self.env = made.unwrapped
+            # the wrappers' checks cost as much as the Ball's physics
+            made = _make(task)
+        # bullet-safety-gym's time limit is not the task's: its wrappers are left out
+        self.bullet = hasattr(made.unwrapped, "bc") and task.module == "bullet_safety_gym"
+        self.env = made.unwrapped if self.bullet else made
         self.task = task
         self.steps = 0
         self.low: np.ndarray = np.asarray(self.env.action_space.low, dtype=np.float32)
@@ -73,6 +117,9 @@ class SeededEnv:
         shapes = self.env.observation_space.shape, self.env.action_space.shape
         if shapes != ((task.obs_dim,), (task.act_dim,)):
             raise InputError(f"task '{task.name}': {task.env_id} has shapes {shapes}, not the task's")
+        if not self.bullet:
+            _check_bounds(task, self.low, self.high)
+            return
         client = self.env.bc
         if task.fixed_time_step:
             # the attributes set the number of steps only at construction: the client must be told itself
@@ -81,23 +128,30 @@ class SeededEnv:
 
     def reset(self, seed: int) -> np.ndarray:
         """Start the episode of a seed; returns its first observation, float32 (obs_dim,)."""
-        client, body = self.env.bc, self.env.agent.body_id
-        for joint in range(client.getNumJoints(body)):
-            client.setJointMotorControl2(body, joint, client.VELOCITY_CONTROL, targetVelocity=0, force=0)
+        if self.bullet:
+            client, body = self.env.bc, self.env.agent.body_id
+            for joint in range(client.getNumJoints(body)):
+                client.setJointMotorControl2(body, joint, client.VELOCITY_CONTROL, targetVelocity=0, force=0)
         with _drawing_from(seed):
-            obs, _ = self.env.reset()
+            obs, _ = self.env.reset() if self.bullet else self.env.reset(seed=seed)
         self.steps = 0
         return np.asarray(obs, dtype=np.float32)
 
     def step(self, action: np.ndarray) -> StepResult:
         """Advance by one step with an action inside the action space."""
-        obs, reward, terminal, _, info = self.env.step(action)
+        obs, reward, terminal, truncated, info = self.env.step(action)
         self.steps += 1
-        timeout = self.steps >= self.task.horizon and not terminal
+        if "cost" not in info:
+            raise InputError(
+                f"task '{self.task.name}': a step of {self.task.env_id} gives no info['cost']",
+                "wrap the environment so that it does",
+            )
+        limit = self.steps >= self.task.horizon or (bool(truncated) and not self.bullet)
+        timeout = limit and not terminal
         return StepResult(
             np.asarray(obs, dtype=np.float32), float(reward), float(info["cost"]), bool(terminal), timeout
         )
 
     def close(self) -> None:
-        """Disconnect the physics client."""
+        """Close the environment."""
         self.env.close()

@@ -66,7 +66,7 @@ def plan(attacks: Sequence[str], trials: Sequence[Trial]) -> list[tuple[str, Tri
 
 
 def _actor(
-    name: str, victim: Victim, trial: Trial, device: torch.device, threshold: float | None
+    name: str, victim: Victim, trial: Trial, task: Task, device: torch.device, threshold: float | None
 ) -> Callable[[Tensor, Tensor], Acted]:
     attack, policy = ATTACKS.get(name), victim.policy
     draw = attack_stream(device, trial.seed, name)
@@ -78,7 +78,7 @@ def _actor(
         clean = given = obs.to(device)
         if attack is not None:
             start, critics = carried[slots], victim.asked(attack)
-            options = trial.epsilon, trial.strength, draw, start, threshold
+            options = task.radius(trial.epsilon), trial.strength, draw, start, threshold
             given = perturb(attack, policy, critics, clean, *options)
             carried[slots] = given - clean
         with torch.no_grad():
@@ -92,8 +92,8 @@ def _actor(
 class _Threats:
     """What of the attacks is judged from the states that natural episodes visit."""
 
-    def __init__(self, victim: Victim, device: torch.device, natural: Rollout) -> None:
-        self.victim, self.device = victim, device
+    def __init__(self, victim: Victim, task: Task, device: torch.device, natural: Rollout) -> None:
+        self.victim, self.task, self.device = victim, task, device
         self.obs = natural.transitions.obs.to(device)
 
     def threshold(self, name: str, trial: Trial) -> float | None:
@@ -112,7 +112,8 @@ class _Threats:
             draw = generator(self.device, trial.seed, "flat-share")
             critics, norm = self.victim.asked(attack), trial.strength.norm
             policy, obs = self.victim.policy, self.obs[::every]
-            more["flat_share"] = flat_share(attack, policy, critics, obs, trial.epsilon, norm, draw)
+            radius = self.task.radius(trial.epsilon)
+            more["flat_share"] = flat_share(attack, policy, critics, obs, radius, norm, draw)
         return more
 
 
@@ -155,10 +156,10 @@ def evaluate_policy(
                 if on_step is not None:
                     on_step(done, name, now)
 
-            return rollout(envs, _actor(name, victim, trial, device, threshold), seeds, follow)
+            return rollout(envs, _actor(name, victim, trial, task, device, threshold), seeds, follow)
 
         clean = run(0, NATURAL, first)
-        natural, threats = entry(settings(NATURAL, first), task, clean), _Threats(victim, device, clean)
+        natural, threats = entry(settings(NATURAL, first), task, clean), _Threats(victim, task, device, clean)
         made[tuple(settings(NATURAL, first).items())] = natural
         for done, (name, trial) in enumerate(later, start=1):
             about = settings(name, trial)

@@ -35,7 +35,7 @@ def flat_share(
     policy: GaussianPolicy,
     critics: Critics | None,
     obs: Tensor,
-    epsilon: float,
+    epsilon: float | Sequence[float],
     norm: Norm,
     generator: torch.Generator,
 ) -> float:
@@ -47,7 +47,7 @@ def flat_share(
         attack: with an objective.
         policy, critics: as in `perturb`.
         obs: states, (N, obs_dim).
-        epsilon: radius, raw observation units.
+        epsilon: radius, raw observation units, one number or one a coordinate.
         norm: the ball's.
         generator: draws the points of the ball at which each state's gradient is taken.
     """

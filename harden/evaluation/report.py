@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import datetime
 import html
 import io
 from collections.abc import Sequence
@@ -19,19 +20,23 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24;
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de }
 th:first-child, td:first-child { text-align: left }
-td.over { background: #ffebe9 } td.within { background: #dafbe1 }
+td.over, p.over { background: #ffebe9 } td.within { background: #dafbe1 }
 img { max-width: 100%; height: auto } .wide { overflow-x: auto } .note { color: #57606a; font-size: .9rem }
 """
 
 
-def load_evaluation(path: Path) -> dict[str, Any]:
+def load_evaluation(path: Path, offline_too: bool = False) -> dict[str, Any]:
     """Read an evaluation file.
+
+    Args:
+        offline_too: whether the account of `train --offline` may stand in its place.
 
     Raises:
         MissingInputError: not there; DamagedFileError: not an evaluation of this format.
     """
     value = read_json(path, "harden evaluate --json FILE")
-    if not isinstance(value, dict) or value.get("format_version") != 1 or "results" not in value:
+    known = isinstance(value, dict) and value.get("format_version") == 1
+    if not known or ("results" not in value and not ("estimates" in value and offline_too)):
         raise DamagedFileError(f"{path} is not an evaluation", "make one with: harden evaluate --json FILE")
     return value
 
@@ -94,11 +99,12 @@ def _warnings(evaluation: dict[str, Any]) -> str:
 
 def _section(title: str, evaluation: dict[str, Any]) -> str:
     policy = evaluation["policy"]
+    first = "; trained offline: these are its first simulated episodes" if policy.get("offline") else ""
     about = (
         f"{evaluation['task']} ({evaluation['env_id']}), {evaluation['episodes']} episodes, seed "
         f"{evaluation['seed']}, policy {policy['path']} ({policy.get('variant')}, digest "
         f"{str(policy.get('policy_digest'))[:12]}), acting with its {evaluation['action']}, "
-        f"{evaluation.get('wall_time_s', 0):g} s"
+        f"{evaluation.get('wall_time_s', 0):g} s{first}"
     )
     return (
         f"<h2>{html.escape(title)}</h2><p>{html.escape(verdict(evaluation))}</p><div class=wide><table>"
@@ -106,6 +112,41 @@ def _section(title: str, evaluation: dict[str, Any]) -> str:
         f"<th>episodes over the limit</th></tr>{_rows(evaluation)}</table></div>{_warnings(evaluation)}"
         f"<p class=note>{html.escape(about)}. Mean ± standard deviation over episodes.</p>"
     )
+
+
+def _offline_section(title: str, account: dict[str, Any]) -> str:
+    """Return the section of a policy that was never simulated, which says so first."""
+    data, fit = account["data"], account["data"]["behaviour"]["held_out"]
+    rows = "\n".join(
+        f"<tr><td>{html.escape(row['policy'])} <span class=note>{html.escape(row['attack'])}</span></td>"
+        f"<td>{row['q_reward']:.2f}</td><td>{row['q_cost']:.3f}</td><td>{row['distance']:.2f}</td>"
+        f"<td>{100 * row['outside_data']:.1f} %</td><td>{row['moved_by_attack']:.3f}</td></tr>"
+        for row in account["estimates"]
+    )
+    missing = "".join(f"<li>{html.escape(one)}</li>" for one in account["not_simulated"])
+    about = (
+        f"{account['task']}, learned from {data['path']} ({data['transitions']:,} transitions, "
+        f"{data['episodes']:,} episodes of reward {data['reward']:.1f} and cost {data['cost']:.2f}, digest "
+        f"{data['data'][:12]}); the clone's action error on held-out episodes is {fit['action_error']:.3f}; "
+        f"policy {account['policy']['path']}, digest {account['policy']['policy_digest'][:12]}"
+    )
+    return (
+        f"<h2>{html.escape(title)}</h2><p class=over><b>Never simulated.</b> What follows are estimates from "
+        f"held-out stored states, by critics fitted to the same data. Not known:</p><ul>{missing}</ul>"
+        "<div class=wide><table><tr><th>policy</th><th>Q of reward</th>"
+        f"<th>Q of cost (allowed {account['kappa']:.3f})</th><th>distance from the data, in spreads</th>"
+        "<th>actions outside the data</th><th>action moved by the attack</th></tr>"
+        f"{rows}</table></div><p class=note>{html.escape(about)}. MC at \u03b5 {account['epsilon']:g}.</p>"
+    )
+
+
+def _signature(name: str, digests: dict[str, str]) -> str:
+    """Return who signs for which files, by digest, and when."""
+    files = "".join(
+        f"<li>{html.escape(file)} <span class=note>{digest}</span></li>" for file, digest in digests.items()
+    )
+    day = datetime.date.today().isoformat()
+    return f"<h2>Signed off</h2><p>{html.escape(name)}, {day}, for these files (sha256):</p><ul>{files}</ul>"
 
 
 def curve_picture(curves: Sequence[tuple[str, dict[str, list[float]]]], cost_limit: float) -> bytes:
@@ -136,21 +177,28 @@ def write_report(
     out: Path,
     evaluations: Sequence[tuple[str, dict[str, Any]]],
     curves: Sequence[tuple[str, dict[str, list[float]]]],
+    signed: tuple[str, dict[str, str]] | None = None,
 ) -> None:
     """Write the page.
 
     Args:
         out: the HTML file.
-        evaluations: a title and an evaluation, each; at least one.
+        evaluations: a title and an evaluation, or an account of `train --offline`, each; at least one.
         curves: a label and a learning curve, each.
+        signed: who signs it off, and the digests of the files that this is for.
     """
-    parts = [_section(title, evaluation) for title, evaluation in evaluations]
+    parts = [
+        _section(title, one) if "results" in one else _offline_section(title, one)
+        for title, one in evaluations
+    ]
     if curves:
         picture = base64.b64encode(curve_picture(curves, evaluations[0][1]["cost_limit"])).decode()
         parts.append(
             "<h2>Learning curves</h2><p>Benign roll-outs while training, with sampled actions.</p>"
             f'<img alt="reward and cost against environment steps" src="data:image/png;base64,{picture}">'
         )
+    if signed is not None:
+        parts.append(_signature(*signed))
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>harden report</title>'

@@ -14,9 +14,12 @@ from harden.data import open_dataset
 from harden.errors import InputError
 from harden.fit.imitation import fit_imitation
 from harden.learner import new_learner
+from harden.nets import GaussianPolicy
 from harden.progress import Reporter
+from harden.sections import Imitation
 from harden.stages.kind import require_own_kind
 from harden.stages.workspace import Workspace, describe
+from harden.types import Transitions
 
 CPU = torch.device("cpu")
 
@@ -58,6 +61,43 @@ def _destination(place: Workspace, out: Path | None, overwrite: bool) -> Path:
     return free_folder(out or place.policy, overwrite)
 
 
+def fit_clone(
+    config: PipelineConfig,
+    rows: Transitions,
+    options: Imitation,
+    *,
+    device: torch.device,
+    logs: Path | None,
+    report: Reporter,
+) -> tuple[GaussianPolicy, int, dict[str, Any]]:
+    """Fit a new policy to logged actions.
+
+    Args:
+        rows: whole episodes.
+        options: rates, sizes and patience.
+        logs: the run's folder, None for no log.
+
+    Returns:
+        The policy, on the CPU; the gradient steps taken; and the report, as in `Cloned`.
+
+    Raises:
+        InputError: under three episodes; DivergedError: the loss is not finite.
+    """
+    split = split_episodes(rows, options.held_out, config.seed)
+    policy = new_learner(config, CPU).policy
+    fit, stop, held_out = ((rows.obs[part], rows.actions[part]) for part in split[:3])
+    done = fit_imitation(
+        policy, clone_loss, fit, stop, options, seed=config.seed, device=device, logs=logs, report=report
+    )
+    found = {
+        "episodes": dict(zip(("fit", "stop", "held_out"), split.episodes, strict=True)),
+        "steps": done.best_step,
+        "held_out": score(policy, *held_out)._asdict(),
+        "constant": score_constant(fit[1], held_out[1], *policy.bounds)._asdict(),
+    }
+    return policy, done.steps, found
+
+
 def clone_policy(
     config: PipelineConfig,
     place: Workspace,
@@ -87,20 +127,8 @@ def clone_policy(
     dataset = open_dataset(data or place.data, config.task_row)
     require_own_kind(config, dataset.info, dataset.path)
     rows = dataset.recent(options.rows)
-    split = split_episodes(rows, options.held_out, config.seed)
-    policy = new_learner(config, CPU).policy
-    fit, stop, held_out = ((rows.obs[part], rows.actions[part]) for part in split[:3])
-    done = fit_imitation(
-        policy, clone_loss, fit, stop, options, seed=config.seed, device=device, logs=place.run, report=report
-    )
-    low, high = policy.center - policy.half_range, policy.center + policy.half_range
-    found = {
-        "episodes": dict(zip(("fit", "stop", "held_out"), split.episodes, strict=True)),
-        "steps": done.best_step,
-        "held_out": score(policy, *held_out)._asdict(),
-        "constant": score_constant(fit[1], held_out[1], low, high)._asdict(),
-    }
+    policy, taken, found = fit_clone(config, rows, options, device=device, logs=place.run, report=report)
     inputs = {"data": dataset.info.digest, "policy": ""}
     about = describe(config, variant="clone", made_by="harden fit-policy --clone", inputs=inputs, clone=found)
     save_policy(folder, policy, None, about)
-    return Cloned(folder, done.steps, found)
+    return Cloned(folder, taken, found)

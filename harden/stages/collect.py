@@ -17,6 +17,7 @@ from harden.attacks import ATTACKS, Strength, perturb
 from harden.checkpoint import load_policy, module_digest
 from harden.config import PipelineConfig
 from harden.data import DatasetWriter, ShardInfo
+from harden.envs.make import require_environment
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
@@ -104,12 +105,13 @@ def make_actor(
     @torch.no_grad()
     def act(obs: Tensor, slots: Tensor) -> Acted:
         if behaviour == "random":
-            return Acted(2 * torch.rand((len(obs), task.act_dim), generator=draw) - 1, obs)
+            low, high = (torch.tensor(bound) for bound in task.bounds)
+            return Acted(low + (high - low) * torch.rand((len(obs), task.act_dim), generator=draw), obs)
         assert policy is not None
         if behaviour == "policy-mean":
             return Acted(policy.mean(obs), obs)
         if behaviour == "policy-noise":
-            obs = perturb(ATTACKS["random"], policy, None, obs, epsilon, Strength(), draw)
+            obs = perturb(ATTACKS["random"], policy, None, obs, task.radius(epsilon), Strength(), draw)
         if attack is not None:
             obs = attack(obs)
         return Acted(explore(policy, obs, slots), obs)
@@ -162,7 +164,7 @@ def collect_episodes(
         critics = copy.deepcopy(learner.critics).cpu()
 
         def attack(obs: Tensor) -> Tensor:
-            return mc_attack(acting, critics, obs, epsilon, config.adversary, draw)
+            return mc_attack(acting, critics, obs, task.radius(epsilon), config.adversary, draw)
 
     act = make_actor(behaviour, acting, task, draw, config.train_epsilon, explore, attack)
     seeds = episode_seeds(config.seed, "collect", first, episodes)
@@ -198,6 +200,7 @@ def collect(
     began = time.monotonic()
     behaviour = behaviour or config.behaviour
     require_permission(behaviour, allow_attacked_collection)
+    require_environment(config.task_row)
     episodes = episodes or config.collect.episodes
     learner, about = open_learner(config, place, torch.device("cpu"), policy_dir)
     # a collection after some learning begins the next refresh, the epoch of the epsilon schedule

@@ -12,6 +12,7 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.checkpoint import LoadedPolicy, load_policy, module_digest
 from harden.config import PipelineConfig
+from harden.envs.make import require_environment
 from harden.envs.rollout import Progress
 from harden.errors import InputError
 from harden.evaluation.attacked import Tried, Victim, evaluate_policy, plan
@@ -22,9 +23,10 @@ from harden.nets import Critics
 from harden.progress import Reporter
 from harden.stages.independent import independent_critics
 from harden.stages.workspace import versions
+from harden.tasks import Task
 
 FORMAT_VERSION = 1
-_SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest")
+_SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline")
 
 
 def _check_task(config: PipelineConfig, loaded: LoadedPolicy, folder: Path) -> None:
@@ -66,19 +68,24 @@ def _independent(
     return critics, {"independent_critics": {"folder": str(folder)} | said}
 
 
-def threat_model(trials: Sequence[Trial], tried: Tried) -> dict[str, Any]:
+def threat_model(trials: Sequence[Trial], task: Task, tried: Tried) -> dict[str, Any]:
     """Return what the attacker may do, in raw units and beside how much each observation varies.
 
     The standard deviations are those over the states of the natural episodes.
     """
     std = tried.natural_obs.double().std(0)
+    unit = task.epsilon_unit or (1.0,) * task.obs_dim
     return {
         "norm": trials[0].strength.norm,
         "centre": "the clean observation",
-        "units": "raw observation",
+        "units": "raw observation, times epsilon_unit" if task.epsilon_unit else "raw observation",
+        "epsilon_unit": list(unit),
         "observation_std": std.tolist(),
         "epsilon_over_std": [
-            {"epsilon": e, "ratio": [e / s if s > 0 else None for s in std.tolist()]}
+            {
+                "epsilon": e,
+                "ratio": [e * u / s if s > 0 else None for u, s in zip(unit, std.tolist(), strict=True)],
+            }
             for e in sorted({trial.epsilon for trial in trials})
         ],
     }
@@ -132,6 +139,7 @@ def evaluate(
         InputError: a policy of another task, or a gradient attack on a policy without critics.
     """
     began = time.monotonic()
+    require_environment(config.task_row)
     loaded = load_policy(policy_dir, "harden train")
     _check_task(config, loaded, policy_dir)
     trials = [_trial(one) for one in (config, *also)]
@@ -151,7 +159,7 @@ def evaluate(
         "action": config.evaluate.action,
         "results": tried.entries,
         "warnings": check(tried.entries),
-        "threat_model": threat_model(trials, tried),
+        "threat_model": threat_model(trials, config.task_row, tried),
         **about_rivals,
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),

@@ -18,7 +18,7 @@ from harden.ops.advantage import as_observed
 from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
 from harden.stages.kind import require_own_kind
-from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
+from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
 from harden.types import Transitions
 
 
@@ -83,6 +83,7 @@ def fit_critics(
     dataset = open_dataset(data or place.data, config.task_row)
     require_own_kind(config, dataset.info, dataset.path)
     learner, about = open_learner(config, place, device, policy_dir)
+    before = carried_from(about, policy_dir or place.policy)
     replay = look_ahead(dataset.recent(config.critics.replay), config, device)
     epsilon = position_epsilon(config, learner)
     losses: list[torch.Tensor] = []
@@ -101,5 +102,5 @@ def fit_critics(
     loss = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
     check_finite(learner, loss)
     digests = {"data_digest": dataset.info.digest, "parent": module_digest(learner.policy)}
-    commit(config, place, learner, carried(about) | digests)
+    commit(config, place, learner, before | digests)
     return CriticsFitted(steps, loss, epsilon)

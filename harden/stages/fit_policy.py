@@ -19,7 +19,7 @@ from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite
 from harden.stages.kind import require_em
-from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
+from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
 from harden.types import Targets
 
 
@@ -101,6 +101,7 @@ def fit_policy(
     targets, header = read_targets(path)
     learner, about = open_learner(config, place, device, policy_dir, critics_dir)
     _check_belonging(header, learner, path, about)
+    before = carried_from(about, policy_dir or place.policy)
     epsilon, origin = _epsilon(config, learner, begun=about is not None)
     parent = module_digest(learner.policy)
     with report.track("fit-policy", steps, "steps") as track:
@@ -118,11 +119,10 @@ def fit_policy(
         first_step = learner.counters.policy_steps
         trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
         trainer.fit(job, batches)
-    result = job.result
-    loss = float(result.loss.detach())
+    loss = float(job.result.loss.detach())
     check_finite(learner, loss)
     learner.finish_round()
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
-    commit(config, place, learner, carried(about) | digests)
-    kl, robust = result.kl.tolist(), result.kl_robust.tolist()
+    commit(config, place, learner, before | digests)
+    kl, robust = job.result.kl.tolist(), job.result.kl_robust.tolist()
     return PolicyFitted(steps, loss, (kl[0], kl[1]), (robust[0], robust[1]), epsilon, origin)

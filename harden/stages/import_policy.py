@@ -170,8 +170,8 @@ def import_policy(
     """
     free_folder(out, overwrite)
     task, nets = config.task_row, config.networks
-    unit = torch.ones(task.act_dim)
-    bounds = Bounds(-unit, unit, nets.init_std, nets.min_std, nets.max_std)
+    low, high = (torch.tensor(bound) for bound in task.bounds)
+    bounds = Bounds(low, high, nets.init_std, nets.min_std, nets.max_std)
     source = _open(path, reading, bounds, report)
     obs, words = check_observations(data, reach, task.obs_dim, task)
     made = _take_over(source, exported_bounds(source.about, bounds, path), obs, task.act_dim, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from harden.algorithms.critics import critic_step
 from harden.algorithms.ppol import improve
@@ -39,6 +40,7 @@ def train_on_policy(
     writer: DatasetWriter,
     envs: VectorEnv,
     report: Reporter,
+    also: dict[str, Any],
 ) -> None:
     """Do the refreshes that are left, each stored in one commit.
 
@@ -50,6 +52,7 @@ def train_on_policy(
         learner, history: where the run is; changed in place.
         writer, envs: the data set and the simulation.
         report: where progress is said.
+        also: what is stored with every refresh besides.
 
     Raises:
         DivergedError: a loss became NaN or infinite; the last refresh stands.
@@ -84,7 +87,7 @@ def train_on_policy(
             "parent": parent,
             "kept": which_policy(config),
         }
-        commit(config, place, learner, about)
+        commit(config, place, learner, about | also)
         write_curve(place.run / "learning_curve.csv", history)
         report.say(_line(history[-1], config.refreshes))
 

@@ -6,14 +6,18 @@ import csv
 import io
 from pathlib import Path
 
+import torch
+
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
-from harden.data import DatasetWriter, ShardInfo
+from harden.data import Dataset, DatasetWriter, ShardInfo
 from harden.envs.vector import VectorEnv
 from harden.files import write_text
 from harden.learner import Learner
+from harden.ops.bellman import Backups
 from harden.progress import Reporter
 from harden.stages.collect import collect_episodes
+from harden.stages.fit_critics import look_ahead
 from harden.stages.workspace import position_epsilon
 
 History = list[dict[str, float]]
@@ -77,6 +81,50 @@ def progress_row(
         "seconds": before["seconds"] + collecting + learning,
         "collect_seconds": collecting,
     }
+
+
+class RollOuts:
+    """A supply of fresh data: each refresh's roll-outs, and the most recent of all that is stored.
+
+    Args:
+        config, learner: the pipeline and who acts.
+        writer, envs: the data set and the simulation.
+        report: where progress is said.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        learner: Learner,
+        writer: DatasetWriter,
+        envs: VectorEnv,
+        report: Reporter,
+    ) -> None:
+        self.config, self.learner, self.report = config, learner, report
+        self.writer, self.envs = writer, envs
+        self.shard: ShardInfo
+
+    @property
+    def digest(self) -> str:
+        """The identity of the data set as it is now."""
+        return self.writer.info.digest
+
+    def gather(self, history: History) -> None:
+        """Collect a refresh's episodes."""
+        self.shard = collect_refresh(self.config, self.learner, history, self.writer, self.envs, self.report)
+
+    def load(self) -> tuple[Backups, torch.Tensor]:
+        """Return the most recent rows, looked ahead, and the window of the E-step's observations."""
+        config = self.config
+        replay, window = config.critics.replay, config.estep.window
+        recent = Dataset(self.writer.path).recent(max(replay, window))
+        states = recent.obs[-window:].to(self.learner.device)
+        rows = type(recent)(*(column[-replay:] for column in recent))
+        return look_ahead(rows, config, self.learner.device), states
+
+    def row(self, history: History, gathering: float, learning: float) -> dict[str, float]:
+        """Return where the run is, and what its roll-outs brought."""
+        return progress_row(self.config, self.learner, history, self.writer, self.shard, gathering, learning)
 
 
 def write_curve(path: Path, history: History) -> None:

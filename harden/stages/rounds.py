@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
 
@@ -13,16 +14,16 @@ from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import MStepLoss
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
-from harden.data import Dataset, DatasetWriter, ShardInfo, TargetsHeader, write_targets
-from harden.envs.vector import VectorEnv
+from harden.data import TargetsHeader, write_targets
 from harden.files import digest_file
-from harden.fit.mstep import Work
+from harden.fit.mstep import RobustMStep, Work
+from harden.fit.trainer import make_trainer
 from harden.learner import Learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
 from harden.stages.estep import describe_targets
-from harden.stages.fit_critics import check_finite, look_ahead
-from harden.stages.refresh import collect_refresh, progress_row, write_curve
+from harden.stages.fit_critics import check_finite
+from harden.stages.refresh import History, write_curve
 from harden.stages.workspace import Workspace, commit, position_epsilon, position_limits, which_policy
 from harden.types import DualSolution, Limits, Targets
 
@@ -66,7 +67,7 @@ def em_round(
     Args:
         learner: is changed in place.
         replay: what the critics learn from.
-        states: (N, obs_dim), where the E-step's states are drawn from, oldest first.
+        states: (N, obs_dim), where the E-step's states are drawn from.
         epsilon: radius of the adversary.
         limits: what the E-step is held to.
         on_estep: called with the targets, the dual's solution and the expected cost, before the M-step.
@@ -76,7 +77,7 @@ def em_round(
     train = config.train
     for _ in range(train.critic_steps):
         critic_step(learner, replay, config, epsilon)
-    obs = draw_states(learner, states, train.states, config.estep.window)
+    obs = draw_states(learner, states, train.states, len(states))
     obs = attack_replayed(learner, obs, config, epsilon, "states-adversary", learner.counters.round)
     targets, learner.dual, expected_cost = e_step(learner, obs, config, limits)
     on_estep(targets, learner.dual, expected_cost)
@@ -85,16 +86,34 @@ def em_round(
     learner.finish_round()
 
 
+class Supply(Protocol):
+    """Where a refresh's data come from: roll-outs, or what is stored."""
+
+    @property
+    def digest(self) -> str:
+        """The identity of the data set as it is now."""
+
+    def gather(self, history: History) -> None:
+        """Bring what the next refresh learns from."""
+
+    def load(self) -> tuple[Backups, torch.Tensor]:
+        """Return what the critics learn from, and the E-step's observations (N, obs_dim), oldest first."""
+
+    def row(self, history: History, gathering: float, learning: float) -> dict[str, float]:
+        """Return the front of the refresh's row of the learning curve, both times in seconds."""
+
+
 class LiveRounds:
-    """Algorithm 2 as a source of M-step batches: collect, critics and E-step happen between two of them.
+    """Algorithm 2 as a source of M-step batches: data, critics and E-step happen between two of them.
 
     Args:
         config, place: the pipeline and its folders.
         learner: is changed in place.
         history: rows of the refreshes finished so far.
-        writer, envs: the data set and the simulation.
+        supply: brings the data.
         report: where progress is said.
         warm_up: critic steps before the first round.
+        also: what is stored with every refresh besides.
     """
 
     def __init__(
@@ -102,15 +121,16 @@ class LiveRounds:
         config: PipelineConfig,
         place: Workspace,
         learner: Learner,
-        history: list[dict[str, float]],
-        writer: DatasetWriter,
-        envs: VectorEnv,
+        history: History,
+        supply: Supply,
         report: Reporter,
         warm_up: int,
+        also: dict[str, Any] | None = None,
     ) -> None:
+        self.also = also or {}
         self.warm_up = warm_up
         self.config, self.place, self.learner, self.history = config, place, learner, history
-        self.writer, self.envs, self.report = writer, envs, report
+        self.supply, self.report = supply, report
         self.meter = _Meter()
         self._targets: tuple[Targets, TargetsHeader]
         self._rounds: Iterator[Work] = iter(())
@@ -132,18 +152,16 @@ class LiveRounds:
             began = time.monotonic()
             if self.history:
                 self.learner.advance(refresh=1)
-            shard = collect_refresh(
-                self.config, self.learner, self.history, self.writer, self.envs, self.report
-            )
-            collected = time.monotonic()
+            self.supply.gather(self.history)
+            gathered = time.monotonic()
             parent = module_digest(self.learner.policy)
             yield from self._learn()
             now = time.monotonic()
-            self._finish(shard, parent, collected - began, now - collected)
+            self._finish(parent, gathered - began, now - gathered)
 
     def _learn(self) -> Iterator[Work]:
         config, learner, train = self.config, self.learner, self.config.train
-        replay, states = self._load()
+        replay, states = self.supply.load()
         epsilon, limits = position_epsilon(config, learner), position_limits(config, learner)
         if not self.history:
             for _ in range(self.warm_up):
@@ -158,44 +176,53 @@ class LiveRounds:
     def _keep(self, targets: Targets, solution: DualSolution, expected_cost: torch.Tensor) -> None:
         """Hold the refresh's last targets until it is stored."""
         self.meter.on_estep(targets, solution, expected_cost)
-        digest, limits = self.writer.info.digest, position_limits(self.config, self.learner)
+        digest, limits = self.supply.digest, position_limits(self.config, self.learner)
         header = describe_targets(self.config, self.learner, solution, expected_cost, digest, limits)
         self._targets = Targets(*(column.cpu() for column in targets)), header
 
-    def _load(self) -> tuple[Backups, torch.Tensor]:
-        config, dataset = self.config, Dataset(self.place.data)
-        wanted = max(config.critics.replay, config.estep.window)
-        recent = dataset.recent(wanted)
-        states = recent.obs[-config.estep.window :].to(self.learner.device)
-        replay = type(recent)(*(column[-config.critics.replay :] for column in recent))
-        return look_ahead(replay, config, self.learner.device), states
-
-    def _finish(self, shard: ShardInfo, parent: str, collecting: float, learning: float) -> None:
+    def _finish(self, parent: str, gathering: float, learning: float) -> None:
         """Store the refresh: the state is the commit point, and nothing broken gets that far."""
         row = self.meter.summary()
         check_finite(self.learner, row["loss"])
-        front = progress_row(
-            self.config, self.learner, self.history, self.writer, shard, collecting, learning
-        )
+        front = self.supply.row(self.history, gathering, learning)
         front["kappa"] = self._targets[1].kappa
         self.history.append(front | row)
         write_targets(self.place.targets, *self._targets)
         about = {
             "history": self.history,
             "targets_digest": digest_file(self.place.targets),
-            "data_digest": self.writer.info.digest,
+            "data_digest": self.supply.digest,
             "parent": parent,
             "kept": which_policy(self.config),
         }
+        about |= self.also
         commit(self.config, self.place, self.learner, about)
         write_curve(self.place.run / "learning_curve.csv", self.history)
         self.report.say(_line(self.history[-1], self.config.refreshes))
 
 
+def run_rounds(source: LiveRounds, tensorboard: bool) -> None:
+    """Let Lightning drive the M-step over all rounds that are left.
+
+    Raises:
+        DivergedError: a loss became NaN or infinite; the last refresh stands.
+    """
+    if not len(source):
+        return
+    learner, place = source.learner, source.place
+    job = RobustMStep(learner, source.config, source.meter.on_step)
+    first_step = learner.counters.policy_steps
+    trainer = make_trainer(place.run, learner.device, "policy", first_step, tensorboard=tensorboard)
+    trainer.fit(job, source)
+    source.finish()
+
+
 def _line(row: dict[str, float], refreshes: int) -> str:
+    lived = ""
+    if "reward" in row:
+        lived = f"{row['env_steps']:,.0f} steps  reward {row['reward']:.1f}  cost {row['cost']:.1f}  "
     return (
-        f"refresh {row['refresh']:.0f}/{refreshes}  {row['env_steps']:,.0f} steps  {row['seconds']:.0f} s  "
-        f"reward {row['reward']:.1f}  cost {row['cost']:.1f}  epsilon {row['epsilon']:.4f}  "
-        f"lam {row['lam']:.2f}  Q_c {row['q_cost']:.2f}  KL {row['kl_mean']:.3f}  "
-        f"robust KL {row['kl_robust_mean']:.2f}"
+        f"refresh {row['refresh']:.0f}/{refreshes}  {row['seconds']:.0f} s  {lived}"
+        f"epsilon {row['epsilon']:.4f}  lam {row['lam']:.2f}  "
+        f"Q_c {row['q_cost']:.2f}  KL {row['kl_mean']:.3f}  robust KL {row['kl_robust_mean']:.2f}"
     )

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from harden.checkpoint import LoadedPolicy, load_policy, module_digest
+from harden.checkpoint import load_policy
 from harden.config import PipelineConfig
 from harden.data import DatasetWriter
+from harden.envs.make import require_environment
 from harden.envs.vector import VectorEnv
-from harden.errors import InputError, MissingInputError
-from harden.fit.mstep import RobustMStep
-from harden.fit.trainer import make_trainer
-from harden.learner import Learner, load_state, new_learner
+from harden.errors import InputError
+from harden.learner import new_learner
 from harden.progress import Reporter
 from harden.stages.kind import require_own_kind, require_permission
+from harden.stages.offline import train_offline
 from harden.stages.on_policy import require_no_events, train_on_policy
-from harden.stages.rounds import LiveRounds
-from harden.stages.workspace import Workspace, commit
+from harden.stages.refresh import History, RollOuts
+from harden.stages.rounds import LiveRounds, run_rounds
+from harden.stages.run import begin_run, open_run, require_room, warm_up_steps
+from harden.stages.workspace import Workspace, lasting, origin_of
 
 
 class Trained(NamedTuple):
@@ -37,70 +38,14 @@ class Trained(NamedTuple):
     policy: Path
 
 
-def _differing_key(old: Any, new: Any, path: str = "") -> str | None:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in new:
-            found = _differing_key(old.get(key), new[key], f"{path}.{key}" if path else key)
-            if found and found not in _MAY_DIFFER:
-                return found
-        return None
-    return path if old != new else None
-
-
-_MAY_DIFFER = {"collect.workers", "evaluate"}
-
-
-def _open(config: PipelineConfig, place: Workspace, device: torch.device) -> tuple[Learner, dict[str, Any]]:
-    """Return the learner of a run that has begun, and what is stored with it."""
-    if not place.state.is_file():
-        raise MissingInputError(
-            f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
-        )
-    learner, about = load_state(place.state, config, device)
-    if "history" not in about:
-        raise InputError(
-            f"the state in {place.run} was made by single stages",
-            "begin a run with: harden train --overwrite",
-        )
-    new = config.model_dump(mode="json", exclude={"evaluate", "imitation"})
-    different = _differing_key(about.get("config", {}), new)
-    if different:
-        raise InputError(
-            f"the run in {place.run} was made with another '{different}'",
-            "resume it with its own configuration (config.json beside it), or begin anew with --overwrite",
-        )
-    return learner, about
-
-
-def _warm_up(config: PipelineConfig, learner: Learner, start: LoadedPolicy | None) -> int:
-    """Return the critic steps before the first round: more for a given policy without critics."""
-    usual = config.train.warm_up_critic_steps
-    if start is None or (start.critics and start.critics.architecture == learner.critics.architecture):
-        return usual
-    return max(usual, config.critics.steps)
-
-
 def _begin(
     config: PipelineConfig, place: Workspace, device: torch.device, init: Path | None, overwrite: bool
 ) -> None:
-    """Store the state that a run begins with: so it can be resumed from its first moment."""
     start = None if init is None else load_policy(init)
     learner = new_learner(config, device, start)
-    if overwrite:
-        for folder in (place.run, place.data):
-            shutil.rmtree(folder, ignore_errors=True)
-    if place.state.is_file() or place.data.exists():
-        there = place.run if place.state.is_file() else place.data
-        raise InputError(
-            f"{there} holds an earlier run or its data",
-            "go on with --resume, or discard both with --overwrite",
-        )
-    about = {
-        "history": [],
-        "warm_up": _warm_up(config, learner, start),
-        "parent": module_digest(learner.policy),
-    }
-    commit(config, place, learner, about)
+    require_room(place, (place.run, place.data), overwrite, "both")
+    begun = origin_of(start.about if start else None)
+    begin_run(config, place, learner, warm_up_steps(config, learner, start), **begun)
 
 
 def train(
@@ -112,6 +57,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
+    data: Path | None = None,
     allow_attacked_collection: bool = False,
     report: Reporter,
 ) -> Trained:
@@ -123,6 +69,7 @@ def train(
         resume: go on from the last refresh stored; the end is the same as without the interruption.
         overwrite: discard an earlier run of this pipeline and its data set.
         tensorboard: log to TensorBoard beside CSV.
+        data: with `train.offline`, the stored data to learn from, the workspace's where not given.
         allow_attacked_collection: let a variant that wants it collect under attack.
 
     Raises:
@@ -133,28 +80,47 @@ def train(
 
     Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
+    shared = {"init": init, "resume": resume, "overwrite": overwrite, "tensorboard": tensorboard}
+    if config.train.offline:
+        history = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
+        return Trained(len(history), history, place.policy)
+    if data is not None:
+        raise InputError("--data is for --offline", "training that collects learns from its own data set")
+    require_environment(config.task_row)
     require_permission(config.behaviour, allow_attacked_collection)
+    history = _train_online(config, place, device=device, report=report, **shared)  # type: ignore[arg-type]
+    return Trained(len(history), history, place.policy)
+
+
+def _train_online(
+    config: PipelineConfig,
+    place: Workspace,
+    *,
+    device: torch.device,
+    init: Path | None,
+    resume: bool,
+    overwrite: bool,
+    tensorboard: bool,
+    report: Reporter,
+) -> History:
     on_policy = config.variant_row.on_policy
     if on_policy:
         require_no_events(config, tensorboard)
     if not resume:
         _begin(config, place, device, init, overwrite)
-    learner, about = _open(config, place, device)
+    learner, about = open_run(config, place, device)
+    history: History = about["history"]
     slots = min(config.collect.envs, config.train.episodes)
     with (
         DatasetWriter(place.data, config.task_row) as writer,
         VectorEnv(config.task_row, slots, config.collect.workers) as envs,
     ):
         require_own_kind(config, writer.info, place.data)
-        history = about["history"]
         if on_policy:
-            train_on_policy(config, place, learner, history, writer, envs, report)
-            return Trained(len(history), history, place.policy)
-        source = LiveRounds(config, place, learner, history, writer, envs, report, about.get("warm_up", 0))
-        if len(source):
-            job = RobustMStep(learner, config, source.meter.on_step)
-            first_step = learner.counters.policy_steps
-            trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
-            trainer.fit(job, source)
-            source.finish()
-    return Trained(len(history), history, place.policy)
+            train_on_policy(config, place, learner, history, writer, envs, report, lasting(about))
+            return history
+        supply = RollOuts(config, learner, writer, envs, report)
+        warm_up, also = about.get("warm_up", 0), lasting(about)
+        source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
+        run_rounds(source, tensorboard)
+    return history

@@ -52,6 +52,11 @@ class Workspace(NamedTuple):
         return self.run / "state.safetensors"
 
     @property
+    def estimates(self) -> Path:
+        """Where `train --offline` writes what it can say without a simulation."""
+        return self.run / "offline.json"
+
+    @property
     def evaluation(self) -> Path:
         """Where `evaluate` writes the result of the run's own policy."""
         return self.run / "evaluation.json"
@@ -168,9 +173,32 @@ def which_policy(config: PipelineConfig) -> str:
     return f"average: the running average over {config.train.average:g} of training's rounds"
 
 
+def origin_of(about: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a policy folder says of where its policy comes from, to be handed on with the state.
+
+    Args:
+        about: the folder's manifest, None where a run begins with an untrained policy.
+    """
+    keys = ("variant", "made_by", "clone", "imported", "inputs", "policy_digest")
+    known = {key: about[key] for key in keys if key in about} if about else {}
+    return {"origin": about.get("origin", known)} if about else {}
+
+
+def carried_from(about: dict[str, Any] | None, policy_dir: Path) -> dict[str, Any]:
+    """Return what `carried` does, or where there is no state yet, what the policy's folder says of it."""
+    if about is None and policy_dir.is_dir():
+        return origin_of(load_policy(policy_dir).about)
+    return carried(about)
+
+
+def lasting(about: dict[str, Any]) -> dict[str, Any]:
+    """Return what every refresh of a run hands on as it was at the beginning."""
+    return {key: about[key] for key in ("origin", "offline") if key in about}
+
+
 def carried(about: dict[str, Any] | None) -> dict[str, Any]:
     """Return what a stage that does not renew it hands on from the state before."""
-    keys = ("history", "kept", "data_digest", "parent", "targets_digest")
+    keys = ("history", "kept", "data_digest", "parent", "targets_digest", "offline", "origin")
     return {key: about[key] for key in keys if about and key in about}
 
 
@@ -178,7 +206,8 @@ def commit(config: PipelineConfig, place: Workspace, learner: Learner, about: di
     """Write the learner: first the state, which alone decides, then the folders made from it.
 
     Args:
-        about: `data_digest`, `parent` (the policy that the critics were fitted for), and what the run adds.
+        about: `data_digest`, `parent` (the policy that the critics were fitted for), `origin` (where the
+            run's first policy comes from), and what the run adds.
     """
     inputs = {"data": about.get("data_digest", ""), "policy": about.get("parent", "")}
     # the one that collects and learns on, which is not the one that is kept where an average is
@@ -186,5 +215,9 @@ def commit(config: PipelineConfig, place: Workspace, learner: Learner, about: di
     shared = {key: value for key, value in full.items() if key != "history"} | {"inputs": inputs}
     save_state(place.state, learner, full)
     save_critics(place.critics, learner.critics, shared)
-    save_policy(place.policy, learner.average, learner.critics, shared)
+    # while it is still the policy that came in, it is said to be that one
+    origin = about.get("origin", {})
+    same = origin.get("policy_digest") == module_digest(learner.average)
+    own = {key: origin[key] for key in ("variant", "made_by", "clone", "imported") if key in origin}
+    save_policy(place.policy, learner.average, learner.critics, shared | own if same else shared)
     write_json(place.run / "config.json", full["config"])

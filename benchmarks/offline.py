@@ -1,0 +1,166 @@
+"""Hardening from stored data alone: a clone of the logs, and what `train --offline` makes of it, attacked.
+
+    python benchmarks/offline.py --logs wide narrow half-trained --seeds 0 1
+
+One JSON for each kind of logs and seed in benchmarks/results/offline/; one that is there is not made again.
+The logs are `harden collect`'s, and those of the half-trained policy go through a file in DSRL's layout and
+`harden data import`. Nothing but the logs is seen until both policies are tried, on the same episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from harden.checkpoint import save_policy
+from harden.data import export_data, import_data, open_dataset
+from harden.files import write_json
+from harden.learner import load_state
+from harden.pipeline_file import find_pipeline, load_config
+from harden.progress import Reporter
+from harden.stages.collect import collect
+from harden.stages.evaluate import evaluate
+from harden.stages.fit_critics import fit_critics
+from harden.stages.train import train
+from harden.stages.workspace import Workspace, describe, versions, workspace
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results/offline"
+RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"
+CPU, EPISODES = torch.device("cpu"), 200
+ATTACKS = ["natural", "mc", "mr", "mad"]
+TRIAL = ["evaluate.episodes=20", "evaluate.attack_steps=30", "evaluate.restarts=3"]
+
+
+class Logs(NamedTuple):
+    """How logs come about.
+
+    Args:
+        teacher_steps: of a vanilla policy's own training; 0 is the released one.
+        keys: of the pipeline that collects: how far roll-outs leave the policy's mean.
+        through_dsrl: whether they go through a foreign file.
+    """
+
+    teacher_steps: int
+    keys: tuple[str, ...]
+    through_dsrl: bool
+
+
+WIDE = ("collect.min_std=0.4", "collect.correlation=0.8")
+NARROW = ("collect.min_std=0", "collect.correlation=0")
+LOGS = {
+    "wide": Logs(0, WIDE, False),
+    "narrow": Logs(0, NARROW, False),
+    "half-trained": Logs(16_000, WIDE, True),
+}
+
+
+def make_logs(logs: Logs, seed: int, work: Path, report: Reporter) -> Path:
+    """Collect, unless it is there already; returns the data set."""
+    made = work / "logs"
+    if made.is_dir():
+        return made
+    teacher = RELEASED
+    if logs.teacher_steps:
+        place = workspace("teacher", work)
+        keys = [f"seed={seed}", "variant=cvpo", f"train.env_steps={logs.teacher_steps}"]
+        config = load_config(find_pipeline(Path("ball-circle")), keys)
+        teacher = train(config, place, device=CPU, overwrite=True, report=report).policy
+    config = load_config(find_pipeline(Path("ball-circle")), [f"seed={seed}", *logs.keys])
+    place = workspace("collected", work)
+    out = work / "native" if logs.through_dsrl else made
+    collect(config, place, episodes=EPISODES, policy_dir=teacher, out=out, report=report)
+    if logs.through_dsrl:
+        export_data(out, work / "logs.h5", "dsrl")
+        import_data(work / "logs.h5", made)
+    return made
+
+
+def clone_of(place: Workspace, seed: int, data: Path, work: Path, report: Reporter) -> Path:
+    """Return the folder of the clone that training began with, given critics of its own to attack by."""
+    config = load_config(find_pipeline(Path("offline")), [f"seed={seed}"])
+    behaviour = load_state(place.state, config, CPU)[0].behaviour
+    assert behaviour is not None
+    bare, own = work / "bare", workspace("clone", work)
+    save_policy(bare, behaviour, None, describe(config, variant="clone", inputs={}))
+    keys = [f"seed={seed}", "train.offline=false", "variant=cvpo", "critics.n_step=10"]
+    fit = load_config(find_pipeline(Path("offline")), keys)
+    if not own.policy.is_dir():
+        fit_critics(fit, own, device=CPU, steps=3000, data=data, policy_dir=bare, report=report)
+    return own.policy
+
+
+def run(name: str, seed: int, work: Path, keys: list[str]) -> dict[str, Any]:
+    """Make the logs, harden from them, and try both policies."""
+    began, report = time.monotonic(), Reporter(quiet=False)
+    work.mkdir(parents=True, exist_ok=True)
+    data = make_logs(LOGS[name], seed, work, report)
+    info = open_dataset(data).info
+    config = load_config(find_pipeline(Path("offline")), [f"seed={seed}", *TRIAL, *keys])
+    place = workspace("hardened", work)
+    done = train(config, place, device=CPU, data=data, resume=place.state.is_file(), report=report)
+    policies = {"clone": clone_of(place, seed, data, work, report), "hardened": done.policy}
+    tried: dict[str, dict[str, Any]] = {}
+    for policy, folder in policies.items():
+        entries = evaluate(config, folder, ATTACKS, device=CPU, report=report)["results"]
+        kept = ("reward", "cost", "violation_rate", "epsilon", "steps", "restarts")
+        tried[policy] = {entry["attack"]: {key: entry[key] for key in kept} for entry in entries}
+
+    def mean(policy: str, attack: str, what: str) -> float:
+        return float(tried[policy][attack][what]["mean"])
+
+    share = mean("hardened", "natural", "reward") / mean("clone", "natural", "reward")
+    cost = mean("hardened", "mc", "cost") / max(mean("clone", "mc", "cost"), 1e-9)
+    return {
+        "logs": name,
+        "seed": seed,
+        "data": {
+            "transitions": info.transitions,
+            "reward": info.reward / info.episodes,
+            "cost": info.cost / info.episodes,
+        },
+        "tried": tried,
+        "natural_reward_share": share,
+        "mc_cost_share": cost,
+        "met": share >= 0.7 and cost <= 0.25,
+        "estimates": json.loads(place.estimates.read_text())["estimates"],
+        "training_s": round(done.history[-1]["seconds"], 1),
+        "wall_time_s": round(time.monotonic() - began, 1),
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+    }
+
+
+def main() -> None:
+    """Do what is not there yet."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--logs", nargs="+", choices=list(LOGS), default=list(LOGS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--set", dest="keys", action="append", default=[], help="key=value of the pipeline")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/offline", help="where the runs are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in options.seeds:
+        for name in options.logs:
+            out = options.results / f"{name}-seed{seed}.json"
+            if not out.is_file():
+                found = run(name, seed, options.work / f"{name}-{seed}", options.keys)
+                write_json(out, found)
+            found = json.loads(out.read_text())
+            print(
+                f"{name} seed {seed}: {100 * found['natural_reward_share']:.0f} % of the clone's reward, "
+                f"{100 * found['mc_cost_share']:.0f} % of its MC cost",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""train --offline: critics, E-step and robust M-step on stored data, and nothing collected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harden.algorithms.imitation import split_episodes
+from harden.attacks import Strength
+from harden.checkpoint import load_policy, module_digest
+from harden.config import PipelineConfig
+from harden.data import Dataset, draw_rows, open_dataset
+from harden.errors import InputError
+from harden.evaluation.offline import FORMAT_VERSION, NOT_SIMULATED, estimate
+from harden.files import write_json
+from harden.learner import Learner, new_learner
+from harden.ops.bellman import Backups
+from harden.progress import Reporter
+from harden.seeds import generator
+from harden.stages.clone import fit_clone
+from harden.stages.fit_critics import look_ahead
+from harden.stages.kind import require_em, require_own_kind
+from harden.stages.refresh import History
+from harden.stages.rounds import LiveRounds, run_rounds
+from harden.stages.run import begin_run, open_run, require_room, warm_up_steps
+from harden.stages.workspace import (
+    Workspace,
+    lasting,
+    origin_of,
+    position_epsilon,
+    position_limits,
+    versions,
+)
+
+
+class Stored:
+    """A supply of stored data: all of it, or for each refresh another part where it is larger than memory.
+
+    Args:
+        config, learner: the pipeline, and where it is.
+        dataset: what there is.
+    """
+
+    def __init__(self, config: PipelineConfig, learner: Learner, dataset: Dataset) -> None:
+        self.config, self.learner, self.dataset = config, learner, dataset
+        self.rows: Backups | None = None
+
+    @property
+    def digest(self) -> str:
+        """The identity of the data set."""
+        return self.dataset.info.digest
+
+    def gather(self, history: History) -> None:
+        """Read what the next refresh learns from."""
+        wanted = self.config.offline.rows
+        if self.rows is None or len(self.dataset) > wanted:
+            # before the next part is read, or there would be two in memory
+            self.rows = None
+            draw = generator("cpu", self.learner.seed, "offline-rows", len(history))
+            self.rows = look_ahead(draw_rows(self.dataset, wanted, draw), self.config, self.learner.device)
+
+    def load(self) -> tuple[Backups, torch.Tensor]:
+        """Return the rows, looked ahead, and their observations."""
+        assert self.rows is not None
+        return self.rows, self.rows.obs
+
+    def row(self, history: History, gathering: float, learning: float) -> dict[str, float]:
+        """Return where the run is: of rewards and costs there is nothing new to say."""
+        before = history[-1]["seconds"] if history else 0.0
+        return {
+            "refresh": len(history) + 1,
+            "rows": 0 if self.rows is None else len(self.rows.rewards),
+            "epsilon": position_epsilon(self.config, self.learner),
+            "seconds": before + gathering + learning,
+        }
+
+
+def _begin(
+    config: PipelineConfig,
+    place: Workspace,
+    dataset: Dataset,
+    device: torch.device,
+    init: Path | None,
+    overwrite: bool,
+    report: Reporter,
+) -> None:
+    start = None if init is None else load_policy(init)
+    learner = new_learner(config, device, start)
+    require_room(place, (place.run,), overwrite, "it")
+    rows = dataset.recent(config.imitation.rows)
+    behaviour, _, found = fit_clone(
+        config, rows, config.imitation, device=device, logs=place.run, report=report
+    )
+    policy = behaviour if start is None else learner.policy
+    learner = Learner(policy, learner.critics, config, device, behaviour=behaviour)
+    told = {"data": dataset.info.digest, "transitions": len(dataset), "behaviour": found}
+    begun = {"offline": told} | origin_of(start.about if start else None)
+    begin_run(config, place, learner, warm_up_steps(config, learner, start), **begun)
+
+
+def train_offline(
+    config: PipelineConfig,
+    place: Workspace,
+    data: Path | None,
+    *,
+    device: torch.device,
+    init: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    report: Reporter,
+) -> History:
+    """Harden a policy from stored data alone.
+
+    The behaviour in the data is cloned first. Without a policy of its own the run starts from that clone; and
+    the E-step draws its particles from it, so that what is learned is among what the data show.
+
+    Args:
+        data: the data set, the workspace's where not given; it is read, never written.
+        init: the policy to start from.
+        resume, overwrite, tensorboard: as in `train`.
+
+    Returns:
+        One row a refresh.
+
+    Raises:
+        MissingInputError: no data, or nothing to resume.
+        InputError: data of another task, kind or, to resume, content; an on-policy variant; a run is there.
+        DivergedError: a loss became NaN or infinite; the last refresh stands.
+    """
+    require_em(config)
+    dataset = open_dataset(data or place.data, config.task_row)
+    require_own_kind(config, dataset.info, dataset.path)
+    if not resume:
+        _begin(config, place, dataset, device, init, overwrite, report)
+    learner, about = open_run(config, place, device)
+    told: dict[str, Any] = about.get("offline") or {}
+    if told.get("data") != dataset.info.digest:
+        raise InputError(
+            f"the run in {place.run} was begun with other data than {dataset.path}",
+            "name its own with --data",
+        )
+    history = about["history"]
+    supply = Stored(config, learner, dataset)
+    warm_up, also = about.get("warm_up", 0), lasting(about)
+    source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
+    run_rounds(source, tensorboard)
+    write_json(place.estimates, _estimates(config, place, learner, dataset, told))
+    return history
+
+
+def _estimates(
+    config: PipelineConfig, place: Workspace, learner: Learner, dataset: Dataset, told: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what can be said of the run's policy from held-out episodes, marked as not simulated."""
+    rows = dataset.recent(config.imitation.rows)
+    held_out = split_episodes(rows, config.imitation.held_out, config.seed).held_out
+    task, options, behaviour, info = config.task_row, config.evaluate, learner.behaviour, dataset.info
+    assert behaviour is not None
+    found = estimate(
+        {"cloned": behaviour, "hardened": learner.average},
+        learner.critics,
+        behaviour,
+        rows.obs[held_out].to(learner.device),
+        task.radius(config.eval_epsilon),
+        Strength(options.attack_steps or 50, options.restarts, options.step_share, options.norm),
+        config.offline.support,
+        config.seed,
+    )
+    logs = {"episodes": info.episodes, "reward": info.reward / info.episodes}
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "offline",
+        "simulated": False,
+        "not_simulated": list(NOT_SIMULATED),
+        "task": task.name,
+        "cost_limit": task.cost_limit,
+        "kappa": position_limits(config, learner).kappa,
+        "epsilon": config.eval_epsilon,
+        "policy": {"path": str(place.policy), "policy_digest": module_digest(learner.average)},
+        "data": told | logs | {"path": str(dataset.path), "cost": info.cost / info.episodes},
+        "estimates": found,
+        "versions": versions(),
+    }

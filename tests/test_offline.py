@@ -1,0 +1,237 @@
+"""Training from stored data alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_bad_input import refused
+from test_pipeline import SETTINGS, assert_same_run, harden
+
+from harden.algorithms.critics import beyond_support, td_targets
+from harden.algorithms.estep import e_step
+from harden.checkpoint import load_policy
+from harden.config import PipelineConfig, make_config
+from harden.data import DatasetWriter, draw_rows, open_dataset
+from harden.errors import Interrupted
+from harden.learner import Learner, new_learner
+from harden.nets import GaussianPolicy
+from harden.ops.bellman import Backups, backups
+from harden.stages import offline, rounds
+from harden.tasks import TASKS
+from harden.types import Limits, Transitions
+
+CPU = torch.device("cpu")
+SHORT = [*SETTINGS, "--set", "offline.refreshes=3", "--set", "imitation.steps=40", "--quiet"]
+TRAIN = ["train", "--offline", "--data", "logs", *SHORT]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with real logs, in which offline training was done."""
+    folder = tmp_path_factory.mktemp("offline")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        harden("collect", *SHORT, "--episodes", "4", "--out", "logs")
+        harden("collect", *SHORT, "--episodes", "3", "--out", "others", "--seed", "5")
+        before = open_dataset(Path("logs")).info
+        harden(*TRAIN)
+        assert open_dataset(Path("logs")).info == before
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder, as the working folder."""
+    monkeypatch.chdir(made)
+    return made
+
+
+def test_nothing_is_simulated_and_the_run_says_so(folder: Path) -> None:
+    run = Path("checkpoints/ball-circle")
+    assert not Path("datasets").exists()
+    account = json.loads((run / "offline.json").read_text())
+    assert account["simulated"] is False
+    assert account["not_simulated"]
+    rows = {(row["policy"], row["attack"]): row for row in account["estimates"]}
+    assert set(rows) == {(p, a) for p in ("cloned", "hardened") for a in ("natural", "mc")}
+    # a clone's own mean lies at no distance from itself, and no attack moves what is not attacked
+    assert rows["cloned", "natural"]["distance"] == 0
+    assert rows["cloned", "natural"]["moved_by_attack"] == 0
+    assert rows["hardened", "mc"]["moved_by_attack"] > 0
+    assert all(0 <= row["outside_data"] <= 1 for row in account["estimates"])
+    about = load_policy(run / "policy").about
+    assert about["offline"]["data"] == open_dataset(Path("logs")).info.digest
+    assert about["offline"]["behaviour"]["held_out"]["action_error"] > 0
+    curve = (run / "learning_curve.csv").read_text().splitlines()
+    assert len(curve) == 4
+    assert "reward" not in curve[0]
+
+
+def test_the_report_marks_what_was_never_simulated(folder: Path) -> None:
+    account = "checkpoints/ball-circle/offline.json"
+    attack = ["--attack", "random", "--episodes", "1", "--quiet", "--json", "tried.json"]
+    harden("evaluate", *SETTINGS, *attack)
+    harden("report", account, "--out", "before.html")
+    page = Path("before.html").read_text()
+    assert "Never simulated." in page
+    assert "whether the cost limit holds" in page
+    signed = ["--sign-off", "Ada <L>", "--for", "checkpoints/ball-circle/policy/policy.safetensors"]
+    harden("report", account, "tried.json", *signed, "--out", "after.html")
+    page = Path("after.html").read_text()
+    assert "these are its first simulated episodes" in page
+    assert "Ada &lt;L&gt;" in page
+    assert page.count("Never simulated.") == 1
+    assert "nobody signs" in refused("report", account, "--for", "tried.json")
+    assert "missing" in refused("report", account, "--sign-off", "Ada", "--for", "nowhere")
+
+
+def test_a_run_that_is_stopped_goes_on_to_the_same_end(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("logs").symlink_to(made / "logs")
+    write, written = rounds.write_curve, []
+
+    def once(path: Path, history: list[dict[str, float]]) -> None:
+        write(path, history)
+        written.append(path)
+        raise Interrupted("stopped by Ctrl-C")
+
+    monkeypatch.setattr(rounds, "write_curve", once)
+    harden(*TRAIN, code=130)
+    monkeypatch.setattr(rounds, "write_curve", write)
+    assert len(written) == 1
+    # of the state alone: the policy's folder and the rest are made from it
+    assert "other data" in refused("train", "--offline", "--data", str(made / "others"), "--resume", *SHORT)
+    harden(*TRAIN, "--resume")
+    assert_same_run(tmp_path / "checkpoints/ball-circle", made / "checkpoints/ball-circle")
+
+
+def test_a_given_policy_is_where_it_starts(folder: Path) -> None:
+    (folder / "given.toml").write_text("")
+    released = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
+    harden(*TRAIN, "-p", "given.toml", "--init", str(released))
+    about = load_policy("checkpoints/given/policy").about
+    assert about["origin"]["policy_digest"] == load_policy(released).about["policy_digest"]
+    assert about["policy"]["hidden"] == [128, 128]
+    assert about["offline"]["data"] == open_dataset(Path("logs")).info.digest
+
+
+def test_what_it_can_not_learn_from_is_refused(folder: Path) -> None:
+    assert "harden collect" in refused("train", "--offline", "--data", "nowhere", *SHORT)
+    assert "holds an earlier run" in refused(*TRAIN)
+    assert "on-policy" in refused(*TRAIN, "--variant", "ppol", "--overwrite")
+    assert "benign" in refused(*TRAIN, "--variant", "adv-cvpo", "--overwrite")
+    assert "--offline" in refused("train", "--data", "logs", *SHORT)
+    # what was refused discarded nothing
+    assert Path("checkpoints/ball-circle/policy").is_dir()
+
+
+def offline_learner(behaviour_mean: float, **keys: float) -> tuple[PipelineConfig, Learner]:
+    """Return a learner whose behaviour is a constant Gaussian, far from its own policy."""
+    config = make_config(
+        {
+            "estep": {"particles": 64, "lam_max": 5.0},
+            "offline": {"kl_bound": 0.3} | keys,
+            "critics": {"batch": 8},
+        }
+    )
+    learner = new_learner(config, CPU)
+    behaviour = GaussianPolicy(8, 2, (4,), init_std=0.2)
+    with torch.no_grad():
+        behaviour.mean_head.weight.zero_()
+        behaviour.mean_head.bias.fill_(torch.tensor(behaviour_mean).atanh())
+        behaviour.std_head.weight.zero_()
+    return config, Learner(learner.policy, learner.critics, config, CPU, behaviour=behaviour)
+
+
+def test_the_e_step_stays_among_the_datas_actions() -> None:
+    config, learner = offline_learner(0.6)
+    obs = torch.randn(40, 8)
+    targets, solution, _ = e_step(learner, obs, config, Limits(kappa=1e6, lam_max=5.0))
+    assert (targets.actions.mean((0, 1)) - 0.6).abs().max() < 0.02
+    assert (targets.actions.std((0, 1)) - 0.2).abs().max() < 0.02
+    # what the M-step may move is measured from the policy, not from the behaviour
+    mean, std = learner.policy(obs)
+    torch.testing.assert_close(targets.old_mean, mean.detach())
+    torch.testing.assert_close(targets.old_std, std.detach())
+    # KL(q* || behaviour), from the particles: sum_k w log(w K), on average over states
+    weights = targets.weights.double()
+    divergence = (weights * (weights * 64).clamp_min(1e-30).log()).sum(1).mean()
+    assert float(divergence) <= 0.3 + 1e-3
+    assert bool(solution.feasible)
+
+
+def test_distance_beyond_the_support_by_hand() -> None:
+    _, learner = offline_learner(0.6)
+    assert learner.behaviour is not None
+    actions = torch.tensor([[0.6, 0.6], [0.9, 0.6], [1.0, 0.6], [1.0, 0.0]])
+    far = beyond_support(learner.behaviour, torch.randn(4, 8), actions, 1.5)
+    # of a spread of 0.2: 0, 1.5, 2 and 2 beside 3
+    torch.testing.assert_close(far, torch.tensor([0.0, 0.0, 0.25, 0.25 + 2.25]), atol=1e-4, rtol=1e-4)
+
+
+def test_the_cost_of_leaving_the_data_enters_the_target() -> None:
+    _, plain = offline_learner(0.9)
+    config, learner = offline_learner(0.9, pessimism=0.5)
+    batch = Backups(
+        torch.randn(8, 8),
+        torch.rand(8, 2),
+        torch.rand(8),
+        torch.zeros(8),
+        torch.randn(8, 8),
+        torch.full((8,), 0.9),
+    )
+    free = make_config(config.model_dump() | {"offline": config.offline.model_dump() | {"pessimism": 0.0}})
+    without, with_it = td_targets(plain, batch, free, 0.0), td_targets(learner, batch, config, 0.0)
+    # the policy's actions are around 0, four spreads from the data
+    assert (with_it[1] > without[1] + 0.2).all()
+    torch.testing.assert_close(with_it[0], without[0])
+
+
+def counted(folder: Path, rows: int, length: int) -> Path:
+    """Write a data set whose rewards count its rows."""
+    index = torch.arange(rows)
+    ends = (index + 1) % length == 0
+    count = index.float()
+    columns = count[:, None].expand(rows, 8), torch.zeros(rows, 2), count, torch.zeros(rows)
+    data = Transitions(*columns, count[:, None].expand(rows, 8) + 1, torch.zeros_like(ends), ends)
+    with DatasetWriter(folder, TASKS["ball-circle"]) as writer:
+        for start in range(0, rows, rows // 2):
+            part = Transitions(*(column[start : start + rows // 2] for column in data))
+            writer.append(part, seed=0, policy_digest="", behaviour="random")
+    return folder
+
+
+def test_what_is_larger_than_memory_is_read_in_part(tmp_path: Path) -> None:
+    dataset = open_dataset(counted(tmp_path / "set", 6000, 200))
+    everything = draw_rows(dataset, 6000, torch.Generator())
+    torch.testing.assert_close(everything.rewards, torch.arange(6000.0))
+    seen = set()
+    for seed in range(6):
+        part = draw_rows(dataset, 2000, torch.Generator().manual_seed(seed))
+        assert len(part.rewards) == 2000
+        torch.testing.assert_close(part.next_obs[:, 0], part.rewards + 1)
+        seen |= set(part.rewards.tolist())
+        ahead = backups(part, 1.0, 3)
+        # no return runs over the gap between two stretches
+        inner = ahead.discounts.new_tensor([1.0]) * (ahead.next_obs[:, 0] - part.rewards)
+        torch.testing.assert_close(ahead.rewards, part.rewards * inner + inner * (inner - 1) / 2)
+    assert len(seen) > 4000
+
+
+def test_each_refresh_reads_another_part(tmp_path: Path) -> None:
+    dataset = open_dataset(counted(tmp_path / "set", 6000, 200))
+    config = make_config({"offline": {"rows": 1000}, "train": {"offline": True}})
+    supply = offline.Stored(config, new_learner(config, CPU), dataset)
+    parts = []
+    for refresh in (*range(6), 0):
+        supply.gather([{"seconds": 1.0}] * refresh)
+        parts.append(supply.load()[1][:, 0])
+    assert len(parts[0]) == 1000
+    # of six stretches: not the same one each time, and the same one in the same place of a run
+    assert len({float(part[0]) for part in parts}) > 1
+    torch.testing.assert_close(parts[0], parts[6])

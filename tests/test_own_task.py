@@ -1,0 +1,170 @@
+"""Tasks of the user's own: any Gymnasium environment with costs, or none at all, from a TOML file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_bad_input import refused
+from test_pipeline import SMALL, harden
+
+from harden.attacks import ATTACKS, Strength, attack_stream, perturb
+from harden.checkpoint import load_policy
+from harden.config import make_config
+from harden.data import open_dataset
+from harden.errors import InputError
+from harden.pipeline_file import load_config
+
+OWN = """
+[own_task]
+name = "point"
+env_id = "PointMass-v0"
+module = "point_mass"
+horizon = 20
+cost_limit = 2
+epsilon = [0.1, 0.3]
+obs_dim = 2
+act_dim = 1
+action_low = [-2.0]
+action_high = [2.0]
+"""
+# a run of three refreshes of an episode or two
+SETTINGS = [
+    word
+    for key, value in (SMALL | {"train.env_steps": "120", "estep.limit_start": "5.0"}).items()
+    for word in ("--set", f"{key}={value}")
+]
+POINT = ["-p", "point.toml", *SETTINGS, "--quiet"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the pipeline of a task of one's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "point.toml").write_text(OWN)
+    # the same data, and no simulation
+    (tmp_path / "logs.toml").write_text(OWN.replace('env_id = "PointMass-v0"\nmodule = "point_mass"\n', ""))
+    return tmp_path
+
+
+def test_a_task_of_ones_own_goes_through_the_whole_pipeline(folder: Path) -> None:
+    harden("collect", *POINT, "--episodes", "3", "--behaviour", "random")
+    data = open_dataset(Path("datasets/point"))
+    assert (data.info.env_id, data.info.transitions) == ("PointMass-v0", 60)
+    actions = data.recent(60).actions
+    assert 1 < actions.abs().max() <= 2
+    harden("fit-critics", *POINT, "--steps", "2")
+    harden("e-step", *POINT, "--states", "24")
+    harden("fit-policy", *POINT, "--steps", "2")
+    attack = ["--attack", "random,mc", "--attack-steps", "2", "--restarts", "1", "--episodes", "2"]
+    harden("evaluate", *POINT, *attack, "--json", "found.json")
+    found = json.loads(Path("found.json").read_text())
+    assert (found["task"], found["cost_limit"]) == ("point", 2)
+    assert found["threat_model"]["epsilon_unit"] == [0.1, 0.3]
+    harden("train", *POINT, "--overwrite")
+    assert load_policy("checkpoints/point/policy").policy.architecture["high"] == [2.0]
+    assert "missing" not in harden("status", "-p", "point.toml", *SETTINGS).output.split("evaluate")[0]
+
+
+def test_the_data_do_not_depend_on_where_they_are_simulated(folder: Path) -> None:
+    for name, workers in (("here", "0"), ("elsewhere", "2")):
+        words = ["--episodes", "3", "--out", name, "--set", f"collect.workers={workers}"]
+        harden("collect", *POINT, *words)
+    assert open_dataset(Path("here")).info.digest == open_dataset(Path("elsewhere")).info.digest
+
+
+def test_epsilon_is_a_number_a_vector_or_a_share_of_each_deviation() -> None:
+    sizes = {"name": "mine", "horizon": 10, "cost_limit": 1, "obs_dim": 2, "act_dim": 1}
+    one = make_config({"own_task": sizes | {"epsilon": 0.2}})
+    assert one.task_row.radius(one.train_epsilon) == 0.2
+    vector = make_config({"own_task": sizes | {"epsilon": [0.1, 0.3]}})
+    assert vector.task_row.radius(vector.train_epsilon) == pytest.approx((0.1, 0.3))
+    share = make_config({"own_task": sizes | {"epsilon": 0.5, "observation_std": [2.0, 0.1]}})
+    assert share.task_row.radius(share.train_epsilon) == pytest.approx((1.0, 0.05))
+    # half of the way through a schedule it is half of each
+    assert share.task_row.radius(0.25) == pytest.approx((0.5, 0.025))
+
+
+@pytest.mark.parametrize("attack", ["random", "mc", "black-box"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_attacks_stay_inside_each_coordinates_radius(folder: Path, attack: str, norm: str) -> None:
+    from harden.learner import new_learner
+
+    config = load_config(Path("point.toml"))
+    learner = new_learner(config, torch.device("cpu"))
+    obs = torch.randn(50, 2)
+    strength = Strength(steps=3, restarts=1, norm=norm, queries=10)  # type: ignore[arg-type]
+    radius = config.task_row.radius(config.eval_epsilon)
+    draw = attack_stream("cpu", 0, attack)
+    moved = perturb(ATTACKS[attack], learner.policy, learner.critics, obs, radius, strength, draw) - obs
+    share = moved.abs() / torch.tensor(radius)
+    assert share.max() <= 1 + 1e-5
+    if norm == "l2":
+        assert share.norm(dim=1).max() <= 1 + 1e-5
+    # the wider coordinate is used as such
+    assert moved[:, 1].abs().max() > 0.1
+
+
+def test_without_an_environment_all_but_simulation_works(folder: Path) -> None:
+    harden("collect", *POINT, "--episodes", "6")
+    logs = ["-p", "logs.toml", *SETTINGS]
+    data = ["--data", "datasets/point"]
+    for words in (["collect"], ["train"], ["evaluate", "--policy", "nowhere"]):
+        said = refused(*words, *logs)
+        assert "has no environment" in said
+        assert "train --offline" in said
+    assert not Path("datasets/logs").exists()
+    harden("fit-critics", *logs, *data, "--steps", "2", "--quiet")
+    harden("e-step", *logs, *data, "--states", "20", "--quiet")
+    harden("fit-policy", *logs, "--steps", "2", "--quiet")
+    harden("fit-policy", "--clone", *logs, *data, "--steps", "20", "--out", "cloned", "--quiet")
+    short = ["--set", "offline.refreshes=2", "--set", "imitation.steps=20"]
+    harden("train", "--offline", *logs, *data, *short, "--overwrite", "--quiet")
+    harden("policy", "export", "checkpoints/logs/policy", "--to", "safetensors", "--out", "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("obs_dim = 2", "obs_dim = 3\n", "epsilon has 2 numbers for 3 coordinates"),
+        ('name = "point"', 'name = "ball-circle"', "task = 'ball-circle' is not allowed"),
+        ('name = "point"', 'name = "../point"', "own_task.name = '../point' is not allowed"),
+        ("horizon = 20", "", "own_task.horizon"),
+        ("horizon = 20", "horizon = 20\nsteps = 3", "unknown key 'own_task.steps'"),
+        ("action_low = [-2.0]", "action_low = [2.0]", "action_low < action_high"),
+        ("epsilon = [0.1, 0.3]", "epsilon = [0.1, -0.3]", "own_task.epsilon"),
+    ],
+)
+def test_a_task_that_is_none_is_refused(folder: Path, old: str, new: str, said: str) -> None:
+    Path("point.toml").write_text(OWN.replace(old, new))
+    with pytest.raises(InputError) as found:
+        load_config(Path("point.toml"))
+    assert said in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("PointMass-v0", "PointMess-v0", "there is no environment PointMess-v0"),
+        ("point_mass", "no_such_module", "'no_such_module' can't be imported"),
+        ("[-2.0]", "[-1.0]", "own_task.action_low"),
+        ("PointMass-v0", "PointMassFree-v0", "gives no info['cost']"),
+        ("act_dim = 1", "act_dim = 2", "has shapes"),
+    ],
+)
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_environment_that_does_not_fit_is_refused(
+    folder: Path, old: str, new: str, said: str, workers: str
+) -> None:
+    text = OWN.replace(old, new)
+    if old == "act_dim = 1":
+        text = text.replace("[-2.0]", "[-2.0, -2.0]").replace("[2.0]", "[2.0, 2.0]")
+    Path("point.toml").write_text(text)
+    result = harden("collect", *POINT, "--set", f"collect.workers={workers}", code=2 if workers == "0" else 1)
+    assert said in result.output
+
+
+def test_the_paper_has_no_settings_for_it(folder: Path) -> None:
+    assert "own" in refused("train", "-p", "point.toml", "--set", "preset=paper")
