@@ -13,8 +13,9 @@ from harden.config import PipelineConfig
 from harden.data import TargetsHeader, read_targets
 from harden.errors import InputError, MissingInputError
 from harden.files import digest_file
+from harden.fit import ranks
 from harden.fit.mstep import RobustMStep, TargetBatches
-from harden.fit.trainer import make_trainer
+from harden.fit.trainer import fit, make_trainer
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite
@@ -76,6 +77,7 @@ def fit_policy(
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
     tensorboard: bool = False,
+    devices: int | None = None,
     report: Reporter,
 ) -> PolicyFitted:
     """Fit the policy to the targets and write policy/ and the state.
@@ -85,6 +87,7 @@ def fit_policy(
     Args:
         steps: gradient steps, the pipeline's where not given.
         targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
+        devices: processes that split the rows of each step, one where not given.
 
     Raises:
         MissingInputError: no targets, critics or policy yet.
@@ -99,6 +102,8 @@ def fit_policy(
                 f"{folder} is missing", f"make it with: harden fit-critics -p {place.name}"
             )
     targets, header = read_targets(path)
+    rows, devices = min(config.train.states, len(targets.obs)), devices or 1
+    ranks.require_share(rows, devices, "train.states, or what the targets hold,")
     learner, about = open_learner(config, place, device, policy_dir, critics_dir)
     _check_belonging(header, learner, path, about)
     epsilon, origin = _epsilon(config, learner, begun=about is not None)
@@ -116,8 +121,10 @@ def fit_policy(
         on_device = Targets(*(column.to(device) for column in targets))
         batches = TargetBatches(on_device, steps, config.train.states, epsilon, learner)
         first_step = learner.counters.policy_steps
-        trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
-        trainer.fit(job, batches)
+        trainer = make_trainer(
+            place.run, device, "policy", first_step, tensorboard=tensorboard, devices=devices
+        )
+        fit(trainer, job, batches)
     result = job.result
     loss = float(result.loss.detach())
     check_finite(learner, loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from harden.config import PipelineConfig
 from harden.data import Dataset, DatasetWriter, ShardInfo, TargetsHeader, write_targets
 from harden.envs.vector import VectorEnv
 from harden.files import digest_file
+from harden.fit import ranks
 from harden.fit.mstep import Work
 from harden.learner import Learner
 from harden.ops.bellman import Backups
@@ -91,10 +93,10 @@ class LiveRounds:
     Args:
         config, place: the pipeline and its folders.
         learner: is changed in place.
-        history: rows of the refreshes finished so far.
-        writer, envs: the data set and the simulation.
+        about: what is stored with the learner: rows of the refreshes so far, and how it begins.
+        writer, envs: the data set and the simulation; None where this process helps another one, which has
+            them: it then reads what that one stored, and stores nothing.
         report: where progress is said.
-        warm_up: critic steps before the first round.
     """
 
     def __init__(
@@ -102,14 +104,14 @@ class LiveRounds:
         config: PipelineConfig,
         place: Workspace,
         learner: Learner,
-        history: list[dict[str, float]],
-        writer: DatasetWriter,
-        envs: VectorEnv,
+        about: dict[str, Any],
+        writer: DatasetWriter | None,
+        envs: VectorEnv | None,
         report: Reporter,
-        warm_up: int,
     ) -> None:
-        self.warm_up = warm_up
-        self.config, self.place, self.learner, self.history = config, place, learner, history
+        self.warm_up = int(about.get("warm_up", 0))
+        self.config, self.place, self.learner = config, place, learner
+        self.history: list[dict[str, float]] = about["history"]
         self.writer, self.envs, self.report = writer, envs, report
         self.meter = _Meter()
         self._targets: tuple[Targets, TargetsHeader]
@@ -132,14 +134,19 @@ class LiveRounds:
             began = time.monotonic()
             if self.history:
                 self.learner.advance(refresh=1)
-            shard = collect_refresh(
-                self.config, self.learner, self.history, self.writer, self.envs, self.report
-            )
+            shard = self._collect()
             collected = time.monotonic()
             parent = module_digest(self.learner.policy)
             yield from self._learn()
             now = time.monotonic()
             self._finish(shard, parent, collected - began, now - collected)
+
+    def _collect(self) -> ShardInfo:
+        """Return the refresh's roll-outs once they are stored; of several processes the first one acts."""
+        if self.writer is not None and self.envs is not None:
+            collect_refresh(self.config, self.learner, self.history, self.writer, self.envs, self.report)
+        ranks.wait()
+        return Dataset(self.place.data).info.shards[-1]
 
     def _learn(self) -> Iterator[Work]:
         config, learner, train = self.config, self.learner, self.config.train
@@ -158,7 +165,7 @@ class LiveRounds:
     def _keep(self, targets: Targets, solution: DualSolution, expected_cost: torch.Tensor) -> None:
         """Hold the refresh's last targets until it is stored."""
         self.meter.on_estep(targets, solution, expected_cost)
-        digest, limits = self.writer.info.digest, position_limits(self.config, self.learner)
+        digest, limits = Dataset(self.place.data).info.digest, position_limits(self.config, self.learner)
         header = describe_targets(self.config, self.learner, solution, expected_cost, digest, limits)
         self._targets = Targets(*(column.cpu() for column in targets)), header
 
@@ -173,7 +180,14 @@ class LiveRounds:
     def _finish(self, shard: ShardInfo, parent: str, collecting: float, learning: float) -> None:
         """Store the refresh: the state is the commit point, and nothing broken gets that far."""
         row = self.meter.summary()
-        check_finite(self.learner, row["loss"])
+        learner = self.learner
+        check_finite(learner, row["loss"])
+        assert learner.dual is not None
+        equal = [learner.beta, learner.beta_robust, *learner.dual]
+        ranks.require_agreement([*equal, *learner.policy.parameters(), *learner.critics.parameters()])
+        if self.writer is None:
+            self.history.append(row)
+            return
         front = progress_row(
             self.config, self.learner, self.history, self.writer, shard, collecting, learning
         )

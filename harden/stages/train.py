@@ -13,12 +13,13 @@ from harden.config import PipelineConfig
 from harden.data import DatasetWriter
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError, MissingInputError
+from harden.fit import ranks
 from harden.fit.mstep import RobustMStep
-from harden.fit.trainer import make_trainer
+from harden.fit.trainer import fit, make_trainer
 from harden.learner import Learner, load_state, new_learner
 from harden.progress import Reporter
 from harden.stages.kind import require_own_kind, require_permission
-from harden.stages.on_policy import require_no_events, train_on_policy
+from harden.stages.on_policy import require_no_job, train_on_policy
 from harden.stages.rounds import LiveRounds
 from harden.stages.workspace import Workspace, commit
 
@@ -112,6 +113,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
+    devices: int | None = None,
     allow_attacked_collection: bool = False,
     report: Reporter,
 ) -> Trained:
@@ -123,23 +125,30 @@ def train(
         resume: go on from the last refresh stored; the end is the same as without the interruption.
         overwrite: discard an earlier run of this pipeline and its data set.
         tensorboard: log to TensorBoard beside CSV.
+        devices: processes that split the rows of each M-step; one where not given.
         allow_attacked_collection: let a variant that wants it collect under attack.
 
     Raises:
         InputError: a run is there already, or one to resume was made with another configuration, or the
-            variant collects under attack and that was not allowed.
+            variant collects under attack and that was not allowed, or the rows can't be split.
         MissingInputError: nothing to resume, or no policy in `init`.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
 
     Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
     require_permission(config.behaviour, allow_attacked_collection)
-    on_policy = config.variant_row.on_policy
+    on_policy, devices = config.variant_row.on_policy, devices or 1
     if on_policy:
-        require_no_events(config, tensorboard)
-    if not resume:
+        require_no_job(config, tensorboard, devices)
+    ranks.require_share(config.train.states, devices, "train.states")
+    helps = ranks.is_helper(devices)
+    if not resume and not helps:
         _begin(config, place, device, init, overwrite)
     learner, about = _open(config, place, device)
+    job = {"tensorboard": tensorboard, "devices": devices}
+    if helps:
+        source = LiveRounds(config, place, learner, about, None, None, Reporter(quiet=True))
+        _fit(config, place, learner, source, job)
     slots = min(config.collect.envs, config.train.episodes)
     with (
         DatasetWriter(place.data, config.task_row) as writer,
@@ -150,11 +159,16 @@ def train(
         if on_policy:
             train_on_policy(config, place, learner, history, writer, envs, report)
             return Trained(len(history), history, place.policy)
-        source = LiveRounds(config, place, learner, history, writer, envs, report, about.get("warm_up", 0))
+        source = LiveRounds(config, place, learner, about, writer, envs, report)
         if len(source):
-            job = RobustMStep(learner, config, source.meter.on_step)
-            first_step = learner.counters.policy_steps
-            trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
-            trainer.fit(job, source)
-            source.finish()
+            _fit(config, place, learner, source, job)
     return Trained(len(history), history, place.policy)
+
+
+def _fit(
+    config: PipelineConfig, place: Workspace, learner: Learner, source: LiveRounds, options: dict[str, Any]
+) -> None:
+    """Do the rounds that are left, in one job."""
+    job = RobustMStep(learner, config, source.meter.on_step)
+    first_step = learner.counters.policy_steps
+    fit(make_trainer(place.run, learner.device, "policy", first_step, **options), job, source, source.finish)
