@@ -137,7 +137,7 @@ def test_a_file_keeps_exceptions_for_some_variants(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("exception", "said"),
     [
-        ('variants = ["safer"]', "'safer'; choose from: safer, safer-long"),
+        ('variants = ["saver"]', "exceptions.variants = 'saver'; choose from: safer, safer-long"),
         ("mstep = { steps = 4 }", "has to name its variants"),
         ('variants = ["safer"]\nmstep = { stepz = 4 }', "unknown key 'mstep.stepz'"),
     ],
