@@ -43,6 +43,14 @@ class PolicyFitted(NamedTuple):
     epsilon_from: str
 
 
+def _require_folders(place: Workspace, *folders: Path) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise MissingInputError(
+                f"{folder} is missing", f"make it with: harden fit-critics -p {place.name}"
+            )
+
+
 def _check_belonging(header: TargetsHeader, learner: Learner, targets_path: Path, about: dict | None) -> None:
     continued = about is not None and about.get("targets_digest") == digest_file(targets_path)
     if header.policy_digest != module_digest(learner.policy) and not continued:
@@ -94,13 +102,8 @@ def fit_policy(
         InputError: they do not belong together, or the variant is on-policy.
     """
     require_em(config)
-    steps = steps or config.mstep.steps
-    path = targets_path or place.targets
-    for folder in (critics_dir or place.critics, policy_dir or place.policy):
-        if not folder.is_dir():
-            raise MissingInputError(
-                f"{folder} is missing", f"make it with: harden fit-critics -p {place.name}"
-            )
+    steps, path = steps or config.mstep.steps, targets_path or place.targets
+    _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
     targets, header = read_targets(path)
     rows, devices = min(config.train.states, len(targets.obs)), devices or 1
     ranks.require_share(rows, devices, "train.states, or what the targets hold,")
@@ -120,10 +123,8 @@ def fit_policy(
         job = RobustMStep(learner, config, on_step)
         on_device = Targets(*(column.to(device) for column in targets))
         batches = TargetBatches(on_device, steps, config.train.states, epsilon, learner)
-        first_step = learner.counters.policy_steps
-        trainer = make_trainer(
-            place.run, device, "policy", first_step, tensorboard=tensorboard, devices=devices
-        )
+        step = learner.counters.policy_steps
+        trainer = make_trainer(place.run, device, "policy", step, tensorboard=tensorboard, devices=devices)
         fit(trainer, job, batches)
     result = job.result
     loss = float(result.loss.detach())
@@ -131,5 +132,5 @@ def fit_policy(
     learner.finish_round()
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
     commit(config, place, learner, carried(about) | digests)
-    kl, robust = result.kl.tolist(), result.kl_robust.tolist()
-    return PolicyFitted(steps, loss, (kl[0], kl[1]), (robust[0], robust[1]), epsilon, origin)
+    kl, robust = ((float(mean), float(std)) for mean, std in (result.kl, result.kl_robust))
+    return PolicyFitted(steps, loss, kl, robust, epsilon, origin)
