@@ -43,7 +43,7 @@ def test_a_worker_killed_at_its_work_is_replaced_and_a_failure_sinks_nothing(
     killer.start()
     try:
         # 30 refreshes: long enough to be killed in the middle
-        words: list[Any] = [*SWEEP[:6], "0,1", *WORDS, "--set", "train.env_steps=12000", "--label", "tiny"]
+        words: list[Any] = [*SWEEP[:7], "0,1", *WORDS, "--set", "train.env_steps=12000", "--label", "tiny"]
         said = harden(*words, "--executor", "ray", code=1).output
     finally:
         killer.join()
