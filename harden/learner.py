@@ -58,7 +58,9 @@ class Learner:
     ) -> None:
         self.policy = policy.to(device)
         self.average = copy.deepcopy(self.policy).requires_grad_(False)
-        self.memory = max(1.0, config.train.average * config.refreshes * config.train.rounds)
+        # an on-policy refresh is one round, whatever its critics take
+        rounds = 1 if config.variant_row.on_policy else config.train.rounds
+        self.memory = max(1.0, config.train.average * config.refreshes * rounds)
         self.critics = critics.to(device)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         on_policy = config.variant_row.on_policy

@@ -11,6 +11,7 @@ from typing import Any
 from harden.config import PipelineConfig, make_config
 from harden.errors import InputError, MissingInputError
 from harden.paper import on_policy_settings, paper_settings
+from harden.variants import VARIANTS
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
@@ -62,8 +63,34 @@ def find_pipeline(path: Path) -> Path:
     )
 
 
+def _with_exceptions(tree: dict[str, Any], asked: Any, where: str) -> dict[str, Any]:
+    """Return a file's keys with those over them that it keeps for the variant that runs.
+
+    `[[exceptions]]` names variants and keys; what holds for no variant of it is checked all the same.
+    """
+    exceptions = tree.pop("exceptions", [])
+    variant = asked or tree.get("variant", PipelineConfig.model_fields["variant"].default)
+    merged = tree
+    for exception in exceptions if isinstance(exceptions, list) else [exceptions]:
+        names = exception.get("variants") if isinstance(exception, dict) else None
+        if not isinstance(names, list) or not names:
+            raise InputError(f"{where}: exceptions has to name its variants", "begin it: variants = [...]")
+        unknown = [name for name in names if name not in VARIANTS]
+        if unknown:
+            raise InputError(
+                f"{where}: exceptions.variants = {unknown[0]!r}", f"choose from: {', '.join(VARIANTS)}"
+            )
+        keys = {key: value for key, value in exception.items() if key != "variants"}
+        make_config(_merge(tree, keys), where)
+        if variant in names:
+            merged = _merge(merged, keys)
+    return merged
+
+
 def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
     """Read a pipeline file and apply `key=value` assignments on top of it.
+
+    From the lowest to the highest: the file, its exceptions for the variant, a preset, the assignments.
 
     Args:
         path: the TOML file.
@@ -84,6 +111,7 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
     asked: dict[str, Any] = {}
     for assignment in assignments:
         _set_key(asked, assignment)
+    tree = _with_exceptions(tree, asked.get("variant"), str(path))
     full = _merge(tree, asked)
     if full.get("preset") == "paper":
         # checked first: the preset is a row of a task and of a family of variants that have to exist

@@ -24,9 +24,17 @@ ROWS = [
     {"evaluation"},
     {"stages"},
     {"pipeline"},
+    {"benchmark"},
     {"cli"},
 ]
-OWNERS = {"h5py": "data", "lightning": "fit", "click": "cli", "onnx": "exchange", "onnxruntime": "exchange"}
+OWNERS = {
+    "h5py": "data",
+    "lightning": "fit",
+    "click": "cli",
+    "onnx": "exchange",
+    "onnxruntime": "exchange",
+    "ray": "benchmark",
+}
 
 
 def part(path: Path) -> str:

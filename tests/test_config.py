@@ -120,6 +120,46 @@ def test_refreshes_are_whole_and_enough(env_steps: int, refreshes: int) -> None:
     assert make_config({"train": {"env_steps": env_steps}}).refreshes == refreshes
 
 
+def test_a_file_keeps_exceptions_for_some_variants(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(
+        'variant = "cvpo"\n[mstep]\nsteps = 3\nkl_mean = 0.5\n'
+        '[[exceptions]]\nvariants = ["safer", "ppol"]\nmstep = { steps = 4 }\n'
+        '[[exceptions]]\nvariants = ["ppol"]\ntrain = { rounds = 9 }\n'
+    )
+    assert load_config(path).mstep.steps == 3
+    safer = load_config(path, ["variant=safer"])
+    assert (safer.mstep.steps, safer.mstep.kl_mean, safer.train.rounds) == (4, 0.5, 200)
+    assert load_config(path, ["variant=ppol"]).train.rounds == 9
+    assert load_config(path, ["variant=safer", "mstep.steps=5"]).mstep.steps == 5
+
+
+@pytest.mark.parametrize(
+    ("exception", "said"),
+    [
+        ('variants = ["saver"]', "exceptions.variants = 'saver'; choose from: safer, safer-long"),
+        ("mstep = { steps = 4 }", "has to name its variants"),
+        ('variants = ["safer"]\nmstep = { stepz = 4 }', "unknown key 'mstep.stepz'"),
+    ],
+)
+def test_an_exception_is_checked_whichever_variant_runs(exception: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(f'variant = "cvpo"\n[[exceptions]]\n{exception}\n')
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("task", ["ball-circle", "car-circle"])
+def test_the_papers_method_has_its_own_bound_and_on_policy_rows_one_budget(task: str) -> None:
+    configs = {name: load_config(PRESETS / f"{task}.toml", [f"variant={name}"]) for name in VARIANTS}
+    for name, config in configs.items():
+        own = name.startswith("safer") and name != "safer-long"
+        assert (config.mstep.kl_robust_mean == TABLE_4[task].kl_robust) == own
+        twice = 2 if VARIANTS[name].on_policy else 1
+        assert config.train.env_steps == twice * configs["safer-long"].train.env_steps
+
+
 def test_the_variants_are_the_designs_rows() -> None:
     terms = {
         name: (row.vanilla, row.robust_mle, row.robust_kl, row.long_horizon) for name, row in VARIANTS.items()

@@ -286,6 +286,14 @@ def test_a_row_does_what_its_box_says(folder: Path, name: str, monkeypatch) -> N
     assert (float(gap(dataset.read(400, 1200)).max()) > 0) == (name == "adv-ppol")
 
 
+def test_the_policy_that_is_kept_averages_over_refreshes_and_not_over_critic_rounds() -> None:
+    train = {"average": 0.5, "rounds": 200, "env_steps": 200_000}
+    learner, config = on_policy(train=train)
+    assert learner.memory == 0.5 * config.refreshes
+    off_policy = configure(variant="cvpo", train=train)
+    assert new_learner(off_policy, CPU).memory == 0.5 * off_policy.refreshes * 200
+
+
 @pytest.mark.parametrize("name", ["sa-ppol-mc", "adv-ppol"])
 def test_an_interrupted_run_resumes_and_its_policy_can_be_tried(folder: Path, name: str, monkeypatch) -> None:
     words = [*SETTINGS, "--set", "ppo.minibatch=64", "--variant", name]

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from harden.benchmark.page import page
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -25,6 +27,11 @@ def render() -> ModuleType:
 
 def test_the_results_page_is_what_the_committed_runs_render_to(render: ModuleType) -> None:
     assert (ROOT / "docs/results.md").read_text() == render.page(), "run: python benchmarks/render.py"
+
+
+def test_the_benchmark_page_is_what_the_committed_ledger_renders_to() -> None:
+    made = page(ROOT / "benchmarks/results/ledger", ROOT / "docs/benchmark-notes.md")
+    assert (ROOT / "docs/benchmark.md").read_text() == made, "run: harden benchmark --render"
 
 
 def test_the_attacks_page_says_what_the_committed_evaluations_found() -> None:

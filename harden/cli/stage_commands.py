@@ -11,6 +11,9 @@ from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, Numbers, stage_options
 from harden.errors import InputError
 
+several_devices = click.option(
+    "--devices", type=click.IntRange(min=1), default=None, help="Processes that split each step's rows [1]."
+)
 attacked_collection = click.option(
     "--allow-attacked-collection", is_flag=True, help="Let the policy be attacked while it acts."
 )
@@ -46,6 +49,7 @@ def collect(ctx: Context, **options: Any) -> None:
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
+@several_devices
 def fit_critics(ctx: Context, **options: Any) -> None:
     """Fit Q_r and Q_c to the stored transitions."""
     from harden.stages.fit_critics import fit_critics as stage
@@ -85,6 +89,7 @@ def e_step(ctx: Context, **options: Any) -> None:
     "--critics", "critics_dir", type=FOLDER, default=None, help="Critics that the adversary climbs."
 )
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
+@several_devices
 @click.option("--clone", is_flag=True, help="Instead: a new policy from the data set's actions alone.")
 @click.option("--data", type=FOLDER, default=None, help="With --clone: data set.")
 @click.option("--out", type=FOLDER, default=None, help="With --clone: policy folder.")
@@ -105,7 +110,7 @@ def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
     )
 
 
-_OF_FIT_POLICY = ("steps", "targets_path", "policy_dir", "critics_dir", "tensorboard")
+_OF_FIT_POLICY = ("steps", "targets_path", "policy_dir", "critics_dir", "tensorboard", "devices")
 
 
 def _only(options: dict[str, Any], known: tuple[str, ...], why: str) -> dict[str, Any]:
@@ -194,6 +199,7 @@ def evaluate(
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
 @click.option("--offline", is_flag=True, default=None, help="Learn from stored data alone, collect nothing.")
 @click.option("--data", type=FOLDER, default=None, help="With --offline: data set.")
+@several_devices
 @attacked_collection
 def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""

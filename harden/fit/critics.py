@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harden.algorithms.critics import draw_batch, follow, td_loss, td_targets
 from harden.config import PipelineConfig
+from harden.fit import ranks
 from harden.fit.trainer import log_now_and_then
 from harden.learner import Learner
 from harden.ops.bellman import Backups
@@ -68,10 +69,11 @@ class CriticsFit(L.LightningModule):
     def training_step(self, batch: Backups, index: int) -> Tensor:
         """Return the mean squared Bellman error of one minibatch."""
         targets = td_targets(self.learner, batch, self.config, self.epsilon)
-        loss = td_loss(self.learner.critics, batch, targets)
+        own, of_own = ranks.own_rows(batch), targets[:, ranks.rank() :: ranks.count()]
+        loss = td_loss(self.learner.critics, own, of_own)
+        self._loss = ranks.average(loss)
         if self.on_step is not None:
-            self.on_step(loss.detach())
-        self._loss = loss.detach()
+            self.on_step(self._loss)
         return loss
 
     def on_train_batch_end(self, outputs: object, batch: Backups, index: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harden.algorithms.mstep import MStepLoss, attack_states, lagrangian
 from harden.config import PipelineConfig
+from harden.fit import ranks
 from harden.fit.trainer import log_now_and_then
 from harden.learner import Learner
 from harden.ops.schedule import scheduled_rate
@@ -109,21 +110,23 @@ class RobustMStep(L.LightningModule):
     def training_step(self, work: Work, index: int) -> Tensor:
         """Attack the batch if it is time, step the multipliers, return the loss."""
         learner, config, variant = self.learner, self.config, self.config.variant_row
+        targets = ranks.own_rows(work.targets)
         if not variant.robust:
             self._obs_adv = None
         elif work.epsilon == 0:
             # nu(s) = s: that adds nothing to the vanilla M-step, and is all that there is without it
-            self._obs_adv = None if variant.vanilla else work.targets.obs
+            self._obs_adv = None if variant.vanilla else targets.obs
         elif work.iteration % config.adversary.every == 0 or self._obs_adv is None:
-            self._obs_adv = attack_states(learner, work.targets, config, work.epsilon)
+            self._obs_adv = attack_states(learner, targets, config, work.epsilon, ranks.rank())
         result = lagrangian(
             learner.policy,
-            work.targets,
+            targets,
             self._obs_adv,
             learner.beta,
             learner.beta_robust,
             config.mstep,
             variant,
+            ranks.average,
         )
         learner.beta, learner.beta_robust = result.beta, result.beta_robust
         learner.advance(policy_steps=1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor
 
 from harden.errors import InputError
+from harden.fit import ranks
 
 _LOG_EVERY = 50
 
@@ -26,6 +28,7 @@ def make_trainer(
     first_step: int,
     *,
     tensorboard: bool = False,
+    devices: int = 1,
     epochs: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> L.Trainer:
@@ -40,6 +43,7 @@ def make_trainer(
         job: what is fitted, such as "policy".
         first_step: gradient steps done before.
         tensorboard: log to TensorBoard as well (`logs/<job>-<first step>/tensorboard`).
+        devices: processes to fit with; Lightning starts the others by running this command again.
         epochs: at most; the rows to stop by are judged after each.
         callbacks: Lightning's own.
 
@@ -65,7 +69,10 @@ def make_trainer(
     return L.Trainer(
         max_epochs=epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        # whole batches come from a source of ours, and the job takes its rows of them
+        use_distributed_sampler=False,
         logger=loggers,
         callbacks=list(callbacks),
         enable_checkpointing=False,
@@ -74,6 +81,24 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=_LOG_EVERY,
     )
+
+
+def fit(
+    trainer: L.Trainer,
+    job: L.LightningModule,
+    source: Iterable[Any],
+    finish: Callable[[], None] | None = None,
+) -> None:
+    """Fit, and end the processes that only helped: what follows, a file above all, is the first one's.
+
+    Args:
+        finish: what all of them do after the last batch.
+    """
+    trainer.fit(job, source)
+    if finish is not None:
+        finish()
+    if ranks.rank() > 0:
+        raise SystemExit(0)
 
 
 def log_now_and_then(

@@ -11,8 +11,9 @@ from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import open_dataset
 from harden.errors import DivergedError
+from harden.fit import ranks
 from harden.fit.critics import CriticsFit, ReplayBatches
-from harden.fit.trainer import make_trainer
+from harden.fit.trainer import fit, make_trainer
 from harden.learner import Learner
 from harden.ops.advantage import as_observed
 from harden.ops.bellman import Backups, backups
@@ -67,6 +68,7 @@ def fit_critics(
     data: Path | None = None,
     policy_dir: Path | None = None,
     tensorboard: bool = False,
+    devices: int | None = None,
     report: Reporter,
 ) -> CriticsFitted:
     """Fit the critics of the workspace's policy and write critics/, policy/ and the state.
@@ -75,11 +77,13 @@ def fit_critics(
         steps: gradient steps, the pipeline's where not given.
         data: a data set, the workspace's where not given.
         policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
+        devices: processes that split the rows of each step, one where not given.
 
     Raises:
         MissingInputError: no data; InputError: data of another task, or not the variant's kind.
     """
-    steps = steps or config.critics.steps
+    steps, devices = steps or config.critics.steps, devices or 1
+    ranks.require_share(config.critics.batch, devices, "critics.batch")
     dataset = open_dataset(data or place.data, config.task_row)
     require_own_kind(config, dataset.info, dataset.path)
     learner, about = open_learner(config, place, device, policy_dir)
@@ -97,8 +101,10 @@ def fit_critics(
         job = CriticsFit(learner, config, epsilon, on_step)
         batches = ReplayBatches(replay, steps, learner, config, epsilon)
         first_step = learner.counters.critic_steps
-        trainer = make_trainer(place.run, device, "critics", first_step, tensorboard=tensorboard)
-        trainer.fit(job, batches)
+        trainer = make_trainer(
+            place.run, device, "critics", first_step, tensorboard=tensorboard, devices=devices
+        )
+        fit(trainer, job, batches)
     loss = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
     check_finite(learner, loss)
     digests = {"data_digest": dataset.info.digest, "parent": module_digest(learner.policy)}

@@ -13,8 +13,9 @@ from harden.config import PipelineConfig
 from harden.data import TargetsHeader, read_targets
 from harden.errors import InputError, MissingInputError
 from harden.files import digest_file
+from harden.fit import ranks
 from harden.fit.mstep import RobustMStep, TargetBatches
-from harden.fit.trainer import make_trainer
+from harden.fit.trainer import fit, make_trainer
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite
@@ -40,6 +41,14 @@ class PolicyFitted(NamedTuple):
     kl_robust: tuple[float, float]
     epsilon: float
     epsilon_from: str
+
+
+def _require_folders(place: Workspace, *folders: Path) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise MissingInputError(
+                f"{folder} is missing", f"make it with: harden fit-critics -p {place.name}"
+            )
 
 
 def _check_belonging(header: TargetsHeader, learner: Learner, targets_path: Path, about: dict | None) -> None:
@@ -76,6 +85,7 @@ def fit_policy(
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
     tensorboard: bool = False,
+    devices: int | None = None,
     report: Reporter,
 ) -> PolicyFitted:
     """Fit the policy to the targets and write policy/ and the state.
@@ -85,20 +95,18 @@ def fit_policy(
     Args:
         steps: gradient steps, the pipeline's where not given.
         targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
+        devices: processes that split the rows of each step, one where not given.
 
     Raises:
         MissingInputError: no targets, critics or policy yet.
         InputError: they do not belong together, or the variant is on-policy.
     """
     require_em(config)
-    steps = steps or config.mstep.steps
-    path = targets_path or place.targets
-    for folder in (critics_dir or place.critics, policy_dir or place.policy):
-        if not folder.is_dir():
-            raise MissingInputError(
-                f"{folder} is missing", f"make it with: harden fit-critics -p {place.name}"
-            )
+    steps, path = steps or config.mstep.steps, targets_path or place.targets
+    _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
     targets, header = read_targets(path)
+    rows, devices = min(config.train.states, len(targets.obs)), devices or 1
+    ranks.require_share(rows, devices, "train.states, or what the targets hold,")
     learner, about = open_learner(config, place, device, policy_dir, critics_dir)
     _check_belonging(header, learner, path, about)
     before = carried_from(about, policy_dir or place.policy)
@@ -116,13 +124,14 @@ def fit_policy(
         job = RobustMStep(learner, config, on_step)
         on_device = Targets(*(column.to(device) for column in targets))
         batches = TargetBatches(on_device, steps, config.train.states, epsilon, learner)
-        first_step = learner.counters.policy_steps
-        trainer = make_trainer(place.run, device, "policy", first_step, tensorboard=tensorboard)
-        trainer.fit(job, batches)
-    loss = float(job.result.loss.detach())
+        step = learner.counters.policy_steps
+        trainer = make_trainer(place.run, device, "policy", step, tensorboard=tensorboard, devices=devices)
+        fit(trainer, job, batches)
+    result = job.result
+    loss = float(result.loss.detach())
     check_finite(learner, loss)
     learner.finish_round()
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
     commit(config, place, learner, before | digests)
-    kl, robust = job.result.kl.tolist(), job.result.kl_robust.tolist()
-    return PolicyFitted(steps, loss, (kl[0], kl[1]), (robust[0], robust[1]), epsilon, origin)
+    kl, robust = ((float(mean), float(std)) for mean, std in (result.kl, result.kl_robust))
+    return PolicyFitted(steps, loss, kl, robust, epsilon, origin)

@@ -15,6 +15,7 @@ from harden.data import Dataset, draw_rows, open_dataset
 from harden.errors import InputError
 from harden.evaluation.offline import FORMAT_VERSION, NOT_SIMULATED, estimate
 from harden.files import write_json
+from harden.fit import ranks
 from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
@@ -110,6 +111,7 @@ def train_offline(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
+    devices: int = 1,
     report: Reporter,
 ) -> History:
     """Harden a policy from stored data alone.
@@ -120,7 +122,7 @@ def train_offline(
     Args:
         data: the data set, the workspace's where not given; it is read, never written.
         init: the policy to start from.
-        resume, overwrite, tensorboard: as in `train`.
+        resume, overwrite, tensorboard, devices: as in `train`.
 
     Returns:
         One row a refresh.
@@ -133,7 +135,7 @@ def train_offline(
     require_em(config)
     dataset = open_dataset(data or place.data, config.task_row)
     require_own_kind(config, dataset.info, dataset.path)
-    if not resume:
+    if not resume and not ranks.is_helper(devices):
         _begin(config, place, dataset, device, init, overwrite, report)
     learner, about = open_run(config, place, device)
     told: dict[str, Any] = about.get("offline") or {}
@@ -146,7 +148,7 @@ def train_offline(
     supply = Stored(config, learner, dataset)
     warm_up, also = about.get("warm_up", 0), lasting(about)
     source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
-    run_rounds(source, tensorboard)
+    run_rounds(source, tensorboard, devices)
     write_json(place.estimates, _estimates(config, place, learner, dataset, told))
     return history
 

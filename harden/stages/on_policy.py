@@ -19,12 +19,16 @@ from harden.stages.refresh import History, collect_refresh, progress_row, write_
 from harden.stages.workspace import Workspace, commit, position_epsilon, which_policy
 
 
-def require_no_events(config: PipelineConfig, tensorboard: bool) -> None:
-    """Refuse TensorBoard: no Lightning job is there to write for it.
+def require_no_job(config: PipelineConfig, tensorboard: bool, devices: int) -> None:
+    """Refuse what only a Lightning job has: TensorBoard's events, and several devices.
 
     Raises:
-        InputError: events were asked for.
+        InputError: one of them was asked for.
     """
+    if devices > 1:
+        raise InputError(
+            f"variant {config.variant} has no fit that several devices could share", "leave --devices out"
+        )
     if tensorboard:
         raise InputError(
             f"variant {config.variant} has no fit that logs to TensorBoard",

@@ -13,6 +13,7 @@ from harden.config import PipelineConfig
 from harden.data import Dataset, DatasetWriter, ShardInfo
 from harden.envs.vector import VectorEnv
 from harden.files import write_text
+from harden.fit import ranks
 from harden.learner import Learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
@@ -110,21 +111,54 @@ class RollOuts:
         return self.writer.info.digest
 
     def gather(self, history: History) -> None:
-        """Collect a refresh's episodes."""
+        """Collect a refresh's episodes, and let those go on that help to fit."""
         self.shard = collect_refresh(self.config, self.learner, history, self.writer, self.envs, self.report)
+        ranks.wait()
 
     def load(self) -> tuple[Backups, torch.Tensor]:
         """Return the most recent rows, looked ahead, and the window of the E-step's observations."""
-        config = self.config
-        replay, window = config.critics.replay, config.estep.window
-        recent = Dataset(self.writer.path).recent(max(replay, window))
-        states = recent.obs[-window:].to(self.learner.device)
-        rows = type(recent)(*(column[-replay:] for column in recent))
-        return look_ahead(rows, config, self.learner.device), states
+        return _recent(self.config, self.learner, self.writer.path)
 
     def row(self, history: History, gathering: float, learning: float) -> dict[str, float]:
         """Return where the run is, and what its roll-outs brought."""
         return progress_row(self.config, self.learner, history, self.writer, self.shard, gathering, learning)
+
+
+class Followed:
+    """The supply of a process that only helps another one fit: it reads what that one collected.
+
+    Args:
+        config, learner: the pipeline, and where it is.
+        path: the data set.
+    """
+
+    def __init__(self, config: PipelineConfig, learner: Learner, path: Path) -> None:
+        self.config, self.learner, self.path = config, learner, path
+
+    @property
+    def digest(self) -> str:
+        """The identity of the data set as it is now."""
+        return Dataset(self.path).info.digest
+
+    def gather(self, history: History) -> None:
+        """Wait for the roll-outs."""
+        ranks.wait()
+
+    def load(self) -> tuple[Backups, torch.Tensor]:
+        """Return the same rows and observations as `RollOuts` has."""
+        return _recent(self.config, self.learner, self.path)
+
+    def row(self, history: History, gathering: float, learning: float) -> dict[str, float]:
+        """Return nothing: the learning curve is the other one's."""
+        return {}
+
+
+def _recent(config: PipelineConfig, learner: Learner, path: Path) -> tuple[Backups, torch.Tensor]:
+    replay, window = config.critics.replay, config.estep.window
+    recent = Dataset(path).recent(max(replay, window))
+    states = recent.obs[-window:].to(learner.device)
+    rows = type(recent)(*(column[-replay:] for column in recent))
+    return look_ahead(rows, config, learner.device), states
 
 
 def write_curve(path: Path, history: History) -> None:

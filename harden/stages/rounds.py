@@ -16,8 +16,9 @@ from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import TargetsHeader, write_targets
 from harden.files import digest_file
+from harden.fit import ranks
 from harden.fit.mstep import RobustMStep, Work
-from harden.fit.trainer import make_trainer
+from harden.fit.trainer import fit, make_trainer
 from harden.learner import Learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
@@ -182,8 +183,14 @@ class LiveRounds:
 
     def _finish(self, parent: str, gathering: float, learning: float) -> None:
         """Store the refresh: the state is the commit point, and nothing broken gets that far."""
-        row = self.meter.summary()
-        check_finite(self.learner, row["loss"])
+        row, learner = self.meter.summary(), self.learner
+        check_finite(learner, row["loss"])
+        assert learner.dual is not None
+        equal = [learner.beta, learner.beta_robust, *learner.dual]
+        ranks.require_agreement([*equal, *learner.policy.parameters(), *learner.critics.parameters()])
+        if ranks.rank() > 0:
+            self.history.append(row)
+            return
         front = self.supply.row(self.history, gathering, learning)
         front["kappa"] = self._targets[1].kappa
         self.history.append(front | row)
@@ -201,8 +208,11 @@ class LiveRounds:
         self.report.say(_line(self.history[-1], self.config.refreshes))
 
 
-def run_rounds(source: LiveRounds, tensorboard: bool) -> None:
+def run_rounds(source: LiveRounds, tensorboard: bool, devices: int) -> None:
     """Let Lightning drive the M-step over all rounds that are left.
+
+    Args:
+        devices: processes that split the rows of each M-step; those that only help end here.
 
     Raises:
         DivergedError: a loss became NaN or infinite; the last refresh stands.
@@ -212,9 +222,10 @@ def run_rounds(source: LiveRounds, tensorboard: bool) -> None:
     learner, place = source.learner, source.place
     job = RobustMStep(learner, source.config, source.meter.on_step)
     first_step = learner.counters.policy_steps
-    trainer = make_trainer(place.run, learner.device, "policy", first_step, tensorboard=tensorboard)
-    trainer.fit(job, source)
-    source.finish()
+    trainer = make_trainer(
+        place.run, learner.device, "policy", first_step, tensorboard=tensorboard, devices=devices
+    )
+    fit(trainer, job, source, source.finish)
 
 
 def _line(row: dict[str, float], refreshes: int) -> str:

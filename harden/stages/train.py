@@ -13,12 +13,13 @@ from harden.data import DatasetWriter
 from harden.envs.make import require_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
+from harden.fit import ranks
 from harden.learner import new_learner
 from harden.progress import Reporter
 from harden.stages.kind import require_own_kind, require_permission
 from harden.stages.offline import train_offline
-from harden.stages.on_policy import require_no_events, train_on_policy
-from harden.stages.refresh import History, RollOuts
+from harden.stages.on_policy import require_no_job, train_on_policy
+from harden.stages.refresh import Followed, History, RollOuts
 from harden.stages.rounds import LiveRounds, run_rounds
 from harden.stages.run import begin_run, open_run, require_room, warm_up_steps
 from harden.stages.workspace import Workspace, lasting, origin_of
@@ -57,6 +58,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
+    devices: int | None = None,
     data: Path | None = None,
     allow_attacked_collection: bool = False,
     report: Reporter,
@@ -69,18 +71,24 @@ def train(
         resume: go on from the last refresh stored; the end is the same as without the interruption.
         overwrite: discard an earlier run of this pipeline and its data set.
         tensorboard: log to TensorBoard beside CSV.
+        devices: processes that split the rows of each M-step; one where not given.
         data: with `train.offline`, the stored data to learn from, the workspace's where not given.
         allow_attacked_collection: let a variant that wants it collect under attack.
 
     Raises:
         InputError: a run is there already, or one to resume was made with another configuration, or the
-            variant collects under attack and that was not allowed.
+            variant collects under attack and that was not allowed, or the rows can't be split.
         MissingInputError: nothing to resume, or no policy in `init`.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
 
     Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
-    shared = {"init": init, "resume": resume, "overwrite": overwrite, "tensorboard": tensorboard}
+    devices = devices or 1
+    ranks.require_share(config.train.states, devices, "train.states")
+    if ranks.is_helper(devices):
+        report = Reporter(quiet=True)
+    start = {"init": init, "resume": resume, "overwrite": overwrite}
+    shared = start | {"tensorboard": tensorboard, "devices": devices}
     if config.train.offline:
         history = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
         return Trained(len(history), history, place.policy)
@@ -101,15 +109,23 @@ def _train_online(
     resume: bool,
     overwrite: bool,
     tensorboard: bool,
+    devices: int,
     report: Reporter,
 ) -> History:
     on_policy = config.variant_row.on_policy
     if on_policy:
-        require_no_events(config, tensorboard)
-    if not resume:
+        require_no_job(config, tensorboard, devices)
+    helps = ranks.is_helper(devices)
+    if not resume and not helps:
         _begin(config, place, device, init, overwrite)
     learner, about = open_run(config, place, device)
     history: History = about["history"]
+    warm_up, also = about.get("warm_up", 0), lasting(about)
+    if helps:
+        follows = Followed(config, learner, place.data)
+        run_rounds(
+            LiveRounds(config, place, learner, history, follows, report, warm_up, also), tensorboard, devices
+        )
     slots = min(config.collect.envs, config.train.episodes)
     with (
         DatasetWriter(place.data, config.task_row) as writer,
@@ -117,10 +133,9 @@ def _train_online(
     ):
         require_own_kind(config, writer.info, place.data)
         if on_policy:
-            train_on_policy(config, place, learner, history, writer, envs, report, lasting(about))
+            train_on_policy(config, place, learner, history, writer, envs, report, also)
             return history
         supply = RollOuts(config, learner, writer, envs, report)
-        warm_up, also = about.get("warm_up", 0), lasting(about)
         source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
-        run_rounds(source, tensorboard)
+        run_rounds(source, tensorboard, devices)
     return history

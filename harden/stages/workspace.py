@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -77,7 +78,11 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"unknown device '{name}'", "choose one of: auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda' is not available here", "use --device cpu, or auto")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # of several processes that fit together, each has a device of its own
+    own = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda") if own is None else torch.device("cuda", int(own))
 
 
 def versions() -> dict[str, str]:

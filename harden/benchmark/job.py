@@ -1,0 +1,181 @@
+"""One run in a process of its own: train, try, write the ledger's entry. It can be killed and begun again.
+
+`python -m harden.benchmark.job` reads a job as one line of JSON, and ends when its input is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harden.benchmark.ledger import entry_path, front, write_failure
+from harden.benchmark.tables import Job
+from harden.checkpoint import load_policy
+from harden.config import PipelineConfig, make_config
+from harden.data.store import FolderLock
+from harden.errors import HardenError, InputError, Interrupted
+from harden.files import write_json
+from harden.progress import Reporter
+from harden.stages.evaluate import evaluate
+from harden.stages.train import train
+from harden.stages.workspace import Workspace, versions, workspace
+
+CPU = torch.device("cpu")
+ATTACKS = ["natural", "mc", "mr"]
+CURVE = ("refresh", "env_steps", "seconds", "reward", "cost", "cumulative_cost")
+_LOCK_S = 60.0
+
+# what a job is handed over as: a resolved configuration and paths
+Spec = dict[str, Any]
+
+
+def spec_of(job: Job, ledger: Path, work: Path) -> Spec:
+    """Return a job as plain values; its paths are absolute."""
+    return {
+        "job": job._asdict() | {"config": job.config.model_dump(mode="json")},
+        "ledger": str(ledger.resolve()),
+        "work": str(work.resolve()),
+    }
+
+
+def job_of(spec: Spec) -> Job:
+    """Return the job of plain values."""
+    return Job(**(spec["job"] | {"config": make_config(spec["job"]["config"])}))
+
+
+def place_of(spec: Spec) -> Workspace:
+    """Return the folders of a job's run."""
+    job = job_of(spec)
+    return workspace(job.name, Path(spec["work"]) / job.task / job.name)
+
+
+def run_job(spec: Spec) -> str:
+    """Train and try one policy, going on from where an earlier attempt was stopped.
+
+    Whatever goes wrong inside is written to the ledger: nothing is raised but what stops the process itself.
+
+    Returns:
+        The path of the ledger's entry.
+    """
+    torch.set_num_threads(1)
+    job, place = job_of(spec), place_of(spec)
+    out = entry_path(Path(spec["ledger"]), job)
+    with _alone(place.run.parent):
+        try:
+            write_json(out, _result(job, place))
+        except Interrupted:
+            raise
+        except HardenError as error:
+            write_failure(out, job, str(error))
+        except Exception as error:
+            traceback.print_exc()
+            write_failure(out, job, f"defect: {type(error).__name__}: {error}")
+    return str(out)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder: a lost worker may take a moment to die where another one has begun."""
+    until = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            lock = FolderLock(folder)
+            break
+        except InputError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def _result(job: Job, place: Workspace) -> dict[str, Any]:
+    trained = _learn(job.config, place)
+    began = time.monotonic()
+    trials = tried(job.config, place.policy)
+    return front(job) | {
+        "status": "finished",
+        "policy_digest": load_policy(place.policy).about["policy_digest"],
+        "trained": trained,
+        "trials": trials,
+        "evaluation_s": round(time.monotonic() - began, 1),
+        "versions": versions(),
+    }
+
+
+def _learn(config: PipelineConfig, place: Workspace) -> dict[str, Any]:
+    """Train, or go on with what is there; returns the learning curve and what it cost."""
+
+    # this is simulation: a rival may attack its policy while it acts
+    options: dict[str, Any] = {"device": CPU, "allow_attacked_collection": True, "report": Reporter()}
+    try:
+        done = train(config, place, resume=place.state.is_file(), **options)
+    except InputError:
+        # what is there was made by another version of the program
+        done = train(config, place, overwrite=True, **options)
+    last = done.history[-1]
+    return {
+        "env_steps": last["env_steps"],
+        "wall_time_s": round(last["seconds"], 1),
+        "cumulative_cost": last["cumulative_cost"],
+        "curve": {name: [round(row[name], 3) for row in done.history] for name in CURVE},
+    }
+
+
+def trials(steps: int | None) -> dict[str, dict[str, Any]]:
+    """Return how a policy is tried, by name, as keys of the evaluation.
+
+    The verdict that leads, twice its effort, and the authors' attack with their tolerances and with none.
+
+    Args:
+        steps: of each attack, in place of its own.
+    """
+    pgd, paper = steps or 50, steps or 200
+    none = {"stop_value": 0.0, "stop_move": 0.0}
+    return {
+        "pgd": {"attack_style": "pgd", "attack_steps": pgd, "restarts": 5},
+        "pgd-doubled": {"attack_style": "pgd", "attack_steps": 2 * pgd, "restarts": 10},
+        "paper": {"attack_style": "paper", "attack_steps": paper, "stop_value": 1e-4, "stop_move": 1e-4},
+        "paper-no-stop": {"attack_style": "paper", "attack_steps": paper} | none,
+    }
+
+
+def tried(config: PipelineConfig, policy: Path) -> dict[str, Any]:
+    """Evaluate a policy in each of the trials, with the evaluation's seed 0; episodes as columns."""
+    found = {}
+    for name, keys in trials(config.evaluate.attack_steps).items():
+        options = config.evaluate.model_validate(config.evaluate.model_dump() | keys)
+        one = config.model_copy(update={"evaluate": options, "seed": 0})
+        entries = evaluate(one, policy, ATTACKS, device=CPU, report=Reporter(quiet=True))["results"]
+        found[name] = [_columns(entry) for entry in entries]
+    return found
+
+
+def _columns(entry: dict[str, Any]) -> dict[str, Any]:
+    episodes = entry["per_episode"]
+    columns = {name: [round(one[name], 3) for one in episodes] for name in ("reward", "cost")}
+    return {k: v for k, v in entry.items() if k != "per_episode"} | {"by_episode": columns}
+
+
+def _end_with_the_caller() -> None:
+    """End when the input is closed: the sweep that asked for this run is gone."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
+    run_job(asked)

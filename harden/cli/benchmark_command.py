@@ -1,0 +1,115 @@
+"""The benchmark: the runs of the paper's tables, and the page made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harden.cli.main import main
+from harden.cli.options import FOLDER, Numbers
+from harden.errors import HardenError, InputError, MissingInputError
+
+_TABLES = ("table5", "table6", "table7", "table8", "figure2")
+
+
+class _Names(click.ParamType):
+    """One or several names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Return them as a list."""
+        return value if isinstance(value, list) else [part for part in str(value).split(",") if part]
+
+
+@main.command()
+@click.argument("tables", nargs=-1, type=click.Choice(_TABLES))
+@click.option("--task", "tasks", type=_Names(), default=None, help="Tasks, with commas [all of the paper's].")
+@click.option(
+    "--variant", "variants", type=_Names(), default=None, help="Variants, with commas [the table's]."
+)
+@click.option("--seeds", type=Numbers(int), default="0,1,2,3,4", help="Seeds, with commas [0,1,2,3,4].")
+@click.option(
+    "--budget",
+    type=click.Choice(["reduced", "paper"]),
+    default="reduced",
+    help="The pipelines' own settings and sizes [reduced], or the paper's.",
+)
+@click.option("--env-steps", type=click.IntRange(min=1), default=None, help="Steps of every run, instead.")
+@click.option("--set", "keys", multiple=True, metavar="KEY=VALUE", help="Change a key of every run.")
+@click.option("--label", default=None, help="What the page calls runs of that budget.")
+@click.option("--executor", type=click.Choice(["local", "ray"]), default="local")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Runs at a time [1].")
+@click.option("--retry-failed", is_flag=True, help="Try runs again that failed.")
+@click.option(
+    "--measure", is_flag=True, help="Only time a few refreshes of what is left, to tell its length."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what is left.")
+@click.option("--render", is_flag=True, help="Make the page and its pictures, of the whole ledger.")
+@click.option("--ledger", type=FOLDER, default=Path("benchmarks/results/ledger"), help="One JSON a run.")
+@click.option("--work", type=FOLDER, default=Path("runs/benchmark"), help="Where the runs are kept.")
+@click.option("--out", type=FOLDER, default=Path("docs/benchmark.md"), help="With --render: the page.")
+def benchmark(tables: tuple[str, ...], render: bool, ledger: Path, out: Path, **options: Any) -> None:
+    """Run what the paper's tables still lack, widest first; it can be stopped and called again."""
+    if render:
+        _render(tables, ledger, out)
+        return
+    if not tables:
+        raise InputError("no table is named", f"choose from: {', '.join(_TABLES)}; or --render")
+    _run(tables, ledger, options)
+
+
+def _run(tables: Sequence[str], ledger: Path, options: dict[str, Any]) -> None:
+    from harden.benchmark import plan
+
+    jobs = _jobs(tables, options)
+    left = plan.what_is_left(jobs, ledger, options["retry_failed"])
+    for job, reason in left.failed:
+        click.echo(f"failed before: {plan.describe(job)}: {reason}")
+    if options["measure"]:
+        plan.measure(left.todo, ledger, click.echo)
+    clock, workers = plan.Clock(ledger), options["workers"]
+    said = f"{left.done} of {len(jobs)} runs are done; left: {len(left.todo)} runs"
+    click.echo(f"{said}, {clock.total(left.todo, workers)}")
+    if options["dry_run"]:
+        for job in left.todo:
+            click.echo(f"  {plan.describe(job)} ({job.budget}): {clock.said(job)}")
+    if options["measure"] or options["dry_run"] or not left.todo:
+        return
+    failures = plan.sweep(left.todo, ledger, options["work"], options["executor"], workers, click.echo)
+    if failures:
+        raise HardenError(
+            f"{failures} of {len(left.todo)} runs failed, as the ledger says", "mend it, then --retry-failed"
+        )
+
+
+def _jobs(tables: Sequence[str], options: dict[str, Any]) -> list[Any]:
+    """Return the runs asked for; a task of the paper that has no pipeline yet is said and left out."""
+    from harden.benchmark.tables import TASKS, Budget, jobs
+    from harden.pipeline_file import find_pipeline
+
+    tasks = options["tasks"]
+    if tasks is None:
+        tasks = []
+        for task in TASKS:
+            try:
+                find_pipeline(Path("pipelines") / f"{task}.toml")
+                tasks.append(task)
+            except MissingInputError as error:
+                click.echo(f"left out: {task}: {error.message}")
+    elif unknown := [task for task in tasks if task not in TASKS]:
+        raise InputError(f"task '{unknown[0]}' is not in the paper's tables", f"choose: {', '.join(TASKS)}")
+    budget = Budget(options["budget"] == "paper", options["env_steps"], options["keys"], options["label"])
+    return jobs(tables, tasks, options["variants"] or (), options["seeds"], budget)
+
+
+def _render(tables: tuple[str, ...], ledger: Path, out: Path) -> None:
+    from harden.benchmark.page import write_page
+
+    if tables:
+        raise InputError("--render makes the whole page", "leave the tables' names out")
+    for path in write_page(ledger, out):
+        click.echo(f"-> {path}")

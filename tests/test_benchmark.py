@@ -1,0 +1,323 @@
+"""The benchmark: its plan, its ledger, its executors on real runs, its numbers and its page."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_pipeline import SMALL, harden
+
+from harden.benchmark import executors, figures, plan
+from harden.benchmark.claims import claims
+from harden.benchmark.figures import Cell, Figure, interval
+from harden.benchmark.job import job_of, spec_of
+from harden.benchmark.ledger import entry_path, front, read_ledger, write_failure
+from harden.benchmark.page import page
+from harden.benchmark.tables import TABLES, Budget, jobs, make_job
+from harden.errors import InputError
+from harden.files import write_json
+
+TINY = SMALL | {
+    "train.env_steps": "800",
+    "evaluate.episodes": "1",
+    "evaluate.attack_steps": "1",
+    # no on-policy run survives this, and no other run has it
+    "ppo.learning_rate": "1e30",
+}
+WORDS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+SWEEP = ["benchmark", "table5", "--task", "ball-circle", "--variant", "cvpo,ppol", "--seeds", "0", *WORDS]
+SWEEP += ["--label", "tiny", "--workers", "2"]
+KEYS = tuple(f"{key}={value}" for key, value in TINY.items())
+
+
+def files(root: Path) -> dict[str, int]:
+    """Return each file of a ledger with the time of its last change."""
+    return {path.name: path.stat().st_mtime_ns for path in root.rglob("*.json")}
+
+
+class TestPlan:
+    """Which runs there are."""
+
+    def test_every_table_needs_its_methods_and_no_run_is_there_twice(self) -> None:
+        found = jobs(list(TABLES), ["ball-circle"], [], [0], Budget())
+        assert len({job.key for job in found}) == len(found)
+        rows = {job.row for job in found}
+        named = {row for names in TABLES.values() for row in names}
+        assert rows == named | {f"safer-xi-{xi}" for xi in ("0.03", "0.07", "0.09", "0.11")}
+        for job in found:
+            assert job.config.seed == 0
+            if job.row.startswith("safer-xi-"):
+                assert f"{job.config.mstep.kl_robust_mean:g}" == job.row.removeprefix("safer-xi-")
+                assert job.config.mstep.beta_robust_max == 1.0, "the bound that is swept has to be in force"
+
+    def test_the_widest_comes_first(self) -> None:
+        found = jobs(["table6"], ["car-circle", "ball-circle"], [], [0, 1, 2], Budget())
+        order = list(dict.fromkeys((job.task, job.seed) for job in found))
+        expected = [(task, seed) for seed in (0, 1, 2) for task in ("ball-circle", "car-circle")]
+        assert order == expected
+
+    def test_on_policy_rows_have_an_equal_budget_and_the_paper_its_own(self) -> None:
+        def steps(budget: Budget) -> dict[str, int]:
+            found = jobs(["figure2"], ["ball-circle"], [], [0], budget)
+            return {job.row: job.config.train.env_steps for job in found}
+
+        reduced = steps(Budget())
+        assert len({reduced[row] for row in ("ppol", "sa-ppol", "sa-ppol-mc", "adv-ppol")}) == 1
+        assert steps(Budget(paper=True))["adv-ppol"] == 300 * 45_000
+        assert set(steps(Budget(env_steps=7000)).values()) == {7000}
+        assert Budget(env_steps=7000).label == "reduced, 7,000 steps"
+
+    def test_a_choice_without_runs_is_refused(self) -> None:
+        with pytest.raises(InputError, match="no run is left"):
+            jobs(["table6"], ["ball-circle"], ["ppol"], [0], Budget())
+        said = harden("benchmark", "table5", "--task", "moon-walk", code=2).output
+        assert "'moon-walk' is not in the paper's tables" in said
+        assert "no table is named" in harden("benchmark", code=2).output
+
+    def test_a_job_survives_the_way_to_its_worker(self, tmp_path: Path) -> None:
+        job = make_job("car-circle", "safer-no-kl", 3, Budget())
+        spec = json.loads(json.dumps(spec_of(job, tmp_path, tmp_path)))
+        assert job_of(spec) == job
+
+
+class TestLedger:
+    """What a run is known by."""
+
+    def test_a_run_is_known_by_its_configuration_but_not_by_how_it_was_done(self) -> None:
+        plain, other = (
+            make_job("ball-circle", "cvpo", 0, Budget(keys=keys)) for keys in ((), ("critics.gamma=0.9",))
+        )
+        busy = make_job("ball-circle", "cvpo", 0, Budget(keys=("collect.workers=2",)))
+        assert plain.key == busy.key
+        assert plain.key != other.key
+
+    def test_a_key_that_came_since_makes_no_run_a_stranger(self, tmp_path: Path) -> None:
+        job = make_job("ball-circle", "cvpo", 0, Budget())
+        entry = front(job) | {"status": "finished"}
+        del entry["config"]["mstep"]["learning_rate_end"]
+        write_json(entry_path(tmp_path, job), entry)
+        assert plan.what_is_left([job], tmp_path).done == 1
+        entry["config"]["mstep"]["kl_mean"] = 0.5
+        write_json(entry_path(tmp_path, job), entry)
+        assert plan.what_is_left([job], tmp_path).todo == [job]
+
+    def test_a_failure_is_not_tried_again_unasked_and_never_hides_a_finished_run(
+        self, tmp_path: Path
+    ) -> None:
+        job = make_job("ball-circle", "cvpo", 0, Budget())
+        path = entry_path(tmp_path, job)
+        write_failure(path, job, "no reason")
+        assert plan.what_is_left([job], tmp_path) == ([], [(job, "no reason")], 0)
+        assert plan.what_is_left([job], tmp_path, again=True).todo == [job]
+        write_json(path, front(job) | {"status": "finished"})
+        write_failure(path, job, "another")
+        assert plan.what_is_left([job], tmp_path, again=True) == ([], [], 1)
+
+    def test_what_is_left_takes_as_long_as_its_kin_took(self, tmp_path: Path) -> None:
+        job = make_job("ball-circle", "cvpo", 0, Budget())
+        trained = {"env_steps": 1000.0, "wall_time_s": 20.0}
+        done = {"status": "finished", "trained": trained, "evaluation_s": 100.0}
+        write_json(entry_path(tmp_path, job), front(job) | done)
+        later = make_job("ball-circle", "cvpo", 1, Budget(env_steps=50_000))
+        clock = plan.Clock(tmp_path)
+        assert clock.seconds(later) == pytest.approx(50_000 * 0.02 + 100)
+        stranger = make_job("ball-circle", "ppol", 1, Budget())
+        assert clock.seconds(stranger) is None
+        assert clock.total([later, later, stranger], 2) == "about 18 min, and 1 of unknown length"
+
+    def test_a_measured_refresh_is_a_full_one_made_smaller(self) -> None:
+        full = make_job("ball-circle", "adv-ppol", 0, Budget(paper=True)).config
+        few = plan.small(full)
+        share = few.train.episodes / full.train.episodes
+        assert share < 0.1
+        assert few.train.rounds == pytest.approx(full.train.rounds * share, abs=1)
+        assert few.ppo.actor_steps == pytest.approx(full.ppo.actor_steps * share, abs=1)
+        assert few.adversary.steps == full.adversary.steps == 200
+        assert few.refreshes == 3
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep of two real runs: one whose process is killed once, and one that diverges."""
+    root = tmp_path_factory.mktemp("sweep")
+    plain, killed = subprocess.Popen, []
+
+    def start(words: list[str], **how: Any) -> subprocess.Popen:
+        process = plain(words, **how)
+        if not killed and "harden.benchmark.job" in words:
+            killed.append(process)
+            process.kill()
+        return process
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr(executors.subprocess, "Popen", start)
+        said = harden(*SWEEP, code=1).output
+    assert killed[0].returncode == -9
+    return root, said
+
+
+class TestSweep:
+    """Real runs through the command line."""
+
+    def test_a_lost_worker_is_replaced_and_a_failure_sinks_nothing(self, swept: tuple[Path, str]) -> None:
+        root, said = swept
+        entries = {
+            entry["variant"]: entry for entry in read_ledger(root / "benchmarks/results/ledger").values()
+        }
+        assert entries["cvpo"]["status"] == "finished"
+        assert entries["ppol"]["status"] == "failed"
+        assert "training diverged in round 1 (loss nan)" in entries["ppol"]["reason"]
+        assert "0 of 2 runs are done; left: 2 runs, an unknown time" in said
+        assert "ball-circle cvpo seed 0: finished in" in said
+        assert "left: 0 runs, nothing" in said
+        assert "1 of 2 runs failed" in said
+
+    def test_a_finished_run_has_its_curve_and_its_trials(self, swept: tuple[Path, str]) -> None:
+        (entry,) = (
+            e for e in read_ledger(swept[0] / "benchmarks/results/ledger").values() if e["variant"] == "cvpo"
+        )
+        assert entry["trained"]["env_steps"] == 800
+        assert entry["trained"]["curve"]["env_steps"] == [400, 800]
+        assert entry["budget"] == "tiny"
+        for name, steps in (("pgd", 1), ("pgd-doubled", 2), ("paper", 1), ("paper-no-stop", 1)):
+            natural, mc, mr = entry["trials"][name]
+            assert [natural["attack"], mc["attack"], mr["attack"]] == ["natural", "mc", "mr"]
+            assert mc["steps"] == mr["steps"] == steps
+            assert mc["reward"]["mean"] == pytest.approx(np.mean(mc["by_episode"]["reward"]), abs=1e-3)
+
+    def test_called_again_it_repeats_nothing(self, swept: tuple[Path, str], monkeypatch) -> None:
+        root, _ = swept
+        monkeypatch.chdir(root)
+        before = files(root / "benchmarks")
+        said = harden(*SWEEP).output
+        assert "1 of 2 runs are done; left: 0 runs" in said
+        assert "failed before: ball-circle ppol seed 0" in said
+        assert "left: 1 runs" in harden(*SWEEP, "--retry-failed", "--dry-run").output
+        # another seed is another run, whose length is known by now
+        said = harden(*SWEEP[:7], "0,1", *SWEEP[8:], "--dry-run").output
+        assert "cvpo seed 1 (tiny): 1 min" in said
+        assert files(root / "benchmarks") == before
+
+    def test_the_page_is_made_of_it(self, swept: tuple[Path, str], monkeypatch) -> None:
+        root, _ = swept
+        monkeypatch.chdir(root)
+        harden("benchmark", "--render")
+        text = (root / "docs/benchmark.md").read_text()
+        assert "## ball-circle, tiny" in text
+        assert "cvpo | 800 | 0 |" in text
+        assert "622 ± 103 / 0.00 ± 0.00 | 556 ± 102 / 20.91 ± 13.31" in text
+        assert "- failed: ball-circle ppol seed 0:" in text
+        for name in ("figure2", "costs"):
+            picture = f"benchmark-ball-circle-tiny-{name}.png"
+            assert f"]({picture})" in text
+            assert (root / "docs" / picture).read_bytes().startswith(b"\x89PNG")
+
+    def test_what_has_not_run_can_be_timed(self, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        words = ["benchmark", "table5", "--task", "ball-circle", "--variant", "adv-cvpo", "--seeds", "0,1"]
+        said = harden(*words, *WORDS, "--measure").output
+        assert "ball-circle/adv-cvpo/reduced:" in said
+        assert "left: 2 runs, about 1 min" in said
+        assert not list((tmp_path / "benchmarks").rglob("*seed*")), "timing is no run"
+
+    def test_a_worker_that_is_lost_each_time_is_written_down(self, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setattr(executors.sys, "executable", "/bin/false")
+        job = make_job("ball-circle", "cvpo", 0, Budget())
+        assert plan.sweep([job], tmp_path / "ledger", tmp_path / "work", "local", 1, print) == 1
+        (entry,) = read_ledger(tmp_path / "ledger").values()
+        assert "lost 3 times (last: exit code 1)" in entry["reason"]
+
+
+def cells(**rows: tuple[float, float, float]) -> dict[str, dict[str, Cell]]:
+    """Return cells of rows given as natural reward, and attacked reward and cost."""
+
+    def cell(reward: float, cost: float) -> Cell:
+        return Cell(Figure(reward, reward, reward), Figure(cost, cost, cost))
+
+    return {
+        row.replace("_", "-"): {"natural": cell(natural, 0.0), "mc": cell(reward, cost)}
+        for row, (natural, reward, cost) in rows.items()
+    }
+
+
+class TestFigures:
+    """Means, intervals, marks and stars."""
+
+    def test_the_interval_of_one_run_is_its_episodes_and_of_several_their_spread(self) -> None:
+        draw = np.random.default_rng(1)
+        one = draw.normal(10, 2, 400)
+        found = interval([one])
+        assert found.mean == pytest.approx(one.mean())
+        assert found.high - found.low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
+        constant = [np.full(50, value) for value in (0.0, 4.0)]
+        assert interval(constant) == (2.0, 0.0, 4.0)
+
+    def test_a_row_fails_below_a_tenth_of_vanilla(self) -> None:
+        found = cells(cvpo=(600, 600, 20), safer=(61, 61, 1), adv_cvpo=(59, 59, 0))
+        assert figures.failing(found) == {"adv-cvpo"}
+        assert figures.failing({row: found[row] for row in ("safer", "adv-cvpo")}) == set()
+
+    def test_two_lowest_costs_are_marked_more_reward_first_and_no_failing_row(self) -> None:
+        found = cells(
+            cvpo=(600, 600, 20),
+            adv_cvpo=(1, 1, 0),
+            safer=(500, 500, 0.5),
+            ppol=(500, 400, 0.5),
+            x=(500, 450, 0.5),
+        )
+        assert figures.shaded(found, "mc") == {"safer", "x"}
+
+    def test_the_papers_averages_are_those_of_its_columns(self) -> None:
+        numbers = figures.published()
+        rows = {key[:2] for key in numbers if key[2] == "average"}
+        # Table 5 has 7 rows for each task, Table 6 one and Table 8 three of its own
+        assert len(rows) == 4 * (7 + 1 + 3)
+        for task, row in rows:
+            for name in ("reward", "cost"):
+                parts = [getattr(numbers[task, row, column], name) for column in ("natural", "mc", "mr")]
+                assert getattr(numbers[task, row, "average"], name) == pytest.approx(np.mean(parts), abs=0.01)
+        assert numbers["drone-run-paper", "safer", "average"][::2] == (208.14, 0.44), "Table 6 misprints it"
+        assert numbers["ball-circle", "safer", "worst"][::2] == (552.51, 1.72)
+
+    def test_runs_of_other_settings_are_not_averaged(self, swept: tuple[Path, str]) -> None:
+        (entry,) = (
+            e for e in read_ledger(swept[0] / "benchmarks/results/ledger").values() if e["variant"] == "cvpo"
+        )
+        old = copy.deepcopy(entry) | {"digest": "old", "date": "2000-01-01", "seed": 1}
+        found = figures.groups([entry, old])["ball-circle", "tiny"]["cvpo"]
+        assert [e["seed"] for e in found.entries] == [0]
+        both = figures.groups([entry, copy.deepcopy(entry) | {"seed": 1}])["ball-circle", "tiny"]["cvpo"]
+        assert both.seeds == "0, 1"
+        columns = both.cells("pgd")
+        parts = [columns[name].cost.mean for name in ("natural", "mc", "mr")]
+        assert columns["average"].cost.mean == pytest.approx(np.mean(parts))
+
+    def test_claims_say_what_holds_and_what_has_not_run(self, swept: tuple[Path, str]) -> None:
+        (entry,) = (
+            e for e in read_ledger(swept[0] / "benchmarks/results/ledger").values() if e["variant"] == "cvpo"
+        )
+        for one in entry["trials"]["pgd"]:
+            one["by_episode"] = {"reward": [500.0], "cost": [0.0]}
+        costly, dear = copy.deepcopy(entry), copy.deepcopy(entry)
+        for one in costly["trials"]["pgd"][1:]:
+            one["by_episode"]["cost"] = [40.0]
+        dear["trained"]["cumulative_cost"] = 2 * entry["trained"]["cumulative_cost"] + 1
+        rows = {"cvpo": costly, "safer": entry, "adv-ppol": dear, "safer-no-kl": costly}
+        groups = {row: figures.Group(row, [found]) for row, found in rows.items()}
+        said = {claim: verdict for claim, verdict, _ in claims(groups, "pgd")}
+        assert said["vanilla CVPO is unsafe under attack"] == "yes: up to 40.0 an episode under attack"
+        assert said["safer is safe under attack"].startswith("yes")
+        assert said["adv-ppol costs more in training than safer"].startswith("yes")
+        assert said["safer-no-kl is worse than safer"].startswith("yes")
+        assert said["safer-no-mle is worse than safer"] == "not run yet: safer-no-mle"
+
+
+def test_an_empty_ledger_has_a_page(tmp_path: Path) -> None:
+    text = page(tmp_path, tmp_path / "notes.md")
+    assert "- ball-circle: cvpo, safer" in text
