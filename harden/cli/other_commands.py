@@ -1,4 +1,4 @@
-"""What is not a stage: reports, lists, the shipped pipelines."""
+"""What is not a stage: lists, the shipped pipelines."""
 
 from __future__ import annotations
 
@@ -10,19 +10,6 @@ import click
 from harden.cli.main import main
 from harden.cli.options import FOLDER
 from harden.errors import InputError
-
-
-@main.command()
-@click.argument("evaluations", nargs=-1, required=True, type=FOLDER)
-@click.option("--curve", "curves", multiple=True, type=FOLDER, help="Learning curve CSV; repeatable.")
-@click.option("--out", type=FOLDER, default=Path("report.html"), help="The page.")
-def report(evaluations: tuple[Path, ...], curves: tuple[Path, ...], out: Path) -> None:
-    """Put evaluation files side by side in one self-contained page."""
-    from harden.evaluation.report import load_curve, load_evaluation, write_report
-
-    tables = [(path.stem, load_evaluation(path)) for path in evaluations]
-    write_report(out, tables, [(path.parent.name, load_curve(path)) for path in curves])
-    click.echo(f"-> {out}")
 
 
 @main.command("list")
