@@ -62,7 +62,8 @@ def open_torchscript(path: Path, spread: str | None) -> Source:
         raise DamagedFileError(f"{path} can't be read as TorchScript ({reason})") from error
 
     # the program's own weights stay as they are: only observations get gradients
-    module.requires_grad_(False)
+    for weight in module.parameters():
+        weight.requires_grad_(False)
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
         try:
