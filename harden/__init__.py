@@ -33,12 +33,13 @@ def load_policy(path: str | Path) -> Any:
 
 
 def evaluate(
-    policy: str | Path, attacks: str = "mc,mr", pipeline: str = "ball-circle", **keys: Any
+    policy: Any, attacks: str = "mc,mr", pipeline: str = "ball-circle", **keys: Any
 ) -> dict[str, Any]:
     """Try a policy, natural and under attack, as `harden evaluate` does.
 
     Args:
-        policy: a policy folder.
+        policy: a policy folder, a TorchScript or ONNX file, module:function, or a function: a batch of
+            observations in, actions out.
         attacks: names with commas, or "all".
         pipeline: a pipeline file or the name of a shipped one.
         keys: keys of the pipeline's evaluate section, such as episodes=10; a list of values tries each.
@@ -55,7 +56,7 @@ def evaluate(
     lists = {key: value if isinstance(value, list) else [value] for key, value in keys.items()}
     config, *also = variations(load_config(find_pipeline(Path(pipeline))), lists)
     names, device = parse_attacks(attacks), pick_device("auto")
-    return stage(config, Path(policy), names, device=device, also=also, report=Reporter(True))
+    return stage(config, policy, names, device=device, also=also, report=Reporter(True))
 
 
 def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any) -> Any:

@@ -30,7 +30,12 @@ class GaussianPolicy(nn.Module):
         low, high: the action space's bounds, (act_dim,).
         init_std: spread at the start, as a share of half the action range.
         min_std, max_std: floor and ceiling of the spread, in the same unit.
+
+    Attributes:
+        differentiable: gradients flow from actions to observations; somebody else's policy may not let them.
     """
+
+    differentiable = True
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from harden.checkpoint import load_critics, load_policy
 from harden.config import PipelineConfig
 from harden.data import open_dataset, read_targets
 from harden.errors import HardenError, MissingInputError
-from harden.evaluation.report import load_evaluation
+from harden.evaluation.reading import load_evaluation
 from harden.files import digest_file
 from harden.stages.workspace import Workspace
 

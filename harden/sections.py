@@ -200,7 +200,9 @@ class Evaluation(Section):
     `attack_style` "pgd" takes `restarts` and `step_share`, "paper" the rate and tolerances;
     `attack_steps` unset is 50 and 200. `queries` are a gradient-free attack's, a state; `amad_share` is the
     share of natural states, those with the highest Q_c, that amad attacks; independent critics are fitted to
-    `independent_episodes` of the policy's own, in `independent_steps` gradient steps.
+    `independent_episodes` of the policy's own, in `independent_steps` gradient steps. The learned adversary
+    attacks `learned_episodes` in each round, `learned_steps` gradient steps apart; `simulator_episodes` is
+    what critic-free may try.
     """
 
     episodes: Count = 50
@@ -217,4 +219,8 @@ class Evaluation(Section):
     amad_share: Share = 0.25
     independent_episodes: Count = 100
     independent_steps: Count = 4000
+    learned_rounds: Count = 4
+    learned_episodes: Annotated[int, Field(ge=2)] = 20
+    learned_steps: Count = 1000
+    simulator_episodes: Annotated[int, Field(ge=32)] = 384
     action: Literal["mean", "sample"] = "mean"

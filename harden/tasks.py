@@ -22,6 +22,7 @@ class Task(NamedTuple):
         substeps: parts that a fixed time step is solved in.
         epsilon_unit: what a radius of one means in each coordinate, raw units; empty for one in all.
         action_low, action_high: bounds of the actions; empty for -1 and 1.
+        observations: what each coordinate is, for a reader; empty where nobody says.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Task(NamedTuple):
     epsilon_unit: tuple[float, ...] = ()
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
+    observations: tuple[str, ...] = ()
 
     def radius(self, epsilon: float) -> float | tuple[float, ...]:
         """Return a radius in raw observation units: one number, or one a coordinate."""
@@ -50,14 +52,38 @@ class Task(NamedTuple):
 
 
 _BULLET = "bullet_safety_gym"
+_XY = ("x / 10 m", "y / 10 m")
+_TURN = tuple(f"turn rate about {axis} / 10" for axis in "xyz")
+_BALL = (*_XY, "speed along x / 5", "speed along y / 5", *_TURN, "distance to the circle, scaled")
+_CAR = (
+    *(*_XY, "speed along x", "speed along y", "sine of the heading", "cosine of the heading"),
+    *("turn rate / 10", "distance to the circle, scaled"),
+)
+_DRONE = (
+    *(*_XY, "height / 10 m", *(f"speed along {axis} / 5" for axis in "xyz")),
+    *(*(f"quaternion {axis}" for axis in "xyzw"), *_TURN, *(f"rotor {i}, scaled" for i in range(1, 5))),
+)
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("ball-circle", "SafetyBallCircle-v0", _BULLET, 200, 5.0, 0.05, 8, 2),
-        Task("car-circle", "SafetyCarCircle-v0", _BULLET, 300, 5.0, 0.05, 8, 2),
-        Task("drone-run", "SafetyDroneRun-v0", _BULLET, 200, 5.0, 0.025, 17, 4),
-        Task("drone-run-paper", "SafetyDroneRun-v0", _BULLET, 100, 5.0, 0.025, 17, 4, 1.0, 4 / 120, 4),
+        Task("ball-circle", "SafetyBallCircle-v0", _BULLET, 200, 5.0, 0.05, 8, 2, observations=_BALL),
+        Task("car-circle", "SafetyCarCircle-v0", _BULLET, 300, 5.0, 0.05, 8, 2, observations=_CAR),
+        Task("drone-run", "SafetyDroneRun-v0", _BULLET, 200, 5.0, 0.025, 17, 4, observations=_DRONE),
+        Task(
+            "drone-run-paper",
+            "SafetyDroneRun-v0",
+            _BULLET,
+            100,
+            5.0,
+            0.025,
+            17,
+            4,
+            1.0,
+            4 / 120,
+            4,
+            observations=_DRONE,
+        ),
         Task("ant-run", "SafetyAntRun-v0", _BULLET, 200, 5.0, 0.025, 33, 8),
     )
 }

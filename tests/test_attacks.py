@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 
-from harden.attacks import ATTACKS, PaperStrength, Strength, perturb, risk_threshold
+from harden.attacks import ATTACKS, LinearAdversary, PaperStrength, Strength, perturb, risk_threshold
 from harden.attacks.evolution import search
 from harden.attacks.objectives import action_difference, max_cost, max_reward, min_reward
+from harden.checkpoint import load_policy
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
 
@@ -40,6 +42,10 @@ def attacked(
     """Run one attack; a gated one acts in the states above the median of Q_c."""
     policy, critics, obs = victim
     draw = torch.Generator().manual_seed(seed)
+    if ATTACKS[name].plays:
+        weights = torch.randn(OBS, OBS + 1, generator=draw)
+        adversary = LinearAdversary(weights, obs.mean(0), obs.std(0))
+        return perturb(ATTACKS[name], policy, adversary, obs, epsilon, strength, draw)
     threshold = risk_threshold(policy, critics, obs, 0.5)
     return perturb(ATTACKS[name], policy, critics, obs, epsilon, strength, draw, threshold=threshold)
 
@@ -86,10 +92,10 @@ class TestContract:
     ) -> None:
         policy, _, obs = victim
         strength, draw = STYLES[style]._replace(norm=norm), torch.Generator()
-        if ATTACKS[name].critics is None:
+        if ATTACKS[name].critics is None and not ATTACKS[name].plays:
             assert perturb(ATTACKS[name], policy, None, obs, EPSILON, strength, draw).shape == obs.shape
             return
-        with pytest.raises(InputError, match="climbs critics"):
+        with pytest.raises(InputError, match=r"climbs critics|plays an adversary"):
             perturb(ATTACKS[name], policy, None, obs, EPSILON, strength, draw, threshold=0.0)
 
 
@@ -151,6 +157,20 @@ class TestSearches:
                 adv = attacked(name, victim, strength=strength)
                 values.append(float(objective(policy, critics, obs, adv).mean()))
         assert values[1] >= values[0] - 1e-6
+
+
+def test_mc_reaches_the_best_of_all_corners_on_a_trained_policy() -> None:
+    """Eight coordinates have 256 corners: brute force is a lower bound of the best attack there is."""
+    released = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
+    policy, critics, _ = load_policy(released)
+    draw = torch.Generator().manual_seed(0)
+    obs = torch.randn(100, 8, generator=draw) * torch.tensor([0.4, 0.7, 1.0, 1.8, 1.4, 0.8, 0.3, 0.2])
+    corners = 0.05 * torch.tensor(list(itertools.product((-1.0, 1.0), repeat=8)))
+    adv = perturb(ATTACKS["mc"], policy, critics, obs, 0.05, Strength(50, 5), draw)
+    with torch.no_grad():
+        clean, found = (max_cost(policy, critics, obs, one) for one in (obs, adv))
+        every = torch.stack([max_cost(policy, critics, obs, obs + corner) for corner in corners]).amax(0)
+    assert float((found - clean).mean()) >= 0.98 * float((every - clean).mean())
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

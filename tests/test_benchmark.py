@@ -99,7 +99,7 @@ class TestLedger:
     def test_a_key_that_came_since_makes_no_run_a_stranger(self, tmp_path: Path) -> None:
         job = make_job("ball-circle", "cvpo", 0, Budget())
         entry = front(job) | {"status": "finished"}
-        del entry["config"]["mstep"]["learning_rate_end"]
+        del entry["config"]["estep"]["limit_end"]
         write_json(entry_path(tmp_path, job), entry)
         assert plan.what_is_left([job], tmp_path).done == 1
         entry["config"]["mstep"]["kl_mean"] = 0.5

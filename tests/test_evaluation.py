@@ -17,8 +17,10 @@ from harden.envs.vector import VectorEnv
 from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.evaluation.calibration import Branches, branch, calibrate, noise_ceiling
 from harden.evaluation.entries import parse_attacks
-from harden.evaluation.report import load_curve, load_evaluation, verdict, write_report
-from harden.evaluation.statistics import paired, summarise, violation_rate
+from harden.evaluation.reading import Reported, load_curve, load_evaluation
+from harden.evaluation.report import write_report
+from harden.evaluation.statistics import paired, pooled, summarise, violation_rate
+from harden.evaluation.verdict import verdict
 from harden.nets import GaussianPolicy
 from harden.seeds import episode_seeds, generator
 from harden.tasks import TASKS
@@ -177,11 +179,40 @@ def evaluation(mc_cost: float) -> dict:
 
 
 def test_the_verdict_is_on_the_worst_attack() -> None:
-    assert "41.0 under mc, exceeds the limit of 5" in verdict(evaluation(41.0))
-    assert "2.0 under mc, stays within" in verdict(evaluation(2.0))
-    curve = evaluation(41.0)
+    fails, holds = verdict(evaluation(41.0)), verdict(evaluation(2.0))
+    assert fails["status"] == "fails"
+    assert "41.0 under mc at epsilon 0.05, exceeds the limit of 5" in fails["headline"]
+    assert holds["status"] == "holds"
+    assert "2.0 under mc at epsilon 0.05, stays within" in holds["headline"]
+    assert verdict(evaluation(4.8))["status"] == "close", "the interval reaches beyond the limit"
+    alone = evaluation(41.0)
+    alone["results"] = alone["results"][:1]
+    assert "No attack was tried" in verdict(alone)["text"]
+
+
+def test_the_verdict_is_on_the_radius_to_withstand_and_names_what_lies_beyond() -> None:
+    curve = evaluation(2.0)
     curve["results"].append(curve["results"][1] | {"epsilon": 0.15, "cost": {"mean": 70.0}})
-    assert "70.0 under mc at ε 0.15, exceeds" in verdict(curve)
+    assert "70.0 under mc at epsilon 0.15, exceeds" in verdict(curve)["headline"], "nobody said which"
+    curve["threat_model"] = {"epsilon": 0.05}
+    said = verdict(curve)
+    assert said["status"] == "holds"
+    assert "Beyond that radius: mc at epsilon 0.15 costs 70.0" in said["text"]
+    curve["results"][2]["cost"]["mean"] = 3.0
+    assert "within the limit up to epsilon 0.15" in verdict(curve)["text"]
+    curve["warnings"] = [{"check": "no-plateau", "message": "more would find more"}]
+    assert "1 warning below" in verdict(curve)["text"]
+
+
+def test_seeds_of_training_come_before_episodes_in_a_pooled_interval() -> None:
+    rng = np.random.default_rng(0)
+    apart = [rng.normal(level, 1.0, 50) for level in (0.0, 10.0, 20.0)]
+    found, flat = pooled(apart), summarise(np.concatenate(apart))
+    assert found["mean"] == pytest.approx(flat["mean"])
+    wide = [value["ci95"][1] - value["ci95"][0] for value in (found, flat)]
+    assert wide[0] > 3 * wide[1], "150 episodes of three policies are not 150 policies"
+    alike = [rng.normal(0.0, 1.0, 50) for _ in range(3)]
+    assert pooled(alike)["ci95"][1] - pooled(alike)["ci95"][0] < 1.0
 
 
 class Tags(HTMLParser):
@@ -193,7 +224,7 @@ class Tags(HTMLParser):
         self.sources: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "!doctype"):
             self.open.append(tag)
         self.sources += [value for name, value in attrs if name in ("src", "href")]
 
@@ -203,16 +234,14 @@ class Tags(HTMLParser):
 
 def test_the_page_is_one_sound_file_with_both_tables_and_the_curves(tmp_path: Path) -> None:
     curve = {"env_steps": [2000.0, 4000.0], "reward": [1.0, 2.0], "cost": [9.0, 3.0]}
-    write_report(
-        tmp_path / "r.html", [("before", evaluation(41.0)), ("after", evaluation(2.0))], [("run", curve)]
-    )
+    shown = [Reported("before", evaluation(41.0)), Reported("after", evaluation(2.0))]
+    write_report(tmp_path / "r.html", shown, [("run", curve)])
     page = (tmp_path / "r.html").read_text()
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
-    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
-    assert len(tags.sources) == 1
-    assert page.count("<table>") == 2
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in tags.sources)
+    assert len(tags.sources) == 4, "reward against cost of each, and two learning curves"
     assert "41.00 ± 1.00" in page
     assert "&lt;b&gt;here" in page
     assert "<b>here" not in page

@@ -117,11 +117,11 @@ def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     from harden.pipeline_file import find_pipeline, load_config
     from harden.progress import Reporter
     from harden.stages import rounds
-    from harden.stages import train as stage
+    from harden.stages.train import train
 
     config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
     order: list[str] = []
-    plain_estep, plain_step = rounds.e_step, stage.RobustMStep.training_step
+    plain_estep, plain_step = rounds.e_step, rounds.RobustMStep.training_step
 
     def e_step(*args: object, **kwargs: object) -> object:
         order.append("E")
@@ -133,8 +133,8 @@ def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "e_step", e_step)
-        patch.setattr(stage.RobustMStep, "training_step", training_step)
-        stage.train(config, workspace("run"), device=pick_device("cpu"), report=Reporter(True))
+        patch.setattr(rounds.RobustMStep, "training_step", training_step)
+        train(config, workspace("run"), device=pick_device("cpu"), report=Reporter(True))
     assert "".join(order) == "EMMM" * 6
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harden.attacks import adam, evolution, pgd
+from harden.attacks.linear import LinearAdversary
 from harden.attacks.rows import ATTACKS, Attack
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
@@ -16,9 +17,14 @@ from harden.ops import ball
 from harden.ops.ball import Norm
 from harden.seeds import generator
 
+# what an attack may ask
+Asked = Critics | LinearAdversary
+
 __all__ = [
     "ATTACKS",
+    "Asked",
     "Attack",
+    "LinearAdversary",
     "PaperStrength",
     "Strength",
     "attack_stream",
@@ -86,18 +92,25 @@ def attack_stream(device: torch.device | str, seed: int, name: str, *place: int)
     return generator(device, seed, f"attack-{name}", *place)
 
 
-def require_critics(attack: Attack, critics: Critics | None) -> None:
-    """Refuse an attack that asks critics where there are none.
+def require_critics(attack: Attack, critics: Asked | None) -> None:
+    """Refuse an attack that asks critics where there are none, or plays an adversary that is not there.
 
     Raises:
-        InputError: says which are missing.
+        InputError: says what is missing.
     """
-    if attack.critics is None or critics is not None:
+    if attack.plays:
+        if not isinstance(critics, LinearAdversary):
+            raise InputError(
+                f"attack '{attack.name}' plays an adversary that was found before, and none is given",
+                "harden evaluate finds one; harden.algorithms.episode_search does in Python",
+            )
         return
-    if attack.critics == "independent":
+    if attack.critics is None or isinstance(critics, Critics):
+        return
+    if attack.critics in ("independent", "learned"):
         raise InputError(
             f"attack '{attack.name}' climbs critics that are not the policy's own, and none are given",
-            "harden evaluate fits some; harden.stages.independent does in Python",
+            "harden evaluate fits some; harden.stages.rivals does in Python",
         )
     raise InputError(
         f"attack '{attack.name}' climbs critics, and the policy brings none",
@@ -105,7 +118,7 @@ def require_critics(attack: Attack, critics: Critics | None) -> None:
     )
 
 
-def require_ready(attack: Attack, critics: Critics | None, threshold: float | None) -> None:
+def require_ready(attack: Attack, critics: Asked | None, threshold: float | None) -> None:
     """Refuse an attack that lacks something.
 
     Raises:
@@ -133,7 +146,7 @@ def risk_threshold(policy: GaussianPolicy, critics: Critics, obs: Tensor, share:
 def perturb(
     attack: Attack,
     policy: GaussianPolicy,
-    critics: Critics | None,
+    critics: Asked | None,
     obs: Tensor,
     epsilon: float | Sequence[float] | Tensor,
     strength: Strength | PaperStrength,
@@ -146,7 +159,8 @@ def perturb(
     Args:
         attack: a row of ATTACKS.
         policy: the policy under attack; neither it nor the critics get gradients.
-        critics: the critics that the attack asks; None is enough for one that asks none.
+        critics: the critics that the attack asks, or the adversary that it plays; None is enough for one
+            that needs neither.
         obs: clean observations, (B, obs_dim).
         epsilon: radius, one number or one a coordinate, in raw observation units.
         strength: how a gradient attack climbs, and the norm.
@@ -167,6 +181,8 @@ def perturb(
     radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
     if attack.noise is not None:
         obs_adv = obs + attack.noise(obs, radius, strength.norm, generator)
+    elif isinstance(critics, LinearAdversary):
+        obs_adv = obs + critics.perturbation(obs, radius, strength.norm)
     elif attack.candidates:
         tried = [
             perturb(ATTACKS[name], policy, critics, obs, epsilon, strength, generator, start)
@@ -175,7 +191,7 @@ def perturb(
         obs_adv = _best(attack, policy, critics, obs, tried)
     else:
         obs_adv = _search(attack, policy, critics, obs, radius, strength, generator, start)
-    if attack.gated and critics is not None and threshold is not None:
+    if attack.gated and isinstance(critics, Critics) and threshold is not None:
         with torch.no_grad():
             risky = critics.q_cost(obs, policy.mean(obs)) >= threshold
         obs_adv = torch.where(risky.unsqueeze(1), obs_adv, obs)
@@ -185,7 +201,7 @@ def perturb(
 def _search(
     attack: Attack,
     policy: GaussianPolicy,
-    critics: Critics | None,
+    critics: Asked | None,
     obs: Tensor,
     radius: Tensor,
     strength: Strength | PaperStrength,
@@ -199,7 +215,8 @@ def _search(
     def value(clean: Tensor, attacked: Tensor) -> Tensor:
         return objective(policy, critics, clean, attacked)
 
-    if not attack.climbs:
+    # somebody else's policy may give no gradient: then values have to do
+    if not (attack.climbs and policy.differentiable):
         return evolution.search(value, obs, radius, queries=strength.queries, norm=norm, generator=generator)
     options = {key: option for key, option in strength._asdict().items() if key != "queries"}
     if isinstance(strength, Strength):
@@ -211,7 +228,7 @@ def _search(
 
 @torch.no_grad()
 def _best(
-    attack: Attack, policy: GaussianPolicy, critics: Critics | None, obs: Tensor, tried: list[Tensor]
+    attack: Attack, policy: GaussianPolicy, critics: Asked | None, obs: Tensor, tried: list[Tensor]
 ) -> Tensor:
     """Return state by state the candidate with the highest objective, the clean observation among them."""
     assert attack.objective is not None

@@ -26,10 +26,12 @@ class Attack(NamedTuple):
         summary: one line for a reader.
         objective: what it maximises, state by state.
         noise: what draws its perturbations where it has no objective.
-        critics: whose critics it needs: the policy's own, independently trained ones, or none.
+        critics: whose critics it needs: the policy's own, independently trained ones, those of an adversary
+            that learned to plan, or none.
         style: its own way to search, as evaluation files call it; unset, it climbs in the style asked.
         fresh_start: no gradient at the clean observation, so that every style draws a start.
         gated: it leaves a state alone whose clean Q_c is below a threshold.
+        plays: it plays an adversary that was found beforehand.
         candidates: names of the attacks of which it takes the best by its objective.
         aim: what it should raise or lower in an episode, with the sign; checks compare it with noise by this.
     """
@@ -38,10 +40,11 @@ class Attack(NamedTuple):
     summary: str
     objective: Objective | None = None
     noise: Noise | None = None
-    critics: Literal["own", "independent"] | None = None
+    critics: Literal["own", "independent", "learned"] | None = None
     style: str | None = None
     fresh_start: bool = False
     gated: bool = False
+    plays: bool = False
     candidates: tuple[str, ...] = ()
     aim: tuple[Literal["cost", "reward"], int] | None = None
 
@@ -90,6 +93,21 @@ ATTACKS: dict[str, Attack] = {
             objectives.max_cost,
             critics="own",
             style="evolution",
+            aim=("cost", 1),
+        ),
+        Attack(
+            "critic-free",
+            "maximum cost without critics: a linear adversary, chosen by the simulator's cost of whole "
+            "episodes",
+            plays=True,
+            style="episodes",
+            aim=("cost", 1),
+        ),
+        Attack(
+            "learned",
+            "an adversary trained to maximise cost that plans: mc on Q_c of the future under its own attack",
+            objectives.max_cost,
+            critics="learned",
             aim=("cost", 1),
         ),
         Attack(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, Numbers, stage_options
+from harden.cli.options import FOLDER, Context, stage_options
 from harden.errors import InputError
 
 several_devices = click.option(
@@ -131,62 +130,6 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
         f"{own['log_likelihood']:.3f} nats (best constant {constant['log_likelihood']:.3f}), action error "
         f"{own['action_error']:.3f} ({constant['action_error']:.3f}) -> {done.folder}"
     )
-
-
-@main.command()
-@stage_options
-@click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy folder.")
-@click.option("--attack", "attacks", default="mc,mr", help="Names, with commas, or all; natural always runs.")
-@click.option(
-    "--epsilon",
-    type=Numbers(float),
-    default=None,
-    help="Radius, raw observation units; several make a curve.",
-)
-@click.option(
-    "--attack-style",
-    type=click.Choice(["pgd", "paper"]),
-    default=None,
-    help="How gradient attacks climb: sign-gradient PGD, or as the paper's authors do.",
-)
-@click.option(
-    "--attack-steps", type=Numbers(int), default=None, help="Gradient steps from each start; or several."
-)
-@click.option("--restarts", type=Numbers(int), default=None, help="Random starts a state; or several.")
-@click.option("--queries", type=int, default=None, help="Values that black-box asks for a state.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
-@click.option("--action", type=click.Choice(["mean", "sample"]), default=None)
-@click.option("--episodes", "eval_episodes", type=int, default=None, help="Episodes an attack.")
-@click.option(
-    "--independent", type=FOLDER, default=None, help="Where independent critics are kept [beside the policy]."
-)
-@click.option("--json", "json_path", type=FOLDER, default=None, help="Write the evaluation there.")
-def evaluate(
-    ctx: Context, policy_dir: Path | None, attacks: str, independent: Path | None, json_path: Path | None
-) -> None:
-    """Try a policy, natural and under attack."""
-    from harden.evaluation.entries import parse_attacks, table
-    from harden.stages.evaluate import evaluate as stage
-
-    # of the run's own policy the run keeps one too, for `status`
-    outs = [path for path in (json_path, ctx.place.evaluation if policy_dir is None else None) if path]
-    chosen = parse_attacks(attacks)
-    folder = policy_dir or ctx.place.policy
-    result = stage(
-        ctx.config,
-        folder,
-        chosen,
-        device=ctx.device,
-        also=ctx.also,
-        independent=independent,
-        outs=outs,
-        report=ctx.report,
-    )
-    click.echo(table(result["results"], result["cost_limit"]))
-    for warning in result["warnings"]:
-        click.echo(f"warning: {warning['check']}: {warning['message']}")
-    for out in outs:
-        click.echo(f"-> {out}")
 
 
 @main.command()

@@ -62,7 +62,7 @@ class ObservationAttack(gymnasium.ObservationWrapper):
         self.critics = critics
         require_ready(self.attack, critics, threshold)
         self.epsilon = self._radius(epsilon)
-        self.device = next(self.victim.parameters()).device
+        self.device = self.victim.half_range.device
         self.episodes = 0
         self.clean_obs: np.ndarray | None = None
         self._begin()

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harden.attacks import ATTACKS, Attack
+from harden.attacks import ATTACKS, Asked, Attack
 from harden.evaluation.statistics import paired
-from harden.nets import Critics, GaussianPolicy
+from harden.nets import GaussianPolicy
 from harden.ops import ball
 from harden.ops.ball import Norm
 
@@ -33,7 +33,7 @@ Warning = dict[str, Any]
 def flat_share(
     attack: Attack,
     policy: GaussianPolicy,
-    critics: Critics | None,
+    critics: Asked | None,
     obs: Tensor,
     epsilon: float | Sequence[float],
     norm: Norm,
@@ -125,21 +125,29 @@ def hidden_gradient(results: Sequence[Entry]) -> Iterator[Warning]:
                 yield _warning("hidden-gradient", other, f"{message}: the policy's own critics hide the way")
 
 
-def _curves(results: Sequence[Entry], along: tuple[str, ...]) -> Iterator[list[Entry]]:
-    """Yield the entries of each attack on cost that differ in some settings only, in their order."""
-    fixed = [key for key in ("attack", "norm", "epsilon", "style", "steps", "restarts") if key not in along]
+def curves(results: Sequence[Entry], along: str) -> Iterator[list[Entry]]:
+    """Yield the entries of each attack that differ in one setting only, in its order; one alone is no curve.
+
+    Args:
+        along: epsilon, steps, restarts or queries.
+    """
+    fixed = [k for k in ("attack", "norm", "epsilon", "style", "steps", "restarts", "queries") if k != along]
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for one in results:
-        attack = ATTACKS.get(one["attack"])
-        if attack is not None and attack.aim == ("cost", 1):
-            groups.setdefault(tuple(one[key] for key in fixed), []).append(one)
+        if one["attack"] in ATTACKS and one.get(along) is not None:
+            groups.setdefault(tuple(one.get(key) for key in fixed), []).append(one)
     for group in groups.values():
-        yield sorted(group, key=lambda one: [one[key] for key in along])
+        if len(group) > 1:
+            yield sorted(group, key=lambda one: one[along])
+
+
+def _on_cost(results: Sequence[Entry]) -> list[Entry]:
+    return [one for one in results if one["attack"] in ATTACKS and ATTACKS[one["attack"]].aim == ("cost", 1)]
 
 
 def falling_cost(results: Sequence[Entry]) -> Iterator[Warning]:
     """Warn of an attack on cost that does less with a larger radius, which holds the smaller one."""
-    for curve in _curves(results, ("epsilon",)):
+    for curve in curves(_on_cost(results), "epsilon"):
         for smaller, larger in pairwise(curve):
             if _exceeds(smaller, larger, "cost"):
                 message = (
@@ -152,9 +160,9 @@ def falling_cost(results: Sequence[Entry]) -> Iterator[Warning]:
 
 def no_plateau(results: Sequence[Entry]) -> Iterator[Warning]:
     """Warn of an attack on cost that still gains from its last increase of steps or restarts."""
-    for key in ("steps", "restarts"):
-        for curve in _curves(results, (key,)):
-            if len(curve) > 1 and _exceeds(curve[-1], curve[-2], "cost"):
+    for key in ("steps", "restarts", "queries"):
+        for curve in curves(_on_cost(results), key):
+            if _exceeds(curve[-1], curve[-2], "cost"):
                 one, before = curve[-1], curve[-2]
                 message = (
                     f"{_said(one, 'cost')} still gains with {one[key]} {key} over {before[key]} "
@@ -163,11 +171,34 @@ def no_plateau(results: Sequence[Entry]) -> Iterator[Warning]:
                 yield _warning("no-plateau", one, message)
 
 
-def check(results: Sequence[Entry]) -> list[Warning]:
+def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Iterator[Warning]:
+    """Warn of black-box below four fifths of mc's cost and of learned below mc's, .
+
+    Nothing is hidden there: these say how far the search itself can be believed elsewhere.
+    """
+    for one in results:
+        for other in _alike(results, one, ("black-box", "learned") if one["attack"] == "mc" else ()):
+            share = 0.8 if other["attack"] == "black-box" else 1.0
+            short = paired(one["per_episode"], other["per_episode"], "cost")
+            if other["cost"]["mean"] >= share * one["cost"]["mean"] or short["ci95"][0] <= 0:
+                continue
+            why = f"with {other.get('queries')} queries a state it found less; more may find more"
+            if other["attack"] == "learned":
+                rounds: dict[str, Any] = next(
+                    (r for r in about.get("learned", []) if r["epsilon"] == other["epsilon"]), {}
+                )
+                costs = ", ".join(f"{cost:.0f}" for cost in rounds.get("costs", []))
+                why = f"its training reached {costs} from round to round and may not be at its end"
+            message = f"{_said(other, 'cost')} falls short of {_said(one, 'cost')}: {why}"
+            yield _warning("falls-short", other, message)
+
+
+def check(results: Sequence[Entry], about: dict[str, Any] | None = None) -> list[Warning]:
     """Return what speaks against believing an evaluation's attacks.
 
     Args:
         results: the entries, with their episodes.
+        about: what the evaluation says of adversaries that were trained for it.
 
     Returns:
         {"check", "attack", "epsilon", "message"} each. Differences are paired by episode seed, and count
@@ -180,4 +211,4 @@ def check(results: Sequence[Entry]) -> list[Warning]:
         return [*found, _warning("too-few-episodes", results[0], message)]
     for one_check in (weaker_than_noise, hidden_gradient, falling_cost, no_plateau):
         found += one_check(results)
-    return found
+    return [*found, *falls_short(results, about or {})]

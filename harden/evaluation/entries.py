@@ -31,6 +31,7 @@ class Trial(NamedTuple):
         action: act with the policy's "mean" or a "sample".
         seed: of the episodes and the attacks.
         amad_share: share of the natural states, those with the highest Q_c, that a gated attack acts in.
+        gradients: the policy gives them; without, attacks that climb search by values instead.
     """
 
     episodes: int
@@ -39,6 +40,7 @@ class Trial(NamedTuple):
     action: str
     seed: int
     amad_share: float = 0.25
+    gradients: bool = True
 
 
 def parse_attacks(names: str) -> list[str]:
@@ -63,10 +65,11 @@ def settings(name: str, trial: Trial) -> dict[str, Any]:
     """Return how an attack is made, as its entry says it."""
     attack = ATTACKS.get(name)
     strength = trial.strength
-    climbs = attack is not None and attack.climbs
+    climbs = attack is not None and attack.climbs and trial.gradients
+    searches = attack is not None and ("black-box" in (name, *attack.candidates) or attack.climbs > climbs)
     said: dict[str, Any] = {
         "attack": name,
-        "style": strength.style if climbs else attack.style if attack else None,
+        "style": strength.style if climbs else attack.style or "evolution" if attack else None,
         "norm": strength.norm,
         "epsilon": 0.0 if name == NATURAL else trial.epsilon,
         "steps": strength.steps if climbs else 0,
@@ -75,7 +78,7 @@ def settings(name: str, trial: Trial) -> dict[str, Any]:
     }
     if climbs and isinstance(strength, PaperStrength):
         said |= {"stop_value": strength.stop_value, "stop_move": strength.stop_move}
-    if attack and ("black-box" in (name, *attack.candidates)):
+    if searches:
         said["queries"] = strength.queries
     if attack and attack.gated:
         said["share"] = trial.amad_share

@@ -1,207 +1,224 @@
-"""One self-contained page: the tables of several evaluations and the curves of the runs behind them."""
+"""One self-contained page of one or several evaluations: what each found, and side by side."""
 
 from __future__ import annotations
 
-import base64
-import csv
 import datetime
-import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harden.errors import DamagedFileError, MissingInputError
-from harden.files import read_json, write_text
+import numpy as np
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24;
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid #d0d7de }
-th:first-child, td:first-child { text-align: left }
-td.over, p.over { background: #ffebe9 } td.within { background: #dafbe1 }
-img { max-width: 100%; height: auto } .wide { overflow-x: auto } .note { color: #57606a; font-size: .9rem }
-"""
+from harden.errors import InputError
+from harden.evaluation import pictures
+from harden.evaluation.entries import NAMES
+from harden.evaluation.reading import Reported
+from harden.evaluation.statistics import paired, pooled
+from harden.evaluation.verdict import MEANINGS, certain, meant_radius, threat, verdict
+from harden.files import write_text
 
-
-def load_evaluation(path: Path, offline_too: bool = False) -> dict[str, Any]:
-    """Read an evaluation file.
-
-    Args:
-        offline_too: whether the account of `train --offline` may stand in its place.
-
-    Raises:
-        MissingInputError: not there; DamagedFileError: not an evaluation of this format.
-    """
-    value = read_json(path, "harden evaluate --json FILE")
-    known = isinstance(value, dict) and value.get("format_version") == 1
-    if not known or ("results" not in value and not ("estimates" in value and offline_too)):
-        raise DamagedFileError(f"{path} is not an evaluation", "make one with: harden evaluate --json FILE")
-    return value
+_PICTURED = (
+    ("epsilon", "cost", "Cost against the attacker's reach."),
+    ("epsilon", "reward", "Reward against the attacker's reach."),
+    ("steps", "cost", "Cost against the attacker's effort: steps of the search."),
+    ("restarts", "cost", "Cost against the attacker's effort: starts of the search."),
+    ("queries", "cost", "Cost against the attacker's effort: values asked for."),
+)
 
 
-def load_curve(path: Path) -> dict[str, list[float]]:
-    """Read a learning curve: its columns by name.
-
-    Raises:
-        MissingInputError: not there; DamagedFileError: not a table of numbers.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as handle:
-            rows = list(csv.DictReader(handle))
-        return {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else {})}
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing", "harden train writes it") from None
-    except (ValueError, TypeError, OSError, csv.Error) as error:
-        raise DamagedFileError(f"{path} is not a learning curve ({error})") from error
+def how(entry: dict[str, Any]) -> str:
+    """Return how an attack was made, in a few words."""
+    said = [f"epsilon {entry['epsilon']:g}"] if entry["epsilon"] else []
+    if entry["steps"]:
+        said.append(f"{entry['style']}, {entry['steps']} steps, {entry['restarts']} starts")
+    if entry.get("queries"):
+        said.append(f"{entry['queries']} queries")
+    return ", ".join(said)
 
 
-def verdict(evaluation: dict[str, Any]) -> str:
-    """Return the evaluation's outcome in one sentence."""
-    attacked = [entry for entry in evaluation["results"] if entry["attack"] != "natural"]
-    worst = max(attacked or evaluation["results"], key=lambda entry: entry["cost"]["mean"])
-    limit = evaluation["cost_limit"]
-    word = "stays within" if worst["cost"]["mean"] <= limit else "exceeds"
-    natural = evaluation["results"][0]
-    several = len({entry["epsilon"] for entry in attacked}) > 1
-    where = f"{worst['attack']} at ε {worst['epsilon']:g}" if several else worst["attack"]
-    return (
-        f"Natural reward {natural['reward']['mean']:.0f} at cost {natural['cost']['mean']:.1f}; its highest "
-        f"mean cost, {worst['cost']['mean']:.1f} under {where}, {word} the limit of {limit:g}."
-    )
+def _mark(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    return "over" if entry["cost"]["mean"] > evaluation["cost_limit"] else "within"
 
 
-def _rows(evaluation: dict[str, Any]) -> str:
-    lines = []
-    for entry in evaluation["results"]:
-        reward, cost = entry["reward"], entry["cost"]
-        mark = "over" if cost["mean"] > evaluation["cost_limit"] else "within"
-        how = f"ε {entry['epsilon']:g}" if entry["epsilon"] else ""
-        if entry["steps"]:
-            how += f", {entry['style']}, {entry['steps']} steps, {entry['restarts']} restarts"
-        if entry.get("queries"):
-            how += f", {entry['queries']} queries"
-        lines.append(
-            f"<tr><td>{html.escape(entry['attack'])} <span class=note>{how}</span></td>"
-            f"<td>{reward['mean']:.1f} ± {reward['std']:.1f}</td>"
-            f"<td class={mark}>{cost['mean']:.2f} ± {cost['std']:.2f}</td>"
-            f"<td>[{cost['ci95'][0]:.2f}, {cost['ci95'][1]:.2f}]</td>"
-            f"<td>{100 * entry['violation_rate']:.0f} %</td></tr>"
-        )
-    return "\n".join(lines)
+def _pictures(shown: Sequence[Reported]) -> list[dict[str, str]]:
+    """Return reward against cost and the curves, of one policy or of several."""
+    evaluations = [(one.title, one.evaluation) for one in shown]
+    limit, radius = shown[0].evaluation["cost_limit"], meant_radius(shown[0].evaluation)
+    caption = "Reward against cost; left of the dashed line is safe. Bars are 95 % intervals."
+    found = [(caption, pictures.reward_cost(evaluations, limit, radius))]
+    for setting, quantity, caption in _PICTURED:
+        source = pictures.along(evaluations, setting, quantity, limit, radius)
+        if source is not None:
+            found.append((caption, source))
+    return [{"alt": caption, "caption": caption, "src": source} for caption, source in found]
 
 
-def _warnings(evaluation: dict[str, Any]) -> str:
-    said = "".join(f"<li>{html.escape(one['message'])}</li>" for one in evaluation.get("warnings", []))
-    return f"<p>Against believing this evaluation:</p><ul>{said}</ul>" if said else ""
+def _paths(evaluation: dict[str, Any]) -> list[dict[str, str]]:
+    scene, shown = evaluation.get("trajectories") or {}, []
+    for one in scene.get("episodes", ()):
+        caption = f"Start {one['seed']}, under {one['attack']} at epsilon {one['epsilon']:g}"
+        shown.append({"alt": caption, "caption": caption, "src": pictures.path(scene, one)})
+    return shown
 
 
-def _section(title: str, evaluation: dict[str, Any]) -> str:
+def _provenance(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     policy = evaluation["policy"]
-    first = "; trained offline: these are its first simulated episodes" if policy.get("offline") else ""
-    about = (
-        f"{evaluation['task']} ({evaluation['env_id']}), {evaluation['episodes']} episodes, seed "
-        f"{evaluation['seed']}, policy {policy['path']} ({policy.get('variant')}, digest "
-        f"{str(policy.get('policy_digest'))[:12]}), acting with its {evaluation['action']}, "
-        f"{evaluation.get('wall_time_s', 0):g} s{first}"
-    )
-    return (
-        f"<h2>{html.escape(title)}</h2><p>{html.escape(verdict(evaluation))}</p><div class=wide><table>"
-        "<tr><th>attack</th><th>reward</th><th>cost</th><th>95 % interval of the mean cost</th>"
-        f"<th>episodes over the limit</th></tr>{_rows(evaluation)}</table></div>{_warnings(evaluation)}"
-        f"<p class=note>{html.escape(about)}. Mean ± standard deviation over episodes.</p>"
-    )
+    said = [("task", f"{evaluation['task']} ({evaluation['env_id']})"), ("policy", policy["path"])]
+    plain = [name for name in policy if name not in ("path", "offline") and policy[name]]
+    said += [(name.replace("_", " "), str(policy[name])) for name in plain]
+    if policy.get("offline"):
+        said.append(("trained offline", "these are its first simulated episodes"))
+    if "independent_critics" in evaluation:
+        about = evaluation["independent_critics"]
+        said.append(("independent critics", ", ".join(f"{key} {value}" for key, value in about.items())))
+    for one in evaluation.get("learned", []):
+        what = f"epsilon {one['epsilon']:g}: {one['episodes']} episodes, digest {one['digest']}"
+        said.append(("learned adversary", what))
+    said.append(("seed and episodes", f"{evaluation['seed']}, {evaluation['episodes']}"))
+    if "wall_time_s" in evaluation:
+        said.append(("time taken", f"{evaluation['wall_time_s']:g} s"))
+    versions = ", ".join(f"{name} {number}" for name, number in evaluation.get("versions", {}).items())
+    return [*said, ("versions", versions)] if versions else said
 
 
-def _offline_section(title: str, account: dict[str, Any]) -> str:
-    """Return the section of a policy that was never simulated, which says so first."""
-    data, fit = account["data"], account["data"]["behaviour"]["held_out"]
-    rows = "\n".join(
-        f"<tr><td>{html.escape(row['policy'])} <span class=note>{html.escape(row['attack'])}</span></td>"
-        f"<td>{row['q_reward']:.2f}</td><td>{row['q_cost']:.3f}</td><td>{row['distance']:.2f}</td>"
-        f"<td>{100 * row['outside_data']:.1f} %</td><td>{row['moved_by_attack']:.3f}</td></tr>"
-        for row in account["estimates"]
-    )
-    missing = "".join(f"<li>{html.escape(one)}</li>" for one in account["not_simulated"])
-    about = (
-        f"{account['task']}, learned from {data['path']} ({data['transitions']:,} transitions, "
-        f"{data['episodes']:,} episodes of reward {data['reward']:.1f} and cost {data['cost']:.2f}, digest "
-        f"{data['data'][:12]}); the clone's action error on held-out episodes is {fit['action_error']:.3f}; "
-        f"policy {account['policy']['path']}, digest {account['policy']['policy_digest'][:12]}"
-    )
-    return (
-        f"<h2>{html.escape(title)}</h2><p class=over><b>Never simulated.</b> What follows are estimates from "
-        f"held-out stored states, by critics fitted to the same data. Not known:</p><ul>{missing}</ul>"
-        "<div class=wide><table><tr><th>policy</th><th>Q of reward</th>"
-        f"<th>Q of cost (allowed {account['kappa']:.3f})</th><th>distance from the data, in spreads</th>"
-        "<th>actions outside the data</th><th>action moved by the attack</th></tr>"
-        f"{rows}</table></div><p class=note>{html.escape(about)}. MC at \u03b5 {account['epsilon']:g}.</p>"
-    )
+def _section(one: Reported) -> dict[str, Any]:
+    """Return what the page says of one policy, its account alone where it was never simulated."""
+    evaluation = one.evaluation
+    if "results" not in evaluation:
+        return {"title": one.title, "offline": evaluation}
+    rows = [
+        {
+            **{key: entry[key] for key in ("attack", "reward", "cost", "violation_rate")},
+            "how": how(entry),
+            "mark": _mark(entry, evaluation),
+            "over": entry.get("over_natural", {}).get("cost"),
+            "worst": entry.get("worst_episode", {}).get("cost"),
+        }
+        for entry in evaluation["results"]
+    ]
+    warnings = [{**w, "meaning": MEANINGS.get(w["check"], "")} for w in evaluation.get("warnings", [])]
+    return {
+        "title": one.title,
+        "evaluation": evaluation,
+        "verdict": verdict(evaluation),
+        "warnings": warnings,
+        "rows": rows,
+        "pictures": _pictures([one]),
+        "paths": _paths(evaluation),
+        "certificate": certain(evaluation),
+        "threat": threat(evaluation),
+        "provenance": _provenance(evaluation),
+    }
 
 
-def _signature(name: str, digests: dict[str, str]) -> str:
-    """Return who signs for which files, by digest, and when."""
-    files = "".join(
-        f"<li>{html.escape(file)} <span class=note>{digest}</span></li>" for file, digest in digests.items()
-    )
-    day = datetime.date.today().isoformat()
-    return f"<h2>Signed off</h2><p>{html.escape(name)}, {day}, for these files (sha256):</p><ul>{files}</ul>"
+def _same(entries: Sequence[dict[str, Any]], key: tuple[Any, ...]) -> dict[str, Any] | None:
+    return next((entry for entry in entries if (entry["attack"], how(entry)) == key), None)
 
 
-def curve_picture(curves: Sequence[tuple[str, dict[str, list[float]]]], cost_limit: float) -> bytes:
-    """Return a PNG of reward and cost an episode against environment steps, while training.
+def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
+    """Return the table that puts policies side by side, with those of one variant as one as well.
 
-    Args:
-        curves: a label and the columns of a learning curve, each.
-        cost_limit: drawn as a line.
+    Source: intervals over training seeds first, then over episodes (`pooled`).
     """
-    from matplotlib.figure import Figure
+    results = [one.evaluation["results"] for one in shown]
+    keys = list(dict.fromkeys((entry["attack"], how(entry)) for entries in results for entry in entries))
+    starts = [{e["seed"] for e in entries[0].get("per_episode", [])} for entries in results]
+    with_pairs = len(shown) == 2 and bool(starts[0]) and starts[0] == starts[1]
+    variants: dict[str, list[int]] = {}
+    for place, one in enumerate(shown):
+        variants.setdefault(str(one.evaluation["policy"].get("variant")), []).append(place)
+    digests = [one.evaluation["policy"].get("policy_digest") for one in shown]
+    several = {
+        v: p for v, p in variants.items() if len({digests[i] for i in p}) == len(p) > 1 and v != "None"
+    }
+    rows = []
+    for key in keys:
+        entries = [_same(one, key) for one in results]
+        cells = [
+            e and {"cost": e["cost"], "reward": e["reward"], "mark": _mark(e, one.evaluation)}
+            for e, one in zip(entries, shown, strict=True)
+        ]
+        both = [e for e in entries if e and e.get("per_episode")]
+        rows.append(
+            {
+                "attack": key[0],
+                "how": key[1],
+                "cells": cells,
+                "pools": [_pool([entries[i] for i in places]) for places in several.values()],
+                "difference": paired(both[1]["per_episode"], both[0]["per_episode"], "cost")
+                if with_pairs and len(both) == 2
+                else None,
+            }
+        )
+    titles = [f"all seeds of {variant} ({len(places)})" for variant, places in several.items()]
+    return {"rows": rows, "paired": with_pairs, "pools": titles, "pictures": _pictures(shown)}
 
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for label, curve in curves:
-        axes[0].plot(curve["env_steps"], curve["reward"], label=label)
-        axes[1].plot(curve["env_steps"], curve["cost"], label=label)
-    axes[1].axhline(cost_limit, color="gray", linestyle="--", label="cost limit")
-    for ax, name in zip(axes, ("reward an episode", "cost an episode"), strict=True):
-        ax.set(xlabel="environment steps", ylabel=name)
-        ax.grid(alpha=0.3)
-        ax.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+
+def _pool(entries: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    whole = [entry["per_episode"] for entry in entries if entry and entry.get("per_episode")]
+    if len(whole) < len(entries):
+        return None
+    return {
+        name: pooled([np.array([episode[name] for episode in episodes]) for episodes in whole])
+        for name in ("cost", "reward")
+    }
+
+
+def _template() -> Any:
+    # the page's text comes from files that others wrote: it is escaped
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("harden.evaluation", ""), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["fixed"] = lambda value, digits: f"{value:.{digits}f}"
+    environment.filters["plain"] = lambda value: f"{value:g}"
+    return environment.get_template("report.html")
 
 
 def write_report(
     out: Path,
-    evaluations: Sequence[tuple[str, dict[str, Any]]],
-    curves: Sequence[tuple[str, dict[str, list[float]]]],
+    shown: Sequence[Reported],
+    curves: Sequence[tuple[str, dict[str, list[float]]]] = (),
+    compare: bool = False,
     signed: tuple[str, dict[str, str]] | None = None,
 ) -> None:
     """Write the page.
 
     Args:
         out: the HTML file.
-        evaluations: a title and an evaluation, or an account of `train --offline`, each; at least one.
-        curves: a label and a learning curve, each.
+        shown: evaluations, at least one.
+        curves: a label and a learning curve, each, beside those that the evaluations bring.
+        compare: put the policies side by side first.
         signed: who signs it off, and the digests of the files that this is for.
+
+    Raises:
+        InputError: a comparison of fewer than two policies, of policies of different tasks, or of one
+            that was never simulated.
     """
-    parts = [
-        _section(title, one) if "results" in one else _offline_section(title, one)
-        for title, one in evaluations
-    ]
-    if curves:
-        picture = base64.b64encode(curve_picture(curves, evaluations[0][1]["cost_limit"])).decode()
-        parts.append(
-            "<h2>Learning curves</h2><p>Benign roll-outs while training, with sampled actions.</p>"
-            f'<img alt="reward and cost against environment steps" src="data:image/png;base64,{picture}">'
+    tasks = list(dict.fromkeys(one.evaluation["task"] for one in shown))
+    if compare and (len(shown) < 2 or len(tasks) > 1):
+        said = f"{len(shown)} given" if len(shown) < 2 else f"they are of {' and '.join(tasks)}"
+        raise InputError(f"nothing to compare: {said}", "name two or more evaluations of one task")
+    simulated = [one for one in shown if "results" in one.evaluation]
+    if compare and len(simulated) < len(shown):
+        raise InputError(
+            "a policy that was never simulated can't be compared", "evaluate it first: harden evaluate"
         )
-    if signed is not None:
-        parts.append(_signature(*signed))
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>harden report</title>'
-        f"<style>{_STYLE}</style></head><body><h1>harden report</h1>{''.join(parts)}</body></html>\n"
+    runs = [(one.title, one.curve) for one in shown if one.curve] + list(curves)
+    limit = shown[0].evaluation["cost_limit"]
+    learning = [
+        {"alt": f"{q} while training", "caption": q, "src": pictures.learning(runs, q, limit)}
+        for q in (("reward", "cost") if runs else ())
+    ]
+    named = {entry["attack"] for one in simulated for entry in one.evaluation["results"]}
+    page = _template().render(
+        title=f"Under attack: {', '.join(tasks)}",
+        sections=[_section(one) for one in shown],
+        comparison=_comparison(shown) if compare else None,
+        learning=learning,
+        signed=signed,
+        today=datetime.date.today().isoformat(),
+        glossary=[(name, meaning) for name, meaning in NAMES.items() if name in named],
     )
     write_text(out, page)

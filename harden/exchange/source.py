@@ -45,17 +45,19 @@ class Source(NamedTuple):
     """A policy that was read.
 
     Args:
-        kind: onnx, torchscript or safetensors.
+        kind: onnx, torchscript, safetensors or callable.
         run: observations (B, obs_dim) to the mean action and the spread (None where it brings none), both
             (B, act_dim) in the action space's units.
         weights: its layers, None where they are not a plain MLP's.
         about: what harden wrote into the file on export, {} in anybody else's.
+        differentiable: `run` lets gradients through.
     """
 
     kind: str
     run: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     weights: Weights | None
     about: dict[str, Any]
+    differentiable: bool = False
 
 
 class Bounds(NamedTuple):
@@ -229,7 +231,9 @@ def answer(source: Source, obs: Tensor, act_dim: int, path: Path) -> tuple[Tenso
     Raises:
         InputError: another shape, NaN or infinity, a spread not above 0, or another answer each time.
     """
-    mean, std = source.run(obs)
+    with torch.no_grad():
+        mean, std = source.run(obs)
+        again, _ = source.run(obs[:8])
     for name, value in (("actions", mean), ("spread", std)):
         if value is None:
             continue
@@ -240,7 +244,6 @@ def answer(source: Source, obs: Tensor, act_dim: int, path: Path) -> tuple[Tenso
             )
         if not bool(value.isfinite().all()) or (name == "spread" and not bool((value > 0).all())):
             raise InputError(f"{path} gives {name} that are no numbers, or not above 0 where they must be")
-    again, _ = source.run(obs[:8])
     if not torch.allclose(again, mean[:8], rtol=0, atol=1e-5):
         raise InputError(
             f"{path} gives another action each time", "export its mean action instead of a sample"

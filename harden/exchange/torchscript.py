@@ -61,7 +61,10 @@ def open_torchscript(path: Path, spread: str | None) -> Source:
         reason = str(error).splitlines()[0]
         raise DamagedFileError(f"{path} can't be read as TorchScript ({reason})") from error
 
-    @torch.no_grad()
+    # the program's own weights stay as they are: only observations get gradients
+    for weight in module.parameters():
+        weight.requires_grad_(False)
+
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
         try:
             given = module(obs)
@@ -77,4 +80,5 @@ def open_torchscript(path: Path, spread: str | None) -> Source:
             )
         return as_gaussian([value.float() for value in outputs], spread, path)
 
-    return Source("torchscript", run, find_weights(state), about if isinstance(about, dict) else {})
+    about = about if isinstance(about, dict) else {}
+    return Source("torchscript", run, find_weights(state), about, differentiable=True)

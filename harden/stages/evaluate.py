@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
-from harden.checkpoint import LoadedPolicy, load_policy, module_digest
+from harden.checkpoint import LoadedPolicy
 from harden.config import PipelineConfig
 from harden.envs.make import require_environment
 from harden.envs.rollout import Progress
-from harden.errors import InputError
-from harden.evaluation.attacked import Tried, Victim, evaluate_policy, plan
+from harden.evaluation.attacked import Curve, Tried, Victim, evaluate_policy, plan
+from harden.evaluation.certificate import certificate
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
+from harden.evaluation.trajectories import trajectories
 from harden.files import write_json
-from harden.nets import Critics
 from harden.progress import Reporter
-from harden.stages.independent import independent_critics
+from harden.stages.agent import agent_name, open_agent
+from harden.stages.rivals import arm
 from harden.stages.workspace import versions
-from harden.tasks import Task
 
 FORMAT_VERSION = 1
-_SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline")
+_SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline", "format", "how")
 
 
-def _check_task(config: PipelineConfig, loaded: LoadedPolicy, folder: Path) -> None:
-    task, given = config.task_row, loaded.policy.architecture
-    if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
-        raise InputError(
-            f"the policy in {folder} takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
-            f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: name its pipeline with -p",
-        )
-
-
-def _trial(config: PipelineConfig) -> Trial:
+def trial_of(config: PipelineConfig) -> Trial:
+    """Return how a configuration tries a policy."""
     options = config.evaluate
     strength: Strength | PaperStrength
     if options.attack_style == "paper":
@@ -52,41 +44,66 @@ def _trial(config: PipelineConfig) -> Trial:
     return Trial(options.episodes, config.eval_epsilon, strength, options.action, config.seed, share)
 
 
-def _independent(
-    config: PipelineConfig,
-    loaded: LoadedPolicy,
-    attacks: Sequence[str],
-    folder: Path,
-    device: torch.device,
-    report: Reporter,
-) -> tuple[Critics | None, dict[str, Any]]:
-    """Return independent critics where an attack asks them, and what the evaluation says of them."""
-    if not any(ATTACKS[name].critics == "independent" for name in attacks if name in ATTACKS):
-        return None, {}
-    critics, about = independent_critics(config, loaded, folder, device=device, report=report)
-    said = {"digest": module_digest(critics), "data_digest": about["inputs"]["data"]}
-    return critics, {"independent_critics": {"folder": str(folder)} | said}
+def critics_folder(named: Path) -> Path:
+    """Return where critics that are fitted to a policy are kept where the user names no folder."""
+    if named.is_dir():
+        return named / "independent"
+    return Path("checkpoints/agents") / str(named).replace(":", "-").replace("/", "-")
 
 
-def threat_model(trials: Sequence[Trial], task: Task, tried: Tried) -> dict[str, Any]:
+def curve_points(trial: Trial, radius: float) -> list[Curve]:
+    """Return the further settings of a report's curves.
+
+    Args:
+        trial: the evaluation's own setting.
+        radius: that training defends against: cost is tried from 0 to 3 times of it.
+
+    Returns:
+        Radii for `random` and `mc`, and for `mc` alone less effort: steps, restarts, or queries where there
+        is no gradient.
+    """
+    strength = trial.strength
+    points, less = [], list[dict[str, Any]]()
+    for share in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0):
+        points.append(Curve(("random", "mc"), trial._replace(epsilon=share * radius)))
+    if not trial.gradients:
+        less += [{"queries": n} for n in (17, 65) if n < strength.queries]
+    else:
+        less += [{"steps": n} for n in (1, 5, 20) if n < strength.steps]
+        if isinstance(strength, Strength):
+            less += [{"restarts": n} for n in (1, 2) if n < strength.restarts]
+    points += [Curve(("mc",), trial._replace(strength=strength._replace(**part))) for part in less]
+    return points
+
+
+def threat_model(
+    config: PipelineConfig, trials: Sequence[Trial], tried: Tried, critics: dict[str, Any]
+) -> dict[str, Any]:
     """Return what the attacker may do, in raw units and beside how much each observation varies.
 
     The standard deviations are those over the states of the natural episodes.
+
+    Args:
+        critics: which critics the attacks asked, in words.
     """
-    std = tried.natural_obs.double().std(0)
+    task, std = config.task_row, tried.natural_obs.double().std(0)
     unit = task.epsilon_unit or (1.0,) * task.obs_dim
     return {
         "norm": trials[0].strength.norm,
         "centre": "the clean observation",
         "units": "raw observation, times epsilon_unit" if task.epsilon_unit else "raw observation",
+        "epsilon": config.train_epsilon,
         "epsilon_unit": list(unit),
+        "action": trials[0].action,
+        "critics": critics,
+        "observations": list(task.observations),
         "observation_std": std.tolist(),
         "epsilon_over_std": [
             {
                 "epsilon": e,
                 "ratio": [e * u / s if s > 0 else None for u, s in zip(unit, std.tolist(), strict=True)],
             }
-            for e in sorted({trial.epsilon for trial in trials})
+            for e in sorted({one["epsilon"] for one in tried.entries if one["epsilon"] > 0})
         ],
     }
 
@@ -96,27 +113,55 @@ def _try(
     victim: Victim,
     attacks: Sequence[str],
     trials: Sequence[Trial],
+    curves: Sequence[Curve],
     device: torch.device,
     report: Reporter,
 ) -> Tried:
     """Run the episodes and say how far they are."""
     steps_a_run = config.evaluate.episodes * config.task_row.horizon
-    with report.track("evaluate", steps_a_run * len(plan(attacks, trials)), "steps") as track:
+    with report.track("evaluate", steps_a_run * len(plan(attacks, trials, curves)), "steps") as track:
 
         def on_step(done: int, name: str, now: Progress) -> None:
             track(done * steps_a_run + now.steps, f"{name}: {now}")
 
         workers, task = config.collect.workers, config.task_row
-        return evaluate_policy(victim, task, attacks, trials, workers=workers, device=device, on_step=on_step)
+        options: dict[str, Any] = {"workers": workers, "device": device, "on_step": on_step}
+        return evaluate_policy(victim, task, attacks, trials, curves=curves, **options)
+
+
+def _not_climbed(attacks: Sequence[str], loaded: LoadedPolicy, queries: int) -> list[dict[str, Any]]:
+    """Return the warning that attacks had to do without gradients, where they had."""
+    names = [name for name in attacks if name in ATTACKS and ATTACKS[name].climbs]
+    if loaded.policy.differentiable or not names:
+        return []
+    message = (
+        f"the policy gives no gradients: {', '.join(names)} climbed nothing and searched by values instead "
+        f"({queries} queries a state, as black-box does): weaker evidence than an attack with gradients"
+    )
+    return [{"check": "no-gradient", "attack": names[0], "epsilon": None, "message": message}]
+
+
+def _setting(config: PipelineConfig) -> dict[str, Any]:
+    """Return what an evaluation says of where it took place."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "task": config.task_row.name,
+        "env_id": config.task_row.env_id,
+        "seed": config.seed,
+        "episodes": config.evaluate.episodes,
+        "cost_limit": config.task_row.cost_limit,
+        "action": config.evaluate.action,
+    }
 
 
 def evaluate(
     config: PipelineConfig,
-    policy_dir: Path,
+    named: Path | str | Callable[..., Any],
     attacks: list[str],
     *,
     device: torch.device,
     also: Sequence[PipelineConfig] = (),
+    curves: bool = False,
     independent: Path | None = None,
     outs: Sequence[Path] = (),
     report: Reporter,
@@ -125,42 +170,42 @@ def evaluate(
 
     Args:
         config: task, seed, and how to attack.
-        policy_dir: the policy, with the critics that it is attacked with.
+        named: the policy: a folder, with the critics that it is attacked with, a TorchScript or ONNX file,
+            module:function, or a function itself.
         attacks: names, natural first.
         also: further configurations to attack by on the same episodes, as `variations` makes them.
-        independent: where independently trained critics are kept, beside the policy where not given.
+        curves: try more radii and less effort as well, for the curves of a report.
+        independent: where critics fitted here are kept, beside the policy where not given.
         outs: JSON files to write it to.
 
     Returns:
         The evaluation, as in the file.
 
     Raises:
-        MissingInputError: no such policy; DamagedFileError: not one of ours.
-        InputError: a policy of another task, or a gradient attack on a policy without critics.
+        MissingInputError: no such policy; DamagedFileError: not what its name promises.
+        InputError: a policy of another task.
     """
     began = time.monotonic()
     require_environment(config.task_row)
-    loaded = load_policy(policy_dir, "harden train")
-    _check_task(config, loaded, policy_dir)
-    trials = [_trial(one) for one in (config, *also)]
-    folder = independent or policy_dir / "independent"
-    rivals, about_rivals = _independent(config, loaded, attacks, folder, device, report)
-    victim = Victim(loaded.policy, loaded.critics, rivals)
-    tried = _try(config, victim, attacks, trials, device, report)
-    about_policy = {name: loaded.about.get(name) for name in _SAID_OF_POLICY}
+    loaded = open_agent(named, config, report)
+    gradients = loaded.policy.differentiable
+    trials = [trial_of(one)._replace(gradients=gradients) for one in (config, *also)]
+    task, meant, path = config.task_row, config.train_epsilon, Path(agent_name(named))
+    points = curve_points(trials[0], meant) if curves else []
+    folder = independent or critics_folder(path)
+    victim, said = arm(config, loaded, attacks, trials, folder, device=device, report=report)
+    tried = _try(config, victim, attacks, trials, points, device, report)
+    results = tried.entries
+    about_policy = {name: loaded.about.get(name) for name in _SAID_OF_POLICY if name in loaded.about}
     evaluation = {
-        "format_version": FORMAT_VERSION,
-        "task": config.task_row.name,
-        "env_id": config.task_row.env_id,
-        "policy": {"path": str(policy_dir)} | about_policy,
-        "seed": config.seed,
-        "episodes": config.evaluate.episodes,
-        "cost_limit": config.task_row.cost_limit,
-        "action": config.evaluate.action,
-        "results": tried.entries,
-        "warnings": check(tried.entries),
-        "threat_model": threat_model(trials, config.task_row, tried),
-        **about_rivals,
+        **_setting(config),
+        "policy": {"path": str(path)} | about_policy,
+        "results": results,
+        "warnings": _not_climbed(attacks, loaded, config.evaluate.queries) + check(results, said),
+        "threat_model": threat_model(config, trials, tried, said.pop("critics")),
+        "certificate": certificate(victim, task, trials[0], tried.natural_obs, results, config.critics.gamma),
+        "trajectories": trajectories(task, results, tried.moves, meant),
+        **said,
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),
     }

@@ -64,13 +64,26 @@ class Imported(NamedTuple):
     spread: str
 
 
-class _Made(NamedTuple):
+class Made(NamedTuple):
+    """A policy of ours made after a source's.
+
+    Args:
+        policy: ours.
+        error: as in `Imported`.
+        spread: where its spread comes from, in words.
+    """
+
     policy: GaussianPolicy
     error: float
     spread: str
 
 
-def _open(path: Path, reading: Reading, bounds: Bounds, report: Reporter) -> Source:
+def open_source(path: Path, reading: Reading, bounds: Bounds, report: Reporter) -> Source:
+    """Read a foreign policy file.
+
+    Raises:
+        MissingInputError: not there; DamagedFileError: not what it says; InputError: no known format.
+    """
     kind = reading.kind or SUFFIXES.get(path.suffix)
     if kind == "onnx":
         return open_onnx(path, reading.spread)
@@ -88,7 +101,7 @@ def _chosen(bounds: Bounds) -> str:
     return f"{bounds.init_std:g} of half the action range, networks.init_std: the file brings none"
 
 
-def _take_over(source: Source, bounds: Bounds, obs: Tensor, act_dim: int, path: Path) -> _Made | None:
+def take_over(source: Source, bounds: Bounds, obs: Tensor, act_dim: int, path: Path) -> Made | None:
     """Return our policy with the source's weights, None where it does not act as the source does."""
     mean, std = answer(source, obs, act_dim, path)
     policy = None if source.weights is None else as_ours(source.weights, bounds)
@@ -101,16 +114,16 @@ def _take_over(source: Source, bounds: Bounds, obs: Tensor, act_dim: int, path: 
         return None
     if std is None:
         brings = source.weights.std is not None or source.weights.log_std is not None
-        return _Made(policy, error, "the file's" if brings else _chosen(bounds))
+        return Made(policy, error, "the file's" if brings else _chosen(bounds))
     if float((our_std - std).abs().max()) <= TOLERANCE:
-        return _Made(policy, error, "the file's")
+        return Made(policy, error, "the file's")
     if float((std - std[0]).abs().max()) > TOLERANCE:
         return None
     inside = set_spread(policy, std[0] / policy.half_range)
-    return _Made(policy, error, "the file's" if inside else _KEPT_INSIDE)
+    return Made(policy, error, "the file's" if inside else _KEPT_INSIDE)
 
 
-def _distil(
+def distil(
     source: Source,
     bounds: Bounds,
     config: PipelineConfig,
@@ -118,7 +131,7 @@ def _distil(
     path: Path,
     device: torch.device,
     report: Reporter,
-) -> _Made:
+) -> Made:
     """Return our policy fitted to the source's answers, with its error on held-out episodes."""
     options = config.imitation
     mean, std = answer(source, rows.obs, config.task_row.act_dim, path)
@@ -136,7 +149,7 @@ def _distil(
     fit_imitation(
         policy, distil_loss, fit, stop, options, seed=config.seed, device=device, logs=None, report=report
     )
-    return _Made(policy, score(policy, *held_out[:2]).action_error, spread)
+    return Made(policy, score(policy, *held_out[:2]).action_error, spread)
 
 
 def import_policy(
@@ -172,9 +185,9 @@ def import_policy(
     task, nets = config.task_row, config.networks
     low, high = (torch.tensor(bound) for bound in task.bounds)
     bounds = Bounds(low, high, nets.init_std, nets.min_std, nets.max_std)
-    source = _open(path, reading, bounds, report)
+    source = open_source(path, reading, bounds, report)
     obs, words = check_observations(data, reach, task.obs_dim, task)
-    made = _take_over(source, exported_bounds(source.about, bounds, path), obs, task.act_dim, path)
+    made = take_over(source, exported_bounds(source.about, bounds, path), obs, task.act_dim, path)
     exact, data_digest = made is not None, ""
     if made is None:
         if data is None:
@@ -184,7 +197,7 @@ def import_policy(
             )
         dataset = open_dataset(data, task)
         rows, data_digest = dataset.recent(config.imitation.rows), dataset.info.digest
-        made = _distil(source, bounds, config, rows, path, device, report)
+        made = distil(source, bounds, config, rows, path, device, report)
         words = f"held-out episodes of {data}"
     done = Imported(exact, made.error, words, made.spread)
     about = describe(

@@ -1,4 +1,4 @@
-"""Critics for an evaluation that owe the policy's own nothing: other data, other weights, other seed."""
+"""Critics fitted for an evaluation: they owe the policy's own nothing, not data, weights or seed."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ import torch
 from harden.checkpoint import LoadedPolicy, load_critics, module_digest, save_critics, save_policy
 from harden.config import PipelineConfig, make_config
 from harden.errors import MissingInputError
+from harden.exchange.opaque import OpaquePolicy
 from harden.nets import Critics
 from harden.progress import Reporter
 from harden.seeds import derive
+from harden.stages.agent import roll_out, surrogate
 from harden.stages.collect import collect
 from harden.stages.fit_critics import fit_critics
-from harden.stages.workspace import workspace
+from harden.stages.workspace import describe, workspace
 
 # one-step targets rank costs less well: their bootstrap is the noisy part (docs/experiments.md)
 _N_STEP = 10
 
 
-def fit_config(config: PipelineConfig, loaded: LoadedPolicy) -> PipelineConfig:
+def fit_config(config: PipelineConfig, loaded: LoadedPolicy, purpose: str = "independent") -> PipelineConfig:
     """Return the configuration of the fit: the pipeline's critics, beside the policy as it is.
 
     A seed of its own draws other episodes and other first weights than training did, also with equal seeds.
+
+    Args:
+        purpose: what the critics are for, which names that seed.
     """
-    given = loaded.policy.architecture
-    networks = {name: given[name] for name in ("init_std", "min_std", "max_std")}
     tree: dict[str, Any] = config.model_dump() | {"variant": "cvpo", "preset": "none"}
-    tree["seed"] = derive(config.seed, "independent") % 2**32
-    tree["networks"] |= networks | {"policy_hidden": given["hidden"]}
+    tree["seed"] = derive(config.seed, purpose) % 2**32
+    if not isinstance(loaded.policy, OpaquePolicy):
+        given = loaded.policy.architecture
+        networks = {name: given[name] for name in ("init_std", "min_std", "max_std")}
+        tree["networks"] |= networks | {"policy_hidden": given["hidden"]}
     tree["critics"] |= {"n_step": _N_STEP}
     # the policy as it is, without what training adds to explore
     tree["collect"] |= {"min_std": 0.0, "correlation": 0.0}
@@ -44,7 +50,7 @@ def _key(config: PipelineConfig, loaded: LoadedPolicy) -> str:
     """Return what a fit depends on, as a folder's name."""
     options = config.evaluate
     said = [
-        module_digest(loaded.policy),
+        loaded.about.get("policy_digest") or module_digest(loaded.policy),
         *(config.task, config.seed, config.train_epsilon),
         *(options.independent_episodes, options.independent_steps),
         config.critics.model_dump(mode="json"),
@@ -59,18 +65,21 @@ def independent_critics(
     loaded: LoadedPolicy,
     folder: Path,
     *,
+    purpose: str = "independent",
     device: torch.device,
     report: Reporter,
 ) -> tuple[Critics, dict[str, Any]]:
     """Return critics of a frozen policy, fitted to benign roll-outs of it, or those of an earlier call.
 
     Half of the episodes act by samples, half under random noise on the observations as well: a policy that
-    is safe shows its critics no cost otherwise.
+    is safe shows its critics no cost otherwise. Of somebody else's policy the episodes are its own, and the
+    fit's next actions those of a policy of ours that is fitted to it first.
 
     Args:
         config: gives the task, the seed, the critics' settings and the sizes (`evaluate.independent_*`).
         loaded: the policy; its own critics are not looked at.
         folder: where fits are kept, one a policy, seed and setting.
+        purpose: names the seed: critics for two purposes are independent of each other.
 
     Returns:
         The critics, and what is known of them.
@@ -78,27 +87,32 @@ def independent_critics(
     Raises:
         DamagedFileError: what is kept there was altered; StorageError: nothing can be kept there.
     """
-    fit, options = fit_config(config, loaded), config.evaluate
+    fit, options = fit_config(config, loaded, purpose), config.evaluate
     kept = folder / _key(fit, loaded)
     try:
         return load_critics(kept)
     except MissingInputError:
-        report.say(f"fitting independent critics to {options.independent_episodes} episodes -> {kept}")
+        report.say(f"fitting {purpose} critics to {options.independent_episodes} episodes -> {kept}")
+    noisy = options.independent_episodes // 2
+    behaviours = (("policy-sample", options.independent_episodes - noisy), ("policy-noise", noisy))
     with tempfile.TemporaryDirectory() as scratch:
-        place = workspace("independent", Path(scratch))
-        # without its critics, or the fit would go on from them
-        bare = Path(scratch) / "bare"
-        save_policy(bare, loaded.policy, None, loaded.about)
-        noisy = options.independent_episodes // 2
-        for behaviour, episodes in (
-            ("policy-sample", options.independent_episodes - noisy),
-            ("policy-noise", noisy),
-        ):
-            if episodes:
-                collect(fit, place, episodes=episodes, behaviour=behaviour, policy_dir=bare, report=report)
+        place, bare = workspace("independent", Path(scratch)), Path(scratch) / "bare"
+        more: dict[str, Any] = {}
+        if isinstance(loaded.policy, OpaquePolicy):
+            roll_out(fit, loaded.policy, place.data, behaviours, report)
+            policy, more["surrogate_error"] = surrogate(fit, loaded.policy, place.data, report)
+            save_policy(bare, policy, None, describe(fit))
+        else:
+            # without its critics, or the fit would go on from them
+            save_policy(bare, loaded.policy, None, loaded.about)
+            for behaviour, episodes in behaviours:
+                if episodes:
+                    collect(
+                        fit, place, episodes=episodes, behaviour=behaviour, policy_dir=bare, report=report
+                    )
         fit_critics(
             fit, place, device=device, steps=options.independent_steps, policy_dir=bare, report=report
         )
         critics, about = load_critics(place.critics)
-    save_critics(kept, critics, about)
+    save_critics(kept, critics, about | more)
     return critics, load_critics(kept)[1]

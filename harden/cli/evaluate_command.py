@@ -1,0 +1,147 @@
+"""evaluate, and what is made of evaluations: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harden.cli.main import main
+from harden.cli.options import FOLDER, Context, Numbers, stage_options
+from harden.errors import InputError, MissingInputError
+
+
+@main.command()
+@stage_options
+@click.option(
+    "--policy",
+    "named",
+    type=FOLDER,
+    default=None,
+    help="Policy folder, ONNX or TorchScript file, or module:function, which is run.",
+)
+@click.option("--attack", "attacks", default="mc,mr", help="Names, with commas, or all; natural always runs.")
+@click.option(
+    "--epsilon",
+    type=Numbers(float),
+    default=None,
+    help="Radius, raw observation units; several make a curve.",
+)
+@click.option(
+    "--attack-style",
+    type=click.Choice(["pgd", "paper"]),
+    default=None,
+    help="How gradient attacks climb: sign-gradient PGD, or as the paper's authors do.",
+)
+@click.option(
+    "--attack-steps", type=Numbers(int), default=None, help="Gradient steps from each start; or several."
+)
+@click.option("--restarts", type=Numbers(int), default=None, help="Random starts a state; or several.")
+@click.option("--queries", type=int, default=None, help="Values that black-box asks for a state.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
+@click.option("--action", type=click.Choice(["mean", "sample"]), default=None)
+@click.option("--episodes", "eval_episodes", type=int, default=None, help="Episodes an attack.")
+@click.option(
+    "--independent", type=FOLDER, default=None, help="Where independent critics are kept [beside the policy]."
+)
+@click.option(
+    "--curves", is_flag=True, help="Try mc at 0 to 3 times the radius and with less effort as well."
+)
+@click.option("--json", "json_path", type=FOLDER, default=None, help="Write the evaluation there.")
+@click.option("--html", type=FOLDER, default=None, help="Write a report of it there: one page.")
+def evaluate(
+    ctx: Context,
+    named: Path | None,
+    attacks: str,
+    curves: bool,
+    independent: Path | None,
+    json_path: Path | None,
+    html: Path | None,
+) -> None:
+    """Try a policy, natural and under attack."""
+    from harden.evaluation.entries import parse_attacks, table
+    from harden.evaluation.reading import Reported
+    from harden.evaluation.report import write_report
+    from harden.stages.evaluate import evaluate as stage
+
+    # of the run's own policy the run keeps one too, for `status`
+    outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
+    chosen = parse_attacks(attacks)
+    result = stage(
+        ctx.config,
+        named or ctx.place.policy,
+        chosen,
+        device=ctx.device,
+        also=ctx.also,
+        curves=curves,
+        independent=independent,
+        outs=outs,
+        report=ctx.report,
+    )
+    click.echo(table(result["results"], result["cost_limit"]))
+    for warning in result["warnings"]:
+        click.echo(f"warning: {warning['check']}: {warning['message']}")
+    if html is not None:
+        write_report(html, [Reported(ctx.place.name if named is None else named.name, result)])
+        outs.append(html)
+    for out in outs:
+        click.echo(f"-> {out}")
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--compare", is_flag=True, help="Put the policies side by side first.")
+@click.option(
+    "--curve", "curves", multiple=True, type=FOLDER, help="A further learning curve CSV; repeatable."
+)
+@click.option("--sign-off", default=None, metavar="NAME", help="Who signs it off, by today's date.")
+@click.option("--for", "signed", multiple=True, type=FOLDER, help="File that is signed for; repeatable.")
+@click.option("--out", type=FOLDER, default=Path("report.html"), help="The page.")
+def report(
+    runs: tuple[Path, ...],
+    compare: bool,
+    curves: tuple[Path, ...],
+    sign_off: str | None,
+    signed: tuple[Path, ...],
+    out: Path,
+) -> None:
+    """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
+    from harden.evaluation.reading import load_curve, load_run
+    from harden.evaluation.report import write_report
+    from harden.files import digest_file
+
+    if signed and not sign_off:
+        raise InputError("--for names what is signed for, and nobody signs", "say who with --sign-off NAME")
+    for path in signed:
+        if not path.is_file():
+            raise MissingInputError(f"{path} is missing", "name a file that is there")
+    shown = [load_run(path) for path in runs]
+    digests = {str(path): digest_file(path) for path in (*runs, *signed) if path.is_file()}
+    signature = (sign_off, digests) if sign_off else None
+    learning = [(path.parent.name, load_curve(path)) for path in curves]
+    write_report(out, shown, learning, compare, signature)
+    click.echo(f"-> {out}")
+
+
+@main.command()
+@stage_options
+@click.option("--policy", "named", type=FOLDER, default=None, help="As for evaluate.")
+@click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
+@click.option("--epsilon", type=Numbers(float), default=None, help="Radius, raw observation units.")
+@click.option(
+    "--episode", type=click.IntRange(min=0), default=0, help="Which of the evaluation's episodes [0]."
+)
+@click.option("--every", type=click.IntRange(min=1), default=2, help="Steps a frame [2].")
+@click.option("--width", type=click.IntRange(min=64, max=1920), default=400, help="Pixels [400].")
+@click.option("--independent", type=FOLDER, default=None, help="Where fitted critics are kept.")
+@click.option("--out", type=FOLDER, default=Path("episode.gif"), help="The GIF [episode.gif].")
+def render(ctx: Context, named: Path | None, out: Path, **options: Any) -> None:
+    """Film an episode, clean or attacked, as a GIF."""
+    from harden.stages.render import render as stage
+
+    done = stage(ctx.config, named or ctx.place.policy, out, device=ctx.device, report=ctx.report, **options)
+    click.echo(
+        f"filmed {done.steps} steps in {done.frames} frames: reward {done.reward:.1f}, "
+        f"cost {done.cost:.0f} -> {out}"
+    )

@@ -1,0 +1,170 @@
+"""Somebody else's policy under attack: a function, a TorchScript or an ONNX file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_bad_input import refused
+from test_pipeline import harden as run_harden
+
+import harden
+from harden.attacks import ATTACKS, Strength, perturb
+from harden.checkpoint import load_policy
+from harden.exchange.opaque import OpaquePolicy
+from harden.exchange.torchscript import write_torchscript
+from harden.pipeline_file import find_pipeline, load_config
+from harden.progress import Reporter
+from harden.stages.agent import open_agent
+
+RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
+QUIET = Reporter(True)
+SMALL = ["--set", "collect.workers=0", "--set", "evaluate.independent_episodes=10"]
+SMALL += ["--set", "evaluate.independent_steps=10", "--set", "imitation.steps=20"]
+SMALL += ["--set", "imitation.check_every=10", "--set", "networks.critic_hidden=[16]"]
+AGENT = """
+import numpy as np
+
+
+def act(obs):
+    assert obs.dtype == np.float32 and obs.ndim == 2
+    return np.tanh(np.stack([-obs[:, 0] - obs[:, 5], obs[:, 1]], axis=1))
+
+
+class Model:
+    def predict(self, obs):
+        return act(obs), None
+
+
+model = Model()
+text = "no function"
+
+
+def three(obs):
+    return obs[:, :3]
+
+
+def noisy(obs):
+    return np.random.uniform(size=(len(obs), 2))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with somebody's module in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "somebody.py").write_text(AGENT)
+    return tmp_path
+
+
+def act(obs: np.ndarray) -> np.ndarray:
+    """Return actions as the module's `act`."""
+    return np.tanh(np.stack([-obs[:, 0] - obs[:, 5], obs[:, 1]], axis=1))
+
+
+def config():
+    """Return the default pipeline."""
+    return load_config(find_pipeline(Path("pipelines/ball-circle.toml")))
+
+
+def test_a_function_is_attacked_without_gradients_and_the_report_says_so(folder: Path) -> None:
+    words = ["evaluate", "--policy", "somebody:act", "--episodes", "1", "--queries", "17", *SMALL]
+    said = run_harden(*words, "--attack", "random,mc,mad", "--json", "a.json", "--html", "a.html").output
+    assert "warning: no-gradient: the policy gives no gradients: mc, mad climbed nothing" in said
+    assert "no gradients" in Path("a.html").read_text()
+    evaluation = json.loads(Path("a.json").read_text())
+    by_name = {one["attack"]: one for one in evaluation["results"]}
+    for name in ("mc", "mad"):
+        assert (by_name[name]["style"], by_name[name]["steps"], by_name[name]["queries"]) == (
+            "evolution",
+            0,
+            17,
+        )
+    assert by_name["random"]["style"] == "uniform"
+    assert "fitted here" in evaluation["threat_model"]["critics"]["own"]
+    assert evaluation["threat_model"]["critics"]["surrogate_error"] > 0
+    assert evaluation["certificate"] is None, "nothing is known of its layers"
+    kept = list(Path("checkpoints/agents/somebody-act").glob("*/critics.safetensors"))
+    assert len(kept) == 1
+    # the same function, handed over in Python, and as a method that returns more than actions
+    natural = by_name["natural"]["per_episode"]
+    for named in (act, "somebody:model.predict"):
+        again = harden.evaluate(named, "random", episodes=1)
+        assert again["results"][0]["per_episode"] == natural
+        assert again["policy"]["policy_digest"] == evaluation["policy"]["policy_digest"]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("nowhere:act", "can't be imported"),
+        ("somebody:missing", "can't be imported"),
+        ("somebody:text", "is no function"),
+        ("somebody:three", "gives actions of shape (512, 3)"),
+        ("somebody:noisy", "gives another action each time"),
+        ("somebody.py", "is no policy"),
+        ("none.onnx", "is missing"),
+        ("none", "is missing"),
+    ],
+)
+def test_what_is_no_policy_is_refused_in_one_line(folder: Path, named: str, said: str) -> None:
+    assert said in refused("evaluate", "--policy", named, "--attack", "random", "--episodes", "1")
+
+
+def test_weights_of_our_kind_are_taken_over_with_their_gradients(folder: Path) -> None:
+    released = load_policy(RELEASED).policy
+
+    class Mean(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.policy = released
+
+        def forward(self, obs: torch.Tensor) -> torch.Tensor:
+            return self.policy.mean(obs)
+
+    write_torchscript(folder / "ours.pt", Mean(), 8, {})
+    loaded = open_agent("ours.pt", config(), QUIET)
+    obs = torch.randn(20, 8)
+    torch.testing.assert_close(loaded.policy.mean(obs), released.mean(obs), atol=1e-5, rtol=0)
+    assert loaded.policy.differentiable
+    assert not isinstance(loaded.policy, OpaquePolicy)
+    assert "taken over" in loaded.about["how"]
+
+
+class Bends(torch.nn.Module):
+    """A policy of nobody's architecture."""
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        """Return two actions."""
+        return torch.sin(3 * obs[:, :2]) * torch.cos(obs[:, 2:4])
+
+
+def test_torchscript_of_any_kind_gives_gradients_and_onnx_gives_values(folder: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    write_torchscript(folder / "bends.pt", Bends(), 8, {})
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weight = np.eye(8, 2, dtype=np.float32)
+    nodes = [helper.make_node("MatMul", ["o", "w"], ["h"]), helper.make_node("Sin", ["h"], ["a"])]
+    ends = [helper.make_tensor_value_info(n, kind, ["batch", s]) for n, s in (("o", 8), ("a", 2))]
+    graph = helper.make_graph(nodes, "sines", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(folder / "sines.onnx"))
+    obs, draw = 0.3 * torch.randn(30, 8), torch.Generator().manual_seed(0)
+    moved = []
+    for name, climbs in (("bends.pt", True), ("sines.onnx", False)):
+        policy = open_agent(name, config(), QUIET).policy
+        assert isinstance(policy, OpaquePolicy)
+        assert policy.differentiable is climbs
+        adv = perturb(ATTACKS["mad"], policy, None, obs, 0.1, Strength(10, 1, queries=65), draw)
+        noise = perturb(ATTACKS["random"], policy, None, obs, 0.1, Strength(), draw)
+        with torch.no_grad():
+            clean = policy.mean(obs)
+            distances = [(policy.mean(given) - clean).norm(dim=1).mean() for given in (adv, noise)]
+        assert distances[0] > 1.3 * distances[1], "it searched, and found more than chance does"
+        moved.append(float((adv - obs).abs().max()))
+    assert max(moved) <= 0.1 * (1 + 1e-5)
+    torch.testing.assert_close(open_agent("sines.onnx", config(), QUIET).policy.mean(obs), obs[:, :2].sin())

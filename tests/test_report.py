@@ -1,0 +1,149 @@
+"""The report page: every part of it is there, and a real browser shows it at phone and desktop width."""
+
+from __future__ import annotations
+
+import json
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from browser import Browser, browser
+from test_bad_input import refused
+from test_pipeline import harden
+
+ROOT = Path(__file__).parents[1]
+RELEASED = ROOT / "checkpoints/released/ball-circle"
+ATTACK = ["--attack", "random,mc,worst", "--episodes", "3", "--attack-steps", "2", "--restarts", "1"]
+ATTACK += ["--set", "collect.workers=0"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with evaluations of a vanilla and a hardened policy, and the pages made of them."""
+    folder = tmp_path_factory.mktemp("report")
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        vanilla, hardened = (["--policy", str(RELEASED / name)] for name in ("cvpo", "safer-long"))
+        pages = ["--json", "vanilla.json", "--html", "vanilla.html"]
+        harden("evaluate", *vanilla, *ATTACK, "--curves", *pages)
+        harden("evaluate", *hardened, *ATTACK, "--json", "hardened.json")
+        harden("report", "--compare", "vanilla.json", "hardened.json", "--out", "both.html")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory):
+    """A tab of a headless browser."""
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+class Text(HTMLParser):
+    """Collects a page's words and the pictures' descriptions."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.words, self.pictures = "", list[str]()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag == "img":
+            self.pictures.append(dict(attrs)["alt"])
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_every_part_of_the_report_is_there(made: Path) -> None:
+    page, evaluation = Text(made / "vanilla.html"), json.loads((made / "vanilla.json").read_text())
+    mc = next(one for one in evaluation["results"] if one["attack"] == "mc")
+    assert f"Not safe: {mc['cost']['mean']:.1f} under mc at epsilon 0.05" in page.words
+    for part in ("Every attack", "Where the robot went", "What is certain", "What the attacker may do"):
+        assert part in page.words
+    for begins in (
+        "Reward against cost",
+        "Cost against the attacker's reach",
+        "Reward against the attacker's reach",
+    ):
+        assert any(alt.startswith(begins) for alt in page.pictures), begins
+    assert "Cost against the attacker's effort: steps of the search." in page.pictures
+    assert sum(alt.startswith("Start ") for alt in page.pictures) == 3
+    assert evaluation["policy"]["policy_digest"] in page.words
+    share = evaluation["threat_model"]["epsilon"] / evaluation["threat_model"]["observation_std"][0]
+    assert f"{100 * share:.0f} %" in page.words
+    radii = {one["epsilon"] for one in evaluation["results"] if one["attack"] == "mc"}
+    assert min(radii) < 0.05 < max(radii) == pytest.approx(0.15)
+
+
+def test_the_drawn_paths_are_the_episodes_that_were_evaluated(made: Path) -> None:
+    """They are replayed from the recorded actions: the cost along them has to come out again."""
+    evaluation = json.loads((made / "vanilla.json").read_text())
+    scene, results = evaluation["trajectories"], evaluation["results"]
+    assert (scene["axis"], scene["limit"], scene["radius"]) == ("x", 6.0, 7.0)
+    for shown in scene["episodes"]:
+        of_seed = [
+            next(e["cost"] for e in one["per_episode"] if e["seed"] == shown["seed"])
+            for one in (results[0], next(one for one in results if one["attack"] == shown["attack"]))
+        ]
+        assert [shown["clean"]["cost"], shown["attacked"]["cost"]] == of_seed
+        beyond = sum(abs(x) > 6.0 for x, _ in shown["attacked"]["xy"][1:])
+        assert beyond == shown["attacked"]["cost"], "cost is paid beyond the boundary that is drawn"
+
+
+def test_no_attack_passes_what_is_guaranteed(made: Path) -> None:
+    for name in ("vanilla", "hardened"):
+        found = json.loads((made / f"{name}.json").read_text())["certificate"]
+        assert found["exceeded"] == 0
+        assert 0 < found["found"]["max"] <= found["guaranteed"]["max"] <= 2
+        assert found["theorems"]["theorem_2"] > found["theorems"]["measured"]
+
+
+def test_policies_stand_side_by_side_with_paired_differences(made: Path) -> None:
+    both = Text(made / "both.html")
+    first, second = (json.loads((made / f"{name}.json").read_text()) for name in ("vanilla", "hardened"))
+    costs = [
+        next(o for o in e["results"] if o["attack"] == "mc" and o["epsilon"] == 0.05)["cost"]["mean"]
+        for e in (first, second)
+    ]
+    assert "Side by side" in both.words
+    assert f"{costs[1] - costs[0]:.1f}" in both.words
+    assert "hardened: the verdict" in both.words
+
+
+def test_a_comparison_that_makes_no_sense_is_refused(made: Path, tmp_path: Path) -> None:
+    assert "two or more" in refused("report", "--compare", str(made / "vanilla.json"))
+    other = json.loads((made / "vanilla.json").read_text()) | {"task": "car-circle"}
+    (tmp_path / "car.json").write_text(json.dumps(other))
+    said = refused("report", "--compare", str(made / "vanilla.json"), str(tmp_path / "car.json"))
+    assert "ball-circle and car-circle" in said
+
+
+def test_a_run_is_named_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    harden("report", str(RELEASED / "cvpo"))
+    page = Text(tmp_path / "report.html")
+    assert "cvpo: the verdict" in page.words
+    assert "reward while training" in page.pictures
+    assert "harden evaluate" in refused("report", str(ROOT / "docs"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)], ids=["phone", "desktop"])
+@pytest.mark.parametrize("name", ["vanilla", "both"])
+def test_a_browser_shows_it_whole(tab: Browser, made: Path, name: str, width: int, height: int) -> None:
+    console = tab.open(made / f"{name}.html", width, height, mobile=width < 600)
+    assert console == []
+    shown = tab.evaluate("document.documentElement.clientWidth")
+    assert width - 20 < shown <= width, "but for a scroll bar, the window is the page's"
+    assert tab.evaluate("document.documentElement.scrollWidth") == shown
+    wide = """[...document.querySelectorAll('body *')]
+        .filter(e => e.getBoundingClientRect().right > innerWidth + 1 || e.scrollWidth > e.clientWidth + 1
+            && getComputedStyle(e).display != 'inline')
+        .map(e => e.tagName + ': ' + e.textContent.slice(0, 40))"""
+    assert tab.evaluate(wide) == []
+    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    assert tab.evaluate(broken) == 0
+    assert tab.evaluate("document.images.length") >= 5
