@@ -261,13 +261,19 @@ def test_attacked_data_is_refused(folder: Path) -> None:
     assert "benign data only" in refused("fit-critics", *SETTINGS)
 
 
-def test_a_policy_without_critics_can_still_be_tried_at_random(folder: Path) -> None:
+def test_a_policy_without_critics_gets_some_where_an_attack_asks_them(folder: Path) -> None:
     from harden.checkpoint import load_policy, save_policy
 
     loaded = load_policy("checkpoints/ball-circle/policy")
     save_policy(Path("bare"), loaded.policy, None, {})
-    assert "climbs critics" in refused("evaluate", *SETTINGS, "--policy", "bare")
-    harden("evaluate", *SETTINGS, "--policy", "bare", "--attack", "random", "--episodes", "1")
+    words = ["evaluate", *SETTINGS, "--policy", "bare", "--episodes", "1", "--attack-steps", "1"]
+    harden(*words, "--attack", "random")
+    assert not Path("bare/independent").exists(), "noise asks nothing"
+    words += ["--attack", "mc", "--set", "evaluate.independent_episodes=2"]
+    said = harden(*words, "--set", "evaluate.independent_steps=2").output
+    assert "the policy brings no critics: fitting some" in said
+    assert len(list(Path("bare/independent").glob("*/critics.safetensors"))) == 1
+    assert load_policy("bare").critics is None, "the policy stays as it is"
 
 
 def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,19 @@ def test_an_attack_that_still_gains_from_more_steps_is_told(vanilla: LoadedPolic
     assert ("no-plateau", "mc") in found
 
 
+def test_a_second_opinion_that_is_weak_is_told_with_the_reason(vanilla: LoadedPolicy) -> None:
+    """Two queries are no search, and an adversary that learned nothing is none."""
+    flat = scaled(vanilla.critics, 0.0)
+    victim = Victim(vanilla.policy, vanilla.critics, learned={0.05: flat})
+    trial = Trial(5, 0.05, Strength(5, 1, queries=2), "mean", 0)
+    tried = evaluate_policy(victim, TASK, parse_attacks("mc,black-box,learned"), [trial], workers=0)
+    said = check(tried.entries, {"learned": [{"epsilon": 0.05, "costs": [8.0, 9.0]}]})
+    short = {one["attack"]: one["message"] for one in said if one["check"] == "falls-short"}
+    assert "2 queries a state" in short["black-box"]
+    assert "its training reached 8, 9" in short["learned"]
+    assert "chance" not in short["learned"]
+
+
 def test_few_episodes_are_not_compared(vanilla: LoadedPolicy) -> None:
     found = fired(vanilla.policy, scaled(vanilla.critics, 0.0), "random,mc", (0.05, STRENGTH), episodes=2)
     assert found == {("vanishing-gradient", "mc"), ("too-few-episodes", "natural")}

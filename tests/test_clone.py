@@ -79,9 +79,8 @@ def test_a_clone_acts_as_its_teacher(folder: Path) -> None:
 
 
 def test_from_logs_to_an_attacked_policy(folder: Path) -> None:
-    """A policy without critics can't be attacked by gradients yet: fit-critics mends it, all goes on."""
+    """A clone has no critics to be hardened with: fit-critics mends it, and all goes on."""
     own = "checkpoints/ball-circle/policy"
-    assert "harden fit-critics --policy" in refused("evaluate", "--policy", own, "--episodes", "1")
     cloned = load_policy(own).about
     harden("fit-critics", *SETTINGS, "--steps", "3", "--quiet")
     assert load_policy(own).critics is not None
@@ -119,7 +118,6 @@ def test_an_imported_policy_is_attacked_and_hardened(folder: Path) -> None:
     )
     harden("policy", "import", "mine.pt", "--out", "mine", "--data", "datasets/ball-circle", "--quiet")
     (folder / "hard.toml").write_text("")
-    assert "harden fit-critics --policy" in refused("evaluate", "--policy", "mine", "--episodes", "1")
     harden("train", "-p", "hard.toml", *SETTINGS, "--init", "mine", "--quiet")
     (folder / "fitted.toml").write_text("")
     data = ["--data", "datasets/ball-circle"]

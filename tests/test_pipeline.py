@@ -51,6 +51,10 @@ SMALL = {
     "evaluate.queries": "5",
     "evaluate.independent_episodes": "2",
     "evaluate.independent_steps": "3",
+    "evaluate.learned_rounds": "1",
+    "evaluate.learned_episodes": "2",
+    "evaluate.learned_steps": "3",
+    "evaluate.simulator_episodes": "32",
 }
 SETTINGS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 

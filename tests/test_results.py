@@ -54,6 +54,17 @@ def test_the_attacks_page_says_what_the_committed_evaluations_found() -> None:
             assert f"| {label} | `{attack}` | {' | '.join(cells)} |" in page
 
 
+def test_the_attacks_page_says_how_fast_they_were() -> None:
+    page = (ROOT / "docs/attacks.md").read_text()
+    found = json.loads((ROOT / "benchmarks/results/attack_speed.json").read_text())
+    whole, attack = found["lockstep"]["seconds"]["all"], found["lockstep"]["seconds"]["attack"]
+    assert f"{found['lockstep']['states']:,} attacked states in {whole:.1f} s, {attack:.1f} s of it" in page
+    assert (
+        f"{1000 * found['one_state']['seconds']:.0f} ms a state, {found['times_as_fast']['wall']:.0f} times"
+        in page
+    )
+
+
 def test_a_goal_is_reached_when_three_refreshes_average_it_within_the_limit(render: ModuleType) -> None:
     curve = {
         "reward": [0.0, 400.0, 450.0, 500.0, 500.0, 500.0],

@@ -90,6 +90,16 @@ def test_every_stage_by_hand_at_its_default_size(folder: Path) -> None:
     assert [row.split()[1] for row in rows] == ["done"] * 5
 
 
+def test_attacks_are_fast_and_far_faster_than_one_state_at_a_time(folder: Path) -> None:
+    script = ROOT / "benchmarks/attack_speed.py"
+    subprocess.run([sys.executable, script, "--json", "speed.json"], check=True)
+    found = json.loads((folder / "speed.json").read_text())
+    assert found["lockstep"]["states"] == 10_000
+    # CPU seconds: the machine may do other work beside
+    assert found["lockstep"]["cpu_seconds"]["all"] <= 10
+    assert found["times_as_fast"]["cpu"] >= 40
+
+
 def test_ppo_lagrangian_learns_the_task_within_the_cost_limit(folder: Path) -> None:
     words = ["-p", str(ROOT / "pipelines/ball-circle.toml"), "--set", "variant=ppol"]
     # the attackers' critics need not be good here

@@ -70,7 +70,9 @@ def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: An
     )
     how = "taken over exactly: largest" if done.exact else "distilled: root mean square"
     click.echo(f"{how} action error {done.error:.2g} on {done.checked_on}; spread {done.spread} -> {out}")
-    click.echo("it has no critics yet: fit them with harden fit-critics --policy, before gradient attacks")
+    click.echo(
+        "it has no critics yet: harden evaluate fits some for its attacks, fit-critics --policy for good"
+    )
 
 
 @policy.command()

@@ -172,15 +172,15 @@ def no_plateau(results: Sequence[Entry]) -> Iterator[Warning]:
 
 
 def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Iterator[Warning]:
-    """Warn of black-box below four fifths of mc's cost and of learned below mc's, .
+    """Warn of black-box below four fifths of mc's cost and of learned below mc's, and say why.
 
-    Nothing is hidden there: these say how far the search itself can be believed elsewhere.
+    Nothing is hidden there: it says how far the other search can be believed elsewhere.
     """
     for one in results:
         for other in _alike(results, one, ("black-box", "learned") if one["attack"] == "mc" else ()):
             share = 0.8 if other["attack"] == "black-box" else 1.0
             short = paired(one["per_episode"], other["per_episode"], "cost")
-            if other["cost"]["mean"] >= share * one["cost"]["mean"] or short["ci95"][0] <= 0:
+            if other["cost"]["mean"] >= share * one["cost"]["mean"]:
                 continue
             why = f"with {other.get('queries')} queries a state it found less; more may find more"
             if other["attack"] == "learned":
@@ -189,6 +189,8 @@ def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Iterator[War
                 )
                 costs = ", ".join(f"{cost:.0f}" for cost in rounds.get("costs", []))
                 why = f"its training reached {costs} from round to round and may not be at its end"
+            if short["ci95"][0] <= 0:
+                why = f"no more than chance in {len(one['per_episode'])} episodes; {why}"
             message = f"{_said(other, 'cost')} falls short of {_said(one, 'cost')}: {why}"
             yield _warning("falls-short", other, message)
 
