@@ -19,6 +19,7 @@ from harden.attacks import ATTACKS, Strength, perturb
 from harden.checkpoint import LoadedPolicy, load_policy
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
+from harden.files import write_json
 from harden.seeds import episode_seeds
 from harden.stages.workspace import versions
 from harden.tasks import TASKS
@@ -111,7 +112,7 @@ def main() -> None:
         },
         "versions": versions(),
     }
-    options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options.json, result)
     print(json.dumps(result["times_as_fast"]), json.dumps(found))
 
 

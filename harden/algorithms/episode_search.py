@@ -86,10 +86,8 @@ def search_adversary(
     Source: Salimans et al. 2017 (evolution strategies: antithetic pairs, ranks), on the linear policies of
         Mania et al. 2018.
     """
-    mean, radius = (
-        torch.zeros(task.obs_dim, task.obs_dim + 1, device=device),
-        torch.tensor(task.radius(epsilon)),
-    )
+    mean = torch.zeros(task.obs_dim, task.obs_dim + 1, device=device)
+    radius = torch.tensor(task.radius(epsilon))
     generations = max(1, budget // (_CANDIDATES * _EPISODES))
     history, best_cost, best = list[float](), -1.0, mean
     with (
@@ -102,7 +100,6 @@ def search_adversary(
             half = torch.randn(_CANDIDATES // 2, *mean.shape, generator=draw, device=device)
             noise = torch.cat((half, -half))
             weights = mean + _SIGMA * noise
-
             starts = episode_seeds(seed, "episode-search", generation * _EPISODES, _EPISODES).tolist()
             adversaries = LinearAdversary(weights.repeat_interleave(_EPISODES, 0), centre, spread)
             costs = _play(envs, policy, adversaries, radius, norm, starts * _CANDIDATES)
