@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harden.algorithms import adversary as adversary_ops
+from harden.algorithms.adversary import adversary_share
 from harden.algorithms.critics import critic_step, td_loss, td_targets
 from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import attack_states, lagrangian
@@ -268,6 +269,32 @@ class TestMStep:
         assert policy is learner.policy
         assert critics is learner.critics
         assert strength.steps == configure().adversary.steps
+
+    def test_a_weak_adversary_is_told_from_a_strong_one(self, learner: Learner) -> None:
+        obs = torch.zeros(64, 8)
+        weak = configure(adversary={"steps": 1, "step_share": 2.0})
+        strong = configure(adversary={"steps": 20, "restarts": 4, "step_share": 0.5})
+        assert adversary_share(learner, obs, weak, 0.05) > 0.9, "where all is smooth, one step is enough"
+        # what a policy learns against corners: a dangerous action inside the ball, harmless ones at its faces
+        policy, critics = learner.policy, learner.critics
+        with torch.no_grad():
+            for module in (policy.trunk[0], policy.mean_head):
+                module.weight.zero_()
+                module.bias.zero_()
+            policy.trunk[0].weight[:3, 0] = 1.0
+            policy.trunk[0].bias[:3] = torch.tensor((0.05, -0.02, -0.05))
+            ends = torch.tensor(((0.5, 0.0), (-0.5, 0.0)))
+            worse = torch.diff(critics.q_cost(obs[:2], ends)).sign() * -1
+            policy.mean_head.weight[0, :3] = worse * torch.tensor((1.0, -1.0 - 0.07 / 0.03, 0.0)) * 5
+        shares = [adversary_share(learner, obs, config, 0.05) for config in (weak, strong)]
+        assert shares[0] < 0.5
+        assert 0.95 < shares[1] < 1.05
+        assert adversary_share(learner, obs, weak, 0.05) == shares[0], "it draws from nobody else's stream"
+
+    def test_where_nothing_is_to_be_gained_the_adversary_has_all_of_it(self, learner: Learner) -> None:
+        with torch.no_grad():
+            learner.policy.trunk[0].weight.zero_()
+        assert adversary_share(learner, torch.randn(8, 8), configure(), 0.05) == 1.0
 
 
 def test_the_limits_follow_their_schedules_and_end_where_a_hand_run_stage_begins(learner: Learner) -> None:

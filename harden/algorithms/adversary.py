@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from harden.attacks import ATTACKS, Strength, perturb
+from harden.attacks.objectives import max_cost
 from harden.config import PipelineConfig
 from harden.learner import Learner
 from harden.nets import Critics, GaussianPolicy
 from harden.sections import Adversary
 from harden.seeds import generator
+
+# what the training adversary is measured by
+_REFERENCE = Strength(steps=20, restarts=2)
 
 
 def mc_attack(
@@ -73,3 +77,26 @@ def attack_replayed(
     draw = generator(learner.device, learner.seed, stream, place)
     radius = config.task_row.radius(epsilon)
     return mc_attack(learner.policy, learner.critics, obs, radius, config.adversary, draw)
+
+
+@torch.no_grad()
+def adversary_share(learner: Learner, obs: Tensor, config: PipelineConfig, epsilon: float) -> float:
+    """Return how much of what a strong MC attack gains the training adversary gains, 1 for nothing to gain.
+
+    A policy learns to fool a weak adversary: its gradient then leads nowhere, the TD target knows no danger,
+    and cost under a stronger attack grows unseen (catastrophic overfitting, Wong et al. 2020). This shows it.
+
+    Args:
+        learner: gives the policy and the critics as they are now; it is not changed.
+        obs: states, (B, obs_dim).
+        config: the pipeline, whose adversary is measured against 20 steps from two starts.
+        epsilon: the scheduled radius.
+    """
+    policy, critics, radius = learner.policy, learner.critics, config.task_row.radius(epsilon)
+    clean = max_cost(policy, critics, obs, obs).mean()
+    gains = []
+    for strength in (_strength(config.adversary), _REFERENCE):
+        draw = generator(learner.device, learner.seed, "adversary-share", learner.counters.round)
+        found = perturb(ATTACKS["mc"], policy, critics, obs, radius, strength, draw)
+        gains.append(float(max_cost(policy, critics, obs, found).mean() - clean))
+    return gains[0] / gains[1] if gains[1] > 0 else 1.0

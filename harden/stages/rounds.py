@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from harden.algorithms.adversary import attack_replayed
+from harden.algorithms.adversary import adversary_share, attack_replayed
 from harden.algorithms.critics import critic_step
 from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import MStepLoss
@@ -193,6 +193,7 @@ class LiveRounds:
             return
         front = self.supply.row(self.history, gathering, learning)
         front["kappa"] = self._targets[1].kappa
+        front["adversary_share"] = self._adversary_share()
         self.history.append(front | row)
         write_targets(self.place.targets, *self._targets)
         about = {
@@ -206,6 +207,14 @@ class LiveRounds:
         commit(self.config, self.place, self.learner, about)
         write_curve(self.place.run / "learning_curve.csv", self.history)
         self.report.say(_line(self.history[-1], self.config.refreshes))
+
+    def _adversary_share(self) -> float:
+        """Return how strong the training adversary is on the refresh's last states."""
+        epsilon = position_epsilon(self.config, self.learner)
+        if not self.config.variant_row.adversarial or epsilon == 0:
+            return 1.0
+        obs = self._targets[0].obs.to(self.learner.device)
+        return adversary_share(self.learner, obs, self.config, epsilon)
 
 
 def run_rounds(source: LiveRounds, tensorboard: bool, devices: int) -> None:
@@ -235,5 +244,6 @@ def _line(row: dict[str, float], refreshes: int) -> str:
     return (
         f"refresh {row['refresh']:.0f}/{refreshes}  {row['seconds']:.0f} s  {lived}"
         f"epsilon {row['epsilon']:.4f}  lam {row['lam']:.2f}  "
-        f"Q_c {row['q_cost']:.2f}  KL {row['kl_mean']:.3f}  robust KL {row['kl_robust_mean']:.2f}"
+        f"Q_c {row['q_cost']:.2f}  KL {row['kl_mean']:.3f}  robust KL {row['kl_robust_mean']:.2f}  "
+        f"adversary {row['adversary_share']:.2f}"
     )
