@@ -93,13 +93,15 @@ def check_values(data: Transitions, where: str, first: int = 0) -> None:
     """
     for field, (name, _, _) in LAYOUT.items():
         column = getattr(data, field)
-        if column.is_floating_point() and not bool(torch.isfinite(column).all()):
+        # a sum is finite where all its terms are, or overflows: then each of them is looked at
+        broken = column.is_floating_point() and not bool(torch.isfinite(column.sum()))
+        if broken and not bool(torch.isfinite(column).all()):
             row = int(torch.nonzero(~torch.isfinite(column))[0][0])
             raise InputError(
                 f"{where}: '{name}' holds NaN or an infinite value in row {first + row}",
                 "remove that episode, or collect it again",
             )
-    if bool((data.costs < 0).any()):
+    if len(data.costs) and bool(data.costs.min() < 0):
         row = int(torch.nonzero(data.costs < 0)[0][0])
         raise InputError(
             f"{where}: cost {float(data.costs[row])} in row {first + row}", "costs are at least 0"
