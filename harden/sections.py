@@ -113,7 +113,7 @@ class Adversary(Section):
     """
 
     epsilon: NonNegative | None = None
-    steps: Count = 1
+    steps: Count = 3
     restarts: Count = 1
     step_share: Positive = 2.0
     every: Count = 2
