@@ -2,7 +2,7 @@
 
     python tests/nursery.py collect|train KILLS
 
-It works in the current folder and writes counts.json. One process loads everything once; its forks are killed.
+It works in the current folder and writes counts.json. One process loads all once; its forks are killed.
 """
 
 from __future__ import annotations
