@@ -20,6 +20,7 @@ from harden.cli import main
 from harden.data import open_dataset, read_targets
 from harden.evaluation.entries import parse_attacks
 from harden.learner import Learner, load_state
+from harden.stages.refresh import write_curve
 from harden.stages.workspace import pick_device, workspace
 from harden.tasks import TASKS
 
@@ -380,6 +381,12 @@ def logged(path: Path) -> list[dict[str, str]]:
     """Return the rows of a job's CSV log."""
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_run_that_an_older_program_began_keeps_its_curve_when_it_goes_on(tmp_path: Path) -> None:
+    history = [{"refresh": 1.0, "reward": 3.5}, {"refresh": 2.0, "reward": 4.5, "adversary_share": 0.9}]
+    write_curve(tmp_path / "curve.csv", history)
+    assert (tmp_path / "curve.csv").read_text() == "refresh,reward,adversary_share\n1,3.5,\n2,4.5,0.9\n"
 
 
 def test_each_job_logs_its_steps_to_csv_and_a_resumed_one_keeps_the_first_ones_log(folder: Path) -> None:
