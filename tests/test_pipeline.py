@@ -386,7 +386,7 @@ def logged(path: Path) -> list[dict[str, str]]:
 def test_a_run_that_an_older_program_began_keeps_its_curve_when_it_goes_on(tmp_path: Path) -> None:
     history = [{"refresh": 1.0, "reward": 3.5}, {"refresh": 2.0, "reward": 4.5, "adversary_share": 0.9}]
     write_curve(tmp_path / "curve.csv", history)
-    assert (tmp_path / "curve.csv").read_text() == "refresh,reward,adversary_share\n1,3.5,\n2,4.5,0.9\n"
+    assert (tmp_path / "curve.csv").read_text() == "refresh,reward,adversary_share\n1,3.5,nan\n2,4.5,0.9\n"
 
 
 def test_each_job_logs_its_steps_to_csv_and_a_resumed_one_keeps_the_first_ones_log(folder: Path) -> None:

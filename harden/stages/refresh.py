@@ -164,8 +164,8 @@ def _recent(config: PipelineConfig, learner: Learner, path: Path) -> tuple[Backu
 def write_curve(path: Path, history: History) -> None:
     """Write a learning curve as CSV, one row a refresh."""
     text = io.StringIO()
-    # the last row has every column; the first may be an older program's
-    table = csv.DictWriter(text, list(history[-1]), lineterminator="\n")
+    # the last row has every column; what an older program did not write is nan
+    table = csv.DictWriter(text, list(history[-1]), restval="nan", lineterminator="\n")
     table.writeheader()
     table.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
     write_text(path, text.getvalue())
