@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from harden.benchmark.figures import Published, groups, published
 from harden.benchmark.ledger import finished
+from harden.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/quality"
@@ -27,7 +28,7 @@ STYLES = {
     "paper-no-stop": "the same without its stop rule",
 }
 # natural reward, at a cost within the limit, that `time to` asks for
-GOALS = {"ball-circle": (300, 400, 500), "car-circle": (100, 200, 259)}
+GOALS = {"ball-circle": (300, 400, 500), "car-circle": (100, 200, 259), "drone-run-paper": (100, 150, 193)}
 
 Run = dict[str, Any]
 
@@ -188,7 +189,7 @@ def draw(task: str, variants: dict[str, list[Run]]) -> None:
 
 def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
     """Return a task's part of the page."""
-    lines = [f"## {task}", ""]
+    lines = [f"## {task}, epsilon {TASKS[task].epsilon:g}", ""]
     for trial, how in STYLES.items():
         lines += [f"Under attack, {how}:", "", *verdict_table(task, variants, trial), ""]
         if trial in ("pgd", "paper"):
@@ -210,9 +211,9 @@ def page() -> str:
         "Made by `python benchmarks/render.py` from `benchmarks/results/ledger/`, which `harden benchmark`",
         "and `python benchmarks/quality.py TASK VARIANT` fill, and from `benchmarks/results/quality/`, which",
         "is older. All methods of the paper: [benchmark.md](benchmark.md). Reward / cost an episode, 50",
-        "episodes, acting with the mean, epsilon 0.05, cost limit 5; ± is the standard deviation over",
-        "training seeds. The paper's numbers are Table 5's, under its own kind of attack (beside safer-long,",
-        "SAFER's). Minutes are wall time of one thread on two cores that did other work as well.",
+        "episodes, acting with the mean, cost limit 5; ± is the standard deviation over training seeds. The",
+        "paper's numbers are Table 5's, under its own kind of attack (beside safer-long, SAFER's). Minutes",
+        "are wall time of one thread on two cores that did other work as well.",
         "",
     ]
     for task, variants in load().items():

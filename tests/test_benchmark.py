@@ -71,6 +71,8 @@ class TestPlan:
         assert steps(Budget(paper=True))["adv-ppol"] == 300 * 45_000
         assert set(steps(Budget(env_steps=7000)).values()) == {7000}
         assert Budget(env_steps=7000).label == "reduced, 7,000 steps"
+        assert Budget(keys=("collect.workers=1",)).label == "reduced", "it changes no result"
+        assert Budget(keys=("collect.workers=1", "estep.particles=8")).label == "reduced, 1 keys changed"
 
     def test_a_choice_without_runs_is_refused(self) -> None:
         with pytest.raises(InputError, match="no run is left"):

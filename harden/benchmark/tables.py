@@ -84,7 +84,9 @@ class Budget(NamedTuple):
         label = "paper" if self.paper else "reduced"
         if self.env_steps is not None:
             label += f", {self.env_steps:,} steps"
-        return f"{label}, {len(self.keys)} keys changed" if self.keys else label
+        # how many processes simulate changes no result, as in `digest`
+        changed = [key for key in self.keys if not key.startswith("collect.workers=")]
+        return f"{label}, {len(changed)} keys changed" if changed else label
 
     @property
     def assignments(self) -> list[str]:
