@@ -75,9 +75,8 @@ class Dataset:
             before += shard.transitions
         if not parts:
             raise InputError(f"rows {start} to {stop} of a data set of {len(self)}")
-        if len(parts) == 1:
-            return parts[0]
-        return Transitions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        joined = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return parts[0] if len(parts) == 1 else Transitions(*joined)
 
     def _read(self, shard: ShardInfo, first: int, last: int) -> Transitions:
         path = self.folder / shard.name
