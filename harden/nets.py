@@ -250,5 +250,15 @@ class Critics(nn.Module):
         return self.ensemble(obs, actions, self.reward_members).amin(0)
 
     def q_cost(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return Q_c, the highest of the cost critics, (B,) or (S, K)."""
-        return self.ensemble(obs, actions, self.cost_members).amax(0)
+        """Return Q_c, the mean of the cost critics, (B,) or (S, K).
+
+        Their maximum would hand the errors of each on to every earlier state.
+        """
+        return self.ensemble(obs, actions, self.cost_members).mean(0)
+
+    def by_cost_critic(self) -> list[Critics]:
+        """Return for each cost critic the same critics with no other one; parameters are shared."""
+        alone = [copy.copy(self) for _ in range(self.cost_members.stop - self.cost_members.start)]
+        for place, critics in enumerate(alone, self.cost_members.start):
+            critics.cost_members = slice(place, place + 1)
+        return alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ class TestCritics:
         seen = []
 
         def perturb(attack: Any, policy: Any, critics: Any, obs: torch.Tensor, *rest: Any) -> torch.Tensor:
-            seen.append((attack.name, critics is learner.target_critics))
+            seen.append((attack.name, critics.ensemble is learner.target_critics.ensemble))
             return obs + 3.0
 
         monkeypatch.setattr(adversary_ops, "perturb", perturb)
@@ -105,6 +106,35 @@ class TestCritics:
         assert not torch.equal(plain[1], attacked[1])
         by_sample = configure(variant="safer-long", adversary={"long_horizon": "sample"})
         assert not torch.equal(attacked[1], td_targets(learner, data, by_sample, 0.05)[1])
+
+    def test_no_cost_critic_judges_what_it_was_climbed_for(self, monkeypatch) -> None:
+        config = configure(variant="safer-long", networks={"cost_critics": 2})
+        learner, data, climbed = new_learner(config, CPU), batch(), []
+
+        def perturb(attack: Any, policy: Any, critics: Any, obs: torch.Tensor, *rest: Any) -> torch.Tensor:
+            climbed.append((critics.cost_members.start, obs))
+            return obs + 3.0
+
+        monkeypatch.setattr(adversary_ops, "perturb", perturb)
+        _, costs = td_targets(learner, data, config, 0.05)
+        first = torch.arange(32) < 16
+        assert [place for place, _ in climbed] == [2, 3]
+        assert torch.equal(torch.cat([obs for _, obs in climbed]), data.next_obs)
+        with torch.no_grad():
+            values = learner.target_critics(data.next_obs, learner.policy.mean(data.next_obs + 3.0))
+        judged = torch.where(first, values[3], values[2])
+        torch.testing.assert_close(costs, (data.costs + data.discounts * judged).clamp(min=0))
+
+    def test_what_is_found_in_one_critics_errors_the_other_does_not_know(self) -> None:
+        found = {1: 0.0, 2: 0.0}
+        for count, seed in itertools.product(found, range(20)):
+            config = configure(variant="safer-long", networks={"cost_critics": count}, seed=seed)
+            learner, data = new_learner(config, CPU), batch(256)
+            data = data._replace(costs=torch.full((256,), 5.0))
+            harmless, attacked = (td_targets(learner, data, config, radius)[1] for radius in (1e-9, 0.3))
+            found[count] += float((attacked - harmless).mean())
+        assert found[1] > 0.0
+        assert abs(found[2]) < 0.3 * found[1]
 
     def test_a_step_descends_and_the_targets_follow(self) -> None:
         config, replay = configure(critics={"polyak": 0.9, "learning_rate": 1e-2}), batch(256)

@@ -45,23 +45,51 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
     draw = generator(learner.device, learner.seed, "td", learner.counters.critic_steps)
     with torch.no_grad():
         actions = policy.sample(batch.next_obs, draw)
-    cost_actions = actions
+        next_reward = target.q_reward(batch.next_obs, actions)
     if config.variant_row.long_horizon and epsilon > 0:
-        radius = config.task_row.radius(epsilon)
-        obs_adv = mc_attack(policy, target, batch.next_obs, radius, config.adversary, draw)
+        next_cost = _attacked_cost(learner, batch.next_obs, config, epsilon, draw)
+    else:
+        next_cost = _cost(learner, target, batch.next_obs, actions, config)
+    rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
+    costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
+    ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
+    return torch.stack((rewards, costs.clamp(0.0, ceiling)))
+
+
+def _attacked_cost(
+    learner: Learner, obs: Tensor, config: PipelineConfig, epsilon: float, draw: torch.Generator
+) -> Tensor:
+    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,).
+
+    Of several cost critics each is climbed on a part of the rows, and the next one says what that is worth.
+    An adversary finds the errors of whom it climbs: valued by the same critic, they come back at each step,
+    and Q_c is above kappa where attacked episodes cost nothing.
+
+    Source: Van Hasselt 2010 (double Q-learning), with the ball around s' for the actions to choose from.
+    """
+    policy, radius, alone = (
+        learner.policy,
+        config.task_row.radius(epsilon),
+        learner.target_critics.by_cost_critic(),
+    )
+    costs = []
+    for part, climbed, judge in zip(obs.chunk(len(alone)), alone, alone[1:] + alone[:1], strict=False):
+        obs_adv = mc_attack(policy, climbed, part, radius, config.adversary, draw)
         with torch.no_grad():
             by_mean = config.adversary.long_horizon == "mean"
-            cost_actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
-    with torch.no_grad():
-        next_reward = target.q_reward(batch.next_obs, actions)
-        next_cost = target.q_cost(batch.next_obs, cost_actions)
-        if learner.behaviour is not None and config.offline.pessimism > 0:
-            far = beyond_support(learner.behaviour, batch.next_obs, cost_actions, config.offline.support)
-            next_cost = next_cost + config.offline.pessimism * far
-        rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
-        costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
-        ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
-        return torch.stack((rewards, costs.clamp(0.0, ceiling)))
+            actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
+        costs.append(_cost(learner, judge, part, actions, config))
+    return torch.cat(costs)
+
+
+@torch.no_grad()
+def _cost(learner: Learner, critics: Critics, obs: Tensor, actions: Tensor, config: PipelineConfig) -> Tensor:
+    """Return Q_c(s', a'), (B,), offline with what the data do not show added."""
+    value = critics.q_cost(obs, actions)
+    if learner.behaviour is None or config.offline.pessimism == 0:
+        return value
+    far = beyond_support(learner.behaviour, obs, actions, config.offline.support)
+    return value + config.offline.pessimism * far
 
 
 def beyond_support(behaviour: GaussianPolicy, obs: Tensor, actions: Tensor, support: float) -> Tensor:

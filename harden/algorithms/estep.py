@@ -61,7 +61,7 @@ def e_step(
         # the critics know the actions that the environment applied
         values = critics(obs, policy.clip(particles))
         q_reward = values[critics.reward_members].amin(0)
-        q_cost = values[critics.cost_members].amax(0)
+        q_cost = values[critics.cost_members].mean(0)
         solution = dual.solve_dual(
             q_reward,
             q_cost,
