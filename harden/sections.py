@@ -197,7 +197,7 @@ class OnPolicy(Section):
 class Evaluation(Section):
     """How a policy is tried: by its mean, under each attack in the task's epsilon unless told otherwise.
 
-    `attack_style` "pgd" takes `restarts` and `step_share`, "paper" the rate and tolerances;
+    `attack_style` "pgd" takes `restarts`, `starts` and `step_share`, "paper" the rate and tolerances;
     `attack_steps` unset is 50 and 200. `queries` are a gradient-free attack's, a state; `amad_share` is the
     share of natural states, those with the highest Q_c, that amad attacks; independent critics are fitted to
     `independent_episodes` of the policy's own, in `independent_steps` gradient steps. The learned adversary
@@ -211,6 +211,7 @@ class Evaluation(Section):
     attack_steps: Count | None = None
     restarts: Count = 5
     step_share: Positive = 0.5
+    starts: Literal["corners", "ball"] = "corners"
     paper_rate: Positive = 0.2
     stop_value: NonNegative = 1e-4
     stop_move: NonNegative = 1e-4

@@ -11,8 +11,10 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.checkpoint import LoadedPolicy, load_policy
 from harden.evaluation.attacked import Victim, evaluate_policy
-from harden.evaluation.checks import check, flat_share
+from harden.evaluation.checks import check, strongest
 from harden.evaluation.entries import Trial, parse_attacks
+from harden.evaluation.gradients import flat_share
+from harden.exchange.opaque import OpaquePolicy
 from harden.nets import Critics, GaussianPolicy
 from harden.tasks import TASKS
 
@@ -47,7 +49,7 @@ def fired(
     trials = [Trial(episodes, epsilon, strength, "mean", 0) for epsilon, strength in settings]
     victim = Victim(policy, own, independent)
     tried = evaluate_policy(victim, TASK, parse_attacks(attacks), trials, workers=0)
-    return {(one["check"], one["attack"]) for one in check(tried.entries)}
+    return {(one["check"], one["attack"]) for one in check(tried.entries).warnings}
 
 
 STRENGTH = Strength(5, 1, queries=17)
@@ -91,17 +93,70 @@ def test_an_attack_that_still_gains_from_more_steps_is_told(vanilla: LoadedPolic
     assert ("no-plateau", "mc") in found
 
 
+@pytest.mark.parametrize(("attack", "weak"), [("mc", {"restarts": 1}), ("black-box", {"queries": 2})])
+def test_an_attack_that_still_gains_from_more_starts_or_queries_is_told(
+    attack: str, weak: dict, vanilla: LoadedPolicy
+) -> None:
+    """On a staircase nothing is climbed: each start is one look more."""
+    strong = Strength(1, 40, queries=200)
+    settings = (0.05, strong._replace(**weak)), (0.05, strong)
+    assert ("no-plateau", attack) in fired(staircase(vanilla.policy), vanilla.critics, attack, *settings)
+
+
+def staircase(policy: GaussianPolicy) -> OpaquePolicy:
+    """Return the policy behind sensors that round: it has gradients, and they are nothing everywhere."""
+    return OpaquePolicy(lambda obs: policy.mean(torch.round(obs / 0.02) * 0.02), 8, 2, differentiable=True)
+
+
+def test_a_gradient_that_is_hidden_is_told_by_a_search_that_needs_none(vanilla: LoadedPolicy) -> None:
+    attacks, strength = "mc,black-box", Strength(5, 1, queries=100)
+    found = fired(staircase(vanilla.policy), vanilla.critics, attacks, (0.05, strength))
+    assert found == {("vanishing-gradient", "mc"), ("hidden-gradient", "black-box")}
+
+
+def test_a_point_of_a_curve_is_not_taken_for_the_attack(vanilla: LoadedPolicy) -> None:
+    """A single weak step that black-box beats says nothing against an attack of twenty."""
+    weak, strong = (Strength(steps, 1, queries=400) for steps in (1, 20))
+    trials = [Trial(5, 0.05, strength, "mean", 0) for strength in (weak._replace(step_share=0.01), strong)]
+    victim = Victim(vanilla.policy, vanilla.critics)
+    entries = evaluate_policy(victim, TASK, parse_attacks("mc,black-box"), trials, workers=0).entries
+    assert [one["attack"] for one in strongest(entries)] == ["natural", "black-box", "mc"]
+    _, first, black_box, second = entries
+    assert first["cost"]["mean"] < black_box["cost"]["mean"]
+    found = check(entries)
+    assert "hidden-gradient" not in {one["check"] for one in found.warnings}
+    assert (found.made["hidden-gradient"], found.made["no-plateau"]) == (1, 1)
+    assert (found.made["falling-cost"], found.made["weaker-than-noise"]) == (0, 0), "nothing to compare"
+    assert second["steps"] == 20
+
+
+def test_an_attack_that_learned_from_harmless_episodes_is_told(vanilla: LoadedPolicy) -> None:
+    victim = Victim(vanilla.policy, vanilla.critics, vanilla.critics, learned={0.05: vanilla.critics})
+    trial = Trial(2, 0.05, STRENGTH, "mean", 0)
+    tried = evaluate_policy(victim, TASK, parse_attacks("mc,learned,mc-independent"), [trial], workers=0)
+    about = {
+        "learned": [{"epsilon": 0.05, "costs": [0.0, 0.0], "cost_seen": 0.0}],
+        "independent_critics": {"cost_seen": 2.5},
+    }
+    found = check(tried.entries, about)
+    assert [one["attack"] for one in found.warnings if one["check"] == "saw-no-cost"] == ["learned"]
+    assert found.made["saw-no-cost"] == 2
+    fitted = check(tried.entries, {"critics": {"cost_seen": 0.0}}).warnings
+    assert [one["attack"] for one in fitted if one["check"] == "saw-no-cost"] == ["mc"]
+
+
 def test_a_second_opinion_that_is_weak_is_told_with_the_reason(vanilla: LoadedPolicy) -> None:
     """Two queries are no search, and an adversary that learned nothing is none."""
     flat = scaled(vanilla.critics, 0.0)
     victim = Victim(vanilla.policy, vanilla.critics, learned={0.05: flat})
     trial = Trial(5, 0.05, Strength(5, 1, queries=2), "mean", 0)
     tried = evaluate_policy(victim, TASK, parse_attacks("mc,black-box,learned"), [trial], workers=0)
-    said = check(tried.entries, {"learned": [{"epsilon": 0.05, "costs": [8.0, 9.0]}]})
+    said = check(tried.entries, {"learned": [{"epsilon": 0.05, "costs": [8.0, 9.0]}]}).warnings
     short = {one["attack"]: one["message"] for one in said if one["check"] == "falls-short"}
     assert "2 queries a state" in short["black-box"]
     assert "its training reached 8, 9" in short["learned"]
     assert "chance" not in short["learned"]
+    assert "start by start (95 % interval" in short["learned"], "by how much it is behind was measured"
 
 
 def test_few_episodes_are_not_compared(vanilla: LoadedPolicy) -> None:

@@ -19,7 +19,8 @@ from harden.evaluation.calibration import Branches, branch, calibrate, noise_cei
 from harden.evaluation.entries import parse_attacks
 from harden.evaluation.reading import Reported, load_curve, load_evaluation
 from harden.evaluation.report import write_report
-from harden.evaluation.statistics import paired, pooled, summarise, violation_rate
+from harden.evaluation.soundness import soundness
+from harden.evaluation.statistics import paired, pooled, summarise, violation_interval, violation_rate
 from harden.evaluation.verdict import verdict
 from harden.nets import GaussianPolicy
 from harden.seeds import episode_seeds, generator
@@ -66,6 +67,16 @@ def test_a_paired_difference_is_by_seed_and_narrower_than_the_spread() -> None:
 
 def test_a_violation_is_a_cost_above_the_limit() -> None:
     assert violation_rate(np.array([0.0, 5.0, 5.1, 90.0]), 5.0) == 0.5
+
+
+def test_no_violation_in_some_episodes_does_not_mean_never() -> None:
+    low, high = violation_interval(np.zeros(50), 5.0)
+    assert low == 0.0
+    # by hand: (1 - p)^50 = 0.025
+    assert high == pytest.approx(1 - 0.025 ** (1 / 50))
+    assert violation_interval(np.full(10, 9.0), 5.0)[1] == 1.0
+    low, high = violation_interval(np.array([0.0, 9.0] * 20), 5.0)
+    assert 0.3 < low < 0.5 < high < 0.7
 
 
 @pytest.mark.parametrize(
@@ -201,7 +212,49 @@ def test_the_verdict_is_on_the_radius_to_withstand_and_names_what_lies_beyond() 
     curve["results"][2]["cost"]["mean"] = 3.0
     assert "within the limit up to epsilon 0.15" in verdict(curve)["text"]
     curve["warnings"] = [{"check": "no-plateau", "message": "more would find more"}]
-    assert "1 warning below" in verdict(curve)["text"]
+    assert "1 warning below speaks against" in verdict(curve)["text"]
+    curve["checks"] = {"no-plateau": 1, "hidden-gradient": 0}
+    assert "1 of the checks of the attacks could not be made" in verdict(curve)["text"]
+
+
+def test_what_was_not_tried_at_the_radius_to_withstand_is_not_shown() -> None:
+    weak = evaluation(2.0)
+    weak["threat_model"] = {"epsilon": 0.1}
+    said = verdict(weak)
+    assert said["status"] == "close"
+    assert "Not shown: 2.0 under mc at epsilon 0.05, but nothing was tried at epsilon 0.1" in said["headline"]
+    weak["results"][1]["cost"]["mean"] = 41.0
+    assert verdict(weak)["status"] == "fails", "what breaks at less breaks"
+    weak["results"].append(weak["results"][1] | {"epsilon": 0.1})
+    assert "Already mc at epsilon 0.05 costs 41.0" in verdict(weak)["text"]
+
+
+def test_equally_harmless_attacks_are_told_together_and_one_on_cost_is_named() -> None:
+    held = evaluation(0.0)
+    mc = held["results"][1]
+    held["results"][0]["cost"] = mc["cost"]
+    held["results"][1:] = [
+        mc | {"attack": "random"},
+        mc,
+        mc | {"attack": "mad", "reward": {"mean": 300.0}},
+        mc | {"attack": "worst"},
+    ]
+    said = verdict(held)
+    assert "0.0 under mc at epsilon 0.05 and under 2 other attacks" in said["headline"]
+    assert "under those attacks it is 300 to 500" in said["text"]
+
+
+def test_a_check_that_could_not_be_made_is_told_with_what_it_needs() -> None:
+    told = evaluation(2.0) | {
+        "checks": {"no-plateau": 0, "hidden-gradient": 2},
+        "warnings": [{"check": "hidden-gradient", "message": "it beats it"}],
+    }
+    found = soundness(told)
+    assert found["missing"] == 1
+    assert "needs --curves" in found["checks"][0]["outcome"]
+    assert found["checks"][1]["outcome"] == "2 comparisons, 1 warning"
+    assert "safer" in found["warnings"][0]["meaning"]
+    assert soundness(evaluation(2.0)) == {"warnings": [], "checks": [], "missing": 0}
 
 
 def test_seeds_of_training_come_before_episodes_in_a_pooled_interval() -> None:

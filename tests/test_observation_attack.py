@@ -103,6 +103,28 @@ def test_its_observations_are_in_its_space_and_a_vector_radius_holds(victim) -> 
     env.close()
 
 
+def test_a_function_is_attacked_by_values_as_the_network_behind_it(victim) -> None:
+    """Somebody's model is only asked; black-box needs no more, and mc searches as it does."""
+
+    def predict(obs: np.ndarray) -> tuple[np.ndarray, None]:
+        return victim.act(obs), None
+
+    # as wide as the policy's own states: in some of them an attack has something to gain
+    wide = np.array([0.4, 0.7, 1.0, 1.8, 1.4, 0.8, 0.3, 0.2])
+    states = (np.random.default_rng(0).normal(size=(20, 8)) * wide).astype(np.float32)
+    found = []
+    for policy, attack in ((predict, "black-box"), (victim, "black-box"), (predict, "mc")):
+        options = {"attack": attack, "epsilon": EPSILON, "strength": Strength(3, 1, queries=65)}
+        env = harden.ObservationAttack(Observing(8), policy, victim.critics, **options)
+        found.append(np.stack([env.observation(state) for state in states]))
+    assert np.array_equal(found[0], found[1])
+    assert 0 < float(np.abs(found[2] - states).max()) <= EPSILON * 1.001
+    with pytest.raises(InputError, match="is no policy"):
+        harden.ObservationAttack(Observing(8), "mine", epsilon=EPSILON)
+    with pytest.raises(InputError, match="brings none"):
+        harden.ObservationAttack(Observing(8), predict, epsilon=EPSILON)
+
+
 class Observing(gymnasium.Env):
     """An environment of some number of coordinates that never runs."""
 

@@ -12,6 +12,9 @@ from browser import Browser, browser
 from test_bad_input import refused
 from test_pipeline import harden
 
+from harden.data import open_dataset
+from harden.tasks import TASKS
+
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "checkpoints/released/ball-circle"
 ATTACK = ["--attack", "random,mc,worst", "--episodes", "3", "--attack-steps", "2", "--restarts", "1"]
@@ -27,7 +30,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         vanilla, hardened = (["--policy", str(RELEASED / name)] for name in ("cvpo", "safer-long"))
         pages = ["--json", "vanilla.json", "--html", "vanilla.html"]
-        harden("evaluate", *vanilla, *ATTACK, "--curves", *pages)
+        harden("collect", "--episodes", "2", "--behaviour", "random", "--set", "collect.workers=0")
+        data = ["--data", "datasets/ball-circle"]
+        harden("evaluate", *vanilla, *ATTACK, "--curves", *data, *pages)
         harden("evaluate", *hardened, *ATTACK, "--json", "hardened.json")
         harden("report", "--compare", "vanilla.json", "hardened.json", "--out", "both.html")
     finally:
@@ -70,13 +75,38 @@ def test_every_part_of_the_report_is_there(made: Path) -> None:
         "Reward against the attacker's reach",
     ):
         assert any(alt.startswith(begins) for alt in page.pictures), begins
-    assert "Cost against the attacker's effort: steps of the search." in page.pictures
+    for quantity in ("Cost", "Reward"):
+        assert f"{quantity} against the attacker's effort: steps of the search." in page.pictures
     assert sum(alt.startswith("Start ") for alt in page.pictures) == 3
     assert evaluation["policy"]["policy_digest"] in page.words
-    share = evaluation["threat_model"]["epsilon"] / evaluation["threat_model"]["observation_std"][0]
-    assert f"{100 * share:.0f} %" in page.words
+    assert "not looked at: needs mc with black-box, critic-free or mc-independent" in page.words
+    assert "The points of the curves" in page.words
+    _, high = evaluation["results"][0]["violation_ci95"]
+    assert f"0 % (0 to {100 * high:.0f})" in " ".join(page.words.split())
     radii = {one["epsilon"] for one in evaluation["results"] if one["attack"] == "mc"}
     assert min(radii) < 0.05 < max(radii) == pytest.approx(0.15)
+
+
+def test_epsilon_is_a_share_of_the_spread_in_the_data_or_else_where_the_policy_goes(made: Path) -> None:
+    page = Text(made / "vanilla.html")
+    by_data, by_natural = (
+        json.loads((made / f"{name}.json").read_text())["threat_model"] for name in ("vanilla", "hardened")
+    )
+    dataset = open_dataset(made / "datasets/ball-circle", TASKS["ball-circle"])
+    std = dataset.recent(len(dataset)).obs.double().std(0, correction=0)
+    assert by_data["data"]["observation_std"] == pytest.approx(std.tolist())
+    at = next(one for one in by_data["epsilon_over_std"] if one["epsilon"] == 0.05)
+    assert at["ratio"] == pytest.approx((0.05 / std).tolist())
+    assert f"{dataset.info.digest[:12]}" in page.words
+    assert f"{100 * 0.05 / float(std[0]):.0f} %" in page.words
+    assert by_natural["data"] is None
+    (at,) = by_natural["epsilon_over_std"]
+    assert at["ratio"] == pytest.approx([0.05 / s for s in by_natural["observation_std"]])
+
+
+def test_curves_of_nothing_are_refused() -> None:
+    words = ["evaluate", "--policy", str(RELEASED / "cvpo"), "--attack", "mr", "--curves"]
+    assert "--attack random,mc" in refused(*words)
 
 
 def test_the_drawn_paths_are_the_episodes_that_were_evaluated(made: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,9 @@ from harden.types import Transitions
 
 # a share of the steps of exploring episodes sees a random perturbation instead of the learned one
 _EXPLORES = 0.3
+# exploring episodes are attacked in a wider ball: a policy that holds in its own shows no cost there, and the
+# value of the victim's actions may be learned from whatever caused them
+_BEYOND = 2.0
 # how hard the adversary tries in its own future, in its roll-outs
 _INSIDE, _ACTING = Strength(1, 1, 2.0, queries=17), Strength(10, 2, queries=65)
 
@@ -34,11 +38,13 @@ class Planned(NamedTuple):
         critics: those of its best round; Q_r is the policy's unattacked one.
         costs: mean cost of the episodes that it attacked without exploring, by round; noise is the first.
         best: the round kept.
+        seen: mean cost of all episodes that it learned from.
     """
 
     critics: Critics
     costs: list[float]
     best: int
+    seen: float
 
 
 class _Adversary:
@@ -61,23 +67,26 @@ class _Adversary:
     def collect(self, envs: VectorEnv, place: int, episodes: int) -> tuple[Transitions, float]:
         """Attack episodes, every second one with exploration; returns clean states, the others' cost."""
         draw = generator(self.device, self.config.seed, "planner-acts", place)
-        noise = ATTACKS["random"]
+        noise, own = ATTACKS["random"], self.radius
+        wide = [_BEYOND * r for r in own] if isinstance(own, tuple) else _BEYOND * own
+
+        def attacked(obs: Tensor, radius: float | Sequence[float], share: float) -> Tensor:
+            # a share of the states sees noise
+            given = perturb(noise, self.policy, None, obs, radius, self.acting, draw)
+            if not place:
+                return given
+            planned = perturb(ATTACKS["learned"], self.policy, self.critics, obs, radius, self.acting, draw)
+            chance = torch.rand((len(obs), 1), generator=draw, device=self.device)
+            return torch.where(chance < share, given, planned)
 
         def act(obs: Tensor, slots: Tensor) -> Acted:
-            obs, slots = obs.to(self.device), slots.to(self.device)
-            given = perturb(noise, self.policy, None, obs, self.radius, self.acting, draw)
-            if place:
-                planned = perturb(
-                    ATTACKS["learned"], self.policy, self.critics, obs, self.radius, self.acting, draw
-                )
-                chance = torch.rand(len(obs), generator=draw, device=self.device)
-                explores = (slots % 2 == 1) & (chance < _EXPLORES)
-                given = torch.where(explores.unsqueeze(1), given, planned)
+            obs, odd = obs.to(self.device), (slots.to(self.device) % 2 == 1).unsqueeze(1)
+            given = torch.where(odd, attacked(obs, wide, _EXPLORES), attacked(obs, own, 0.0))
             with torch.no_grad():
-                wide = self.policy.sample(given, draw)
-                # before anything is known the actions say more than the perturbations
-                sampled = (slots % 2 == 1).unsqueeze(1) if not place else torch.zeros_like(wide) > 0
-                actions = torch.where(sampled, wide, self.policy.clip(self.policy.mean(given)))
+                actions = self.policy.clip(self.policy.mean(given))
+                if not place:
+                    # before anything is known the actions say more than the perturbations
+                    actions = torch.where(odd, self.policy.sample(given, draw), actions)
             # the critic is asked at the clean observation
             return Acted(actions.cpu(), obs.cpu())
 
@@ -170,4 +179,6 @@ def plan_adversary(
             for _ in range(options.learned_steps):
                 adversary.learn(replay)
             track(place + 1, f"cost {cost:.1f}")
-    return Planned(kept.eval().requires_grad_(False), costs, best)
+    # the last round's episodes are judged by, not learned from
+    seen = float(sum(part.costs.sum() for part in data) / (episodes * max(rounds, 1)))
+    return Planned(kept.eval().requires_grad_(False), costs, best, seen)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harden.attacks import adam, evolution, pgd
 from harden.attacks.linear import LinearAdversary
+from harden.attacks.pgd import Starts
 from harden.attacks.rows import ATTACKS, Attack
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
@@ -44,6 +45,7 @@ class Strength(NamedTuple):
         step_share: length of the first step as a share of epsilon.
         norm: the ball's norm.
         queries: values that a gradient-free attack asks for a state.
+        starts: "ball" or "corners": where gradients climb from.
     """
 
     steps: int = 20
@@ -51,6 +53,7 @@ class Strength(NamedTuple):
     step_share: float = 0.5
     norm: Norm = "linf"
     queries: int = 400
+    starts: Starts = "ball"
 
     @property
     def style(self) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from harden.ops import ball
 from harden.ops.ball import Norm
+
+Starts = Literal["ball", "corners"]
 
 
 def ascend(
@@ -21,6 +24,7 @@ def ascend(
     step_share: float,
     norm: Norm,
     generator: torch.Generator,
+    starts: Starts = "ball",
 ) -> Tensor:
     """Return for each state the best observation visited, the clean one included.
 
@@ -33,6 +37,7 @@ def ascend(
         step_share: length of the first step as a share of epsilon; it falls linearly to a tenth of itself.
         norm: the ball's norm.
         generator: the only source of randomness.
+        starts: where from: anywhere in the ball, or its corners (for l2 its surface).
 
     Returns:
         obs_adv, (B, obs_dim).
@@ -41,8 +46,8 @@ def ascend(
     Deviation: it steps along the plain gradient from one start, carried over, and stops early; the sign from
         fresh random starts, with the best point kept by state, finds about twice the cost.
     """
-    starts = obs.repeat(restarts, 1)
-    delta = ball.sample(starts, epsilon, norm, generator)
+    clean = obs.repeat(restarts, 1)
+    delta = (ball.sample if starts == "ball" else ball.sample_far)(clean, epsilon, norm, generator)
     with torch.no_grad():
         best_value = objective(obs, obs).repeat(restarts)
     best = torch.zeros_like(delta)
@@ -50,7 +55,7 @@ def ascend(
         last = step == steps
         delta = delta.detach().requires_grad_(not last)
         with torch.set_grad_enabled(not last):
-            value = objective(starts, starts + delta)
+            value = objective(clean, clean + delta)
             # the sum keeps states apart, and only the perturbation gets a gradient
             total = value.sum()
         improved = value.detach() > best_value

@@ -144,9 +144,10 @@ def trials(steps: int | None) -> dict[str, dict[str, Any]]:
     """
     pgd, paper = steps or 50, steps or 200
     none = {"stop_value": 0.0, "stop_move": 0.0}
+    strong = {"attack_style": "pgd", "starts": "corners"}
     return {
-        "pgd": {"attack_style": "pgd", "attack_steps": pgd, "restarts": 5},
-        "pgd-doubled": {"attack_style": "pgd", "attack_steps": 2 * pgd, "restarts": 10},
+        "pgd": strong | {"attack_steps": pgd, "restarts": 5},
+        "pgd-doubled": strong | {"attack_steps": 2 * pgd, "restarts": 10},
         "paper": {"attack_style": "paper", "attack_steps": paper, "stop_value": 1e-4, "stop_move": 1e-4},
         "paper-no-stop": {"attack_style": "paper", "attack_steps": paper} | none,
     }

@@ -46,6 +46,9 @@ from harden.errors import InputError, MissingInputError
     "--independent", type=FOLDER, default=None, help="Where independent critics are kept [beside the policy]."
 )
 @click.option(
+    "--data", type=FOLDER, default=None, help="Data set whose spread epsilon is a share of [the run's own]."
+)
+@click.option(
     "--curves", is_flag=True, help="Try mc at 0 to 3 times the radius and with less effort as well."
 )
 @click.option("--json", "json_path", type=FOLDER, default=None, help="Write the evaluation there.")
@@ -56,6 +59,7 @@ def evaluate(
     attacks: str,
     curves: bool,
     independent: Path | None,
+    data: Path | None,
     json_path: Path | None,
     html: Path | None,
 ) -> None:
@@ -68,6 +72,8 @@ def evaluate(
     # of the run's own policy the run keeps one too, for `status`
     outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
     chosen = parse_attacks(attacks)
+    if data is None and named is None and (ctx.place.data / "manifest.json").is_file():
+        data = ctx.place.data
     result = stage(
         ctx.config,
         named or ctx.place.policy,
@@ -76,6 +82,7 @@ def evaluate(
         also=ctx.also,
         curves=curves,
         independent=independent,
+        data=data,
         outs=outs,
         report=ctx.report,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -12,10 +12,22 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength, attack_stream, perturb, require_ready
 from harden.checkpoint import LoadedPolicy
 from harden.errors import InputError
+from harden.exchange.opaque import OpaquePolicy, as_source
 from harden.nets import Critics, GaussianPolicy
 
 # as strong as `harden evaluate` attacks by default
-_STRENGTH = Strength(steps=50, restarts=5)
+_STRENGTH = Strength(steps=50, restarts=5, starts="corners")
+
+
+def _as_policy(policy: GaussianPolicy | Callable[..., Any], env: gymnasium.Env) -> GaussianPolicy:
+    """Return a network as it is, and a function as a policy of the environment's sizes."""
+    if isinstance(policy, GaussianPolicy):
+        return policy
+    sizes = [space.shape[0] for space in (env.observation_space, env.action_space) if space.shape]
+    if not callable(policy) or len(sizes) != 2:
+        raise InputError(f"{policy!r} is no policy for {env}", "give a policy of harden's, or a function")
+    source, (obs_dim, act_dim) = as_source(policy), sizes
+    return OpaquePolicy(lambda obs: source.run(obs)[0], obs_dim, act_dim)
 
 
 class ObservationAttack(gymnasium.ObservationWrapper):
@@ -27,7 +39,9 @@ class ObservationAttack(gymnasium.ObservationWrapper):
 
     Args:
         env: with observations of one dimension.
-        policy: the policy under attack, as `harden.load_policy` returns it, or the network alone.
+        policy: the policy under attack, as `harden.load_policy` returns it, the network alone, or a function
+            from a float32 batch (B, obs_dim) to actions in [-1, 1], such as a Stable-Baselines3 model's
+            `predict`; of that no gradient is known, so that attacks which climb search by values instead.
         critics: what the attack climbs, the policy's own where not given.
         attack: a row of `harden list attacks`.
         epsilon: radius in raw observation units, a number or one a coordinate.
@@ -43,7 +57,7 @@ class ObservationAttack(gymnasium.ObservationWrapper):
     def __init__(
         self,
         env: gymnasium.Env,
-        policy: LoadedPolicy | GaussianPolicy,
+        policy: LoadedPolicy | GaussianPolicy | Callable[..., Any],
         critics: Critics | None = None,
         *,
         attack: str = "mc",
@@ -56,7 +70,7 @@ class ObservationAttack(gymnasium.ObservationWrapper):
         if attack not in ATTACKS:
             raise InputError(f"unknown attack '{attack}'", f"choose from: {', '.join(ATTACKS)}")
         self.attack, self.strength, self.threshold, self.seed = ATTACKS[attack], strength, threshold, seed
-        self.victim = policy.policy if isinstance(policy, LoadedPolicy) else policy
+        self.victim = policy.policy if isinstance(policy, LoadedPolicy) else _as_policy(policy, env)
         if critics is None and isinstance(policy, LoadedPolicy) and self.attack.critics == "own":
             critics = policy.critics
         self.critics = critics

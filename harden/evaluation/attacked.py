@@ -21,8 +21,8 @@ from harden.attacks import (
 )
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
-from harden.evaluation.checks import flat_share
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
+from harden.evaluation.gradients import flat_share
 from harden.evaluation.trajectories import Moves, moves
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import episode_seeds, generator

@@ -2,68 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from harden.attacks import ATTACKS, Asked, Attack
+from harden.attacks import ATTACKS
 from harden.evaluation.statistics import paired
-from harden.nets import GaussianPolicy
-from harden.ops import ball
-from harden.ops.ball import Norm
 
 # below, an interval from resampled episodes means nothing
 _EPISODES = 5
 # differences smaller than this share of the larger mean are not worth a warning
 _MATTERS = 0.05
-# a first-order gain within the ball below this share of the objective's value is rounding
-_FLAT = 1e-5
 _FLAT_STATES = 0.1
-# points of the ball asked, and the share of half an action's range from which on it counts as moved
-_POINTS = 5
-_MOVES = 0.01
 
 Entry = dict[str, Any]
 Warning = dict[str, Any]
+# one for each comparison that could be made, None where it found nothing
+Findings = Iterator[Warning | None]
 
 
-def flat_share(
-    attack: Attack,
-    policy: GaussianPolicy,
-    critics: Asked | None,
-    obs: Tensor,
-    epsilon: float | Sequence[float],
-    norm: Norm,
-    generator: torch.Generator,
-) -> float:
-    """Return the share of states in which an attack's gradient promises it nothing, although actions move.
-
-    Where no perturbation moves the action there is nothing to be found, and nothing is wrong.
+class Checked(NamedTuple):
+    """What the checks say.
 
     Args:
-        attack: with an objective.
-        policy, critics: as in `perturb`.
-        obs: states, (N, obs_dim).
-        epsilon: radius, raw observation units, one number or one a coordinate.
-        norm: the ball's.
-        generator: draws the points of the ball at which each state's gradient is taken.
+        warnings: {"check", "attack", "epsilon", "message"} each.
+        made: how many comparisons each check could make; one that made none proves nothing.
     """
-    assert attack.objective is not None
-    radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
-    clean = obs.repeat(_POINTS, 1)
-    delta = ball.sample(clean, radius, norm, generator).requires_grad_()
-    value = attack.objective(policy, critics, clean, clean + delta)
-    (gradient,) = torch.autograd.grad(value.sum(), delta)
-    with torch.no_grad():
-        gain = (gradient * radius).norm(p=1 if norm == "linf" else 2, dim=1)
-        flat = gain <= _FLAT * value.abs()
-        move = (policy.mean(clean + delta) - policy.mean(clean)).abs() / policy.half_range
-        movable = move.amax(1) > _MOVES
-        nothing = flat.view(_POINTS, -1).all(0) & movable.view(_POINTS, -1).any(0)
-    return int(nothing.sum()) / len(obs)
+
+    warnings: list[Warning]
+    made: dict[str, int]
 
 
 def _exceeds(more: Entry, less: Entry, quantity: str) -> bool:
@@ -91,7 +58,24 @@ def _alike(results: Sequence[Entry], one: Entry, names: Iterable[str]) -> Iterat
             yield other
 
 
-def weaker_than_noise(results: Sequence[Entry]) -> Iterator[Warning]:
+def strongest(results: Sequence[Entry]) -> list[Entry]:
+    """Return the entries without those of which the same attack was tried harder: the points of a curve."""
+
+    def effort(one: Entry) -> list[int]:
+        return [one.get(name) or 0 for name in ("steps", "restarts", "queries")]
+
+    def outdone(one: Entry) -> bool:
+        for other in results:
+            same = all(one.get(name) == other.get(name) for name in ("attack", "norm", "epsilon", "style"))
+            more = [theirs - own for theirs, own in zip(effort(other), effort(one), strict=True)]
+            if same and min(more) >= 0 and max(more) > 0:
+                return True
+        return False
+
+    return [one for one in results if not outdone(one)]
+
+
+def weaker_than_noise(results: Sequence[Entry]) -> Findings:
     """Warn of an attack that does less of what it is for than random noise does."""
     for one in results:
         attack = ATTACKS.get(one["attack"])
@@ -100,29 +84,50 @@ def weaker_than_noise(results: Sequence[Entry]) -> Iterator[Warning]:
         quantity, sign = attack.aim
         for noise in _alike(results, one, ("random", "gaussian")):
             more, less = (noise, one) if sign > 0 else (one, noise)
-            if _exceeds(more, less, quantity):
-                message = f"{_said(one, quantity)} does less than noise, {_said(noise, quantity)}"
-                yield _warning("weaker-than-noise", one, f"{message}: its critics mislead it, or are flat")
+            message = f"{_said(one, quantity)} does less than noise, {_said(noise, quantity)}"
+            found = _warning("weaker-than-noise", one, f"{message}: its critics mislead it, or are flat")
+            yield found if _exceeds(more, less, quantity) else None
 
 
-def vanishing_gradient(results: Sequence[Entry]) -> Iterator[Warning]:
+def vanishing_gradient(results: Sequence[Entry]) -> Findings:
     """Warn of an attack whose gradient is nothing in many states."""
     for one in results:
-        share = one.get("flat_share", 0.0)
-        if share > _FLAT_STATES:
-            message = f"the gradient that {one['attack']} climbs vanishes in {100 * share:.0f} % of states"
-            yield _warning("vanishing-gradient", one, f"{message}: a low cost under it proves nothing there")
+        share = one.get("flat_share")
+        if share is None:
+            continue
+        message = f"the gradient that {one['attack']} climbs vanishes in {100 * share:.0f} % of states"
+        found = _warning("vanishing-gradient", one, f"{message}: a low cost under it proves nothing there")
+        yield found if share > _FLAT_STATES else None
 
 
-def hidden_gradient(results: Sequence[Entry]) -> Iterator[Warning]:
+def hidden_gradient(results: Sequence[Entry]) -> Findings:
     """Warn where an attack that asks less of the policy's own critics beats the one that climbs them."""
-    rivals = {"mc": ("black-box", "mc-independent"), "mr": ("mr-independent",)}
+    rivals = {"mc": ("black-box", "critic-free", "mc-independent"), "mr": ("mr-independent",)}
     for one in results:
         for other in _alike(results, one, rivals.get(one["attack"], ())):
             quantity = "cost" if one["attack"] == "mc" else "reward"
-            if _exceeds(other, one, quantity):
-                message = f"{_said(other, quantity)} beats {_said(one, quantity)}"
-                yield _warning("hidden-gradient", other, f"{message}: the policy's own critics hide the way")
+            message = f"{_said(other, quantity)} beats {_said(one, quantity)}"
+            found = _warning("hidden-gradient", other, f"{message}: the policy's own critics hide the way")
+            yield found if _exceeds(other, one, quantity) else None
+
+
+def saw_no_cost(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
+    """Warn of an attack on cost that was learned from episodes none of which cost anything."""
+    of_radius = {
+        (name, one["epsilon"]): one.get("cost_seen")
+        for name, key in (("learned", "learned"), ("critic-free", "critic_free"))
+        for one in about.get(key, [])
+    }
+    of_all = {"mc-independent": about.get("independent_critics", {}).get("cost_seen")}
+    fitted = about.get("critics", {}).get("cost_seen")
+    of_all |= {"mc": fitted, "black-box": fitted, "combined": fitted}
+    for one in results:
+        seen = of_radius.get((one["attack"], one["epsilon"]), of_all.get(one["attack"]))
+        if seen is None or not one["epsilon"]:
+            continue
+        message = f"none of the episodes that {one['attack']} was learned from cost anything"
+        found = _warning("saw-no-cost", one, f"{message}: it does not know what to look for")
+        yield None if seen > 0 else found
 
 
 def curves(results: Sequence[Entry], along: str) -> Iterator[list[Entry]]:
@@ -145,33 +150,33 @@ def _on_cost(results: Sequence[Entry]) -> list[Entry]:
     return [one for one in results if one["attack"] in ATTACKS and ATTACKS[one["attack"]].aim == ("cost", 1)]
 
 
-def falling_cost(results: Sequence[Entry]) -> Iterator[Warning]:
+def falling_cost(results: Sequence[Entry]) -> Findings:
     """Warn of an attack on cost that does less with a larger radius, which holds the smaller one."""
     for curve in curves(_on_cost(results), "epsilon"):
         for smaller, larger in pairwise(curve):
-            if _exceeds(smaller, larger, "cost"):
-                message = (
-                    f"{_said(larger, 'cost')} at epsilon {larger['epsilon']:g} costs less than at "
-                    f"{smaller['epsilon']:g} ({smaller['cost']['mean']:.1f}): it looks one action ahead, or "
-                    "searches badly"
-                )
-                yield _warning("falling-cost", larger, message)
+            message = (
+                f"{_said(larger, 'cost')} at epsilon {larger['epsilon']:g} costs less than at "
+                f"{smaller['epsilon']:g} ({smaller['cost']['mean']:.1f}): it looks one action ahead, or "
+                "searches badly"
+            )
+            found = _warning("falling-cost", larger, message)
+            yield found if _exceeds(smaller, larger, "cost") else None
 
 
-def no_plateau(results: Sequence[Entry]) -> Iterator[Warning]:
+def no_plateau(results: Sequence[Entry]) -> Findings:
     """Warn of an attack on cost that still gains from its last increase of steps or restarts."""
     for key in ("steps", "restarts", "queries"):
         for curve in curves(_on_cost(results), key):
-            if _exceeds(curve[-1], curve[-2], "cost"):
-                one, before = curve[-1], curve[-2]
-                message = (
-                    f"{_said(one, 'cost')} still gains with {one[key]} {key} over {before[key]} "
-                    f"({before['cost']['mean']:.1f}): more would find more"
-                )
-                yield _warning("no-plateau", one, message)
+            one, before = curve[-1], curve[-2]
+            message = (
+                f"{_said(one, 'cost')} still gains with {one[key]} {key} over {before[key]} "
+                f"({before['cost']['mean']:.1f}): more would find more"
+            )
+            found = _warning("no-plateau", one, message)
+            yield found if _exceeds(one, before, "cost") else None
 
 
-def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Iterator[Warning]:
+def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
     """Warn of black-box below four fifths of mc's cost and of learned below mc's, and say why.
 
     Nothing is hidden there: it says how far the other search can be believed elsewhere.
@@ -179,38 +184,57 @@ def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Iterator[War
     for one in results:
         for other in _alike(results, one, ("black-box", "learned") if one["attack"] == "mc" else ()):
             share = 0.8 if other["attack"] == "black-box" else 1.0
-            short = paired(one["per_episode"], other["per_episode"], "cost")
             if other["cost"]["mean"] >= share * one["cost"]["mean"]:
+                yield None
                 continue
-            why = f"with {other.get('queries')} queries a state it found less; more may find more"
-            if other["attack"] == "learned":
-                rounds: dict[str, Any] = next(
-                    (r for r in about.get("learned", []) if r["epsilon"] == other["epsilon"]), {}
-                )
-                costs = ", ".join(f"{cost:.0f}" for cost in rounds.get("costs", []))
-                why = f"its training reached {costs} from round to round and may not be at its end"
-            if short["ci95"][0] <= 0:
-                why = f"no more than chance in {len(one['per_episode'])} episodes; {why}"
-            message = f"{_said(other, 'cost')} falls short of {_said(one, 'cost')}: {why}"
+            message = f"{_said(other, 'cost')} falls short of {_said(one, 'cost')}: {_why(one, other, about)}"
             yield _warning("falls-short", other, message)
 
 
-def check(results: Sequence[Entry], about: dict[str, Any] | None = None) -> list[Warning]:
-    """Return what speaks against believing an evaluation's attacks.
+def _why(one: Entry, other: Entry, about: dict[str, Any]) -> str:
+    """Say by how much an attack is behind another, whether that is chance, and how its training ended."""
+    why = f"with {other.get('queries')} queries a state it found less; more may find more"
+    if other["attack"] == "learned":
+        at = other["epsilon"]
+        rounds: dict[str, Any] = next((r for r in about.get("learned", []) if r["epsilon"] == at), {})
+        costs = ", ".join(f"{cost:.0f}" for cost in rounds.get("costs", []))
+        why = f"its training reached {costs} from round to round and may not be at its end"
+    gap = paired(one["per_episode"], other["per_episode"], "cost")
+    low, high = gap["ci95"]
+    measured = f"{gap['mean']:.1f} less, start by start (95 % interval {low:.1f} to {high:.1f})"
+    if low <= 0:
+        measured += f", no more than chance in {len(one['per_episode'])} episodes"
+    return f"{measured}; {why}"
+
+
+def check(results: Sequence[Entry], about: dict[str, Any] | None = None) -> Checked:
+    """Return what speaks against believing an evaluation's attacks, and what could be looked at.
+
+    Differences are paired by episode seed, and count where their 95 % interval lies above zero and they are
+    more than 5 % of the larger mean.
 
     Args:
         results: the entries, with their episodes.
-        about: what the evaluation says of adversaries that were trained for it.
-
-    Returns:
-        {"check", "attack", "epsilon", "message"} each. Differences are paired by episode seed, and count
-        where their 95 % interval lies above zero and they are more than 5 % of the larger mean.
+        about: what the evaluation says of critics and adversaries that were made for it.
     """
-    found = list(vanishing_gradient(results))
-    episodes = len(results[0]["per_episode"])
-    if episodes < _EPISODES:
+    about, episodes = about or {}, len(results[0]["per_episode"])
+    hardest = strongest(results)
+    by_attack: dict[str, Callable[[], Findings]] = {
+        "vanishing-gradient": lambda: vanishing_gradient(results),
+        "saw-no-cost": lambda: saw_no_cost(results, about),
+    }
+    by_difference: dict[str, Callable[[], Findings]] = {
+        "weaker-than-noise": lambda: weaker_than_noise(hardest),
+        "hidden-gradient": lambda: hidden_gradient(hardest),
+        "falling-cost": lambda: falling_cost(results),
+        "no-plateau": lambda: no_plateau(results),
+        "falls-short": lambda: falls_short(hardest, about),
+    }
+    enough = episodes >= _EPISODES
+    findings = {name: list(one()) for name, one in (by_attack | (by_difference if enough else {})).items()}
+    warnings = [found for made in findings.values() for found in made if found is not None]
+    if not enough:
         message = f"{episodes} episodes are too few to compare attacks by: those checks were left out"
-        return [*found, _warning("too-few-episodes", results[0], message)]
-    for one_check in (weaker_than_noise, hidden_gradient, falling_cost, no_plateau):
-        found += one_check(results)
-    return [*found, *falls_short(results, about or {})]
+        warnings.append(_warning("too-few-episodes", results[0], message))
+    made = {name: len(findings.get(name, ())) for name in (*by_attack, *by_difference)}
+    return Checked(warnings, made)

@@ -10,7 +10,7 @@ import numpy as np
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.envs.rollout import Rollout
 from harden.errors import InputError
-from harden.evaluation.statistics import paired, summarise, violation_rate
+from harden.evaluation.statistics import paired, summarise, violation_interval, violation_rate
 from harden.tasks import Task
 
 NATURAL, WORST = "natural", "worst"
@@ -78,6 +78,8 @@ def settings(name: str, trial: Trial) -> dict[str, Any]:
     }
     if climbs and isinstance(strength, PaperStrength):
         said |= {"stop_value": strength.stop_value, "stop_move": strength.stop_move}
+    elif climbs and isinstance(strength, Strength):
+        said["starts"] = strength.starts
     if searches:
         said["queries"] = strength.queries
     if attack and attack.gated:
@@ -91,6 +93,7 @@ def _summary(episodes: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any
         "reward": summarise(np.array([episode["reward"] for episode in episodes])),
         "cost": summarise(costs),
         "violation_rate": violation_rate(costs, task.cost_limit),
+        "violation_ci95": violation_interval(costs, task.cost_limit),
         "worst_episode": dict(episodes[int(costs.argmax())]),
         "per_episode": list(episodes),
     }
@@ -133,6 +136,8 @@ def worst_entry(trial: Trial, task: Task, over: Sequence[dict[str, Any]]) -> dic
     if any(one["steps"] for one in over):
         strength = trial.strength
         about |= {"style": strength.style, "steps": strength.steps, "restarts": strength.restarts}
+        if isinstance(strength, Strength):
+            about["starts"] = strength.starts
     about |= {"over": [one["attack"] for one in over]}
     return about | _over(over[0], episodes) | _summary(episodes, task)
 

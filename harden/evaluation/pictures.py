@@ -44,7 +44,13 @@ def _legend(axes: Any, columns: int = 3) -> None:
 
 
 def reward_cost(evaluations: Evaluations, cost_limit: float, epsilon: float | None) -> str:
-    """Return reward against cost, one mark an attack at one radius, one colour a policy."""
+    """Return reward against cost, one mark an attack at one radius, one colour a policy.
+
+    Where a radius was not tried by anybody, all others are shown.
+    """
+    tried = {one["epsilon"] for _, evaluation in evaluations for one in evaluation["results"]}
+    if epsilon is not None and all(abs(at - epsilon) > 1e-12 for at in tried):
+        epsilon = None
 
     def paint(axes: Any) -> None:
         for place, (title, evaluation) in enumerate(evaluations):
@@ -93,15 +99,15 @@ def along(
     Args:
         setting: epsilon, steps, restarts or queries.
         quantity: cost or reward.
-        epsilon: the radius to mark, and at which effort is compared.
+        epsilon: the radius to mark; effort at another one is labelled so.
     """
     lines = []
     for title, evaluation in evaluations:
-        results = evaluation["results"]
-        if setting != "epsilon" and epsilon is not None:
-            results = [one for one in results if abs(one["epsilon"] - epsilon) < 1e-12]
-        for curve in curves(results, setting):
+        for curve in curves(evaluation["results"], setting):
             label = curve[0]["attack"] if len(evaluations) == 1 else f"{title}: {curve[0]['attack']}"
+            at = curve[0]["epsilon"]
+            if setting != "epsilon" and epsilon is not None and abs(at - epsilon) > 1e-12:
+                label += f", epsilon {at:g}"
             lines.append((label, _with_start(curve, evaluation["results"][0], setting)))
     if not lines:
         return None

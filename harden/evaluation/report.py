@@ -11,10 +11,12 @@ import numpy as np
 
 from harden.errors import InputError
 from harden.evaluation import pictures
+from harden.evaluation.checks import strongest
 from harden.evaluation.entries import NAMES
 from harden.evaluation.reading import Reported
+from harden.evaluation.soundness import soundness
 from harden.evaluation.statistics import paired, pooled
-from harden.evaluation.verdict import MEANINGS, certain, meant_radius, threat, verdict
+from harden.evaluation.verdict import certain, meant_radius, threat, verdict
 from harden.files import write_text
 
 _PICTURED = (
@@ -23,14 +25,25 @@ _PICTURED = (
     ("steps", "cost", "Cost against the attacker's effort: steps of the search."),
     ("restarts", "cost", "Cost against the attacker's effort: starts of the search."),
     ("queries", "cost", "Cost against the attacker's effort: values asked for."),
+    ("steps", "reward", "Reward against the attacker's effort: steps of the search."),
+    ("restarts", "reward", "Reward against the attacker's effort: starts of the search."),
+    ("queries", "reward", "Reward against the attacker's effort: values asked for."),
 )
+
+_STYLES = {
+    "pgd": "how an attack climbs: steps along the gradient's signs from several starts, the best point kept",
+    "paper": "how an attack climbs: as the paper's authors do, Adam from where the step before ended",
+    "evolution": "how an attack searches without gradients: mutations of the best perturbation so far",
+}
 
 
 def how(entry: dict[str, Any]) -> str:
     """Return how an attack was made, in a few words."""
     said = [f"epsilon {entry['epsilon']:g}"] if entry["epsilon"] else []
+    far = "corner " if entry.get("starts") == "corners" else ""
     if entry["steps"]:
-        said.append(f"{entry['style']}, {entry['steps']} steps, {entry['restarts']} starts")
+        steps, starts = (f"{entry[key]} {{}}{'s' * (entry[key] != 1)}" for key in ("steps", "restarts"))
+        said.append(f"{entry['style']}, {steps.format('step')}, {starts.format(far + 'start')}")
     if entry.get("queries"):
         said.append(f"{entry['queries']} queries")
     return ", ".join(said)
@@ -86,6 +99,9 @@ def _section(one: Reported) -> dict[str, Any]:
     evaluation = one.evaluation
     if "results" not in evaluation:
         return {"title": one.title, "offline": evaluation}
+    hardest, radius = strongest(evaluation["results"]), meant_radius(evaluation)
+    # where nobody tried the radius to withstand, no other is set aside
+    at = {entry["epsilon"] for entry in hardest if radius and abs(entry["epsilon"] - radius) < 1e-12}
     rows = [
         {
             **{key: entry[key] for key in ("attack", "reward", "cost", "violation_rate")},
@@ -93,16 +109,18 @@ def _section(one: Reported) -> dict[str, Any]:
             "mark": _mark(entry, evaluation),
             "over": entry.get("over_natural", {}).get("cost"),
             "worst": entry.get("worst_episode", {}).get("cost"),
+            "share": entry.get("violation_ci95"),
+            "further": entry not in hardest or bool(at and entry["epsilon"] not in {0.0, *at}),
         }
         for entry in evaluation["results"]
     ]
-    warnings = [{**w, "meaning": MEANINGS.get(w["check"], "")} for w in evaluation.get("warnings", [])]
     return {
         "title": one.title,
         "evaluation": evaluation,
         "verdict": verdict(evaluation),
-        "warnings": warnings,
-        "rows": rows,
+        "soundness": soundness(evaluation),
+        "rows": [row for row in rows if not row["further"]],
+        "further": [row for row in rows if row["further"]],
         "pictures": _pictures([one]),
         "paths": _paths(evaluation),
         "certificate": certain(evaluation),
@@ -211,7 +229,8 @@ def write_report(
         {"alt": f"{q} while training", "caption": q, "src": pictures.learning(runs, q, limit)}
         for q in (("reward", "cost") if runs else ())
     ]
-    named = {entry["attack"] for one in simulated for entry in one.evaluation["results"]}
+    entries = [entry for one in simulated for entry in one.evaluation["results"]]
+    named = {entry[key] for entry in entries for key in ("attack", "style")}
     page = _template().render(
         title=f"Under attack: {', '.join(tasks)}",
         sections=[_section(one) for one in shown],
@@ -219,6 +238,6 @@ def write_report(
         learning=learning,
         signed=signed,
         today=datetime.date.today().isoformat(),
-        glossary=[(name, meaning) for name, meaning in NAMES.items() if name in named],
+        glossary=[(name, meaning) for name, meaning in (NAMES | _STYLES).items() if name in named],
     )
     write_text(out, page)

@@ -35,6 +35,17 @@ def violation_rate(costs: np.ndarray, cost_limit: float) -> float:
     return float(np.mean(costs > cost_limit))
 
 
+def violation_interval(costs: np.ndarray, cost_limit: float) -> list[float]:
+    """Return an exact 95 % interval of the share of all episodes whose cost is above the limit.
+
+    A bootstrap of episodes none of which is above it would say that none ever is.
+
+    Source: Clopper and Pearson 1934.
+    """
+    found = stats.binomtest(int(np.sum(costs > cost_limit)), len(costs)).proportion_ci(0.95)
+    return [float(found.low), float(found.high)]
+
+
 def paired(
     episodes: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], quantity: str
 ) -> dict[str, Any]:

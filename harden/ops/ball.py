@@ -42,6 +42,19 @@ def sample(like: Tensor, epsilon: Tensor, norm: Norm, generator: torch.Generator
     return direction * radius ** (1.0 / like.shape[-1]) * epsilon
 
 
+def sample_far(like: Tensor, epsilon: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
+    """Draw perturbations as far out as there are: corners for "linf", points of the surface for "l2".
+
+    Args:
+        like, epsilon, norm, generator: as in `sample`.
+    """
+    if norm == "linf":
+        unit = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+        return torch.where(unit < 0.5, -epsilon, epsilon).to(like)
+    direction = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    return direction / direction.norm(dim=-1, keepdim=True) * epsilon
+
+
 def sample_gaussian(like: Tensor, epsilon: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
     """Draw Gaussian perturbations and project them onto the ball.
 

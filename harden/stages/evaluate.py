@@ -12,12 +12,15 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.checkpoint import LoadedPolicy
 from harden.config import PipelineConfig
+from harden.data import open_dataset
 from harden.envs.make import require_environment
 from harden.envs.rollout import Progress
+from harden.errors import InputError
 from harden.evaluation.attacked import Curve, Tried, Victim, evaluate_policy, plan
 from harden.evaluation.certificate import certificate
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
+from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
 from harden.files import write_json
 from harden.progress import Reporter
@@ -39,7 +42,7 @@ def trial_of(config: PipelineConfig) -> Trial:
         strength = PaperStrength(steps, options.paper_rate, *tolerances, *shared)
     else:
         steps, shared = options.attack_steps or 50, (options.norm, options.queries)
-        strength = Strength(steps, options.restarts, options.step_share, *shared)
+        strength = Strength(steps, options.restarts, options.step_share, *shared, options.starts)
     share = options.amad_share
     return Trial(options.episodes, config.eval_epsilon, strength, options.action, config.seed, share)
 
@@ -51,17 +54,23 @@ def critics_folder(named: Path) -> Path:
     return Path("checkpoints/agents") / str(named).replace(":", "-").replace("/", "-")
 
 
-def curve_points(trial: Trial, radius: float) -> list[Curve]:
+def curve_points(trial: Trial, radius: float, attacks: Sequence[str]) -> list[Curve]:
     """Return the further settings of a report's curves.
 
     Args:
         trial: the evaluation's own setting.
         radius: that training defends against: cost is tried from 0 to 3 times of it.
+        attacks: names of those that are run.
 
     Returns:
         Radii for `random` and `mc`, and for `mc` alone less effort: steps, restarts, or queries where there
         is no gradient.
+
+    Raises:
+        InputError: neither of the two is run.
     """
+    if not {"random", "mc"} & set(attacks):
+        raise InputError("curves follow random and mc, and neither is run", "name them: --attack random,mc")
     strength = trial.strength
     points, less = [], list[dict[str, Any]]()
     for share in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0):
@@ -74,38 +83,6 @@ def curve_points(trial: Trial, radius: float) -> list[Curve]:
             less += [{"restarts": n} for n in (1, 2) if n < strength.restarts]
     points += [Curve(("mc",), trial._replace(strength=strength._replace(**part))) for part in less]
     return points
-
-
-def threat_model(
-    config: PipelineConfig, trials: Sequence[Trial], tried: Tried, critics: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what the attacker may do, in raw units and beside how much each observation varies.
-
-    The standard deviations are those over the states of the natural episodes.
-
-    Args:
-        critics: which critics the attacks asked, in words.
-    """
-    task, std = config.task_row, tried.natural_obs.double().std(0)
-    unit = task.epsilon_unit or (1.0,) * task.obs_dim
-    return {
-        "norm": trials[0].strength.norm,
-        "centre": "the clean observation",
-        "units": "raw observation, times epsilon_unit" if task.epsilon_unit else "raw observation",
-        "epsilon": config.train_epsilon,
-        "epsilon_unit": list(unit),
-        "action": trials[0].action,
-        "critics": critics,
-        "observations": list(task.observations),
-        "observation_std": std.tolist(),
-        "epsilon_over_std": [
-            {
-                "epsilon": e,
-                "ratio": [e * u / s if s > 0 else None for u, s in zip(unit, std.tolist(), strict=True)],
-            }
-            for e in sorted({one["epsilon"] for one in tried.entries if one["epsilon"] > 0})
-        ],
-    }
 
 
 def _try(
@@ -141,6 +118,18 @@ def _not_climbed(attacks: Sequence[str], loaded: LoadedPolicy, queries: int) -> 
     return [{"check": "no-gradient", "attack": names[0], "epsilon": None, "message": message}]
 
 
+def _checked(
+    results: Sequence[dict[str, Any]],
+    said: dict[str, Any],
+    attacks: Sequence[str],
+    loaded: LoadedPolicy,
+    queries: int,
+) -> dict[str, Any]:
+    """Return the warnings of an evaluation, and how many comparisons each check could make."""
+    found = check(results, said)
+    return {"warnings": _not_climbed(attacks, loaded, queries) + found.warnings, "checks": found.made}
+
+
 def _setting(config: PipelineConfig) -> dict[str, Any]:
     """Return what an evaluation says of where it took place."""
     return {
@@ -163,6 +152,7 @@ def evaluate(
     also: Sequence[PipelineConfig] = (),
     curves: bool = False,
     independent: Path | None = None,
+    data: Path | None = None,
     outs: Sequence[Path] = (),
     report: Reporter,
 ) -> dict[str, Any]:
@@ -176,33 +166,33 @@ def evaluate(
         also: further configurations to attack by on the same episodes, as `variations` makes them.
         curves: try more radii and less effort as well, for the curves of a report.
         independent: where critics fitted here are kept, beside the policy where not given.
+        data: of whose spread epsilon is a share; of that over the natural episodes where not given.
         outs: JSON files to write it to.
 
     Returns:
         The evaluation, as in the file.
 
     Raises:
-        MissingInputError: no such policy; DamagedFileError: not what its name promises.
-        InputError: a policy of another task.
+        MissingInputError: no such policy; DamagedFileError: not what its name promises; InputError: a
+            policy or data of another task, or curves of nothing.
     """
     began = time.monotonic()
     require_environment(config.task_row)
+    spread = data_spread(open_dataset(data, config.task_row)) if data else None
     loaded = open_agent(named, config, report)
-    gradients = loaded.policy.differentiable
-    trials = [trial_of(one)._replace(gradients=gradients) for one in (config, *also)]
+    trials = [trial_of(one)._replace(gradients=loaded.policy.differentiable) for one in (config, *also)]
     task, meant, path = config.task_row, config.train_epsilon, Path(agent_name(named))
-    points = curve_points(trials[0], meant) if curves else []
+    points = curve_points(trials[0], meant, attacks) if curves else []
     folder = independent or critics_folder(path)
     victim, said = arm(config, loaded, attacks, trials, folder, device=device, report=report)
     tried = _try(config, victim, attacks, trials, points, device, report)
     results = tried.entries
-    about_policy = {name: loaded.about.get(name) for name in _SAID_OF_POLICY if name in loaded.about}
     evaluation = {
         **_setting(config),
-        "policy": {"path": str(path)} | about_policy,
+        "policy": {"path": str(path)} | {k: v for k, v in loaded.about.items() if k in _SAID_OF_POLICY},
         "results": results,
-        "warnings": _not_climbed(attacks, loaded, config.evaluate.queries) + check(results, said),
-        "threat_model": threat_model(config, trials, tried, said.pop("critics")),
+        **_checked(results, said, attacks, loaded, config.evaluate.queries),
+        "threat_model": threat_model(config, trials, tried, said.pop("critics"), spread),
         "certificate": certificate(victim, task, trials[0], tried.natural_obs, results, config.critics.gamma),
         "trajectories": trajectories(task, results, tried.moves, meant),
         **said,

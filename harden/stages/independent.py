@@ -12,6 +12,7 @@ import torch
 
 from harden.checkpoint import LoadedPolicy, load_critics, module_digest, save_critics, save_policy
 from harden.config import PipelineConfig, make_config
+from harden.data import open_dataset
 from harden.errors import MissingInputError
 from harden.exchange.opaque import OpaquePolicy
 from harden.nets import Critics
@@ -114,5 +115,8 @@ def independent_critics(
             fit, place, device=device, steps=options.independent_steps, policy_dir=bare, report=report
         )
         critics, about = load_critics(place.critics)
+        info = open_dataset(place.data, fit.task_row).info
+        # critics that have never seen a cost know of no danger
+        more["cost_seen"] = info.cost / info.episodes
     save_critics(kept, critics, about | more)
     return critics, load_critics(kept)[1]

@@ -167,7 +167,13 @@ def _estimates(
         behaviour,
         rows.obs[held_out].to(learner.device),
         task.radius(config.eval_epsilon),
-        Strength(options.attack_steps or 50, options.restarts, options.step_share, options.norm),
+        Strength(
+            options.attack_steps or 50,
+            options.restarts,
+            options.step_share,
+            options.norm,
+            starts=options.starts,
+        ),
         config.offline.support,
         config.seed,
     )

@@ -18,12 +18,15 @@ from harden.config import PipelineConfig
 from harden.errors import MissingInputError
 from harden.evaluation.attacked import Victim
 from harden.evaluation.entries import Trial
-from harden.nets import Critics
+from harden.nets import Critics, GaussianPolicy
+from harden.ops.ball import Norm
 from harden.progress import Reporter
 from harden.seeds import derive
 from harden.stages.independent import fit_config, independent_critics
 
 _OF_POLICY = "the policy's own"
+# what is kept of an earlier way to train the adversary is not taken for today's
+_PLANNER = 2
 
 
 def arm(
@@ -58,13 +61,13 @@ def arm(
         report.say("the policy brings no critics: fitting some to benign roll-outs of it")
         own, about = independent_critics(config, loaded, folder, purpose="own", **options)
         which["own"] = "fitted here to benign roll-outs of the policy"
-        if "surrogate_error" in about:
-            which["surrogate_error"] = about["surrogate_error"]
+        which |= {key: about[key] for key in ("surrogate_error", "cost_seen") if key in about}
     independent = None
     if "independent" in asked:
         independent, about = independent_critics(config, loaded, folder, **options)
         digests = {"digest": module_digest(independent), "data_digest": about["inputs"]["data"]}
-        said["independent_critics"] = {"folder": str(folder)} | digests
+        seen = {"cost_seen": about["cost_seen"]} if "cost_seen" in about else {}
+        said["independent_critics"] = {"folder": str(folder)} | digests | seen
     learned: dict[float, Critics] = {}
     if "learned" in asked:
         said["learned"] = []
@@ -73,19 +76,38 @@ def arm(
             said["learned"].append(history)
     found: dict[float, LinearAdversary] = {}
     if any(row.plays for row in rows):
-        said["critic_free"], budget = [], config.evaluate.simulator_episodes
-        search: dict[str, Any] = {
-            "norm": trials[0].strength.norm,
-            "budget": budget,
-            "workers": config.collect.workers,
-            "seed": derive(config.seed, "critic-free") % 2**32,
-        }
-        for radius in radii:
-            found[radius], costs = search_adversary(
-                policy, config.task_row, epsilon=radius, **search, **options
-            )
-            said["critic_free"].append({"epsilon": radius, "episodes": budget, "costs": costs})
+        norm = trials[0].strength.norm
+        found, said["critic_free"] = _searched(config, policy, radii, norm, **options)
     return Victim(policy, own, independent, learned, found), {"critics": which} | said
+
+
+def _searched(
+    config: PipelineConfig,
+    policy: GaussianPolicy,
+    radii: Sequence[float],
+    norm: Norm,
+    *,
+    device: torch.device,
+    report: Reporter,
+) -> tuple[dict[float, LinearAdversary], list[dict[str, Any]]]:
+    """Return the adversaries that the simulator's cost alone found, by radius, and how their search went."""
+    found, history = dict[float, LinearAdversary](), list[dict[str, Any]]()
+    budget = config.evaluate.simulator_episodes
+    for radius in radii:
+        found[radius], costs = search_adversary(
+            policy,
+            config.task_row,
+            epsilon=radius,
+            norm=norm,
+            budget=budget,
+            workers=config.collect.workers,
+            seed=derive(config.seed, "critic-free") % 2**32,
+            device=device,
+            report=report,
+        )
+        seen = {"costs": costs, "cost_seen": max(costs)}
+        history.append({"epsilon": radius, "episodes": budget} | seen)
+    return found, history
 
 
 def _planned(
@@ -103,7 +125,7 @@ def _planned(
     sizes = [options.learned_rounds, options.learned_episodes, options.learned_steps]
     said = [
         loaded.about.get("policy_digest") or module_digest(loaded.policy),
-        *(fit.task, fit.seed, epsilon, trial.strength.norm, sizes),
+        *(_PLANNER, fit.task, fit.seed, epsilon, trial.strength.norm, sizes),
         fit.critics.model_dump(mode="json"),
         fit.networks.model_dump(mode="json"),
     ]
@@ -122,6 +144,7 @@ def _planned(
         "episodes": (options.learned_rounds + 1) * options.learned_episodes,
         "steps": options.learned_rounds * options.learned_steps,
         "costs": found.costs,
+        "cost_seen": found.seen,
         "best_round": found.best,
         "digest": module_digest(found.critics),
     }
