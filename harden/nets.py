@@ -245,6 +245,11 @@ class Critics(nn.Module):
         """Return all Q values, reward critics first, (E, B) or (E, S, K)."""
         return self.ensemble(obs, actions)
 
+    def q_both(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Q_r and Q_c as `q_reward` and `q_cost` do, in one go."""
+        values = self.ensemble(obs, actions)
+        return values[self.reward_members].amin(0), values[self.cost_members].mean(0)
+
     def q_reward(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Return Q_r, the lowest of the reward critics, (B,) or (S, K)."""
         return self.ensemble(obs, actions, self.reward_members).amin(0)

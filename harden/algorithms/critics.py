@@ -23,7 +23,7 @@ def draw_batch(learner: Learner, replay: Backups, config: PipelineConfig, epsilo
     place = generator("cpu", learner.seed, "critic-batch", step)
     rows = torch.randint(len(replay.rewards), (config.critics.batch,), generator=place)
     rows = rows.to(replay.rewards.device)
-    batch = Backups(*(column[rows] for column in replay))
+    batch = Backups(*(column.index_select(0, rows) for column in replay))
     return batch._replace(obs=attack_replayed(learner, batch.obs, config, epsilon, "critic-adversary", step))
 
 
@@ -45,11 +45,12 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
     draw = generator(learner.device, learner.seed, "td", learner.counters.critic_steps)
     with torch.no_grad():
         actions = policy.sample(batch.next_obs, draw)
-        next_reward = target.q_reward(batch.next_obs, actions)
     if config.variant_row.long_horizon and epsilon > 0:
+        next_reward = target.q_reward(batch.next_obs, actions)
         next_cost = _attacked_cost(learner, batch.next_obs, config, epsilon, draw)
     else:
-        next_cost = _cost(learner, target, batch.next_obs, actions, config)
+        next_reward, next_cost = target.q_both(batch.next_obs, actions)
+        next_cost = next_cost + _unseen(learner, batch.next_obs, actions, config)
     rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
     costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
     ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
@@ -67,31 +68,26 @@ def _attacked_cost(
 
     Source: Van Hasselt 2010 (double Q-learning), with the ball around s' for the actions to choose from.
     """
-    policy, radius, alone = (
-        learner.policy,
-        config.task_row.radius(epsilon),
-        learner.target_critics.by_cost_critic(),
-    )
+    policy, alone = learner.policy, learner.target_critics.by_cost_critic()
+    radius = config.task_row.radius(epsilon)
     costs = []
     for part, climbed, judge in zip(obs.chunk(len(alone)), alone, alone[1:] + alone[:1], strict=False):
         obs_adv = mc_attack(policy, climbed, part, radius, config.adversary, draw)
         with torch.no_grad():
             by_mean = config.adversary.long_horizon == "mean"
             actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
-        costs.append(_cost(learner, judge, part, actions, config))
+            costs.append(judge.q_cost(part, actions) + _unseen(learner, part, actions, config))
     return torch.cat(costs)
 
 
-@torch.no_grad()
-def _cost(learner: Learner, critics: Critics, obs: Tensor, actions: Tensor, config: PipelineConfig) -> Tensor:
-    """Return Q_c(s', a'), (B,), offline with what the data do not show added."""
-    value = critics.q_cost(obs, actions)
+def _unseen(learner: Learner, obs: Tensor, actions: Tensor, config: PipelineConfig) -> Tensor | float:
+    """Return what Q_c rises by, offline, for what the data do not show, (B,) or 0."""
     if learner.behaviour is None or config.offline.pessimism == 0:
-        return value
-    far = beyond_support(learner.behaviour, obs, actions, config.offline.support)
-    return value + config.offline.pessimism * far
+        return 0.0
+    return config.offline.pessimism * beyond_support(learner.behaviour, obs, actions, config.offline.support)
 
 
+@torch.no_grad()
 def beyond_support(behaviour: GaussianPolicy, obs: Tensor, actions: Tensor, support: float) -> Tensor:
     """Return how far actions lie outside what stored data show, squared, (B,).
 

@@ -59,9 +59,7 @@ def e_step(
         around = (mean, std) if behaviour is None else behaviour(obs)
         particles = gaussian.sample(around[0], around[1], step.particles, draw)
         # the critics know the actions that the environment applied
-        values = critics(obs, policy.clip(particles))
-        q_reward = values[critics.reward_members].amin(0)
-        q_cost = values[critics.cost_members].mean(0)
+        q_reward, q_cost = critics.q_both(obs, policy.clip(particles))
         solution = dual.solve_dual(
             q_reward,
             q_cost,
