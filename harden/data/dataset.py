@@ -15,7 +15,7 @@ from harden.files import digest_file
 from harden.tasks import Task
 from harden.types import Transitions
 
-# threads that read shards: every machine that is trained on has as many
+# threads that read shards
 _READERS = 2
 
 
@@ -68,22 +68,21 @@ class Dataset:
 
     def _read(self, parts: list[tuple[ShardInfo, int, int]]) -> Transitions:
         """Read rows of shards in one piece: of each the first, and the one after the last."""
-        # all shards are looked at before room is made for what the manifest says that they hold
-        plans = [self._plan(shard) for shard, _, _ in parts]
+        # memory that a lying manifest asks for is never touched: a shard is looked at before it is read
         data = empty_rows(sum(last - first for _, first, last in parts), self.info.obs_dim, self.info.act_dim)
         stops = itertools.accumulate(last - first for _, first, last in parts)
 
-        def fill(part: tuple[ShardInfo, int, int], plan: Plan, stop: int) -> None:
+        def fill(part: tuple[ShardInfo, int, int], stop: int) -> None:
             shard, first, last = part
-            rows = slice(stop - last + first, stop)
-            read_rows(self.folder / shard.name, plan, first, Transitions(*(column[rows] for column in data)))
+            into = Transitions(*(column[stop - last + first : stop] for column in data))
+            read_rows(self.folder / shard.name, self._plan(shard), first, into)
 
         if len(parts) == 1:
-            fill(parts[0], plans[0], len(data.rewards))
+            fill(parts[0], len(data.rewards))
         else:
-            # to copy, and to get fresh memory, needs no interpreter
-            with ThreadPoolExecutor(min(len(parts), _READERS)) as pool:
-                list(pool.map(fill, parts, plans, stops))
+            # one looks through a shard, which takes the interpreter, while the other copies, which does not
+            with ThreadPoolExecutor(_READERS) as pool:
+                list(pool.map(fill, parts, stops))
         return data
 
     def _plan(self, shard: ShardInfo) -> Plan:

@@ -14,6 +14,9 @@ from harden.data.shard import LAYOUT, MADE_BY, Place, check_values, open_shard
 from harden.errors import DamagedFileError, InputError
 from harden.types import Transitions
 
+# bytes read in one piece and looked at while the processor still has them at hand
+_BLOCK = 1 << 19
+
 
 class Plan(NamedTuple):
     """A shard that was looked through once, and need not be again while its file is the same.
@@ -67,7 +70,7 @@ def empty_rows(rows: int, obs_dim: int, act_dim: int) -> Transitions:
     width = {"obs": (obs_dim,), "next_obs": (obs_dim,), "actions": (act_dim,)}
     try:
         arrays = [np.empty((rows, *width.get(field, ())), LAYOUT[field][1]) for field in LAYOUT]
-    except MemoryError:
+    except (MemoryError, ValueError):
         raise InputError(f"{rows:,} transitions do not fit into memory") from None
     return Transitions(*map(torch.from_numpy, arrays))
 
@@ -81,40 +84,49 @@ def read_rows(path: Path, plan: Plan, first: int, into: Transitions) -> None:
     """
     arrays = [column.numpy() for column in into]
     if all(place.offset is not None for place in plan.places):
-        _read_plain(path, plan, first, arrays)
+        finite = _read_plain(path, plan, first, arrays)
     else:
-        rows = slice(first, first + len(into.rewards))
+        finite, rows = False, slice(first, first + len(into.rewards))
         with open_hdf5(path, MADE_BY) as file:
             for array, (name, dtype, ndim) in zip(arrays, LAYOUT.values(), strict=True):
                 array[...] = read_array(file, name, dtype, rows, ndim)
-    check_values(into, str(path), first)
+    check_values(into, str(path), first, finite)
 
 
-def _read_plain(path: Path, plan: Plan, first: int, arrays: list[np.ndarray]) -> None:
-    """Read without HDF5, which would take the bytes through its own hands."""
+def _read_plain(path: Path, plan: Plan, first: int, arrays: list[np.ndarray]) -> bool:
+    """Read without HDF5, which is slower; returns whether all numbers are finite."""
     try:
         # a pipe put in the file's place would wait for a writer
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if _stamp(os.fstat(handle)) != plan.stamp:
                 raise DamagedFileError(f"{path} was replaced while it was read", "run the command again")
+            finite = True
             for array, place in zip(arrays, plan.places, strict=True):
-                _fill(handle, array, (place.offset or 0) + first * (array.nbytes // len(array)), path)
+                begin = (place.offset or 0) + first * (array.nbytes // len(array))
+                finite = _fill(handle, array.reshape(-1), begin, path) and finite
+            return finite
         finally:
             os.close(handle)
     except OSError as error:
         raise DamagedFileError(f"{path} can't be read ({error.strerror})") from error
 
 
-def _fill(handle: int, array: np.ndarray, offset: int, path: Path) -> None:
-    left = memoryview(array.data).cast("B")
-    while left:
-        count = os.preadv(handle, [left], offset)
-        if not count:
-            raise DamagedFileError(f"{path} ends before its arrays do")
-        left, offset = left[count:], offset + count
-    if array.dtype == np.bool_ and array.view(np.uint8).max() > 1:
-        raise DamagedFileError(f"{path} holds flags other than 0 and 1")
+def _fill(handle: int, flat: np.ndarray, offset: int, path: Path) -> bool:
+    """Read one array from `offset` on; returns whether its numbers are finite."""
+    finite, flags = True, flat.dtype == np.bool_
+    for start in range(0, len(flat), _BLOCK // flat.itemsize):
+        block = flat[start : start + _BLOCK // flat.itemsize]
+        left = memoryview(block.data).cast("B")
+        while left:
+            count = os.preadv(handle, [left], offset)
+            if not count:
+                raise DamagedFileError(f"{path} ends before its arrays do")
+            left, offset = left[count:], offset + count
+        if flags and block.view(np.uint8).max() > 1:
+            raise DamagedFileError(f"{path} holds flags other than 0 and 1")
+        finite = finite and (flags or bool(np.isfinite(block).all()))
+    return finite
 
 
 def read_shard(path: Path) -> Transitions:

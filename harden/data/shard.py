@@ -88,12 +88,13 @@ class ShardHeader(NamedTuple):
     act_dim: int
 
 
-def check_values(data: Transitions, where: str, first: int = 0) -> None:
+def check_values(data: Transitions, where: str, first: int = 0, finite: bool = False) -> None:
     """Refuse transitions that nothing may learn from.
 
     Args:
         where: the file or whatever else they come from.
         first: the number of their first row there.
+        finite: whether all numbers are known to be finite.
 
     Raises:
         InputError: names the array and the row: NaN or infinite, a negative cost, both kinds of end at once.
@@ -101,7 +102,7 @@ def check_values(data: Transitions, where: str, first: int = 0) -> None:
     # by numpy, on one thread: threads that wait for each other cost more than they save, beside other work
     arrays = columns(data)
     for name, column in arrays.items():
-        if column.dtype != np.bool_ and not np.isfinite(column).all():
+        if not finite and column.dtype != np.bool_ and not np.isfinite(column).all():
             row = int(np.argwhere(~np.isfinite(column))[0][0])
             raise InputError(
                 f"{where}: '{name}' holds NaN or an infinite value in row {first + row}",
