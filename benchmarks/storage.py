@@ -1,17 +1,19 @@
 """How fast stored data are read, by layout, and what training from more than memory costs.
 
-    python benchmarks/storage.py --json benchmarks/results/storage.json
+    python benchmarks/storage.py --json benchmarks/results/storage.json [--only reading]
 
-Reading: the same transitions as .npy files and as shards, warm in the cache, least processor seconds.
-Training: `train --offline` on a large and on a small data set of the same kind, each in a process of its own,
-from the same seed. Other work on the machine moves wall times: processor seconds are given too. All files
-are removed.
+Reading: the same transitions as .npy files and as shards, warm in the cache, both into memory, in turns; the
+medians are compared. Training: `train --offline` on a large and on a small data set of the same kind, in
+turns too, each in a process of its own. Other work on the machine moves wall times: processor seconds are
+given as well. With --only the other parts of the JSON stay as they are. All files are removed.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -26,6 +28,7 @@ import numpy as np
 import torch
 
 from harden.data import Dataset, DatasetWriter, draw_rows
+from harden.data.episodes import SHARD_ROWS
 from harden.files import write_json
 from harden.pipeline_file import find_pipeline, load_config
 from harden.progress import Reporter
@@ -34,7 +37,9 @@ from harden.stages.workspace import versions, workspace
 from harden.tasks import TASKS
 from harden.types import Transitions
 
-SHARD, EPISODE, BLOCK = 100_000, 200, 1000
+# rows of a shard that an import makes, of one that a refresh of training adds, of an episode, of a stretch
+SHARD, SMALL_SHARD, EPISODE, BLOCK = SHARD_ROWS, 4000, 200, 1000
+FITS = 100_000
 LAYOUTS: dict[str, dict[str, Any]] = {
     "contiguous": {},
     "chunks of 1,000 rows": {"chunks": BLOCK},
@@ -55,11 +60,11 @@ def transitions(rows: int, seed: int) -> Transitions:
     return Transitions(obs, actions, obs[:, 1], costs, next_obs, torch.zeros_like(timeouts), timeouts)
 
 
-def make(folder: Path, rows: int) -> None:
+def make(folder: Path, rows: int, shard: int = SHARD) -> None:
     """Write a data set, shard by shard."""
     with DatasetWriter(folder, TASKS["ball-circle"]) as writer:
-        for number, start in enumerate(range(0, rows, SHARD)):
-            data = transitions(min(SHARD, rows - start), number)
+        for number, start in enumerate(range(0, rows, shard)):
+            data = transitions(min(shard, rows - start), number)
             writer.append(data, seed=number, policy_digest="", behaviour="imported")
 
 
@@ -103,30 +108,91 @@ def layouts(folder: Path) -> dict[str, Any]:
     return found
 
 
-def reading(folder: Path, rows: int) -> dict[str, Any]:
-    """Return how fast a data set is read, beside numpy.load on the same bytes."""
-    make(folder / "set", rows)
-    dataset = Dataset(folder / "set")
-    whole = dataset.read(0, rows)
-    size = sum(column.numel() * column.element_size() for column in whole)
-    files = []
-    for name, column in whole._asdict().items():
-        files.append(folder / f"{name}.npy")
-        np.save(files[-1], column.numpy())
-    del whole
-    plain = best(lambda: [np.load(file) for file in files])
-    ours = best(lambda: dataset.read(0, rows))
-    by_shard = best(lambda: [None for _ in dataset.shards()])
-    draw = torch.Generator().manual_seed(0)
-    blocks = best(lambda: draw_rows(dataset, rows // 5, draw), 3)
+def turns(works: dict[str, Callable[[], object]], times: int) -> dict[str, dict[str, float]]:
+    """Let each do its work once a turn; returns the medians of wall and processor milliseconds."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for turn in range(times + 2):
+        for name, work in works.items():
+            wall, processor = time.perf_counter(), time.process_time()
+            held = work()
+            spent = time.perf_counter() - wall, time.process_time() - processor
+            del held  # what was read is given back outside the measurement
+            # the first turns warm the cache
+            if turn >= 2:
+                taken[name].append(spent)
+    medians = {name: np.median(np.array(times), axis=0) for name, times in taken.items()}
     return {
-        "rows": rows,
-        "megabytes": size / 1e6,
-        "numpy_load_mb_s": size / plain / 1e6,
-        "shard_by_shard_mb_s": size / by_shard / 1e6,
-        "in_one_piece_mb_s": size / ours / 1e6,
-        "random_stretches_mb_s": size / 5 / blocks / 1e6,
-        "share_of_numpy_load": plain / by_shard,
+        name: {"wall_ms": 1e3 * float(wall), "processor_ms": 1e3 * float(processor)}
+        for name, (wall, processor) in medians.items()
+    }
+
+
+def save_columns(folder: Path, data: Transitions) -> list[Path]:
+    """Write one .npy file a column."""
+    folder.mkdir(parents=True)
+    files = [folder / f"{name}.npy" for name in data._fields]
+    for file, column in zip(files, data, strict=True):
+        np.save(file, column.numpy())
+    return files
+
+
+def load(files: list[Path]) -> list[np.ndarray]:
+    """Return arrays in memory."""
+    return [np.load(file) for file in files]
+
+
+def beside_numpy(folder: Path, rows: int, shard: int, times: int) -> dict[str, Any]:
+    """Return how fast a data set in shards of `shard` rows is read, beside numpy.load on the same bytes.
+
+    "opened": with a Dataset that has read its shards before; otherwise each turn opens it anew.
+    """
+    make(folder / "set", rows, shard)
+    opened = Dataset(folder / "set")
+    whole = save_columns(folder / "whole", opened.read(0, rows))
+    parts = [save_columns(folder / entry.name, data) for entry, data in opened.shards()]
+    size = sum(file.stat().st_size for file in whole)
+
+    def each(dataset: Dataset) -> None:
+        for _ in dataset.shards():
+            pass
+
+    def load_each() -> None:
+        for files in parts:
+            load(files)
+
+    found = turns(
+        {
+            "numpy_whole": lambda: load(whole),
+            "harden_whole": lambda: Dataset(folder / "set").read(0, rows),
+            "harden_whole_opened": lambda: opened.read(0, rows),
+            "numpy_by_shard": load_each,
+            "harden_by_shard": lambda: each(Dataset(folder / "set")),
+            "harden_by_shard_opened": lambda: each(opened),
+        },
+        times,
+    )
+    for name, entry in found.items():
+        entry["mb_s"] = size / entry["wall_ms"] / 1e3
+        if name.startswith("harden"):
+            theirs = found["numpy_whole" if "whole" in name else "numpy_by_shard"]
+            entry["share_of_numpy_load"] = theirs["wall_ms"] / entry["wall_ms"]
+            entry["share_by_processor"] = theirs["processor_ms"] / entry["processor_ms"]
+    return {"rows": rows, "rows_a_shard": shard, "megabytes": size / 1e6, "turns": times} | found
+
+
+def reading(folder: Path, rows: int, times: int) -> dict[str, Any]:
+    """Return how fast data sets are read: in large shards, in those of training, and at random places."""
+    large = beside_numpy(folder / "large", rows, SHARD, times)
+    small = beside_numpy(folder / "small", rows // 10, SMALL_SHARD, times)
+    dataset, draw = Dataset(folder / "large/set"), torch.Generator().manual_seed(0)
+    drawn = turns({"draw": lambda: draw_rows(dataset, rows // 5, draw)}, times)["draw"]
+    return {
+        "large_shards": large,
+        "small_shards": small,
+        "random_stretches": drawn | {"mb_s": large["megabytes"] / 5 / drawn["wall_ms"] * 1e3},
+        "share_of_numpy_load": min(
+            large[name]["share_of_numpy_load"] for name in ("harden_whole", "harden_by_shard")
+        ),
     }
 
 
@@ -148,16 +214,30 @@ def trained(folder: Path, data: Path, keys: list[str]) -> dict[str, Any]:
 
 
 def training(folder: Path, large: int, keys: list[str]) -> dict[str, Any]:
-    """Return what training takes from a data set that fits, and from one of `large` rows."""
-    found: dict[str, Any] = {}
-    for name, rows in (("fits", SHARD), ("large", large)):
+    """Return what training takes from a data set that fits, and from one of `large` rows, twice in turns."""
+    sizes = {"fits": FITS, "large": large}
+    for name, rows in sizes.items():
         make(folder / name, rows)
-        words = [sys.executable, __file__, "--child", str(folder / f"run-{name}"), str(folder / name), *keys]
-        child = subprocess.run(words, check=True, capture_output=True, text=True)
-        found[name] = {"transitions": rows} | json.loads(child.stdout.splitlines()[-1])
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in sizes}
+    for turn in range(2):
+        for name in sizes:
+            run = folder / f"run-{name}-{turn}"
+            words = [sys.executable, __file__, "--child", str(run), str(folder / name), *keys]
+            child = subprocess.run(words, check=True, capture_output=True, text=True)
+            runs[name].append(json.loads(child.stdout.splitlines()[-1]))
+    found: dict[str, Any] = {name: {"transitions": sizes[name], "runs": runs[name]} for name in sizes}
+    least = {
+        name: {kind: min(run[kind] for run in runs[name]) for kind in ("refreshes_s", "processor_s")}
+        for name in sizes
+    }
     for kind in ("refreshes_s", "processor_s"):
-        found[f"throughput_kept_{kind}"] = found["fits"][kind] / found["large"][kind]
+        found[f"throughput_kept_{kind}"] = least["fits"][kind] / least["large"][kind]
+    found["peak_resident_mib"] = max(run["peak_resident_mib"] for run in runs["large"])
     return found
+
+
+KEYS = ["train.rounds=150", "offline.refreshes=4", "offline.rows=100000", "imitation.steps=400"]
+KEYS += ["evaluate.attack_steps=5", "evaluate.restarts=1"]
 
 
 def main() -> None:
@@ -165,26 +245,35 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps(trained(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])))
         return
-    parser = argparse.ArgumentParser(description=__doc__)
+    parts: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "layouts": layouts,
+        "reading": lambda folder: reading(folder, options.rows, options.turns),
+        "training": lambda folder: {"keys": KEYS} | training(folder, options.large, KEYS),
+    }
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000, help="transitions that are read")
+    parser.add_argument("--turns", type=int, default=15, help="times that they are read in each way")
     parser.add_argument("--large", type=int, default=10_000_000, help="transitions that are trained from")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(parts), default=list(parts), help="parts to measure"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    keys = ["train.rounds=150", "offline.refreshes=4", "offline.rows=100000", "imitation.steps=400"]
-    keys += ["evaluate.attack_steps=5", "evaluate.restarts=1"]
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"command": f"python benchmarks/storage.py --json {options.json}"}
-    for name, work in (
-        ("layouts_of_a_shard", layouts),
-        ("reading", lambda folder: reading(folder, options.rows)),
-        ("training", lambda folder: training(folder, options.large, keys)),
-    ):
+    result: dict[str, Any] = {}
+    if options.json and options.json.exists():
+        result = json.loads(options.json.read_text())
+    for name in options.only:
+        began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            result[name] = work(Path(folder))
-        print(json.dumps(result[name], indent=2), flush=True)
-    result |= {"keys": keys, "versions": versions()}
-    if options.json:
-        write_json(options.json, result)
+            result[name] = parts[name](Path(folder))
+        took = {"took_s": time.perf_counter() - began, "date": datetime.date.today().isoformat()}
+        result[name] |= took | {"versions": versions(), "processors": os.cpu_count()}
+        print(json.dumps({name: result[name]}, indent=2), flush=True)
+        if options.json:
+            write_json(options.json, result)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from test_store import HOW, TASK, make
 
 from harden.data import Dataset, DatasetWriter, import_data
 from harden.data.hdf5 import attribute, open_hdf5
-from harden.data.shard import read_header, read_shard
+from harden.data.reading import read_shard
+from harden.data.shard import read_header
 from harden.errors import DamagedFileError, HardenError, MissingInputError
 
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harden.data import Dataset, DatasetWriter, open_dataset
-from harden.data.shard import read_shard
+from harden.data.reading import read_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
 from harden.tasks import TASKS
 from harden.types import Transitions

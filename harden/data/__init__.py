@@ -1,11 +1,12 @@
 """The store: the only part that reads and writes HDF5."""
 
 from harden.data.convert import READERS, WRITERS, Imported, export_data, import_data
+from harden.data.dataset import Dataset, open_dataset
 from harden.data.edit import Limits, Repaired, filter_episodes, merge, repair, split
 from harden.data.manifest import DatasetInfo, ShardInfo
 from harden.data.sample import draw_rows
 from harden.data.source import Wanted
-from harden.data.store import Dataset, DatasetWriter, open_dataset
+from harden.data.store import DatasetWriter
 from harden.data.summary import summarise
 from harden.data.targets import TargetsHeader, read_targets, write_targets
 

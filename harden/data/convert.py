@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import h5py
 
+from harden.data.dataset import Dataset
 from harden.data.flat import read_flat, write_dsrl
 from harden.data.hdf5 import open_hdf5
 from harden.data.manifest import DatasetInfo
 from harden.data.minari import find_minari, read_minari, write_minari
 from harden.data.source import Source, Wanted
-from harden.data.store import Dataset, DatasetWriter
+from harden.data.store import DatasetWriter
 from harden.errors import InputError, MissingInputError
 from harden.files import require_new, whole_folder
 

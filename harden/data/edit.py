@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harden.data.dataset import Dataset
 from harden.data.episodes import lengths, select, totals
 from harden.data.manifest import (
     DatasetInfo,
@@ -22,7 +23,7 @@ from harden.data.manifest import (
     shard_files,
     write_manifest,
 )
-from harden.data.store import Dataset, DatasetWriter, FolderLock
+from harden.data.store import DatasetWriter, FolderLock
 from harden.errors import HardenError, InputError, MissingInputError
 from harden.files import make_folder, require_new, storage_errors, sync_folder, whole_folder
 from harden.seeds import generator

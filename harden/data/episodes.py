@@ -10,8 +10,9 @@ from torch import Tensor
 
 from harden.types import Transitions
 
-# rows of a shard that harden makes of other data: some megabytes in memory
-SHARD_ROWS = 100_000
+# rows of a shard that harden makes of other data: some tens of megabytes in memory, beside whose reading the
+# look through a file, a millisecond, is short (docs/decisions.md)
+SHARD_ROWS = 250_000
 
 
 def lengths(data: Transitions) -> Tensor:

@@ -11,12 +11,12 @@ import h5py
 import numpy as np
 import torch
 
+from harden.data.dataset import Dataset
 from harden.data.episodes import batches, derive_next, limit_ends
 from harden.data.hdf5 import attribute, create_hdf5, numbers, open_hdf5, read_array
 from harden.data.manifest import DatasetInfo
 from harden.data.shard import LAYOUT, Provenance, check_values, columns, shard_attributes
 from harden.data.source import Source, Wanted, narrow
-from harden.data.store import Dataset
 from harden.errors import DamagedFileError, InputError
 from harden.files import write_whole
 from harden.types import Transitions

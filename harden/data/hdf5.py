@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -20,6 +21,9 @@ _MAX_RATIO = 1100
 _MAX_ATTRIBUTE = 1 << 20
 # HDF5's own filters and h5py's lzf: any other makes the library load code from a plugin folder
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
+# what is still open in a file goes with it
+_ACCESS = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+_ACCESS.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
 # what h5py raises on bytes that are not what they claim to be
 _UNREADABLE = (
     ArithmeticError,
@@ -46,13 +50,45 @@ def open_hdf5(path: Path, made_by: str, max_objects: int = _MAX_OBJECTS) -> Iter
         MissingInputError: not there.
         DamagedFileError: empty, truncated, not HDF5, or with links or storage outside itself.
     """
+    with open_arrays(path, made_by, (), max_objects) as (opened, _), h5py.File(opened) as file:
+        yield file
+
+
+class Stored(NamedTuple):
+    """What a file says of an array.
+
+    Args:
+        shape: None where it has none.
+        type: of its values.
+        offset: where its bytes lie in the file, in one piece and as they are; None where they do not.
+    """
+
+    shape: tuple[int, ...] | None
+    type: h5py.h5t.TypeID
+    offset: int | None
+
+
+@contextmanager
+def open_arrays(
+    path: Path, made_by: str, names: Collection[str], max_objects: int = _MAX_OBJECTS
+) -> Iterator[tuple[h5py.h5f.FileID, dict[str, Stored]]]:
+    """Open a file as `open_hdf5` does; returns its handle, and those of the named arrays that lie at its top.
+
+    The check has them in its hands: to open each of them a second time would take as long again, and so would
+    the making of an h5py.File.
+    """
     remedy = f"make it again with: {made_by}"
     if not path.is_file():
         raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
     try:
-        with h5py.File(path, "r") as file:
-            _check_group(file["/"].id, path, 0, [max_objects], set())
-            yield file
+        file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _ACCESS)
+        try:
+            walk = _Walk(path, max_objects, names)
+            walk.group(h5py.h5g.open(file, b"/"), 0)
+            yield file, walk.found
+        finally:
+            if file.valid:
+                file.close()
     except _UNREADABLE as error:
         # of a key that is not there, str() is in quotes; of other errors there may be several lines, or none
         said = (str(error).splitlines() or [type(error).__name__])[0]
@@ -60,53 +96,83 @@ def open_hdf5(path: Path, made_by: str, max_objects: int = _MAX_OBJECTS) -> Iter
         raise DamagedFileError(f"{path} can't be read as HDF5 ({reason})", remedy) from error
 
 
-def _check_group(group: h5py.h5g.GroupID, path: Path, depth: int, left: list[int], seen: set[int]) -> None:
-    """Look at everything in a group; by h5py's low-level calls, which take a third of the others' time."""
-    if depth > _MAX_DEPTH:
-        raise DamagedFileError(f"{path} nests groups more than {_MAX_DEPTH} deep")
-    # groups within themselves, or linked over and over, would be walked for ever
-    address = h5py.h5o.get_info(group).addr
-    if address in seen:
-        raise DamagedFileError(f"{path} is refused: group {h5py.h5i.get_name(group)!r} has two places")
-    seen.add(address)
-    for link in group:
-        left[0] -= 1
-        if left[0] < 0:
-            raise DamagedFileError(f"{path} holds too many objects")
-        name = link.decode(errors="replace")
-        if group.links.get_info(link).type != h5py.h5l.TYPE_HARD:
-            raise DamagedFileError(f"{path} is refused: {name!r} is a link that leads elsewhere")
-        item = h5py.h5o.open(group, link)
-        if isinstance(item, h5py.h5g.GroupID):
-            _check_group(item, path, depth + 1, left, seen)
-        elif isinstance(item, h5py.h5d.DatasetID):
-            _check_dataset(item, name, path)
+class _Walk:
+    """Looks at everything in a file; by h5py's low-level calls, which take a third of the others' time.
 
+    Args:
+        path: the file.
+        left: groups and arrays that it may still hold.
+        names: the arrays at its top that `found` is to hold.
+    """
 
-def _check_dataset(item: h5py.h5d.DatasetID, name: str, path: Path) -> None:
-    plan = item.get_create_plist()
-    layout = plan.get_layout()
-    if layout == h5py.h5d.VIRTUAL:
-        raise DamagedFileError(f"{path} is refused: {name!r} is a virtual data set")
-    if plan.get_external_count():
-        raise DamagedFileError(f"{path} is refused: {name!r} keeps its bytes in another file")
-    shape, stored, width = item.shape, item.get_storage_size(), item.get_type().get_size()
-    if shape is None:
-        return
-    size = math.prod(shape) * width
-    # a declared shape far beyond the bytes at hand would be filled with zeros at our expense
-    if size and stored == 0:
-        raise DamagedFileError(f"{path}: {name!r} declares shape {shape} and stores nothing")
-    if stored > path.stat().st_size or size / max(stored, 1) > _MAX_RATIO:
-        raise DamagedFileError(f"{path}: {name!r} declares shape {shape}, far more than it stores")
-    if layout != h5py.h5d.CHUNKED:
-        return
-    # to read one row, a whole chunk is made in memory
-    if math.prod(plan.get_chunk()) * width > max(size, 1 << 20):
-        raise DamagedFileError(f"{path}: {name!r} declares chunks {plan.get_chunk()} for shape {shape}")
-    foreign = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} - _FILTERS
-    if foreign:
-        raise DamagedFileError(f"{path} is refused: {name!r} needs the HDF5 plugin of filter {min(foreign)}")
+    def __init__(self, path: Path, left: int, names: Collection[str]) -> None:
+        self.path, self.left, self.names = path, left, names
+        self.size = path.stat().st_size
+        self.seen: set[int] = set()
+        self.found: dict[str, Stored] = {}
+
+    def group(self, group: h5py.h5g.GroupID, depth: int) -> None:
+        """Look at a group and all in it."""
+        path = self.path
+        if depth > _MAX_DEPTH:
+            raise DamagedFileError(f"{path} nests groups more than {_MAX_DEPTH} deep")
+        # groups within themselves, or linked over and over, would be walked for ever
+        address = h5py.h5o.get_info(group).addr
+        if address in self.seen:
+            raise DamagedFileError(f"{path} is refused: group {h5py.h5i.get_name(group)!r} has two places")
+        self.seen.add(address)
+        links = group.links
+        for link in group:
+            self.left -= 1
+            if self.left < 0:
+                raise DamagedFileError(f"{path} holds too many objects")
+            name = link.decode(errors="replace")
+            if links.get_info(link).type != h5py.h5l.TYPE_HARD:
+                raise DamagedFileError(f"{path} is refused: {name!r} is a link that leads elsewhere")
+            item = h5py.h5o.open(group, link)
+            if isinstance(item, h5py.h5g.GroupID):
+                self.group(item, depth + 1)
+            elif isinstance(item, h5py.h5d.DatasetID):
+                stored = self.array(item, name)
+                if depth == 0 and name in self.names:
+                    self.found[name] = stored
+
+    def array(self, item: h5py.h5d.DatasetID, name: str) -> Stored:
+        """Look at an array, and return it."""
+        # of what is not in one piece inside this file there is no offset
+        offset = item.get_offset()
+        plan = item.get_create_plist() if offset is None else None
+        if plan is not None and plan.get_layout() == h5py.h5d.VIRTUAL:
+            raise DamagedFileError(f"{self.path} is refused: {name!r} is a virtual data set")
+        if plan is not None and plan.get_external_count():
+            raise DamagedFileError(f"{self.path} is refused: {name!r} keeps its bytes in another file")
+        found = Stored(item.shape, item.get_type(), offset)
+        if found.shape is None:
+            return found
+        stored, width = item.get_storage_size(), found.type.get_size()
+        size = math.prod(found.shape) * width
+        # a declared shape far beyond the bytes at hand would be filled with zeros at our expense
+        if size and stored == 0:
+            raise DamagedFileError(f"{self.path}: {name!r} declares shape {found.shape} and stores nothing")
+        if stored > self.size or size / max(stored, 1) > _MAX_RATIO:
+            raise DamagedFileError(
+                f"{self.path}: {name!r} declares shape {found.shape}, far more than it stores"
+            )
+        if plan is not None and plan.get_layout() == h5py.h5d.CHUNKED:
+            self.chunks(plan, size, width, name)
+        return found
+
+    def chunks(self, plan: h5py.h5p.PropDCID, size: int, width: int, name: str) -> None:
+        """Look at how an array of `size` bytes is cut and packed."""
+        # to read one row, a whole chunk is made in memory
+        chunk = plan.get_chunk()
+        if math.prod(chunk) * width > max(size, 1 << 20):
+            raise DamagedFileError(f"{self.path}: {name!r} declares chunks {chunk} for {size} bytes")
+        foreign = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} - _FILTERS
+        if foreign:
+            raise DamagedFileError(
+                f"{self.path} is refused: {name!r} needs the HDF5 plugin of filter {min(foreign)}"
+            )
 
 
 def numbers(group: h5py.Group, name: str) -> h5py.Dataset:

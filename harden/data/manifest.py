@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
-from harden.data.shard import FORMAT_VERSION, Kind, Provenance, read_header, read_shard
+from harden.data.reading import read_shard
+from harden.data.shard import FORMAT_VERSION, MADE_BY, Kind, Provenance, read_header
 from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.files import digest_file, read_json, write_json
 from harden.tasks import Task
 from harden.types import Transitions
 from harden.variants import MC_BEHAVIOUR
 
-MADE_BY = "harden collect"
 _NAME = re.compile(r"shard-([0-9]{5,9})\.h5")
 
 

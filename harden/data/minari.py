@@ -17,12 +17,12 @@ import h5py
 import numpy as np
 import torch
 
+from harden.data.dataset import Dataset
 from harden.data.episodes import SHARD_ROWS, lengths
 from harden.data.hdf5 import attribute, create_hdf5, numbers, open_hdf5, read_array
 from harden.data.manifest import ShardInfo
 from harden.data.shard import Provenance, check_values
 from harden.data.source import Source, Wanted, narrow
-from harden.data.store import Dataset
 from harden.errors import DamagedFileError, InputError
 from harden.files import read_json, whole_folder, write_json
 from harden.types import Transitions

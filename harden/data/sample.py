@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harden.data.store import Dataset
+from harden.data.dataset import Dataset
 from harden.types import Transitions
 
 # rows read in one piece: several episodes' worth, or a disk would spend its time seeking (docs/decisions.md)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import h5py
 import numpy as np
-import torch
 
-from harden.data.hdf5 import attribute, numbers, open_hdf5, read_array, write_hdf5
+from harden.data.hdf5 import Stored, attribute, numbers, open_arrays, write_hdf5
 from harden.errors import DamagedFileError, InputError
 from harden.files import write_whole
 from harden.types import Transitions
@@ -25,7 +27,12 @@ LAYOUT: dict[str, tuple[str, type, int]] = {
     "terminals": ("terminals", np.bool_, 1),
     "timeouts": ("timeouts", np.bool_, 1),
 }
-_MADE_BY = "harden collect"
+_FIELDS = list(LAYOUT)
+# a type in memory, and the same in the file
+_STORED: dict[type, h5py.h5t.TypeID] = {
+    dtype: h5py.h5t.py_create(np.dtype(dtype), logical=True) for dtype in (np.float32, np.bool_)
+}
+MADE_BY = "harden collect"
 
 
 class Kind(Protocol):
@@ -81,36 +88,35 @@ class ShardHeader(NamedTuple):
     act_dim: int
 
 
-def check_values(data: Transitions, where: str, first: int = 0) -> None:
+def check_values(data: Transitions, where: str, first: int = 0, finite: bool = False) -> None:
     """Refuse transitions that nothing may learn from.
 
     Args:
         where: the file or whatever else they come from.
         first: the number of their first row there.
+        finite: whether all numbers are known to be finite.
 
     Raises:
         InputError: names the array and the row: NaN or infinite, a negative cost, both kinds of end at once.
     """
-    for field, (name, _, _) in LAYOUT.items():
-        column = getattr(data, field)
-        # a sum is finite where all its terms are, or overflows: then each of them is looked at
-        broken = column.is_floating_point() and not bool(torch.isfinite(column.sum()))
-        if broken and not bool(torch.isfinite(column).all()):
-            row = int(torch.nonzero(~torch.isfinite(column))[0][0])
+    # by numpy, on one thread: threads that wait for each other cost more than they save, beside other work
+    arrays = columns(data)
+    for name, column in arrays.items():
+        if not finite and column.dtype != np.bool_ and not np.isfinite(column).all():
+            row = int(np.argwhere(~np.isfinite(column))[0][0])
             raise InputError(
                 f"{where}: '{name}' holds NaN or an infinite value in row {first + row}",
                 "remove that episode, or collect it again",
             )
-    if len(data.costs) and bool(data.costs.min() < 0):
-        row = int(torch.nonzero(data.costs < 0)[0][0])
+    costs, terminals, timeouts = (arrays[name] for name in ("costs", "terminals", "timeouts"))
+    if costs.min(initial=0) < 0:
+        row = int(np.argmax(costs < 0))
+        raise InputError(f"{where}: cost {costs[row]} in row {first + row}", "costs are at least 0")
+    both = terminals & timeouts
+    if both.any():
         raise InputError(
-            f"{where}: cost {float(data.costs[row])} in row {first + row}", "costs are at least 0"
-        )
-    both = data.terminals & data.timeouts
-    if bool(both.any()):
-        row = int(torch.nonzero(both)[0][0])
-        raise InputError(
-            f"{where}: row {first + row} is both a terminal and a timeout", "an episode ends in one way"
+            f"{where}: row {first + int(np.argmax(both))} is both a terminal and a timeout",
+            "an episode ends in one way",
         )
 
 
@@ -138,59 +144,76 @@ def write_shard(path: Path, data: Transitions, kind: Kind, provenance: Provenanc
     write_whole(path, lambda aside: write_hdf5(aside, columns(data), attributes))
 
 
-def read_header(path: Path) -> ShardHeader:
-    """Read a shard's attributes and check its layout.
+class Place(NamedTuple):
+    """An array of a shard.
+
+    Args:
+        shape: rows first.
+        offset: where its bytes lie in the file as they lie in memory; None where HDF5 has to convert them.
+    """
+
+    shape: tuple[int, ...]
+    offset: int | None
+
+
+@contextmanager
+def open_shard(path: Path) -> Iterator[tuple[h5py.h5f.FileID, tuple[Place, ...]]]:
+    """Open a file in the DSRL layout; returns its handle and its arrays, in the layout's order.
 
     Raises:
         MissingInputError, DamagedFileError: as `open_hdf5`; also arrays missing or of unequal length.
     """
-    with open_hdf5(path, _MADE_BY) as file:
-        shapes = {}
-        for name, _, ndim in LAYOUT.values():
-            if name not in file:
-                raise DamagedFileError(
-                    f"{path} has no '{name}'", f"a data set in the DSRL layout has: {', '.join(_names())}"
-                )
-            shapes[name] = numbers(file, name).shape
-            if len(shapes[name]) != ndim or 0 in shapes[name]:
-                raise DamagedFileError(
-                    f"{path}: '{name}' has shape {shapes[name]}, expected {ndim} axes, none of them 0 long"
-                )
-        lengths = {shape[0] for shape in shapes.values()}
+    with open_arrays(path, MADE_BY, _names()) as (file, found):
+        places = tuple(_place(path, file, found.get(row[0]), *row) for row in LAYOUT.values())
+        lengths = {place.shape[0] for place in places}
         if len(lengths) != 1:
             raise DamagedFileError(f"{path}: arrays of lengths {sorted(lengths)}; all must be equal")
-        if shapes["observations"] != shapes["next_observations"]:
+        if places[_FIELDS.index("obs")].shape != places[_FIELDS.index("next_obs")].shape:
             raise DamagedFileError(f"{path}: observations and next_observations differ in shape")
+        yield file, places
+
+
+def _place(
+    path: Path, file: h5py.h5f.FileID, found: Stored | None, name: str, dtype: type, ndim: int
+) -> Place:
+    if found is not None and found.shape is not None and found.type.equal(_STORED[dtype]):
+        place = Place(found.shape, found.offset)
+    else:
+        with_names = h5py.File(file)
+        if name not in with_names:
+            raise DamagedFileError(
+                f"{path} has no '{name}'", f"a data set in the DSRL layout has: {', '.join(_names())}"
+            )
+        place = Place(numbers(with_names, name).shape, None)
+    if len(place.shape) != ndim or 0 in place.shape:
+        raise DamagedFileError(
+            f"{path}: '{name}' has shape {place.shape}, expected {ndim} axes, none of them 0 long"
+        )
+    return place
+
+
+def read_header(path: Path) -> ShardHeader:
+    """Read a shard's attributes and check its layout.
+
+    Raises:
+        MissingInputError, DamagedFileError: as `open_shard`.
+    """
+    with open_shard(path) as (opened, places), h5py.File(opened) as file:
         found = attribute(file, "format_version", FORMAT_VERSION)
         if found != FORMAT_VERSION:
             raise DamagedFileError(f"{path} has format version {found}, this harden reads {FORMAT_VERSION}")
+        (rows, obs_dim), (_, act_dim) = (places[_FIELDS.index(name)].shape for name in ("obs", "actions"))
         return ShardHeader(
             str(attribute(file, "env_id", "")),
             int(attribute(file, "horizon", 0)),
             int(attribute(file, "seed", 0)),
             str(attribute(file, "policy_digest", "")),
             str(attribute(file, "behaviour", "imported")),
-            shapes["observations"][0],
-            shapes["observations"][1],
-            shapes["actions"][1],
+            rows,
+            obs_dim,
+            act_dim,
         )
 
 
 def _names() -> list[str]:
     return [name for name, _, _ in LAYOUT.values()]
-
-
-def read_shard(path: Path, start: int = 0, stop: int | None = None) -> Transitions:
-    """Read rows of a shard, and no more than those.
-
-    Raises:
-        MissingInputError, DamagedFileError: as `read_header`; InputError: values that nothing may learn from.
-    """
-    rows = slice(start, stop)
-    with open_hdf5(path, _MADE_BY) as file:
-        found = [read_array(file, name, dtype, rows, ndim) for name, dtype, ndim in LAYOUT.values()]
-    data = Transitions(*(torch.from_numpy(column) for column in found))
-    if len({len(column) for column in data}) != 1 or data.obs.shape != data.next_obs.shape:
-        raise DamagedFileError(f"{path}: arrays of different lengths")
-    check_values(data, str(path))
-    return data

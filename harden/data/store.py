@@ -1,17 +1,13 @@
-"""A data set: shards and a manifest, replaced last, so that an interruption loses no finished shard."""
+"""A data set written: shards, and a manifest replaced last: an interruption loses no finished shard."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-import torch
-
 from harden.data.manifest import (
-    MADE_BY,
     DatasetInfo,
     ShardInfo,
     check_kind,
@@ -23,114 +19,12 @@ from harden.data.manifest import (
     shard_files,
     write_manifest,
 )
-from harden.data.shard import Kind, Provenance, check_values, read_header, read_shard, write_shard
-from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
-from harden.files import digest_file, make_folder, storage_errors
+from harden.data.shard import Kind, Provenance, check_values, write_shard
+from harden.errors import DamagedFileError, InputError
+from harden.files import make_folder, storage_errors
 from harden.tasks import Task
 from harden.types import Transitions
 from harden.variants import MC_BEHAVIOUR
-
-
-class Dataset:
-    """A data set opened for reading.
-
-    Args:
-        path: the folder, or one file in the DSRL layout.
-
-    Raises:
-        MissingInputError: not there; DamagedFileError: not a data set.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if path.is_dir():
-            self.folder = path
-            self.info = read_manifest(path)
-            if not self.info.shards:
-                raise MissingInputError(f"data set {path} is empty", f"fill it with: {MADE_BY}")
-            return
-        if not path.exists():
-            raise MissingInputError(f"data set {path} is missing", f"make it with: {MADE_BY}")
-        self.folder = path.parent
-        self.info, _ = inspect_shard(path)
-        if not self.info.episodes:
-            raise DamagedFileError(
-                f"{path} flags no episode's end", "let `harden data import` find them, with --horizon"
-            )
-
-    def __len__(self) -> int:
-        return self.info.transitions
-
-    def read(self, start: int, stop: int) -> Transitions:
-        """Read rows `start` to `stop`, from the shards that hold them only.
-
-        Raises:
-            DamagedFileError: a shard is damaged or not what the manifest says.
-        """
-        parts, before = [], 0
-        for shard in self.info.shards:
-            first, last = max(start - before, 0), min(stop - before, shard.transitions)
-            if first < last:
-                parts.append(self._read(shard, first, last))
-            before += shard.transitions
-        if not parts:
-            raise InputError(f"rows {start} to {stop} of a data set of {len(self)}")
-        joined = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        return parts[0] if len(parts) == 1 else Transitions(*joined)
-
-    def _read(self, shard: ShardInfo, first: int, last: int) -> Transitions:
-        path = self.folder / shard.name
-        data = read_shard(path, first, last)
-        shapes = (len(data.rewards), data.obs.shape[1], data.actions.shape[1])
-        if shapes != (last - first, self.info.obs_dim, self.info.act_dim):
-            raise DamagedFileError(f"{path} is not the shard that the manifest lists")
-        return data
-
-    def shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
-        """Read shard after shard, one in memory at a time.
-
-        Raises:
-            DamagedFileError: as `read`.
-        """
-        for shard in self.info.shards:
-            yield shard, self._read(shard, 0, shard.transitions)
-
-    def recent(self, count: int) -> Transitions:
-        """Read the last `count` rows, or all where there are fewer."""
-        return self.read(max(len(self) - count, 0), len(self))
-
-    def verify(self) -> list[str]:
-        """Read everything; returns what is wrong, one line each."""
-        problems = []
-        for shard in self.info.shards:
-            path = self.folder / shard.name
-            try:
-                data = self._read(shard, 0, shard.transitions)
-                if read_header(path).transitions != shard.transitions:
-                    problems.append(f"{path} has more rows than the manifest lists")
-                if not bool((data.terminals | data.timeouts)[-1]):
-                    problems.append(f"{path} does not end with an episode's end")
-            except HardenError as error:
-                problems.append(error.message)
-                continue
-            if digest_file(path) != shard.sha256:
-                problems.append(f"{path} does not have the checksum that the manifest lists")
-        return problems
-
-
-def open_dataset(path: Path, task: Task | None = None) -> Dataset:
-    """Open a data set: a folder, or one file in the DSRL layout.
-
-    Args:
-        task: what the data must be of.
-
-    Raises:
-        MissingInputError, DamagedFileError: as `Dataset`; InputError: data of another task.
-    """
-    dataset = Dataset(path)
-    if task is not None:
-        check_task(dataset.info, task, path)
-    return dataset
 
 
 class FolderLock:

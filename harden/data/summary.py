@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harden.data.dataset import Dataset
 from harden.data.episodes import lengths, totals
-from harden.data.store import Dataset
 
 QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 

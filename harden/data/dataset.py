@@ -1,0 +1,138 @@
+"""A data set opened for reading: a manifest, and shards of which no more is read than is asked for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harden.data.manifest import ShardInfo, check_task, inspect_shard, read_manifest
+from harden.data.reading import Plan, empty_rows, plan_shard, read_rows
+from harden.data.shard import MADE_BY
+from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
+from harden.files import digest_file
+from harden.tasks import Task
+from harden.types import Transitions
+
+# threads that read shards
+_READERS = 2
+
+
+class Dataset:
+    """A data set opened for reading.
+
+    Args:
+        path: the folder, or one file in the DSRL layout.
+
+    Raises:
+        MissingInputError: not there; DamagedFileError: not a data set.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._plans: dict[str, Plan] = {}
+        if path.is_dir():
+            self.folder = path
+            self.info = read_manifest(path)
+            if not self.info.shards:
+                raise MissingInputError(f"data set {path} is empty", f"fill it with: {MADE_BY}")
+            return
+        if not path.exists():
+            raise MissingInputError(f"data set {path} is missing", f"make it with: {MADE_BY}")
+        self.folder = path.parent
+        self.info, _ = inspect_shard(path)
+        if not self.info.episodes:
+            raise DamagedFileError(
+                f"{path} flags no episode's end", "let `harden data import` find them, with --horizon"
+            )
+
+    def __len__(self) -> int:
+        return self.info.transitions
+
+    def read(self, start: int, stop: int) -> Transitions:
+        """Read rows `start` to `stop`, from the shards that hold them only.
+
+        Raises:
+            DamagedFileError: a shard is damaged or not what the manifest says.
+        """
+        parts, before = [], 0
+        for shard in self.info.shards:
+            first, last = max(start - before, 0), min(stop - before, shard.transitions)
+            if first < last:
+                parts.append((shard, first, last))
+            before += shard.transitions
+        if not parts:
+            raise InputError(f"rows {start} to {stop} of a data set of {len(self)}")
+        return self._read(parts)
+
+    def _read(self, parts: list[tuple[ShardInfo, int, int]]) -> Transitions:
+        """Read rows of shards in one piece: of each the first, and the one after the last."""
+        # memory that a lying manifest asks for is never touched: a shard is looked at before it is read
+        data = empty_rows(sum(last - first for _, first, last in parts), self.info.obs_dim, self.info.act_dim)
+        stops = itertools.accumulate(last - first for _, first, last in parts)
+
+        def fill(part: tuple[ShardInfo, int, int], stop: int) -> None:
+            shard, first, last = part
+            into = Transitions(*(column[stop - last + first : stop] for column in data))
+            read_rows(self.folder / shard.name, self._plan(shard), first, into)
+
+        if len(parts) == 1:
+            fill(parts[0], len(data.rewards))
+        else:
+            # one looks through a shard, which takes the interpreter, while the other copies, which does not
+            with ThreadPoolExecutor(_READERS) as pool:
+                list(pool.map(fill, parts, stops))
+        return data
+
+    def _plan(self, shard: ShardInfo) -> Plan:
+        path = self.folder / shard.name
+        plan = plan_shard(path, self._plans.get(shard.name))
+        if (plan.rows, *plan.sizes) != (shard.transitions, self.info.obs_dim, self.info.act_dim):
+            raise DamagedFileError(f"{path} is not the shard that the manifest lists")
+        self._plans[shard.name] = plan
+        return plan
+
+    def shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
+        """Read shard after shard, one in memory at a time.
+
+        Raises:
+            DamagedFileError: as `read`.
+        """
+        for shard in self.info.shards:
+            yield shard, self._read([(shard, 0, shard.transitions)])
+
+    def recent(self, count: int) -> Transitions:
+        """Read the last `count` rows, or all where there are fewer."""
+        return self.read(max(len(self) - count, 0), len(self))
+
+    def verify(self) -> list[str]:
+        """Read everything; returns what is wrong, one line each."""
+        problems = []
+        for shard in self.info.shards:
+            path = self.folder / shard.name
+            try:
+                data = self._read([(shard, 0, shard.transitions)])
+                if not bool((data.terminals | data.timeouts)[-1]):
+                    problems.append(f"{path} does not end with an episode's end")
+            except HardenError as error:
+                problems.append(error.message)
+                continue
+            if digest_file(path) != shard.sha256:
+                problems.append(f"{path} does not have the checksum that the manifest lists")
+        return problems
+
+
+def open_dataset(path: Path, task: Task | None = None) -> Dataset:
+    """Open a data set: a folder, or one file in the DSRL layout.
+
+    Args:
+        task: what the data must be of.
+
+    Raises:
+        MissingInputError, DamagedFileError: as `Dataset`; InputError: data of another task.
+    """
+    dataset = Dataset(path)
+    if task is not None:
+        check_task(dataset.info, task, path)
+    return dataset
