@@ -30,11 +30,12 @@ from harden.fit.mstep import RobustMStep, Work
 from harden.fit.trainer import make_trainer
 from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
+from harden.stages.fit_critics import look_ahead
 from harden.stages.rounds import em_round
 from harden.stages.workspace import position_limits, versions
-from harden.types import Targets
+from harden.types import Targets, Transitions
 
-ROWS = 20_000
+ROWS = 80_000
 CPU = torch.device("cpu")
 
 
@@ -50,23 +51,29 @@ def configure(reward_critics: int) -> PipelineConfig:
                 "reward_critics": reward_critics,
             },
             "critics": {"batch": 256},
-            "estep": {"particles": 16, "window": ROWS},
+            "estep": {"particles": 16},
             "train": {"states": 256, "policy_steps": 1, "critic_steps": 1},
         }
     )
 
 
 def replay_of(config: PipelineConfig) -> Backups:
-    """Return random transitions: the arithmetic does not depend on what they say."""
+    """Return random transitions, looked ahead as a run does: the arithmetic does not depend on what they say.
+
+    They are as many as the critics' replay holds by default. What looking ahead frees stays with the process,
+    as in a run, so that no round waits for memory to be handed out page by page.
+    """
     task, draw = config.task_row, torch.Generator().manual_seed(0)
-    return Backups(
-        torch.randn(ROWS, task.obs_dim, generator=draw),
-        torch.rand(ROWS, task.act_dim, generator=draw) * 2 - 1,
-        torch.randn(ROWS, generator=draw),
-        (torch.rand(ROWS, generator=draw) < 0.3).float(),
-        torch.randn(ROWS, task.obs_dim, generator=draw),
-        torch.full((ROWS,), config.critics.gamma),
+    data = Transitions(
+        obs=torch.randn(ROWS, task.obs_dim, generator=draw),
+        actions=torch.rand(ROWS, task.act_dim, generator=draw) * 2 - 1,
+        rewards=torch.randn(ROWS, generator=draw),
+        costs=(torch.rand(ROWS, generator=draw) < 0.3).float(),
+        next_obs=torch.randn(ROWS, task.obs_dim, generator=draw),
+        terminals=torch.zeros(ROWS, dtype=torch.bool),
+        timeouts=torch.arange(ROWS) % task.horizon == task.horizon - 1,
     )
+    return look_ahead(data, config, CPU)
 
 
 def m_step(learner: Learner, job: RobustMStep, work: Work) -> None:
