@@ -241,6 +241,11 @@ class Critics(nn.Module):
         self.cost_members = slice(reward_count, reward_count + cost_count)
         self.ensemble = QEnsemble(obs_dim, act_dim, reward_count + cost_count, hidden)
 
+    @property
+    def cost_count(self) -> int:
+        """How many cost critics there are, C."""
+        return self.cost_members.stop - self.cost_members.start
+
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Return all Q values, reward critics first, (E, B) or (E, S, K)."""
         return self.ensemble(obs, actions)
@@ -263,7 +268,7 @@ class Critics(nn.Module):
 
     def by_cost_critic(self) -> list[Critics]:
         """Return for each cost critic the same critics with no other one; parameters are shared."""
-        alone = [copy.copy(self) for _ in range(self.cost_members.stop - self.cost_members.start)]
+        alone = [copy.copy(self) for _ in range(self.cost_count)]
         for place, critics in enumerate(alone, self.cost_members.start):
             critics.cost_members = slice(place, place + 1)
         return alone

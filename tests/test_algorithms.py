@@ -10,7 +10,7 @@ import torch
 
 from harden.algorithms import adversary as adversary_ops
 from harden.algorithms.adversary import adversary_share
-from harden.algorithms.critics import critic_step, td_loss, td_targets
+from harden.algorithms.critics import TdTargets, critic_step, td_loss, td_targets
 from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import attack_states, lagrangian
 from harden.config import PipelineConfig, make_config
@@ -66,13 +66,13 @@ class TestCritics:
         with torch.no_grad():
             next_reward = learner.target_critics.q_reward(data.next_obs, action)
             next_cost = learner.target_critics.q_cost(data.next_obs, action)
-        rewards, costs = td_targets(learner, data, config, 0.0)
+        rewards, costs, _ = td_targets(learner, data, config, 0.0)
         torch.testing.assert_close(rewards, data.rewards + data.discounts * next_reward)
         torch.testing.assert_close(costs, (data.costs + data.discounts * next_cost).clamp(min=0))
 
     def test_terminals_keep_their_own_cost_and_no_future(self, learner: Learner) -> None:
         data = batch()
-        rewards, costs = td_targets(learner, data, configure(), 0.0)
+        rewards, costs, _ = td_targets(learner, data, configure(), 0.0)
         ended = data.discounts == 0
         torch.testing.assert_close(rewards[ended], data.rewards[ended])
         torch.testing.assert_close(costs[ended], data.costs[ended])
@@ -81,7 +81,7 @@ class TestCritics:
     def test_cost_targets_stay_where_discounted_costs_lie(self, learner: Learner, bias: float) -> None:
         with torch.no_grad():
             list(learner.target_critics.ensemble.biases)[-1].fill_(bias)
-        _, costs = td_targets(learner, batch(), configure(), 0.0)
+        costs = td_targets(learner, batch(), configure(), 0.0).costs
         assert float(costs.min()) >= 0.0
         assert float(costs.max()) <= 1 / (1 - 0.97) + 1e-3
 
@@ -116,7 +116,7 @@ class TestCritics:
             return obs + 3.0
 
         monkeypatch.setattr(adversary_ops, "perturb", perturb)
-        _, costs = td_targets(learner, data, config, 0.05)
+        _, costs, weights = td_targets(learner, data, config, 0.05)
         first = torch.arange(32) < 16
         assert [place for place, _ in climbed] == [2, 3]
         assert torch.equal(torch.cat([obs for _, obs in climbed]), data.next_obs)
@@ -124,6 +124,7 @@ class TestCritics:
             values = learner.target_critics(data.next_obs, learner.policy.mean(data.next_obs + 3.0))
         judged = torch.where(first, values[3], values[2])
         torch.testing.assert_close(costs, (data.costs + data.discounts * judged).clamp(min=0))
+        assert torch.equal(weights.bool(), torch.stack((~first, first))), "who judges a row learns of it"
 
     def test_what_is_found_in_one_critics_errors_the_other_does_not_know(self) -> None:
         found = {1: 0.0, 2: 0.0}
@@ -131,7 +132,7 @@ class TestCritics:
             config = configure(variant="safer-long", networks={"cost_critics": count}, seed=seed)
             learner, data = new_learner(config, CPU), batch(256)
             data = data._replace(costs=torch.full((256,), 5.0))
-            harmless, attacked = (td_targets(learner, data, config, radius)[1] for radius in (1e-9, 0.3))
+            harmless, attacked = (td_targets(learner, data, config, radius).costs for radius in (1e-9, 0.3))
             found[count] += float((attacked - harmless).mean())
         assert found[1] > 0.0
         assert abs(found[2]) < 0.3 * found[1]
@@ -152,9 +153,23 @@ class TestCritics:
 
     def test_the_loss_is_the_sum_of_each_critics_own(self, learner: Learner) -> None:
         data = batch()
-        targets = torch.stack((data.rewards, data.costs))
         values = learner.critics(data.obs, data.actions)
-        expected = sum(((v - t) ** 2).mean() for v, t in zip(values, targets[[0, 0, 1]], strict=True))
+        wanted = (data.rewards, data.rewards, data.costs)
+        expected = sum(((v - t) ** 2).mean() for v, t in zip(values, wanted, strict=True))
+        targets = TdTargets(data.rewards, data.costs, torch.ones(1, 32))
+        torch.testing.assert_close(td_loss(learner.critics, data, targets), expected)
+
+    def test_a_cost_critic_learns_of_the_rows_that_have_weight_for_it(self) -> None:
+        learner, data = new_learner(configure(networks={"cost_critics": 2}), CPU), batch()
+        weights = torch.zeros(2, 32)
+        weights[0, :8], weights[1, 8:] = 1.0, 1.0
+        values = learner.critics(data.obs, data.actions)
+        expected = (
+            sum(((v - data.rewards) ** 2).mean() for v in values[:2])
+            + ((values[2] - data.costs)[:8] ** 2).mean()
+            + ((values[3] - data.costs)[8:] ** 2).mean()
+        )
+        targets = TdTargets(data.rewards, data.costs, weights)
         torch.testing.assert_close(td_loss(learner.critics, data, targets), expected)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,21 @@ def draw_batch(learner: Learner, replay: Backups, config: PipelineConfig, epsilo
     return batch._replace(obs=attack_replayed(learner, batch.obs, config, epsilon, "critic-adversary", step))
 
 
-def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon: float) -> Tensor:
-    """Return what each critic regresses to, one row a kind: rewards, then costs, (2, B).
+class TdTargets(NamedTuple):
+    """What the critics regress to.
+
+    Args:
+        rewards, costs: (B,).
+        weights: (C, B), of each row in the loss of each cost critic.
+    """
+
+    rewards: Tensor
+    costs: Tensor
+    weights: Tensor
+
+
+def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon: float) -> TdTargets:
+    """Return what each critic regresses to.
 
     Args:
         learner: gives the policy, the target critics and the place of the random stream.
@@ -47,37 +62,42 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         actions = policy.sample(batch.next_obs, draw)
     if config.variant_row.long_horizon and epsilon > 0:
         next_reward = target.q_reward(batch.next_obs, actions)
-        next_cost = _attacked_cost(learner, batch.next_obs, config, epsilon, draw)
+        next_cost, weights = _attacked_cost(learner, batch.next_obs, config, epsilon, draw)
     else:
         next_reward, next_cost = target.q_both(batch.next_obs, actions)
         next_cost = next_cost + _unseen(learner, batch.next_obs, actions, config)
+        weights = batch.costs.new_ones(target.cost_count, len(batch.costs))
     rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
     costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
     ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
-    return torch.stack((rewards, costs.clamp(0.0, ceiling)))
+    return TdTargets(rewards, costs.clamp(0.0, ceiling), weights)
 
 
 def _attacked_cost(
     learner: Learner, obs: Tensor, config: PipelineConfig, epsilon: float, draw: torch.Generator
-) -> Tensor:
-    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,).
+) -> tuple[Tensor, Tensor]:
+    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,), and which cost critics learn of it, (C, B).
 
-    Of several cost critics each is climbed on a part of the rows, and the next one says what that is worth.
-    An adversary finds the errors of whom it climbs: valued by the same critic, they come back at each step,
-    and Q_c is above kappa where attacked episodes cost nothing.
+    Of several cost critics each is climbed on a part of the rows, and the next one says what that is worth
+    and learns of it. An adversary finds the errors of whom it climbs: valued by the same critic, they come
+    back at each step, and Q_c is at kappa where attacked episodes cost nothing. Were all to learn of all
+    rows, their errors would soon be the same.
 
     Source: Van Hasselt 2010 (double Q-learning), with the ball around s' for the actions to choose from.
     """
     policy, alone = learner.policy, learner.target_critics.by_cost_critic()
     radius = config.task_row.radius(epsilon)
-    costs = []
-    for part, climbed, judge in zip(obs.chunk(len(alone)), alone, alone[1:] + alone[:1], strict=False):
+    costs, weights = [], []
+    for part, climbed, judge, own in zip(
+        obs.chunk(len(alone)), alone, alone[1:] + alone[:1], torch.eye(len(alone)).roll(1, 1), strict=False
+    ):
         obs_adv = mc_attack(policy, climbed, part, radius, config.adversary, draw)
         with torch.no_grad():
             by_mean = config.adversary.long_horizon == "mean"
             actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
             costs.append(judge.q_cost(part, actions) + _unseen(learner, part, actions, config))
-    return torch.cat(costs)
+        weights.append(own.to(part).unsqueeze(1).expand(-1, len(part)))
+    return torch.cat(costs), torch.cat(weights, 1)
 
 
 def _unseen(learner: Learner, obs: Tensor, actions: Tensor, config: PipelineConfig) -> Tensor | float:
@@ -102,20 +122,21 @@ def beyond_support(behaviour: GaussianPolicy, obs: Tensor, actions: Tensor, supp
     return (((behaviour.clip(mean) - actions).abs() / std - support).clamp_min(0.0) ** 2).sum(-1)
 
 
-def td_loss(critics: Critics, batch: Backups, targets: Tensor) -> Tensor:
+def td_loss(critics: Critics, batch: Backups, targets: TdTargets) -> Tensor:
     """Return the mean squared Bellman error, summed over all critics.
 
     Args:
         critics: the online critics.
         batch: rows of the replay.
-        targets: (2, B), rewards and costs.
+        targets: what to regress to.
 
     Source: Eq. 58, 59; the sum of independent losses has each critic's own gradient.
     """
     values = critics(batch.obs, batch.actions)
-    of_reward = (values[critics.reward_members] - targets[0]).square().mean(1).sum()
-    of_cost = (values[critics.cost_members] - targets[1]).square().mean(1).sum()
-    return of_reward + of_cost
+    of_reward = (values[critics.reward_members] - targets.rewards).square().mean(1).sum()
+    of_cost = (values[critics.cost_members] - targets.costs).square()
+    weights = targets.weights / targets.weights.sum(1, keepdim=True)
+    return of_reward + (weights * of_cost).sum()
 
 
 def follow(learner: Learner, polyak: float) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.algorithms.critics import td_loss
+from harden.algorithms.critics import TdTargets, td_loss
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.config import PipelineConfig
 from harden.envs.rollout import Acted, rollout
@@ -114,11 +114,12 @@ class _Adversary:
                 bellman.td_target(now, batch.discounts, after)
                 for now, after in (
                     (batch.rewards, self.target.q_reward(batch.next_obs, self.policy.mean(batch.next_obs))),
-                    (batch.costs, self._q_cost(batch.next_obs, self.policy.mean(attacked))),
+                    (batch.costs, self.target.q_cost(batch.next_obs, self.policy.mean(attacked))),
                 )
             )
             ceiling = bellman.cost_ceiling(self.config.task_row.max_step_cost, self.config.critics.gamma)
-            targets = torch.stack((rewards, costs.clamp(0.0, ceiling)))
+            weights = costs.new_ones(self.critics.cost_count, len(costs))
+            targets = TdTargets(rewards, costs.clamp(0.0, ceiling), weights)
         loss = td_loss(self.critics, batch, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -128,10 +129,6 @@ class _Adversary:
             followers: list[Tensor] = list(self.target.parameters())
             torch._foreach_lerp_(followers, online, 1.0 - self.config.critics.polyak)
         self.steps += 1
-
-    def _q_cost(self, obs: Tensor, actions: Tensor) -> Tensor:
-        # the mean of the critics: an adversary that maximises over their highest believes in its own errors
-        return self.target(obs, actions)[self.target.cost_members].mean(0)
 
 
 def plan_adversary(
