@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from harden.benchmark.figures import Published, groups, published
+from harden.benchmark.figures import Published, groups, published, tried_from_inside
 from harden.benchmark.ledger import finished
 from harden.tasks import TASKS
 
@@ -22,7 +22,7 @@ LEDGER = ROOT / "benchmarks/results/ledger"
 DOCS = ROOT / "docs"
 VARIANTS = ("cvpo", "safer", "safer-long")
 STYLES = {
-    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts",
+    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts from corners of the ball",
     "pgd-doubled": "the same, 100 steps, 10 restarts",
     "paper": "the authors': Adam, 200 steps, carried over, tolerances 1e-4",
     "paper-no-stop": "the same without its stop rule",
@@ -95,6 +95,7 @@ def verdict_table(task: str, variants: dict[str, list[Run]], trial: str) -> list
         named = "safer" if variant == "safer-long" else variant
         theirs = [published()[task, named, column] for column in ("natural", "average")]
         seeds = ", ".join(str(run["seed"]) for run in runs)
+        seeds += " †" if tried_from_inside(runs, trial) else ""
         total = cell([average(run, trial) for run in runs])
         lines.append(
             f"| {variant} | {seeds} | {' | '.join(cells)} | {total} | {' | '.join(map(quoted, theirs))} |"
@@ -213,7 +214,8 @@ def page() -> str:
         "is older. All methods of the paper: [benchmark.md](benchmark.md). Reward / cost an episode, 50",
         "episodes, acting with the mean, cost limit 5; ± is the standard deviation over training seeds. The",
         "paper's numbers are Table 5's, under its own kind of attack (beside safer-long, SAFER's). Minutes",
-        "are wall time of one thread on two cores that did other work as well.",
+        "are wall time of one thread on two cores that did other work as well. †: the attack began anywhere",
+        "in the ball, which is older and weaker.",
         "",
     ]
     for task, variants in load().items():

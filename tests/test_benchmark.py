@@ -300,6 +300,14 @@ class TestFigures:
         parts = [columns[name].cost.mean for name in ("natural", "mc", "mr")]
         assert columns["average"].cost.mean == pytest.approx(np.mean(parts))
 
+    def test_a_run_that_was_tried_from_inside_the_ball_is_told_apart(self, swept: tuple[Path, str]) -> None:
+        entry = next(iter(read_ledger(swept[0] / "benchmarks/results/ledger").values()))
+        assert not figures.tried_from_inside([entry], "pgd")
+        assert not figures.tried_from_inside([entry], "paper"), "that one carries its perturbation over"
+        old = copy.deepcopy(entry)
+        del old["trials"]["pgd"][1]["starts"]
+        assert figures.tried_from_inside([entry, old], "pgd")
+
     def test_claims_say_what_holds_and_what_has_not_run(self, swept: tuple[Path, str]) -> None:
         (entry,) = (
             e for e in read_ledger(swept[0] / "benchmarks/results/ledger").values() if e["variant"] == "cvpo"

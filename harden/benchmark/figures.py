@@ -118,6 +118,12 @@ def groups(entries: Iterable[Entry]) -> dict[tuple[str, str], dict[str, Group]]:
     return found
 
 
+def tried_from_inside(entries: Iterable[Entry], trial: str) -> bool:
+    """Return whether gradient attacks began anywhere in the ball: weaker than from its corners."""
+    tried = (one for entry in entries for one in entry["trials"][trial])
+    return any(one["style"] == "pgd" and one.get("starts") != "corners" for one in tried)
+
+
 def failing(cells: dict[str, dict[str, Cell]]) -> set[str]:
     """Return the rows whose natural reward is under a tenth of vanilla's; none where vanilla is missing."""
     if "cvpo" not in cells:

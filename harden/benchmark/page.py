@@ -16,6 +16,7 @@ from harden.benchmark.figures import (
     groups,
     published,
     shaded,
+    tried_from_inside,
     worst,
 )
 from harden.benchmark.ledger import finished, read_ledger
@@ -29,7 +30,7 @@ TITLES = {
     "table8": "Table 8 (and 3): parts of the robust M-step removed",
 }
 STYLES = {
-    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts",
+    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts from corners of the ball",
     "paper": "the authors': Adam, 200 steps, carried over, tolerances 1e-4",
 }
 _NOTES = Path("benchmark-notes.md")
@@ -74,6 +75,7 @@ def page(ledger: Path, notes: Path) -> str:
         "over seeds and episodes; with one seed it says nothing of others); the paper's with its standard",
         "deviation over episodes and 5 seeds. Cost limit 5. <mark>Marked</mark>: the two lowest costs of a",
         "column, more reward first among equals. ★: failing, a natural reward below a tenth of vanilla's.",
+        "†: the strong attack began anywhere in the ball, which is older and weaker.",
         "`safer-long` and `ppol` are not in the paper. Budget `reduced`: the pipeline files' own sizes",
         "(docs/tasks.md); `paper`: the paper's.",
         "",
@@ -115,7 +117,8 @@ def _table(task: str, rows: dict[str, Group], names: Sequence[str], trial: str) 
     for row in names:
         if row in cells:
             texts = [_ours(cells[row][column], row in marks[column]) for column in COLUMNS]
-            front = f"{'★' if row in stars else ''}{row} | {rows[row].steps:,.0f} | {rows[row].seeds}"
+            seeds = f"{rows[row].seeds}{' †' if tried_from_inside(rows[row].entries, trial) else ''}"
+            front = f"{'★' if row in stars else ''}{row} | {rows[row].steps:,.0f} | {seeds}"
             lines.append(f"| {front} | {' | '.join(texts)} |")
         found = [theirs.get((task, row, column)) for column in COLUMNS]
         if any(found):
