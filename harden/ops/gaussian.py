@@ -67,7 +67,7 @@ def sample(mean: Tensor, std: Tensor, count: int, generator: torch.Generator) ->
     """
     shape = (mean.shape[0], count, mean.shape[1])
     noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
-    return torch.addcmul(mean.unsqueeze(1), std.unsqueeze(1), noise)
+    return mean.unsqueeze(1) + std.unsqueeze(1) * noise
 
 
 def censored_log_prob(actions: Tensor, mean: Tensor, std: Tensor, low: Tensor, high: Tensor) -> Tensor:
