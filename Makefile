@@ -39,7 +39,7 @@ demo: $(STAMP) ## harden a vanilla policy on SafetyBallCircle-v0 and show it bef
 
 test: $(STAMP) ## run the tests, real simulation included
 	@echo "== tests"
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
 
 test-slow: $(STAMP) ## run the long tests and write tests/slow-results.json
 	@echo "== slow tests"

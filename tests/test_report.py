@@ -15,6 +15,9 @@ from test_pipeline import harden
 from harden.data import open_dataset
 from harden.tasks import TASKS
 
+# its evaluations are made once, not once a worker
+pytestmark = pytest.mark.xdist_group("report")
+
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "checkpoints/released/ball-circle"
 ATTACK = ["--attack", "random,mc,worst", "--episodes", "3", "--attack-steps", "2", "--restarts", "1"]
@@ -141,7 +144,32 @@ def test_policies_stand_side_by_side_with_paired_differences(made: Path) -> None
     ]
     assert "Side by side" in both.words
     assert f"{costs[1] - costs[0]:.1f}" in both.words
+    words = " ".join(both.words.split())
+    for evaluation in (first, second):
+        mc = next(o for o in evaluation["results"] if o["attack"] == "mc" and o["epsilon"] == 0.05)
+        rate = f"{100 * mc['violation_rate']:.0f} % over the limit, reward {mc['reward']['mean']:.0f}"
+        assert rate in words
+    assert first["results"][3]["violation_rate"] != second["results"][3]["violation_rate"]
     assert "hardened: the verdict" in both.words
+
+
+def test_policies_of_one_variant_also_stand_as_one(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluation = json.loads((made / "vanilla.json").read_text())
+    other = json.loads(json.dumps(evaluation))
+    other["policy"]["policy_digest"] = "of another training seed"
+    for one in other["results"]:
+        one["per_episode"] = [episode | {"cost": 0.0} for episode in one["per_episode"]]
+    Path("other.json").write_text(json.dumps(other))
+    harden("report", "--compare", str(made / "vanilla.json"), "other.json", "--out", "x.html")
+    words = " ".join(Text(Path("x.html")).words.split())
+    assert "all seeds of cvpo (2)" in words
+    mc = next(one for one in evaluation["results"] if one["attack"] == "mc")
+    # all of one policy's episodes are over the limit, none of the other's
+    assert mc["violation_rate"] == 1.0
+    assert f"50 % over the limit, reward {mc['reward']['mean']:.0f}" in words
 
 
 def test_a_comparison_that_makes_no_sense_is_refused(made: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from harden.evaluation.checks import strongest
 from harden.evaluation.entries import NAMES
 from harden.evaluation.reading import Reported
 from harden.evaluation.soundness import soundness
-from harden.evaluation.statistics import paired, pooled
+from harden.evaluation.statistics import paired, pooled, violation_rate
 from harden.evaluation.verdict import certain, meant_radius, threat, verdict
 from harden.files import write_text
 
@@ -149,11 +149,16 @@ def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
     several = {
         v: p for v, p in variants.items() if len({digests[i] for i in p}) == len(p) > 1 and v != "None"
     }
+    limit = shown[0].evaluation["cost_limit"]
     rows = []
     for key in keys:
         entries = [_same(one, key) for one in results]
         cells = [
-            e and {"cost": e["cost"], "reward": e["reward"], "mark": _mark(e, one.evaluation)}
+            e
+            and {
+                **{name: e[name] for name in ("cost", "reward", "violation_rate")},
+                "mark": _mark(e, one.evaluation),
+            }
             for e, one in zip(entries, shown, strict=True)
         ]
         both = [e for e in entries if e and e.get("per_episode")]
@@ -162,7 +167,7 @@ def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
                 "attack": key[0],
                 "how": key[1],
                 "cells": cells,
-                "pools": [_pool([entries[i] for i in places]) for places in several.values()],
+                "pools": [_pool([entries[i] for i in places], limit) for places in several.values()],
                 "difference": paired(both[1]["per_episode"], both[0]["per_episode"], "cost")
                 if with_pairs and len(both) == 2
                 else None,
@@ -172,14 +177,17 @@ def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
     return {"rows": rows, "paired": with_pairs, "pools": titles, "pictures": _pictures(shown)}
 
 
-def _pool(entries: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+def _pool(entries: Sequence[dict[str, Any] | None], limit: float) -> dict[str, Any] | None:
     whole = [entry["per_episode"] for entry in entries if entry and entry.get("per_episode")]
     if len(whole) < len(entries):
         return None
-    return {
-        name: pooled([np.array([episode[name] for episode in episodes]) for episodes in whole])
+    values = {
+        name: [np.array([episode[name] for episode in episodes]) for episodes in whole]
         for name in ("cost", "reward")
     }
+    # each policy counts alike, however many episodes it was given
+    rate = float(np.mean([violation_rate(costs, limit) for costs in values["cost"]]))
+    return {name: pooled(groups) for name, groups in values.items()} | {"violation_rate": rate}
 
 
 def _template() -> Any:
