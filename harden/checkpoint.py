@@ -7,6 +7,7 @@ a reader, so that an interruption between the two writes loses nothing.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ from harden.files import read_json, write_json, write_whole
 from harden.nets import Critics, GaussianPolicy
 
 FORMAT_VERSION = 1
+# what a description that is not one of ours makes Python say
+ILL_DESCRIBED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -87,16 +90,36 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def check_declared(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Check, before a module is made by its description, that it takes no more than what is stored.
+
+    Raises:
+        ValueError: it declares more weights, or sizes that are no whole numbers above zero.
+    """
+    names = ("obs_dim", "act_dim", "reward_count", "cost_count")
+    sizes = {name: architecture[name] for name in names if name in architecture}
+    hidden = list(architecture["hidden"])
+    for size in [*sizes.values(), *hidden]:
+        if type(size) is not int or size < 1:
+            raise ValueError(f"a size of {size!r}")
+    stored = sum(value.numel() for value in tensors.values())
+    members = sizes.get("reward_count", 1) + sizes.get("cost_count", 0)
+    declared = members * sum(a * b for a, b in itertools.pairwise([sizes["obs_dim"], *hidden]))
+    if max(declared, *sizes.values()) > stored:
+        raise ValueError(f"more than the {stored} weights that are stored")
+
+
 def _build(kind: str, architecture: Any, weights: dict[str, Tensor], path: Path) -> nn.Module:
     try:
         options = dict(architecture)
         if options.pop("kind") != kind:
             raise ValueError(f"expected a {kind}")
+        check_declared(options, weights)
         if kind == "gaussian-mlp":
             options["low"], options["high"] = torch.tensor(options["low"]), torch.tensor(options["high"])
         module: nn.Module = GaussianPolicy(**options) if kind == "gaussian-mlp" else Critics(**options)
         module.load_state_dict(weights)
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+    except (*ILL_DESCRIBED, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         raise DamagedFileError(f"{path}: weights and architecture do not fit ({first_line})") from error
     return module

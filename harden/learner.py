@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from harden.checkpoint import FORMAT_VERSION, LoadedPolicy, read_tensors, write_tensors
+from harden.checkpoint import (
+    FORMAT_VERSION,
+    ILL_DESCRIBED,
+    LoadedPolicy,
+    check_declared,
+    read_tensors,
+    write_tensors,
+)
 from harden.config import PipelineConfig
 from harden.errors import DamagedFileError, InputError
 from harden.nets import Critics, GaussianPolicy, StateValues
@@ -236,6 +243,9 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
             "use the pipeline that the run was made with",
         )
     try:
+        for part in ("policy", "critics", "values", "behaviour"):
+            if part in about:
+                check_declared(about[part], tensors)
         critic_options = dict(about["critics"])
         critic_options.pop("kind")
         values = StateValues(**about["values"]) if "values" in about else None
@@ -253,7 +263,7 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
             learner.dual = DualSolution(*(tensors[f"dual.{f}"].to(device) for f in DualSolution._fields))
         learner.counters = Counters(**about["counters"])
         learner.seed = int(about["seed"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (*ILL_DESCRIBED, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         raise DamagedFileError(f"{path} is not a complete run state ({first_line})") from error
     return learner, about

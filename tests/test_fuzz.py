@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from test_convert import DATA, write_flat
 from test_store import HOW, TASK, make
 
+from harden.checkpoint import load_policy, read_tensors, save_policy, write_tensors
+from harden.config import make_config
 from harden.data import (
     Dataset,
     DatasetWriter,
@@ -28,13 +30,17 @@ from harden.data import (
 )
 from harden.data.convert import READERS, detect_format
 from harden.errors import HardenError
+from harden.learner import load_state, new_learner, save_state
+from harden.nets import Critics, GaussianPolicy
 from harden.types import Targets
 
 # what 100,000 inputs are, reader by reader
 SHARE = {
-    "shard": 0.25,
-    "manifest": 0.25,
+    "shard": 0.2,
+    "manifest": 0.2,
     "targets": 0.15,
+    "policy": 0.05,
+    "state": 0.05,
     "dsrl": 0.1,
     "d4rl": 0.1,
     "minari": 0.1,
@@ -78,6 +84,16 @@ class Reader:
 
     def _named(self, folder: Path, kind: str) -> Callable[[], object]:
         path = self.file
+        if kind == "policy":
+            save_policy(folder, GaussianPolicy(3, 2, hidden=(4,)), Critics(3, 2, hidden=(4,)), {})
+            self.file = folder / "policy.safetensors"
+            return lambda: load_policy(folder)
+        if kind == "state":
+            config = make_config({"networks": {"policy_hidden": [4], "critic_hidden": [4]}})
+            device = torch.device("cpu")
+            self.file = path = folder / "state.safetensors"
+            save_state(path, new_learner(config, device), {"task": config.task})
+            return lambda: load_state(path, config, device)
         if kind == "targets":
             _targets(path)
             return lambda: read_targets(path)
@@ -166,10 +182,25 @@ def json_mutations(whole: bytes) -> st.SearchStrategy[bytes]:
     return st.builds(change, st.sampled_from(paths), _VALUES | names, st.booleans()) | mutations(whole)
 
 
+def model_mutations(whole: bytes) -> st.SearchStrategy[bytes]:
+    """Return a model file whose description says something else, its weights whole; or with bytes changed."""
+    size = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:size])
+
+    def change(about: bytes) -> bytes:
+        said = header | {"__metadata__": {"about": about.decode("utf-8", "replace")}}
+        words = json.dumps(said).encode()
+        return len(words).to_bytes(8, "little") + words + whole[size:]
+
+    about = json_mutations(header["__metadata__"]["about"].encode())
+    return st.builds(change, about) | mutations(whole)
+
+
 def fuzz(folder: Path, kind: str, inputs: int, start: int = 0) -> tuple[int, int]:
     """Give a reader many inputs; returns how many there were and how many it took."""
     reader = Reader(folder, kind)
-    strategy = json_mutations if reader.file.suffix == ".json" else mutations
+    strategies = {".json": json_mutations, ".safetensors": model_mutations}
+    strategy = strategies.get(reader.file.suffix, mutations)
     count = taken = 0
 
     @seed(start)
@@ -195,6 +226,35 @@ def test_a_few_inputs(tmp_path: Path, kind: str) -> None:
     count, taken = fuzz(tmp_path, kind, 60)
     assert count >= 60
     assert taken < count, "some inputs must be bad ones"
+
+
+@pytest.mark.parametrize("kind", ["policy", "state"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden", [10**9]),
+        ("hidden", [10**5, 10**5]),
+        ("hidden", [4] * 10**5),
+        ("obs_dim", 10**10),
+        ("act_dim", 10**10),
+        ("obs_dim", [0]),
+        ("hidden", -3),
+    ],
+)
+def test_no_memory_is_taken_for_more_than_the_stored_weights(
+    tmp_path: Path, kind: str, key: str, value: Any
+) -> None:
+    reader = Reader(tmp_path, kind)
+    tensors, about = read_tensors(reader.file, "x")
+    for part in ("policy", "critics"):
+        changed = about | {part: about[part] | {key: value}}
+        write_tensors(reader.file, tensors, changed)
+        with pytest.raises(HardenError, match=r"do not fit|not a complete"):
+            reader.read()
+    if key == "obs_dim":
+        write_tensors(reader.file, tensors, about | {"critics": about["critics"] | {"reward_count": 10**9}})
+        with pytest.raises(HardenError, match=r"do not fit|not a complete"):
+            reader.read()
 
 
 @pytest.mark.slow
