@@ -33,7 +33,7 @@ def load_policy(path: str | Path) -> Any:
 
 
 def evaluate(
-    policy: Any, attacks: str = "mc,mr", pipeline: str = "ball-circle", **keys: Any
+    policy: Any, attacks: str = "random,mc,mr", pipeline: str = "ball-circle", **keys: Any
 ) -> dict[str, Any]:
     """Try a policy, natural and under attack, as `harden evaluate` does.
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from harden.errors import DamagedFileError, InputError, MissingInputError, Stora
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
+# file systems that make no folders (/proc) say that there is none
+_NO_LEAVE |= {errno.ENOENT, errno.ENAMETOOLONG}
 
 
 @contextlib.contextmanager
@@ -78,6 +81,22 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             sync_folder(path.parent)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the long work whose result it is to hold.
+
+    Nothing is left behind: folders that it needs are made when it is written.
+
+    Raises:
+        StorageError: it is a folder, or the nearest folder above it that there is can't be written.
+    """
+    with storage_errors(path):
+        if path.is_dir():
+            raise StorageError(f"can't write {path} (it is a folder)", "name a file")
+        there = next(above for above in path.absolute().parents if above.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
 
 
 def require_new(path: Path) -> None:

@@ -14,6 +14,8 @@ from test_pipeline import harden as run_harden
 import harden
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.checkpoint import load_policy
+from harden.config import make_config
+from harden.errors import Interrupted
 from harden.exchange.opaque import OpaquePolicy
 from harden.exchange.torchscript import write_torchscript
 from harden.pipeline_file import find_pipeline, load_config
@@ -49,7 +51,61 @@ def three(obs):
 
 def noisy(obs):
     return np.random.uniform(size=(len(obs), 2))
+
+
+class Sampler:
+    # as a model of Stable-Baselines3 has it
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        mean = act(observation)
+        return mean if deterministic else mean + np.random.normal(size=mean.shape), state
+
+
+sampler = Sampler()
+
+
+def far(obs):
+    return 50 * act(obs)
+
+
+def edge(obs):
+    return np.clip(1.5 * act(obs), -1, 1) + 1e-7
+
+
+def fails(obs):
+    raise LookupError("no such row\\nand a second line")
+
+
+def silent(obs):
+    raise RuntimeError
+
+
+def words(obs):
+    return ["left"] * len(obs)
+
+
+def mapping(obs):
+    return {"action": act(obs)}
+
+
+def single(obs):
+    return np.tanh(obs[:2])
+
+
+def leaves(obs):
+    raise SystemExit(0)
+
+
+def late(obs):
+    if len(obs) == 1:
+        raise ZeroDivisionError("division by zero")
+    return act(obs)
 """
+BROKEN = {
+    "unfinished": "def act(obs:\n",
+    "angry": "raise RuntimeError('no licence found\\nask the office')\n",
+    "script": "import sys\nsys.exit(0)\n",
+    "hungry": "import nothing_of_this_name\n",
+}
 
 
 @pytest.fixture
@@ -58,6 +114,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "somebody.py").write_text(AGENT)
+    for name, text in BROKEN.items():
+        (tmp_path / f"{name}.py").write_text(text)
     return tmp_path
 
 
@@ -106,6 +164,17 @@ def test_a_function_is_attacked_without_gradients_and_the_report_says_so(folder:
         ("somebody:text", "is no function"),
         ("somebody:three", "gives actions of shape (512, 3)"),
         ("somebody:noisy", "gives another action each time"),
+        ("somebody:fails", "fails on an array (512, 8) (LookupError: no such row); it has to take a float32"),
+        ("somebody:silent", "fails on an array (512, 8) (RuntimeError); it has to take"),
+        ("somebody:leaves", "fails on an array (512, 8) (SystemExit: 0); it has to take"),
+        ("somebody:words", "(ValueError: could not convert string to float: 'left'); it has to take"),
+        ("somebody:mapping", "(TypeError: float() argument must be"),
+        ("somebody:single", "gives an array (2, 8) for 512 observations; it has to take"),
+        ("somebody:late", "fails on an array (1, 8) (ZeroDivisionError: division by zero); it has to take"),
+        ("unfinished:act", "can't be imported (SyntaxError: '(' was never closed (unfinished.py, line 1));"),
+        ("angry:act", "can't be imported (RuntimeError: no licence found); name it as module:function"),
+        ("script:act", "can't be imported (SystemExit: 0)"),
+        ("hungry:act", "can't be imported (ModuleNotFoundError: No module named 'nothing_of_this_name')"),
         ("somebody.py", "is no policy"),
         ("none.onnx", "is missing"),
         ("none", "is missing"),
@@ -113,6 +182,48 @@ def test_a_function_is_attacked_without_gradients_and_the_report_says_so(folder:
 )
 def test_what_is_no_policy_is_refused_in_one_line(folder: Path, named: str, said: str) -> None:
     assert said in refused("evaluate", "--policy", named, "--attack", "random", "--episodes", "1")
+    assert said in refused("render", "--policy", named)
+    assert not list(folder.glob("*.gif"))
+
+
+def test_ctrl_c_inside_a_function_is_no_failure_of_it(folder: Path) -> None:
+    def stopped(obs: np.ndarray) -> np.ndarray:
+        raise Interrupted("stopped by Ctrl-C")
+
+    with pytest.raises(Interrupted):
+        open_agent(stopped, config(), QUIET)
+
+
+def test_a_function_that_samples_unless_told_otherwise_is_told(folder: Path) -> None:
+    obs = torch.randn(20, 8)
+    policy = open_agent("somebody:sampler.predict", config(), QUIET).policy
+    torch.testing.assert_close(policy.mean(obs), torch.from_numpy(act(obs.numpy())))
+
+
+def test_answers_that_are_clipped_are_no_secret(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = open_agent("somebody:far", config(), Reporter()).about
+    said = capsys.readouterr().err
+    assert "warning: somebody:far: " in said
+    assert " % of its answers lie outside the action range, [-1, 1], and are clipped" in said
+    assert about["how"].startswith("asked for actions only: no gradients; ")
+    assert about["how"].endswith(" and are clipped")
+    # rounding is no answer outside
+    assert "clipped" not in open_agent("somebody:edge", config(), Reporter()).about["how"]
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_function_acts_in_the_range_of_a_task_of_ones_own(folder: Path) -> None:
+    own = {"name": "point", "env_id": "PointMass-v0", "module": "point_mass", "horizon": 20, "cost_limit": 2}
+    own |= {"epsilon": 0.1, "obs_dim": 2, "act_dim": 1, "action_low": [-2.0], "action_high": [2.0]}
+
+    def runs(obs: np.ndarray) -> np.ndarray:
+        return np.full((len(obs), 1), 1.5)
+
+    # a folder of its name is another policy
+    (folder / "runs").mkdir()
+    loaded = open_agent(runs, make_config({"own_task": own}), QUIET)
+    assert float(loaded.policy.mean(torch.zeros(1, 2))) == 1.5
+    assert "clipped" not in loaded.about["how"]
 
 
 def test_weights_of_our_kind_are_taken_over_with_their_gradients(folder: Path) -> None:

@@ -210,6 +210,38 @@ def test_an_unwritable_place(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "--json", "file/deep/a.json"], "can't write file/deep/a.json (Not a directory)"),
+        (["evaluate", "--json", "/proc/none/a.json"], "can't write /proc/none/a.json (No such file"),
+        (["evaluate", "--json", "a" * 300], "aaa (File name too long)"),
+        (["evaluate", "--html", "datasets"], "can't write datasets (it is a folder); name a file"),
+        (["evaluate", "--html", "file/a.html"], "can't write file/a.html"),
+        (["render", "--out", "file/a.gif"], "can't write file/a.gif"),
+    ],
+)
+def test_an_unwritable_place_is_told_before_the_episodes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    Path("file").write_text("a file where a folder should be")
+    for stage in ("evaluate", "render"):
+        monkeypatch.setattr(f"harden.stages.{stage}.open_agent", None)
+    before = sorted(folder.rglob("*"))
+    assert said in refused(words[0], *SETTINGS, *words[1:])
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_film_is_of_one_setting(folder: Path) -> None:
+    for option, value in (("--epsilon", "0.02,0.05"), ("--attack-steps", "1,5"), ("--restarts", "1,2")):
+        said = refused("render", *SETTINGS, option, value)
+        assert f"'{option}': '{value}' is 2 values, and a film is of one: name one" in said
+    words = ["--norm", "l2", "--attack-steps", "7", "--restarts", "3", "--epsilon", "0.02"]
+    resolved = json.loads(harden("render", *SETTINGS, *words, "--dry-run").output)
+    given = resolved["config"]["evaluate"]
+    assert [given[key] for key in ("norm", "attack_steps", "restarts", "epsilon")] == ["l2", 7, 3, 0.02]
+
+
 def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = open_dataset(Path("datasets/ball-circle")).info.digest
     state = Path("checkpoints/ball-circle/state.safetensors").read_bytes()

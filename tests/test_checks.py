@@ -11,7 +11,7 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.checkpoint import LoadedPolicy, load_policy
 from harden.evaluation.attacked import Victim, evaluate_policy
-from harden.evaluation.checks import check, strongest
+from harden.evaluation.checks import Checked, check, strongest
 from harden.evaluation.entries import Trial, parse_attacks
 from harden.evaluation.gradients import flat_share
 from harden.exchange.opaque import OpaquePolicy
@@ -56,7 +56,8 @@ STRENGTH = Strength(5, 1, queries=17)
 
 
 def test_nothing_speaks_against_attacks_on_a_policy_with_sound_critics(vanilla: LoadedPolicy) -> None:
-    sound = fired(vanilla.policy, vanilla.critics, "random,mc,mr", (0.02, STRENGTH), (0.05, STRENGTH))
+    strength = Strength(20, 4, starts="corners")
+    sound = fired(vanilla.policy, vanilla.critics, "random,mc,mr", (0.02, strength), (0.05, strength))
     assert sound == set()
 
 
@@ -75,6 +76,8 @@ def test_flat_critics_are_told(vanilla: LoadedPolicy) -> None:
         ("weaker-than-noise", "mc"),
         ("weaker-than-noise", "black-box"),
         ("hidden-gradient", "mc-independent"),
+        # five steps from one start
+        ("weak-search", "mc-independent"),
     }
 
 
@@ -111,7 +114,7 @@ def staircase(policy: GaussianPolicy) -> OpaquePolicy:
 def test_a_gradient_that_is_hidden_is_told_by_a_search_that_needs_none(vanilla: LoadedPolicy) -> None:
     attacks, strength = "mc,black-box", Strength(5, 1, queries=100)
     found = fired(staircase(vanilla.policy), vanilla.critics, attacks, (0.05, strength))
-    assert found == {("vanishing-gradient", "mc"), ("hidden-gradient", "black-box")}
+    assert found == {("vanishing-gradient", "mc"), ("weak-search", "mc"), ("hidden-gradient", "black-box")}
 
 
 def test_a_point_of_a_curve_is_not_taken_for_the_attack(vanilla: LoadedPolicy) -> None:
@@ -126,7 +129,8 @@ def test_a_point_of_a_curve_is_not_taken_for_the_attack(vanilla: LoadedPolicy) -
     found = check(entries)
     assert "hidden-gradient" not in {one["check"] for one in found.warnings}
     assert (found.made["hidden-gradient"], found.made["no-plateau"]) == (1, 1)
-    assert (found.made["falling-cost"], found.made["weaker-than-noise"]) == (0, 0), "nothing to compare"
+    assert found.made["weaker-than-noise"] == 0, "nothing to compare"
+    assert found.made["falling-cost"] == 3, "each with no attack"
     assert second["steps"] == 20
 
 
@@ -178,3 +182,29 @@ def test_a_policy_that_no_perturbation_moves_is_not_called_flat() -> None:
     assert share() > 0.9
     policy.mean_head.weight.data.zero_()
     assert share() == 0.0
+
+
+def test_where_nothing_costs_anything_attacks_are_judged_by_what_they_climb() -> None:
+    """No episode tells a good attack from a bad one on a policy that holds; blind guesses do."""
+    hardened = load_policy(RELEASED.parent / "safer-long")
+    victim = Victim(hardened.policy, hardened.critics)
+
+    def found(strength: Strength) -> Checked:
+        trial = Trial(5, 0.05, strength, "mean", 0)
+        return check(evaluate_policy(victim, TASK, parse_attacks("random,mc"), [trial], workers=0).entries)
+
+    weak, strong = found(Strength(5, 1)), found(Strength(20, 10, starts="corners"))
+    for said in (weak, strong):
+        assert (said.made["weaker-than-noise"], said.made["falling-cost"]) == (0, 0)
+        assert said.made["weak-search"] == 1
+    assert [one["check"] for one in weak.warnings] == ["weak-search"]
+    assert strong.warnings == []
+
+
+def test_an_attack_that_does_less_than_none_is_told_at_a_single_radius(vanilla: LoadedPolicy) -> None:
+    victim, trial = Victim(vanilla.policy, vanilla.critics), Trial(5, 0.05, STRENGTH, "mean", 0)
+    natural, mc = evaluate_policy(victim, TASK, parse_attacks("mc"), [trial], workers=0).entries
+    swapped = [natural | {key: mc[key] for key in ("cost", "per_episode")}]
+    swapped.append(mc | {key: natural[key] for key in ("cost", "per_episode")})
+    assert ("falling-cost", "mc") in {(one["check"], one["attack"]) for one in check(swapped).warnings}
+    assert "falling-cost" not in {one["check"] for one in check([natural, mc]).warnings}

@@ -185,7 +185,7 @@ def evaluation(mc_cost: float) -> dict:
         "episodes": 50,
         "cost_limit": 5.0,
         "action": "mean",
-        "results": [entry("natural", 1.0), entry("mc", mc_cost)],
+        "results": [entry("natural", 1.0), entry("mc", mc_cost), entry("random", 1.0)],
     }
 
 
@@ -209,7 +209,7 @@ def test_the_verdict_is_on_the_radius_to_withstand_and_names_what_lies_beyond() 
     said = verdict(curve)
     assert said["status"] == "holds"
     assert "Beyond that radius: mc at epsilon 0.15 costs 70.0" in said["text"]
-    curve["results"][2]["cost"]["mean"] = 3.0
+    curve["results"][-1]["cost"]["mean"] = 3.0
     assert "within the limit up to epsilon 0.15" in verdict(curve)["text"]
     curve["warnings"] = [{"check": "no-plateau", "message": "more would find more"}]
     assert "1 warning below speaks against" in verdict(curve)["text"]

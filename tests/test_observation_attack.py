@@ -10,6 +10,7 @@ import bullet_safety_gym  # noqa: F401
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import harden
 from harden.attacks import ATTACKS, PaperStrength, Strength
@@ -123,6 +124,31 @@ def test_a_function_is_attacked_by_values_as_the_network_behind_it(victim) -> No
         harden.ObservationAttack(Observing(8), "mine", epsilon=EPSILON)
     with pytest.raises(InputError, match="brings none"):
         harden.ObservationAttack(Observing(8), predict, epsilon=EPSILON)
+
+
+def test_a_function_is_asked_for_its_mean_action_and_has_to_have_one(victim) -> None:
+    """A model of Stable-Baselines3 samples unless it is told not to; what always samples is no victim."""
+
+    def predict(observation, state=None, episode_start=None, deterministic=False):
+        mean = victim.act(observation)
+        return mean if deterministic else mean + np.random.normal(size=mean.shape), state
+
+    def noisy(obs: np.ndarray) -> np.ndarray:
+        return np.random.uniform(size=(len(obs), 2))
+
+    def alone(obs: np.ndarray) -> list[float]:
+        return [float(obs[0]), float(obs[1])]
+
+    options = {"attack": "random", "epsilon": EPSILON}
+    env = harden.ObservationAttack(Observing(8), predict, **options)
+    obs = torch.randn(5, 8)
+    np.testing.assert_allclose(env.victim.mean(obs).numpy(), victim.act(obs.numpy()), atol=1e-6)
+    with pytest.raises(InputError, match="noisy gives another action each time"):
+        harden.ObservationAttack(Observing(8), noisy, **options)
+    with pytest.raises(InputError, match=r"policy 'alone' fails on an array .* it has to take"):
+        harden.ObservationAttack(Observing(8), alone, **options)
+    # one that has no signature to look at
+    harden.ObservationAttack(Observing(2), np.tanh, **options)
 
 
 class Observing(gymnasium.Env):

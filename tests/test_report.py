@@ -13,6 +13,9 @@ from test_bad_input import refused
 from test_pipeline import harden
 
 from harden.data import open_dataset
+from harden.evaluation import pictures
+from harden.evaluation.reading import Reported, load_runs, seeds_of_one
+from harden.evaluation.report import write_report
 from harden.tasks import TASKS
 
 # its evaluations are made once, not once a worker
@@ -20,6 +23,7 @@ pytestmark = pytest.mark.xdist_group("report")
 
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "checkpoints/released/ball-circle"
+ATTACKS = ROOT / "benchmarks/results/attacks"
 ATTACK = ["--attack", "random,mc,worst", "--episodes", "3", "--attack-steps", "2", "--restarts", "1"]
 ATTACK += ["--set", "collect.workers=0"]
 
@@ -153,23 +157,167 @@ def test_policies_stand_side_by_side_with_paired_differences(made: Path) -> None
     assert "hardened: the verdict" in both.words
 
 
-def test_policies_of_one_variant_also_stand_as_one(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def trained(folder: Path, digest: str, seed: int, **changes: object) -> Path:
+    """Write an evaluation of the vanilla policy as if another training had made it; returns the file.
+
+    Args:
+        folder: of the policy, whose manifest is written; the evaluation lies beside it.
+        changes: of the manifest's sections or, by a dict, of a section of its configuration.
+    """
+    evaluation = json.loads((RELEASED / "cvpo/evaluation.json").read_text())
+    evaluation["policy"] |= {"path": str(folder), "policy_digest": digest}
+    manifest = json.loads((RELEASED / "cvpo/manifest.json").read_text())
+    manifest |= {"policy_digest": digest}
+    manifest["config"] |= {"seed": seed}
+    for name, value in changes.items():
+        where = manifest["config"] if name in manifest["config"] else manifest
+        where[name] = where[name] | value if isinstance(value, dict) and name in where else value
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    path = folder.parent / f"{folder.name}.json"
+    path.write_text(json.dumps(evaluation))
+    return path
+
+
+def compared(*evaluations: Path) -> str:
+    """Return the words of the page that compares evaluations."""
+    harden("report", "--compare", *map(str, evaluations), "--out", "x.html")
+    return " ".join(Text(Path("x.html")).words.split())
+
+
+def test_seeds_of_one_configuration_also_stand_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    evaluation = json.loads((made / "vanilla.json").read_text())
-    other = json.loads(json.dumps(evaluation))
-    other["policy"]["policy_digest"] = "of another training seed"
-    for one in other["results"]:
-        one["per_episode"] = [episode | {"cost": 0.0} for episode in one["per_episode"]]
-    Path("other.json").write_text(json.dumps(other))
-    harden("report", "--compare", str(made / "vanilla.json"), "other.json", "--out", "x.html")
-    words = " ".join(Text(Path("x.html")).words.split())
-    assert "all seeds of cvpo (2)" in words
-    mc = next(one for one in evaluation["results"] if one["attack"] == "mc")
+    # how it was evaluated and how many processes simulated change no training
+    free = {"evaluate": {"episodes": 7}, "collect": {"workers": 3}}
+    one, two = trained(tmp_path / "one", "1", 0), trained(tmp_path / "two", "2", 1, **free)
+    evaluation = json.loads(two.read_text())
+    for entry in evaluation["results"]:
+        entry["per_episode"] = [episode | {"cost": 0.0} for episode in entry["per_episode"]]
+    two.write_text(json.dumps(evaluation))
+    words = compared(one, two)
+    assert "all seeds of cvpo (one, two)" in words
+    assert "different radii" not in words
+    mc = next(entry for entry in evaluation["results"] if entry["attack"] == "mc")
     # all of one policy's episodes are over the limit, none of the other's
     assert mc["violation_rate"] == 1.0
     assert f"50 % over the limit, reward {mc['reward']['mean']:.0f}" in words
+
+
+def test_what_may_be_more_than_seeds_apart_is_not_pooled(tmp_path: Path) -> None:
+    one, two = trained(tmp_path / "one", "1", 0), trained(tmp_path / "two", "2", 1)
+    assert seeds_of_one(load_runs([one, two])) == [[0, 1]]
+    others: dict[str, dict] = {
+        "of the same seed": {"seed": 0},
+        "with other settings": {"seed": 1, "critics": {"steps": 1}},
+        "of another beginning": {"seed": 1, "origin": {"policy_digest": "of another"}},
+        "imported": {"seed": 1, "made_by": "harden policy import"},
+        "of other logs": {"seed": 1, "offline": {"data": "of other logs"}},
+    }
+    for number, (why, changes) in enumerate(others.items()):
+        other = trained(tmp_path / f"other-{number}", "3", **changes)
+        assert seeds_of_one(load_runs([one, other])) == [], why
+    three = trained(tmp_path / "three", "4", 2, critics={"steps": 1})
+    assert seeds_of_one(load_runs([other, one, three, two])) == [[1, 3]]
+    for manifest, why in (('{"policy_digest": "of a later training"}', "another"), ("[", "damaged")):
+        (tmp_path / "two/manifest.json").write_text(manifest)
+        assert seeds_of_one(load_runs([one, two])) == [], f"its manifest is {why}"
+    files = [trained(tmp_path / name, name, 0) for name in ("a", "b")]
+    for file in files:
+        foreign = {
+            "path": f"{file.stem}.onnx",
+            "variant": "somebody else's (onnx)",
+            "policy_digest": file.stem,
+        }
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"policy": foreign}))
+    assert seeds_of_one(load_runs(files)) == []
+
+
+def test_policies_of_one_name_are_told_apart_by_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"{run}/policy/evaluation.json" for run in ("r1", "r2")] + ["a/x/p.json", "b/x/p.json", "p.json"]
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text((RELEASED / "cvpo/evaluation.json").read_text())
+    titles = [one.title for one in load_runs([Path("r1/policy"), Path("r2/policy"), *map(Path, names[2:])])]
+    assert titles == ["r1/policy", "r2/policy", "a/x/p", "b/x/p", f"{tmp_path.name}/p"]
+    assert [one.title for one in load_runs([Path("a/x/p.json"), Path("p.json")])] == [
+        "x/p",
+        f"{tmp_path.name}/p",
+    ]
+    assert [one.title for one in load_runs([Path("p.json"), Path("p.json")])] == ["p", "p (2)"]
+    monkeypatch.chdir("r1/policy")
+    assert [one.title for one in load_runs([Path(".")])] == ["policy"]
+    monkeypatch.chdir(tmp_path)
+    assert "cost, r2/policy less r1/policy" in compared(Path("r1/policy"), Path("r2/policy"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_titles_leave_pictures_room() -> None:
+    """A dollar is no formula, and one that is none would be an error."""
+    titles = [f"{letter}{'long-winded-' * 6}$x^$_{letter}" for letter in "abcd"]
+    for source in ("all", "epsilon"):
+        evaluations = [json.loads(path.read_text()) for path in 2 * sorted(ATTACKS.glob(f"*-{source}.json"))]
+        assert pictures.reward_cost(list(zip(titles, evaluations, strict=True)), 5.0)
+    assert pictures.along(list(zip(titles, evaluations, strict=True)), "epsilon", "cost", 5.0)
+    curve = {"env_steps": [0.0, 1.0], "reward": [1.0, 2.0], "cost": [9.0, 3.0]}
+    assert pictures.learning([(title, curve) for title in titles], "cost", 5.0)
+
+
+def test_a_label_keeps_a_titles_beginning_and_end() -> None:
+    long = "a" * 40 + "b" * 40
+    (short,) = pictures.shortened([long])
+    assert (short[:3], short[-3:], "…" in short, len(short)) == ("aaa", "bbb", True, 28)
+    assert pictures.shortened(["cvpo", "safer-long"]) == ["cvpo", "safer-long"]
+    alike = pictures.shortened([f"{'a' * 40}{middle}{'b' * 40}" for middle in "xyz"])
+    assert len(set(alike)) == 3
+
+
+def test_different_cost_limits_are_not_compared_and_different_radii_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = json.loads((RELEASED / "safer-long/evaluation.json").read_text())
+    one["trajectories"] = None
+    for name, changes in {
+        "one": {},
+        "limit": {"cost_limit": 25.0},
+        "radius": {"threat_model": one["threat_model"] | {"epsilon": 0.1}},
+    }.items():
+        Path(f"{name}.json").write_text(json.dumps(one | changes))
+    assert "one 5, limit 25" in refused("report", "--compare", "one.json", "limit.json")
+    assert "different radii: one 0.05, radius 0.1" in compared(Path("one.json"), Path("radius.json"))
+    # each on its own, nothing is compared
+    harden("report", "one.json", "limit.json")
+
+
+def test_where_it_comes_from_is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+    evaluation = json.loads((ATTACKS / "safer-long-all.json").read_text())
+    bare = evaluation | {"code": None}
+    told = evaluation | {"config": {"restarts": 5, "epsilon": None}, "device": "cuda:0", "code": "ab12cd"}
+    words = {}
+    for name, one in (("bare", bare), ("told", told)):
+        write_report(tmp_path / f"{name}.html", [Reported(name, one)])
+        words[name] = " ".join(Text(tmp_path / f"{name}.html").words.split())
+        assert "epsilon 0.05: 384 episodes" in words[name]
+    assert "evaluation settings" in words["told"]
+    assert "restarts 5, epsilon not set" in words["told"]
+    for value in ("cuda:0", "ab12cd"):
+        assert value in words["told"]
+    assert "code revision" not in words["bare"]
+
+
+def test_the_threat_is_told_where_nothing_was_attacked(tmp_path: Path) -> None:
+    evaluation = json.loads((RELEASED / "safer-long/evaluation.json").read_text())
+    evaluation["results"] = evaluation["results"][:1]
+    evaluation["threat_model"]["epsilon_over_std"] = []
+    write_report(tmp_path / "r.html", [Reported("natural", evaluation)])
+    page = Text(tmp_path / "r.html")
+    assert "What the attacker may do" in page.words
+    assert "Nothing was attacked" in page.words
 
 
 def test_a_comparison_that_makes_no_sense_is_refused(made: Path, tmp_path: Path) -> None:

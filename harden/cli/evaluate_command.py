@@ -12,6 +12,17 @@ from harden.cli.options import FOLDER, Context, Numbers, stage_options
 from harden.errors import InputError, MissingInputError
 
 
+class _One(Numbers):
+    """One number, as a list, for a command that makes one thing of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it as a list of one."""
+        found = super().convert(value, param, ctx)
+        if len(found) > 1:
+            self.fail(f"'{value}' is {len(found)} values, and a film is of one: name one", param, ctx)
+        return found
+
+
 @main.command()
 @stage_options
 @click.option(
@@ -21,7 +32,13 @@ from harden.errors import InputError, MissingInputError
     default=None,
     help="Policy folder, ONNX or TorchScript file, or module:function, which is run.",
 )
-@click.option("--attack", "attacks", default="mc,mr", help="Names, with commas, or all; natural always runs.")
+@click.option(
+    "--attack",
+    "attacks",
+    default="random,mc,mr",
+    show_default=True,
+    help="Names, with commas, or all; natural always runs.",
+)
 @click.option(
     "--epsilon",
     type=Numbers(float),
@@ -67,10 +84,13 @@ def evaluate(
     from harden.evaluation.entries import parse_attacks, table
     from harden.evaluation.reading import Reported
     from harden.evaluation.report import write_report
+    from harden.files import require_writable
     from harden.stages.evaluate import evaluate as stage
 
     # of the run's own policy the run keeps one too, for `status`
     outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
+    for path in (*outs, *([html] if html else [])):
+        require_writable(path)
     chosen = parse_attacks(attacks)
     if data is None and named is None and (ctx.place.data / "manifest.json").is_file():
         data = ctx.place.data
@@ -114,7 +134,7 @@ def report(
     out: Path,
 ) -> None:
     """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
-    from harden.evaluation.reading import load_curve, load_run
+    from harden.evaluation.reading import load_curve, load_runs, titles
     from harden.evaluation.report import write_report
     from harden.files import digest_file
 
@@ -123,10 +143,11 @@ def report(
     for path in signed:
         if not path.is_file():
             raise MissingInputError(f"{path} is missing", "name a file that is there")
-    shown = [load_run(path) for path in runs]
+    shown = load_runs(runs)
     digests = {str(path): digest_file(path) for path in (*runs, *signed) if path.is_file()}
     signature = (sign_off, digests) if sign_off else None
-    learning = [(path.parent.name, load_curve(path)) for path in curves]
+    named = titles([path.parent for path in curves])
+    learning = [(title, load_curve(path)) for title, path in zip(named, curves, strict=True)]
     write_report(out, shown, learning, compare, signature)
     click.echo(f"-> {out}")
 
@@ -135,7 +156,10 @@ def report(
 @stage_options
 @click.option("--policy", "named", type=FOLDER, default=None, help="As for evaluate.")
 @click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
-@click.option("--epsilon", type=Numbers(float), default=None, help="Radius, raw observation units.")
+@click.option("--epsilon", type=_One(float), default=None, help="Radius, raw observation units.")
+@click.option("--attack-steps", type=_One(int), default=None, help="Gradient steps from each start.")
+@click.option("--restarts", type=_One(int), default=None, help="Random starts a state.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
 @click.option(
     "--episode", type=click.IntRange(min=0), default=0, help="Which of the evaluation's episodes [0]."
 )

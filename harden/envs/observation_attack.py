@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,8 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength, attack_stream, perturb, require_ready
 from harden.checkpoint import LoadedPolicy
 from harden.errors import InputError
-from harden.exchange.opaque import OpaquePolicy, as_source
+from harden.exchange.opaque import OpaquePolicy, as_source, name_of, tried_on
+from harden.exchange.source import answer
 from harden.nets import Critics, GaussianPolicy
 
 # as strong as `harden evaluate` attacks by default
@@ -27,6 +29,8 @@ def _as_policy(policy: GaussianPolicy | Callable[..., Any], env: gymnasium.Env) 
     if not callable(policy) or len(sizes) != 2:
         raise InputError(f"{policy!r} is no policy for {env}", "give a policy of harden's, or a function")
     source, (obs_dim, act_dim) = as_source(policy), sizes
+    # an attack on what answers otherwise each time would climb its noise
+    answer(source, tried_on(obs_dim), act_dim, Path(name_of(policy)))
     return OpaquePolicy(lambda obs: source.run(obs)[0], obs_dim, act_dim)
 
 
@@ -41,7 +45,8 @@ class ObservationAttack(gymnasium.ObservationWrapper):
         env: with observations of one dimension.
         policy: the policy under attack, as `harden.load_policy` returns it, the network alone, or a function
             from a float32 batch (B, obs_dim) to actions in [-1, 1], such as a Stable-Baselines3 model's
-            `predict`; of that no gradient is known, so that attacks which climb search by values instead.
+            `predict`; of that no gradient is known, so that attacks which climb search by values instead. It
+            is tried at once, and asked for its mean action where it takes `deterministic`.
         critics: what the attack climbs, the policy's own where not given.
         attack: a row of `harden list attacks`.
         epsilon: radius in raw observation units, a number or one a coordinate.
@@ -51,7 +56,8 @@ class ObservationAttack(gymnasium.ObservationWrapper):
 
     Raises:
         InputError: an unknown attack, an impossible radius, an attack without the critics or the threshold
-            that it needs, or an environment whose observations the policy does not take.
+            that it needs, an environment whose observations the policy does not take, or a function that
+            fails, or that answers otherwise each time.
     """
 
     def __init__(

@@ -23,6 +23,7 @@ from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
 from harden.evaluation.gradients import flat_share
+from harden.evaluation.search import search_gain
 from harden.evaluation.trajectories import Moves, moves
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import episode_seeds, generator
@@ -145,16 +146,19 @@ class _Threats:
 
     def found(self, name: str, trial: Trial) -> dict[str, Any]:
         """Return what an attack's entry says beside its settings."""
-        attack, more = ATTACKS[name], {}
+        attack, more = ATTACKS[name], dict[str, Any]()
         if attack.gated:
             more["threshold"] = self.threshold(name, trial)
-        if attack.climbs and trial.gradients and not attack.candidates and trial.epsilon > 0:
-            every = -(-len(self.obs) // _SAMPLED_STATES)
+        if attack.objective is None or attack.candidates or attack.gated or trial.epsilon <= 0:
+            return more
+        every = -(-len(self.obs) // _SAMPLED_STATES)
+        policy, critics = self.victim.policy, self.victim.asked(attack, trial.epsilon)
+        asked = attack, policy, critics, self.obs[::every], self.task.radius(trial.epsilon)
+        if attack.climbs and trial.gradients:
             draw = generator(self.device, trial.seed, "flat-share")
-            critics, norm = self.victim.asked(attack, trial.epsilon), trial.strength.norm
-            policy, obs = self.victim.policy, self.obs[::every]
-            radius = self.task.radius(trial.epsilon)
-            more["flat_share"] = flat_share(attack, policy, critics, obs, radius, norm, draw)
+            more["flat_share"] = flat_share(*asked, trial.strength.norm, draw)
+        draw = generator(self.device, trial.seed, "search-gain")
+        more["gain"] = search_gain(*asked, trial.strength, draw)
         return more
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harden.attacks import ATTACKS, attack_stream, perturb
-from harden.evaluation.attacked import Victim
+from harden.evaluation.attacked import Tried, Victim
 from harden.evaluation.entries import Trial
 from harden.exchange.opaque import OpaquePolicy
 from harden.nets import GaussianPolicy
@@ -53,9 +53,9 @@ def _spread(values: Tensor) -> dict[str, float]:
 def certificate(
     victim: Victim,
     task: Task,
-    trial: Trial,
-    natural_obs: Tensor,
-    results: Sequence[dict[str, Any]],
+    trials: Sequence[Trial],
+    meant: float,
+    tried: Tried,
     gamma: float,
 ) -> dict[str, Any] | None:
     """Return the certificate of an evaluation, None for a policy whose layers are not known.
@@ -63,9 +63,10 @@ def certificate(
     Args:
         victim: the policy, and the critics that attacks climb.
         task: horizon, cost limit and C_m.
-        trial: radius, norm and strength.
-        natural_obs: states that the policy visits unattacked, (N, obs_dim); some of them are judged.
-        results: the entries, for the highest mean cost found.
+        trials: radius, norm and strength; the first that attacks counts.
+        meant: the radius where none does, that of training.
+        tried: the states that the policy visits unattacked, some of which are judged, and the entries, for
+            the highest mean cost found.
         gamma: discount of the bounds.
 
     Returns:
@@ -73,10 +74,12 @@ def certificate(
         the guaranteed and of the largest move found, as shares of half the action range; in how many states
         an attack went beyond what is guaranteed (never, or the code is wrong); and the right-hand sides.
     """
+    # a curve may begin at a radius of nothing
+    trial = next((one for one in trials if one.epsilon > 0), trials[0]._replace(epsilon=meant))
     policy, epsilon, norm = victim.policy, trial.epsilon, trial.strength.norm
     if isinstance(policy, OpaquePolicy) or epsilon <= 0:
         return None
-    radius, obs = task.radius(epsilon), natural_obs[:: -(-len(natural_obs) // _STATES)]
+    radius, obs = task.radius(epsilon), tried.natural_obs[:: -(-len(tried.natural_obs) // _STATES)]
     guaranteed = guaranteed_move(policy, obs, radius, norm)
     found, divergence = torch.zeros_like(guaranteed), torch.zeros_like(guaranteed)
     draw = attack_stream(obs.device, trial.seed, "certificate")
@@ -91,7 +94,7 @@ def certificate(
     said: dict[str, Any] = {"epsilon": epsilon, "norm": norm, "states": len(obs)}
     said |= {"guaranteed": _spread(guaranteed), "found": _spread(found)}
     said["exceeded"] = int((found > guaranteed + _ROUNDING).sum())
-    return said | {"theorems": _theorems(task, epsilon, divergence, results, gamma)}
+    return said | {"theorems": _theorems(task, epsilon, divergence, tried.entries, gamma)}
 
 
 def _theorems(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from harden.attacks import ATTACKS
@@ -38,6 +37,13 @@ def _exceeds(more: Entry, less: Entry, quantity: str) -> bool:
     difference = paired(more["per_episode"], less["per_episode"], quantity)
     scale = max(abs(more[quantity]["mean"]), abs(less[quantity]["mean"]))
     return difference["ci95"][0] > 0 and difference["mean"] > _MATTERS * scale
+
+
+def _judged(more: Entry, less: Entry, quantity: str, warning: Warning) -> Findings:
+    """Yield what a comparison says; none where neither cost anything, which tells no attack from another."""
+    if quantity == "cost" and not more["cost"]["mean"] and not less["cost"]["mean"]:
+        return
+    yield warning if _exceeds(more, less, quantity) else None
 
 
 def _said(one: Entry, quantity: str) -> str:
@@ -86,7 +92,7 @@ def weaker_than_noise(results: Sequence[Entry]) -> Findings:
             more, less = (noise, one) if sign > 0 else (one, noise)
             message = f"{_said(one, quantity)} does less than noise, {_said(noise, quantity)}"
             found = _warning("weaker-than-noise", one, f"{message}: its critics mislead it, or are flat")
-            yield found if _exceeds(more, less, quantity) else None
+            yield from _judged(more, less, quantity, found)
 
 
 def vanishing_gradient(results: Sequence[Entry]) -> Findings:
@@ -100,6 +106,20 @@ def vanishing_gradient(results: Sequence[Entry]) -> Findings:
         yield found if share > _FLAT_STATES else None
 
 
+def weak_search(results: Sequence[Entry]) -> Findings:
+    """Warn of a search that blind guesses outdo, state by state and by what it climbs itself."""
+    for one in results:
+        gain = one.get("gain")
+        if gain is None:
+            continue
+        message = (
+            f"{one['attack']} raises what it climbs by {gain['found']:.3g}, 256 blind guesses by "
+            f"{gain['guessed']:.3g}: it searches badly"
+        )
+        found = _warning("weak-search", one, message)
+        yield found if gain["guessed"] - gain["found"] > _MATTERS * gain["guessed"] else None
+
+
 def hidden_gradient(results: Sequence[Entry]) -> Findings:
     """Warn where an attack that asks less of the policy's own critics beats the one that climbs them."""
     rivals = {"mc": ("black-box", "critic-free", "mc-independent"), "mr": ("mr-independent",)}
@@ -108,7 +128,7 @@ def hidden_gradient(results: Sequence[Entry]) -> Findings:
             quantity = "cost" if one["attack"] == "mc" else "reward"
             message = f"{_said(other, quantity)} beats {_said(one, quantity)}"
             found = _warning("hidden-gradient", other, f"{message}: the policy's own critics hide the way")
-            yield found if _exceeds(other, one, quantity) else None
+            yield from _judged(other, one, quantity, found)
 
 
 def saw_no_cost(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
@@ -151,16 +171,19 @@ def _on_cost(results: Sequence[Entry]) -> list[Entry]:
 
 
 def falling_cost(results: Sequence[Entry]) -> Findings:
-    """Warn of an attack on cost that does less with a larger radius, which holds the smaller one."""
-    for curve in curves(_on_cost(results), "epsilon"):
-        for smaller, larger in pairwise(curve):
+    """Warn of an attack on cost that does less than with a smaller radius, which the larger one holds."""
+    natural, on_cost = results[0], _on_cost(results)
+    along = list(curves(on_cost, "epsilon"))
+    in_curves = {id(one) for curve in along for one in curve}
+    for curve in along + [[one] for one in on_cost if id(one) not in in_curves]:
+        most = natural
+        for one in curve:
             message = (
-                f"{_said(larger, 'cost')} at epsilon {larger['epsilon']:g} costs less than at "
-                f"{smaller['epsilon']:g} ({smaller['cost']['mean']:.1f}): it looks one action ahead, or "
-                "searches badly"
+                f"{_said(one, 'cost')} at epsilon {one['epsilon']:g} costs less than at {most['epsilon']:g} "
+                f"({most['cost']['mean']:.1f}): it looks one action ahead, or searches badly"
             )
-            found = _warning("falling-cost", larger, message)
-            yield found if _exceeds(smaller, larger, "cost") else None
+            yield from _judged(most, one, "cost", _warning("falling-cost", one, message))
+            most = max(most, one, key=lambda entry: entry["cost"]["mean"])
 
 
 def no_plateau(results: Sequence[Entry]) -> Findings:
@@ -173,7 +196,7 @@ def no_plateau(results: Sequence[Entry]) -> Findings:
                 f"({before['cost']['mean']:.1f}): more would find more"
             )
             found = _warning("no-plateau", one, message)
-            yield found if _exceeds(one, before, "cost") else None
+            yield from _judged(one, before, "cost", found)
 
 
 def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
@@ -183,6 +206,8 @@ def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
     """
     for one in results:
         for other in _alike(results, one, ("black-box", "learned") if one["attack"] == "mc" else ()):
+            if not one["cost"]["mean"] and not other["cost"]["mean"]:
+                continue
             share = 0.8 if other["attack"] == "black-box" else 1.0
             if other["cost"]["mean"] >= share * one["cost"]["mean"]:
                 yield None
@@ -221,6 +246,7 @@ def check(results: Sequence[Entry], about: dict[str, Any] | None = None) -> Chec
     hardest = strongest(results)
     by_attack: dict[str, Callable[[], Findings]] = {
         "vanishing-gradient": lambda: vanishing_gradient(results),
+        "weak-search": lambda: weak_search(hardest),
         "saw-no-cost": lambda: saw_no_cost(results, about),
     }
     by_difference: dict[str, Callable[[], Findings]] = {

@@ -77,9 +77,9 @@ def settings(name: str, trial: Trial) -> dict[str, Any]:
         "critics": attack.critics if attack else None,
     }
     if climbs and isinstance(strength, PaperStrength):
-        said |= {"stop_value": strength.stop_value, "stop_move": strength.stop_move}
+        said |= {"rate": strength.rate, "stop_value": strength.stop_value, "stop_move": strength.stop_move}
     elif climbs and isinstance(strength, Strength):
-        said["starts"] = strength.starts
+        said |= {"starts": strength.starts, "step_share": strength.step_share}
     if searches:
         said["queries"] = strength.queries
     if attack and attack.gated:

@@ -9,54 +9,76 @@ from typing import Any
 
 from harden.evaluation.checks import curves
 from harden.evaluation.entries import NATURAL
+from harden.evaluation.verdict import meant_radius
 
 Evaluations = Sequence[tuple[str, dict[str, Any]]]
 
 _MARKERS = "osD^v<>PX*ph"
 _LIMIT = {"color": "#cf222e", "linestyle": "--", "linewidth": 1.2}
-# small enough that text stays readable on a phone, where a picture is 9 cm wide
-_SIZE = (4.6, 3.5)
+# small enough that text stays readable on a phone, where a picture is 9 cm wide; the legend comes below
+_SIZE = (4.6, 3.0)
+# of a legend, in letters and inches: what fits side by side, what a mark takes, a row's height
+_ACROSS, _MARK, _ROW = 68, 7, 0.17
+_TITLE = 28
 
 
-def _draw(paint: Callable[[Any], None], size: tuple[float, float] = _SIZE) -> str:
-    """Return a figure with one axes as a data URI."""
+def shortened(titles: Sequence[str]) -> list[str]:
+    """Return titles that leave a picture room: of a long one its beginning and its end."""
+    end = (_TITLE - 1) // 2
+    short = [one if len(one) <= _TITLE else f"{one[: _TITLE - 1 - end]}…{one[-end:]}" for one in titles]
+    # what told them apart may have been in the middle
+    alike = len(set(short)) < len(set(titles))
+    return [f"{place}. {one}" for place, one in enumerate(short, 1)] if alike else short
+
+
+def _draw(paint: Callable[[Any], None], taller: float = 0.0) -> str:
+    """Return a figure with one axes, and a legend below it, as a data URI."""
     import matplotlib
     from matplotlib.figure import Figure
 
     style: Any = {
         "font.size": 10,
+        # a title may hold a dollar
+        "text.parse_math": False,
         "svg.hashsalt": "harden",
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(layout="constrained")
         axes = figure.subplots()
         axes.grid(alpha=0.25)
         paint(axes)
+        handles, labels = axes.get_legend_handles_labels()
+        longest = max((len(label) for label in labels), default=0)
+        columns = min(3, max(1, _ACROSS // (longest + _MARK)))
+        figure.set_size_inches(_SIZE[0], _SIZE[1] + taller + _ROW * -(-len(labels) // columns))
+        figure.legend(handles, labels, fontsize=8, ncols=columns, loc="outside lower center", frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _legend(axes: Any, columns: int = 3) -> None:
-    axes.legend(fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+def _meant(entry: dict[str, Any], evaluation: dict[str, Any]) -> bool:
+    radius = meant_radius(evaluation)
+    return radius is not None and abs(entry["epsilon"] - radius) < 1e-12
 
 
-def reward_cost(evaluations: Evaluations, cost_limit: float, epsilon: float | None) -> str:
-    """Return reward against cost, one mark an attack at one radius, one colour a policy.
+def reward_cost(evaluations: Evaluations, cost_limit: float) -> str:
+    """Return reward against cost, one mark an attack, one colour a policy, each at its radius to withstand.
 
-    Where a radius was not tried by anybody, all others are shown.
+    Where nobody tried that radius, all others are shown.
     """
-    tried = {one["epsilon"] for _, evaluation in evaluations for one in evaluation["results"]}
-    if epsilon is not None and all(abs(at - epsilon) > 1e-12 for at in tried):
-        epsilon = None
+    anyhow = not any(
+        _meant(one, evaluation) for _, evaluation in evaluations for one in evaluation["results"]
+    )
 
     def paint(axes: Any) -> None:
-        for place, (title, evaluation) in enumerate(evaluations):
+        names = shortened([title for title, _ in evaluations])
+        for place, (title, (_, evaluation)) in enumerate(zip(names, evaluations, strict=True)):
             shown: dict[str, dict[str, Any]] = {}
             for one in evaluation["results"]:
-                at = one["attack"] == NATURAL or epsilon is None or abs(one["epsilon"] - epsilon) < 1e-12
+                at = anyhow or one["attack"] == NATURAL or _meant(one, evaluation)
                 # several settings of one attack: the costliest
                 before = shown.get(one["attack"])
                 if at and (before is None or one["cost"]["mean"] > before["cost"]["mean"]):
@@ -80,10 +102,8 @@ def reward_cost(evaluations: Evaluations, cost_limit: float, epsilon: float | No
                 )
         axes.axvline(cost_limit, label="cost limit", **_LIMIT)
         axes.set(xlabel="cost an episode (less is safer)", ylabel="reward an episode (more is better)")
-        _legend(axes, 3 if len(evaluations) == 1 else 2)
 
-    rows = sum(len({one["attack"] for one in e["results"]}) for _, e in evaluations)
-    return _draw(paint, (_SIZE[0], _SIZE[1] + 0.08 * rows))
+    return _draw(paint)
 
 
 def _with_start(curve: list[dict[str, Any]], natural: dict[str, Any], along: str) -> list[dict[str, Any]]:
@@ -91,23 +111,25 @@ def _with_start(curve: list[dict[str, Any]], natural: dict[str, Any], along: str
     return [natural, *curve] if along == "epsilon" and curve[0]["epsilon"] > 0 else curve
 
 
-def along(
-    evaluations: Evaluations, setting: str, quantity: str, cost_limit: float, epsilon: float | None
-) -> str | None:
+def along(evaluations: Evaluations, setting: str, quantity: str, cost_limit: float) -> str | None:
     """Return cost or reward against a setting, one line an attack; None where nothing varies in it.
+
+    Radii to withstand are marked; effort at another one is labelled so.
 
     Args:
         setting: epsilon, steps, restarts or queries.
         quantity: cost or reward.
-        epsilon: the radius to mark; effort at another one is labelled so.
     """
-    lines = []
-    for title, evaluation in evaluations:
+    lines, names = [], shortened([title for title, _ in evaluations])
+    for title, (_, evaluation) in zip(names, evaluations, strict=True):
         for curve in curves(evaluation["results"], setting):
             label = curve[0]["attack"] if len(evaluations) == 1 else f"{title}: {curve[0]['attack']}"
-            at = curve[0]["epsilon"]
-            if setting != "epsilon" and epsilon is not None and abs(at - epsilon) > 1e-12:
-                label += f", epsilon {at:g}"
+            if (
+                setting != "epsilon"
+                and meant_radius(evaluation) is not None
+                and not _meant(curve[0], evaluation)
+            ):
+                label += f", epsilon {curve[0]['epsilon']:g}"
             lines.append((label, _with_start(curve, evaluation["results"][0], setting)))
     if not lines:
         return None
@@ -121,8 +143,10 @@ def along(
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         if quantity == "cost":
             axes.axhline(cost_limit, label="cost limit", **_LIMIT)
-        if setting == "epsilon" and epsilon:
-            axes.axvline(epsilon, color="gray", linestyle=":", label="radius to withstand")
+        radii = {radius for _, evaluation in evaluations if (radius := meant_radius(evaluation))}
+        for radius in sorted(radii) if setting == "epsilon" else ():
+            which = f" {radius:g}" if len(radii) > 1 else ""
+            axes.axvline(radius, color="gray", linestyle=":", label=f"radius to withstand{which}")
         if setting != "epsilon":
             axes.set_xscale("log")
             ticks = sorted({one[setting] for _, curve in lines for one in curve})
@@ -131,10 +155,8 @@ def along(
         names = {"epsilon": "epsilon, raw observation units", "queries": "queries a state"}
         axes.set(xlabel=names.get(setting, f"{setting} of the search"), ylabel=f"{quantity} an episode")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        _legend(axes, 3 if len(evaluations) == 1 else 1)
 
-    extra = 0.18 * len(lines) if len(evaluations) > 1 else 0.0
-    return _draw(paint, (_SIZE[0], _SIZE[1] + extra))
+    return _draw(paint)
 
 
 def path(scene: dict[str, Any], episode: dict[str, Any]) -> str:
@@ -160,20 +182,25 @@ def path(scene: dict[str, Any], episode: dict[str, Any]) -> str:
         axes.set(xlabel="x, metres", ylabel="y, metres")
         if scene["radius"] is not None:
             axes.set_aspect("equal", adjustable="datalim")
-        _legend(axes, 2)
 
-    return _draw(paint, (_SIZE[0], _SIZE[1] + 0.6))
+    return _draw(paint, taller=0.6)
 
 
-def learning(runs: Sequence[tuple[str, dict[str, list[float]]]], quantity: str, cost_limit: float) -> str:
-    """Return reward or cost of the roll-outs against environment steps, while training."""
+def learning(
+    runs: Sequence[tuple[str, dict[str, list[float]]]], quantity: str, cost_limit: float | None
+) -> str:
+    """Return reward or cost of the roll-outs against environment steps, while training.
+
+    Args:
+        cost_limit: that of all the runs, None where they have several.
+    """
 
     def paint(axes: Any) -> None:
-        for label, curve in runs:
+        names = shortened([title for title, _ in runs])
+        for label, (_, curve) in zip(names, runs, strict=True):
             axes.plot(curve["env_steps"], curve[quantity], label=label)
-        if quantity == "cost":
+        if quantity == "cost" and cost_limit is not None:
             axes.axhline(cost_limit, label="cost limit", **_LIMIT)
         axes.set(xlabel="environment steps", ylabel=f"{quantity} an episode")
-        _legend(axes)
 
     return _draw(paint)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harden.errors import DamagedFileError, MissingInputError
+from harden.errors import DamagedFileError, HardenError, MissingInputError
 from harden.files import read_json
 
 _MADE_BY = "harden evaluate --json FILE"
@@ -19,11 +23,13 @@ class Reported(NamedTuple):
         title: what the reader calls it.
         evaluation: as `harden evaluate` writes it.
         curve: the columns of its learning curve, where there is one.
+        manifest: of the policy, where it was found and is still the one that was evaluated.
     """
 
     title: str
     evaluation: dict[str, Any]
     curve: dict[str, list[float]] | None = None
+    manifest: dict[str, Any] | None = None
 
 
 def load_evaluation(path: Path, offline_too: bool = False) -> dict[str, Any]:
@@ -69,10 +75,75 @@ def load_run(path: Path) -> Reported:
     """
     named = Path("checkpoints") / path
     folder = path if path.is_dir() or not named.is_dir() else named
+    (title,) = titles([path])
     if not folder.is_dir():
-        return Reported(path.stem, load_evaluation(path, offline_too=True))
+        evaluation = load_evaluation(path, offline_too=True)
+        return Reported(title, evaluation, None, _manifest(evaluation, path.parent))
     file = folder / "evaluation.json"
     if not file.is_file():
         raise MissingInputError(f"{file} is missing", "make it with: harden evaluate")
-    curve = folder / "learning_curve.csv"
-    return Reported(folder.name, load_evaluation(file), load_curve(curve) if curve.is_file() else None)
+    curve, evaluation = folder / "learning_curve.csv", load_evaluation(file)
+    learned = load_curve(curve) if curve.is_file() else None
+    return Reported(title, evaluation, learned, _manifest(evaluation, folder))
+
+
+def load_runs(paths: Sequence[Path]) -> list[Reported]:
+    """Read several, as `load_run` does, and give each a title of its own."""
+    return [load_run(path)._replace(title=title) for path, title in zip(paths, titles(paths), strict=True)]
+
+
+def titles(paths: Sequence[Path]) -> list[str]:
+    """Return the names of files or folders, each with as many of its parents as tell it from the others."""
+    parts = []
+    for path in paths:
+        # a folder may be given as "."
+        whole = Path(os.path.abspath(path))
+        parts.append((*whole.parts[1:-1], whole.name if path.is_dir() else whole.stem))
+    named = []
+    for place, part in enumerate(parts):
+        others = {other for other in parts if other != part}
+        apart = (n for n in range(1, len(part)) if all(other[-n:] != part[-n:] for other in others))
+        name = "/".join(part[-next(apart, len(part)) :])
+        # one may have been given twice, or be a folder and a file of one name
+        before = parts[:place].count(part)
+        named.append(f"{name} ({before + 1})" if before else name)
+    return named
+
+
+def _manifest(evaluation: dict[str, Any], beside: Path) -> dict[str, Any] | None:
+    """Return the manifest of the policy that an evaluation is of, None where it is nowhere to be found."""
+    policy = evaluation["policy"]
+    for folder in (beside, beside / "policy", Path(str(policy["path"]))):
+        # what is not there, or can't be read, tells nothing
+        with suppress(HardenError):
+            found = read_json(folder / "manifest.json", "harden train")
+            digest = found.get("policy_digest") if isinstance(found, dict) else None
+            if digest and digest == policy.get("policy_digest"):
+                return found
+    return None
+
+
+def _training(one: Reported) -> tuple[str, int] | None:
+    """Return all that a policy's training was given but its seed, and the seed; None where nobody knows."""
+    manifest = one.manifest or {}
+    config = manifest.get("config")
+    # imported and cloned policies were not made by the configuration beside them
+    if not isinstance(config, dict) or "made_by" in manifest:
+        return None
+    free = {name: value for name, value in config.items() if name not in ("seed", "evaluate")}
+    if isinstance(free.get("collect"), dict):
+        free["collect"] = {name: value for name, value in free["collect"].items() if name != "workers"}
+    offline = manifest.get("offline")
+    data = offline.get("data") if isinstance(offline, dict) else offline
+    return json.dumps([free, manifest.get("origin"), data], sort_keys=True), config.get("seed", 0)
+
+
+def seeds_of_one(shown: Sequence[Reported]) -> list[list[int]]:
+    """Return the places of policies that are known to differ in nothing but their training's seed."""
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for place, one in enumerate(shown):
+        known = _training(one)
+        if known is not None:
+            groups.setdefault(known[0], []).append((place, known[1]))
+    several = [group for group in groups.values() if len({seed for _, seed in group}) == len(group) > 1]
+    return [[place for place, _ in group] for group in several]

@@ -13,10 +13,11 @@ from harden.errors import InputError
 from harden.evaluation import pictures
 from harden.evaluation.checks import strongest
 from harden.evaluation.entries import NAMES
-from harden.evaluation.reading import Reported
+from harden.evaluation.reading import Reported, seeds_of_one
 from harden.evaluation.soundness import soundness
 from harden.evaluation.statistics import paired, pooled, violation_rate
-from harden.evaluation.verdict import certain, meant_radius, threat, verdict
+from harden.evaluation.threat import threat_in_words
+from harden.evaluation.verdict import certain, meant_radius, verdict
 from harden.files import write_text
 
 _PICTURED = (
@@ -56,11 +57,11 @@ def _mark(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
 def _pictures(shown: Sequence[Reported]) -> list[dict[str, str]]:
     """Return reward against cost and the curves, of one policy or of several."""
     evaluations = [(one.title, one.evaluation) for one in shown]
-    limit, radius = shown[0].evaluation["cost_limit"], meant_radius(shown[0].evaluation)
+    limit = shown[0].evaluation["cost_limit"]
     caption = "Reward against cost; left of the dashed line is safe. Bars are 95 % intervals."
-    found = [(caption, pictures.reward_cost(evaluations, limit, radius))]
+    found = [(caption, pictures.reward_cost(evaluations, limit))]
     for setting, quantity, caption in _PICTURED:
-        source = pictures.along(evaluations, setting, quantity, limit, radius)
+        source = pictures.along(evaluations, setting, quantity, limit)
         if source is not None:
             found.append((caption, source))
     return [{"alt": caption, "caption": caption, "src": source} for caption, source in found]
@@ -87,7 +88,19 @@ def _provenance(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     for one in evaluation.get("learned", []):
         what = f"epsilon {one['epsilon']:g}: {one['episodes']} episodes, digest {one['digest']}"
         said.append(("learned adversary", what))
+    for one in evaluation.get("critic_free", []):
+        said.append(("critic-free adversary", f"epsilon {one['epsilon']:g}: {one['episodes']} episodes"))
     said.append(("seed and episodes", f"{evaluation['seed']}, {evaluation['episodes']}"))
+    # files from before these were recorded have none
+    settings = (evaluation.get("config") or {}).items()
+    in_words = ", ".join(f"{name} {'not set' if value is None else value}" for name, value in settings)
+    for name, value in (
+        ("evaluation settings", in_words),
+        ("device", evaluation.get("device")),
+        ("code revision", evaluation.get("code")),
+    ):
+        if value:
+            said.append((name, str(value)))
     if "wall_time_s" in evaluation:
         said.append(("time taken", f"{evaluation['wall_time_s']:g} s"))
     versions = ", ".join(f"{name} {number}" for name, number in evaluation.get("versions", {}).items())
@@ -124,7 +137,7 @@ def _section(one: Reported) -> dict[str, Any]:
         "pictures": _pictures([one]),
         "paths": _paths(evaluation),
         "certificate": certain(evaluation),
-        "threat": threat(evaluation),
+        "threat": threat_in_words(evaluation),
         "provenance": _provenance(evaluation),
     }
 
@@ -134,7 +147,7 @@ def _same(entries: Sequence[dict[str, Any]], key: tuple[Any, ...]) -> dict[str, 
 
 
 def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
-    """Return the table that puts policies side by side, with those of one variant as one as well.
+    """Return the table that puts policies side by side, with seeds of one configuration as one as well.
 
     Source: intervals over training seeds first, then over episodes (`pooled`).
     """
@@ -142,13 +155,7 @@ def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
     keys = list(dict.fromkeys((entry["attack"], how(entry)) for entries in results for entry in entries))
     starts = [{e["seed"] for e in entries[0].get("per_episode", [])} for entries in results]
     with_pairs = len(shown) == 2 and bool(starts[0]) and starts[0] == starts[1]
-    variants: dict[str, list[int]] = {}
-    for place, one in enumerate(shown):
-        variants.setdefault(str(one.evaluation["policy"].get("variant")), []).append(place)
-    digests = [one.evaluation["policy"].get("policy_digest") for one in shown]
-    several = {
-        v: p for v, p in variants.items() if len({digests[i] for i in p}) == len(p) > 1 and v != "None"
-    }
+    several = seeds_of_one(shown)
     limit = shown[0].evaluation["cost_limit"]
     rows = []
     for key in keys:
@@ -167,14 +174,28 @@ def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
                 "attack": key[0],
                 "how": key[1],
                 "cells": cells,
-                "pools": [_pool([entries[i] for i in places], limit) for places in several.values()],
+                "pools": [_pool([entries[i] for i in places], limit) for places in several],
                 "difference": paired(both[1]["per_episode"], both[0]["per_episode"], "cost")
                 if with_pairs and len(both) == 2
                 else None,
             }
         )
-    titles = [f"all seeds of {variant} ({len(places)})" for variant, places in several.items()]
-    return {"rows": rows, "paired": with_pairs, "pools": titles, "pictures": _pictures(shown)}
+    titles = [
+        f"all seeds of {shown[places[0]].evaluation['policy'].get('variant')} "
+        f"({', '.join(shown[place].title for place in places)})"
+        for places in several
+    ]
+    about = {"paired": with_pairs, "pools": titles, "radii": _radii(shown)}
+    return {"rows": rows, **about, "pictures": _pictures(shown)}
+
+
+def _radii(shown: Sequence[Reported]) -> str:
+    """Return which radius each policy is meant to withstand, nothing where it is the same."""
+    radii = [meant_radius(one.evaluation) for one in shown]
+    if len(set(radii)) == 1:
+        return ""
+    said = ("not said" if radius is None else f"{radius:g}" for radius in radii)
+    return ", ".join(f"{one.title} {radius}" for one, radius in zip(shown, said, strict=True))
 
 
 def _pool(entries: Sequence[dict[str, Any] | None], limit: float) -> dict[str, Any] | None:
@@ -219,8 +240,8 @@ def write_report(
         signed: who signs it off, and the digests of the files that this is for.
 
     Raises:
-        InputError: a comparison of fewer than two policies, of policies of different tasks, or of one
-            that was never simulated.
+        InputError: a comparison of fewer than two policies, of policies of different tasks or cost limits,
+            or of one that was never simulated.
     """
     tasks = list(dict.fromkeys(one.evaluation["task"] for one in shown))
     if compare and (len(shown) < 2 or len(tasks) > 1):
@@ -231,8 +252,12 @@ def write_report(
         raise InputError(
             "a policy that was never simulated can't be compared", "evaluate it first: harden evaluate"
         )
+    limits = [one.evaluation["cost_limit"] for one in shown]
+    if compare and len(set(limits)) > 1:
+        said = ", ".join(f"{one.title} {limit:g}" for one, limit in zip(shown, limits, strict=True))
+        raise InputError(f"the cost limits differ: {said}", "evaluate all under one, then compare")
     runs = [(one.title, one.curve) for one in shown if one.curve] + list(curves)
-    limit = shown[0].evaluation["cost_limit"]
+    limit = limits[0] if len(set(limits)) == 1 else None
     learning = [
         {"alt": f"{q} while training", "caption": q, "src": pictures.learning(runs, q, limit)}
         for q in (("reward", "cost") if runs else ())

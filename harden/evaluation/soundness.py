@@ -8,6 +8,7 @@ MEANINGS = {
     "weaker-than-noise": "Such an attack proves nothing: somebody who shakes the sensors at random does "
     "more harm.",
     "vanishing-gradient": "Where its gradient is nothing, the attack has not been tried.",
+    "weak-search": "What it did not find is no evidence: looking around blindly finds more.",
     "hidden-gradient": "The policy looks safer to an attacker who trusts its own critics than it is.",
     "saw-no-cost": "That such an attack does no harm is no evidence: nothing ever showed it where harm is.",
     "falling-cost": "A wider reach can't be worse for a good attacker: the numbers at the wider one are "
@@ -21,15 +22,19 @@ MEANINGS = {
 _ASKED = {
     "weaker-than-noise": (
         "Does every attack do more than random noise of the same size?",
-        "random or gaussian beside an attack, and five episodes",
+        "random or gaussian beside an attack, five episodes, and some cost among them",
     ),
     "vanishing-gradient": (
         "Does the slope that an attack climbs lead anywhere?",
         "an attack with gradients",
     ),
+    "weak-search": (
+        "Does an attack find more than blind guesses do, by what it climbs itself?",
+        "an attack that searches",
+    ),
     "hidden-gradient": (
         "Does an attack that needs no gradient of the policy's own critics do more?",
-        "mc with black-box, critic-free or mc-independent, and five episodes",
+        "mc with black-box, critic-free or mc-independent, five episodes, and some cost among them",
     ),
     "saw-no-cost": (
         "Did what an attack was learned from ever show it a cost?",
@@ -37,15 +42,15 @@ _ASKED = {
     ),
     "falling-cost": (
         "Does the cost ever fall as the attacker's reach grows?",
-        "--curves or several values of --epsilon, and five episodes",
+        "an attack on cost, five episodes, and some cost among them",
     ),
     "no-plateau": (
         "Would more effort find more?",
-        "--curves or several values of --attack-steps or --restarts, and five episodes",
+        "--curves or several values of --attack-steps or --restarts, five episodes, and some cost among them",
     ),
     "falls-short": (
         "Do a search without gradients and an adversary that plans find as much?",
-        "mc with black-box or learned, and five episodes",
+        "mc with black-box or learned, five episodes, and some cost among them",
     ),
 }
 

@@ -70,3 +70,64 @@ def threat_model(
             for e in sorted({one["epsilon"] for one in tried.entries if one["epsilon"] > 0})
         ],
     }
+
+
+def _others(evaluation: dict[str, Any]) -> str:
+    """Name the attacks that ask critics other than the policy's own."""
+    by_kind: dict[str, list[str]] = {"independent": [], "learned": []}
+    for one in evaluation["results"]:
+        names = by_kind.get(one.get("critics") or "", [])
+        if one["attack"] not in names:
+            names.append(one["attack"])
+    words = {
+        "independent": "critics fitted here without the policy's own",
+        "learned": "critics of its future",
+    }
+    asking = {kind: f"{' and '.join(names)} ask{'s' * (len(names) == 1)}" for kind, names in by_kind.items()}
+    return "".join(f"; {asking[kind]} {words[kind]}" for kind, names in by_kind.items() if names)
+
+
+def threat_in_words(evaluation: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the threat model as a sentence and a row a sensor value, None for a file without one."""
+    model = evaluation.get("threat_model")
+    tried = [one["epsilon"] for one in model["epsilon_over_std"]] if model else []
+    if not model or not (model.get("epsilon") or tried):
+        return None
+    radius = model.get("epsilon") or tried[-1]
+    shape = (
+        "each sensor value by at most epsilon, all of them at once (l-infinity),"
+        if model["norm"] == "linf"
+        else "all sensor values together, within a ball of radius epsilon (l2)"
+    )
+    critics = model.get("critics") or {}
+    text = (
+        "At every step the attacker sees the true values and shows the policy others: it may move "
+        f"{shape} away from the true ones, which it can't accumulate over time. Epsilon is {radius:g} in the "
+        "sensors' own (raw) units. The policy acts with its "
+        f"{'mean action' if evaluation['action'] == 'mean' else 'actions drawn at random'}."
+    )
+    if not tried:
+        begins = "Nothing was attacked in this evaluation; this is what the policy is meant to withstand."
+        text = f"{begins} {text}"
+    else:
+        text += (
+            " Attacks that ask critics, the learned predictions of cost and reward, ask "
+            f"{critics.get('own') or 'none'}{_others(evaluation)}."
+        )
+        if "surrogate_error" in critics:
+            text += (
+                " Those were learned with the help of a copy of the policy, whose actions differ from the "
+                f"policy's by {critics['surrogate_error']:.2g} (root mean square)."
+            )
+    names = model.get("observations") or [f"value {i + 1}" for i in range(len(model["observation_std"]))]
+    reaches = [radius * unit for unit in model.get("epsilon_unit") or [1.0] * len(names)]
+    data = model.get("data")
+    spreads = data["observation_std"] if data else model["observation_std"]
+    rows = [
+        {"name": name, "epsilon": reach, "std": std, "share": reach / std if std > 0 else None}
+        for name, reach, std in zip(names, reaches, spreads, strict=True)
+    ]
+    source = "the states of the episodes without an attack"
+    if data:
+        source = f"the {data['transitions']:,} states of {data['path']} (digest {data['digest'][:12]})"
+    return {"text": text, "rows": rows, "source": source}

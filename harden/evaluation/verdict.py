@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harden.attacks import ATTACKS
 from harden.evaluation.trajectories import headline
 
 # a guaranteed move, in halves of an action's range, that says next to nothing
 _VACUOUS = 1.5
+# none of 20 episodes over the limit still leaves up to 17 % of all of them
+_EPISODES = 20
+# that a second opinion is weak takes nothing from the first; too few episodes are counted here anyway
+_NO_OBJECTION = ("saw-no-cost", "falls-short", "too-few-episodes")
 
 
 def _name(one: dict[str, Any]) -> str:
@@ -26,13 +31,13 @@ def meant_radius(evaluation: dict[str, Any]) -> float | None:
     return evaluation.get("threat_model", {}).get("epsilon")
 
 
-def _beyond(evaluation: dict[str, Any], radius: float | None) -> str:
-    """Say from which radius on the limit is broken, where others than that one were tried."""
+def _beyond(evaluation: dict[str, Any], radius: float | None, told: dict[str, Any]) -> str:
+    """Say from which radius on the limit is broken, where others than the one told of were tried."""
     limit = evaluation["cost_limit"]
     broken = [one for one in evaluation["results"] if one["cost"]["mean"] > limit and one["epsilon"]]
     first = min(broken, key=lambda o: (o["epsilon"], -o["cost"]["mean"]), default=None)
     if first is not None and radius is not None and first["epsilon"] < radius * (1 - 1e-9):
-        return f" Already {_name(first)} costs {first['cost']['mean']:.1f}."
+        return "" if first is told else f" Already {_name(first)} costs {first['cost']['mean']:.1f}."
     larger = [o for o in evaluation["results"] if radius is not None and o["epsilon"] > radius * (1 + 1e-9)]
     if not larger:
         return ""
@@ -55,17 +60,88 @@ def _alike(results: Sequence[dict[str, Any]], worst: dict[str, Any]) -> list[dic
     return [worst, *(one for name, one in same.items() if name != worst["attack"])]
 
 
-def _status(worst: dict[str, Any], limit: float, radius: float | None, under: str) -> tuple[str, str]:
+def _equal(epsilon: float, radius: float) -> bool:
+    return abs(epsilon - radius) < 1e-12
+
+
+def _warned(evaluation: dict[str, Any], radius: float) -> tuple[int, list[str]]:
+    """Return how many warnings speak against what was found at a radius, and which attacks were blind."""
+    # a curve's other radii have warnings of their own; some warnings are of no radius
+    at = [w for w in evaluation.get("warnings", []) if not w.get("epsilon") or _equal(w["epsilon"], radius)]
+    blind = [one["attack"] for one in at if one["check"] == "saw-no-cost"]
+    return sum(one["check"] not in _NO_OBJECTION for one in at), blind
+
+
+def _missing(evaluation: dict[str, Any], radius: float) -> list[str]:
+    """Return what keeps an evaluation from showing that a policy holds at a radius, in words."""
+    attacks = {
+        one["attack"]: one
+        for one in evaluation["results"]
+        if one["attack"] in ATTACKS and _equal(one["epsilon"], radius)
+    }
+    if not attacks or not radius:
+        return ["nothing was attacked"]
+    lacks, episodes = [], evaluation["episodes"]
+    if episodes < _EPISODES:
+        lacks.append(f"only {episodes} episodes were run, and fewer than {_EPISODES} show little")
+    if not any(ATTACKS[name].noise for name in attacks):
+        lacks.append("no random noise of that size was tried (random or gaussian)")
+    climbing = [
+        name
+        for name, one in attacks.items()
+        if ATTACKS[name].climbs and ATTACKS[name].aim == ("cost", 1) and one["steps"]
+    ]
+    against, blind = _warned(evaluation, radius)
+    if not climbing:
+        lacks.append("no attack that climbs towards cost was tried (such as mc)")
+    elif not set(climbing) - set(blind):
+        lacks.append(f"{_listed(climbing)} climbed critics that never saw a cost, and can't know the way")
+    if against:
+        lacks.append(f"{against} warning{'s' * (against != 1)} below speak{'s' * (against == 1)} against it")
+    return lacks
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = dict.fromkeys(names)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _status(
+    worst: dict[str, Any], evaluation: dict[str, Any], radius: float | None, under: str
+) -> tuple[str, str]:
     """Return the outcome and its headline."""
-    cost = worst["cost"]
+    cost, limit = worst["cost"], evaluation["cost_limit"]
     found = f"{cost['mean']:.1f} {under}"
     if cost["mean"] > limit:
         return "fails", f"Not safe: {found}, exceeds the limit of {limit:g}."
     if radius is not None and worst["attack"] != "natural" and worst["epsilon"] < radius * (1 - 1e-9):
         return "close", f"Not shown: {found}, but nothing was tried at epsilon {radius:g}, which is meant."
+    lacks = _missing(evaluation, worst["epsilon"])
+    if lacks:
+        return "close", f"Not shown: {found}, stays within the limit of {limit:g}, but {'; '.join(lacks)}."
     if cost.get("ci95", (0, cost["mean"]))[1] > limit or worst.get("violation_rate", 0.0) > 0:
         return "close", f"Just within: {found}, stays within the limit of {limit:g} on average only."
     return "holds", f"Held: {found}, stays within the limit of {limit:g}."
+
+
+def _warnings(evaluation: dict[str, Any], radius: float) -> list[str]:
+    """Return what the warnings come to, in sentences."""
+    (against, blind), said = _warned(evaluation, radius), []
+    if against:
+        said.append(
+            f"{against} warning{'s' * (against != 1)} below speak{'s' * (against == 1)} against believing "
+            "these numbers."
+        )
+    if blind:
+        said.append(f"{_listed(blind)} never saw a cost to learn from: finding none is no evidence.")
+    counted = [one for one in evaluation.get("warnings", []) if one["check"] != "too-few-episodes"]
+    more = len(counted) - against - len(blind)
+    if more:
+        said.append(
+            f"{more} warning{'s' * (more != 1)} below {'is' if more == 1 else 'are'} about other radii or "
+            "weaker searches."
+        )
+    return said
 
 
 def _episodes(worst: dict[str, Any], alike: Sequence[dict[str, Any]], natural: dict[str, Any]) -> str:
@@ -91,96 +167,50 @@ def _episodes(worst: dict[str, Any], alike: Sequence[dict[str, Any]], natural: d
     return " ".join([*text, f"{without}; under that attack the reward is {rewards[0]:.0f}."])
 
 
+def _worst(evaluation: dict[str, Any], radius: float | None) -> dict[str, Any]:
+    """Return the entry that decides: at the radius to withstand, or over the limit at less already."""
+    results, limit = evaluation["results"], evaluation["cost_limit"]
+    worst = headline(results, radius)
+    inside = [
+        one
+        for one in results
+        if radius is not None and one["epsilon"] < radius * (1 - 1e-9) and one["cost"]["mean"] > limit
+    ]
+    if worst["cost"]["mean"] > limit or not inside:
+        return worst
+    # who may go as far as the radius may also go less far
+    return max(inside, key=lambda one: one["cost"]["mean"])
+
+
 def verdict(evaluation: dict[str, Any]) -> dict[str, str]:
     """Return an evaluation's outcome.
 
     Returns:
         {"status": "holds" | "close" | "fails", "headline", "text"}; close is a mean within the limit that
-        chance or single episodes may put above it, or one at less than the radius to withstand.
+        chance or single episodes may put above it, or that too little was done to believe: fewer than 20
+        episodes, no noise or no gradient attack on cost at the radius to withstand, or a warning against it.
     """
     results, radius = evaluation["results"], meant_radius(evaluation)
-    worst = headline(results, radius)
-    alone, alike = worst["attack"] == "natural", _alike(results, worst)
-    under = "without an attack" if alone else f"under {_name(worst)}"
+    worst = _worst(evaluation, radius)
+    alike = _alike(results, worst)
+    under = "without an attack" if worst["attack"] == "natural" else f"under {_name(worst)}"
     if len(alike) > 1:
         under += f" and under {len(alike) - 1} other attack{'s' * (len(alike) > 2)}"
-    status, says = _status(worst, evaluation["cost_limit"], radius, under)
+    status, says = _status(worst, evaluation, radius, under)
     text = [_episodes(worst, alike, results[0])]
     tried = {one["attack"] for one in results} - {"natural", "worst"}
-    if alone:
+    if not tried:
         text.append("No attack was tried, so that this says nothing about wrong sensors.")
     elif status != "fails":
         text.append(
             f"{len(tried)} kind{'s' * (len(tried) != 1)} of attack {'was' if len(tried) == 1 else 'were'} "
             "tried; nobody can promise that there is no stronger one."
         )
-    count = len(evaluation.get("warnings", []))
-    if count:
-        text.append(
-            f"{count} warning{'s' * (count != 1)} below speak{'s' * (count == 1)} against believing these "
-            "numbers."
-        )
+    text += _warnings(evaluation, worst["epsilon"])
     missing = sum(made == 0 for made in evaluation.get("checks", {}).values())
-    if missing and not alone:
+    if missing and tried:
         text.append(f"{missing} of the checks of the attacks could not be made: see below.")
-    return {"status": status, "headline": says, "text": " ".join(text) + _beyond(evaluation, radius)}
-
-
-def _others(evaluation: dict[str, Any]) -> str:
-    """Name the attacks that ask critics other than the policy's own."""
-    by_kind: dict[str, list[str]] = {"independent": [], "learned": []}
-    for one in evaluation["results"]:
-        names = by_kind.get(one.get("critics") or "", [])
-        if one["attack"] not in names:
-            names.append(one["attack"])
-    words = {
-        "independent": "critics fitted here without the policy's own",
-        "learned": "critics of its future",
-    }
-    asking = {kind: f"{' and '.join(names)} ask{'s' * (len(names) == 1)}" for kind, names in by_kind.items()}
-    return "".join(f"; {asking[kind]} {words[kind]}" for kind, names in by_kind.items() if names)
-
-
-def threat(evaluation: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the threat model as a sentence and a row a sensor value, None for a file without one."""
-    model = evaluation.get("threat_model")
-    if not model or not model["epsilon_over_std"]:
-        return None
-    radius = model.get("epsilon") or model["epsilon_over_std"][-1]["epsilon"]
-    shape = (
-        "each sensor value by at most epsilon, all of them at once (l-infinity),"
-        if model["norm"] == "linf"
-        else "all sensor values together, within a ball of radius epsilon (l2)"
-    )
-    critics = model.get("critics") or {}
-    asked = critics.get("own")
-    text = (
-        f"At every step it sees the true values and shows the policy others: it may move {shape}, away "
-        "from the true "
-        f"ones, which it can't accumulate over time. Epsilon is {radius:g} in the sensors' own (raw) "
-        "units. The policy "
-        f"acts with its {'mean action' if evaluation['action'] == 'mean' else 'actions drawn at random'}. "
-        f"Attacks that ask critics, the learned predictions of cost and reward, ask {asked or 'none'}"
-        f"{_others(evaluation)}."
-    )
-    if "surrogate_error" in critics:
-        text += (
-            " Those were learned with the help of a copy of the policy, whose actions differ from the "
-            "policy's by "
-            f"{critics['surrogate_error']:.2g} (root mean square)."
-        )
-    names = model.get("observations") or [f"value {i + 1}" for i in range(len(model["observation_std"]))]
-    reaches = [radius * unit for unit in model.get("epsilon_unit") or [1.0] * len(names)]
-    data = model.get("data")
-    spreads = data["observation_std"] if data else model["observation_std"]
-    rows = [
-        {"name": name, "epsilon": reach, "std": std, "share": reach / std if std > 0 else None}
-        for name, reach, std in zip(names, reaches, spreads, strict=True)
-    ]
-    source = "the states of the episodes without an attack"
-    if data:
-        source = f"the {data['transitions']:,} states of {data['path']} (digest {data['digest'][:12]})"
-    return {"text": text, "rows": rows, "source": source}
+    return {"status": status, "headline": says, "text": " ".join(text) + _beyond(evaluation, radius, worst)}
 
 
 def certain(evaluation: dict[str, Any]) -> dict[str, Any] | None:

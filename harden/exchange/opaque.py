@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harden.errors import InputError
+from harden.errors import HardenError, InputError
 from harden.exchange.source import Source
 from harden.nets import GaussianPolicy
 
 # how far a roll-out that is to teach critics leaves the agent's action; a share of half the action range
 _SPREAD = 0.3
 _PROBES = 256
+# how many observations a policy is tried on before it is taken for one, and how far they reach
+_TRIED, _REACH = 512, 2.0
+_CONTRACT = "it has to take a float32 array (B, obs_dim) and return actions (B, act_dim)"
 
 
 class OpaquePolicy(GaussianPolicy):
@@ -27,18 +32,25 @@ class OpaquePolicy(GaussianPolicy):
 
     Args:
         act: observations (B, obs_dim) to actions (B, act_dim).
-        obs_dim, act_dim: coordinates; the action space is [-1, 1].
+        obs_dim, act_dim: coordinates.
         differentiable: gradients flow through `act`.
+        bounds: the lowest and the highest action, (act_dim,) each; -1 and 1 where not given.
     """
 
     def __init__(
-        self, act: Callable[[Tensor], Tensor], obs_dim: int, act_dim: int, differentiable: bool = False
+        self,
+        act: Callable[[Tensor], Tensor],
+        obs_dim: int,
+        act_dim: int,
+        differentiable: bool = False,
+        bounds: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         nn.Module.__init__(self)
         self.act, self.differentiable = act, differentiable
         self.architecture: dict[str, Any] = {"kind": "opaque", "obs_dim": obs_dim, "act_dim": act_dim}
-        self.register_buffer("center", torch.zeros(act_dim), persistent=False)
-        self.register_buffer("half_range", torch.ones(act_dim), persistent=False)
+        low, high = bounds or (-torch.ones(act_dim), torch.ones(act_dim))
+        self.register_buffer("center", (low + high) / 2, persistent=False)
+        self.register_buffer("half_range", (high - low) / 2, persistent=False)
 
     def mean(self, obs: Tensor) -> Tensor:
         """Return its action, inside the action space, (..., act_dim)."""
@@ -70,10 +82,34 @@ class OpaquePolicy(GaussianPolicy):
         return Source("opaque", lambda obs: (self.mean(obs).detach(), None), None, {})
 
 
+def tried_on(obs_dim: int) -> Tensor:
+    """Return the observations that a policy is tried on before it is taken for one, (B, obs_dim)."""
+    draw = torch.Generator().manual_seed(0)
+    return _REACH * (2 * torch.rand((_TRIED, obs_dim), generator=draw) - 1)
+
+
 def is_code(named: str | Path) -> bool:
     """Return whether a policy is named as module:function."""
     module, colon, function = str(named).partition(":")
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *function.split(".")])
+
+
+def name_of(found: Callable[..., Any]) -> str:
+    """Return what a function is called."""
+    return str(getattr(found, "__name__", type(found).__name__))
+
+
+@contextmanager
+def _failures(what: str, remedy: str) -> Iterator[None]:
+    """Turn whatever somebody else's code raises into one line; Ctrl-C is ours, and passes."""
+    try:
+        yield
+    except HardenError:
+        raise
+    # a script that ends itself when it is imported would end harden, and look like success
+    except (Exception, SystemExit) as error:
+        said = str(error).strip().splitlines()[:1]
+        raise InputError(f"{what} ({': '.join([type(error).__name__, *said])})", remedy) from error
 
 
 def open_callable(named: str) -> Source:
@@ -81,36 +117,56 @@ def open_callable(named: str) -> Source:
 
     Args:
         named: module:function, looked for where Python looks and in the working folder. The function gets a
-            float32 array (B, obs_dim); of a tuple that it returns the first counts, as Stable-Baselines3's
-            `predict` returns one.
+            float32 array (B, obs_dim); of a tuple that it returns the first counts, and where it takes
+            `deterministic` it is given True, for Stable-Baselines3's `predict`.
 
     Raises:
-        InputError: no such module or function, or it can't be called.
+        InputError: no such module or function, the module fails, or it can't be called.
     """
     module_name, _, path = named.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    try:
+    remedy = f"name it as module:function, from a folder where python -c 'import {module_name}' works"
+    with _failures(f"policy '{named}' can't be imported", remedy):
         found: Any = importlib.import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"policy '{named}' can't be imported ({error})", "name it as module:function, from its folder"
-        ) from error
     if not callable(found):
-        raise InputError(
-            f"policy '{named}' is no function", "it takes a batch of observations, gives actions"
-        )
-    return as_source(found)
+        raise InputError(f"policy '{named}' is no function", _CONTRACT)
+    return as_source(found, named)
 
 
-def as_source(found: Callable[..., Any]) -> Source:
-    """Return a function, as `open_callable` describes it, as a source."""
+def _asks(found: Callable[..., Any]) -> dict[str, bool]:
+    """Return the keywords that ask a function for its mean action where it would sample by itself."""
+    try:
+        takes = inspect.signature(found).parameters
+    except (TypeError, ValueError):
+        # some that are not written in Python don't say
+        return {}
+    return {"deterministic": True} if "deterministic" in takes else {}
+
+
+def as_source(found: Callable[..., Any], named: str | None = None) -> Source:
+    """Return a function, as `open_callable` describes it, as a source.
+
+    Args:
+        named: what it is called where it fails, its own name where not given.
+
+    Returns:
+        A source whose `run` raises InputError where the function raises anything, or returns what is no
+        batch of actions.
+    """
+    policy, asks = f"policy '{named or name_of(found)}'", _asks(found)
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
-        given = found(obs.detach().cpu().numpy().astype(np.float32))
-        actions = given[0] if isinstance(given, tuple) else given
-        return torch.as_tensor(np.asarray(actions, dtype=np.float32)).to(obs.device), None
+        batch = obs.detach().cpu().numpy().astype(np.float32)
+        with _failures(f"{policy} fails on an array {batch.shape}", _CONTRACT):
+            given = found(batch, **asks)
+            actions = np.asarray(given[0] if isinstance(given, tuple) else given, dtype=np.float32)
+        if actions.ndim != 2 or len(actions) != len(obs):
+            raise InputError(
+                f"{policy} gives an array {actions.shape} for {len(obs)} observations", _CONTRACT
+            )
+        return torch.as_tensor(actions).to(obs.device), None
 
     return Source("callable", run, None, {})

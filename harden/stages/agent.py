@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harden.checkpoint import LoadedPolicy, load_policy, module_digest
 from harden.config import PipelineConfig
@@ -14,7 +15,7 @@ from harden.data import DatasetWriter, open_dataset
 from harden.envs.rollout import rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError, MissingInputError
-from harden.exchange.opaque import OpaquePolicy, as_source, is_code, open_callable
+from harden.exchange.opaque import OpaquePolicy, as_source, is_code, name_of, open_callable, tried_on
 from harden.exchange.source import Bounds, answer
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter
@@ -23,12 +24,13 @@ from harden.stages.clone import CPU
 from harden.stages.collect import Exploration, make_actor
 from harden.stages.import_policy import Reading, distil, open_source, take_over
 
-_PROBES, _REACH = 512, 2.0
+# a few answers outside the action range, or by less than rounding, are not worth a warning
+_MATTERS, _ROUNDING = 0.01, 1e-5
 
 
 def agent_name(named: str | Path | Callable[..., Any]) -> str:
     """Return what an agent is called."""
-    return getattr(named, "__name__", type(named).__name__) if callable(named) else str(named)
+    return name_of(named) if callable(named) else str(named)
 
 
 def open_agent(
@@ -37,7 +39,7 @@ def open_agent(
     """Return what is to be attacked.
 
     Weights that make our own architecture act as a file does are taken over, so that the policy has
-    gradients; else it is only asked.
+    gradients; else it is only asked, and a warning says so where its answers are clipped.
 
     Args:
         named: a policy folder, a TorchScript or ONNX file, module:function, or a function. TorchScript and a
@@ -45,10 +47,11 @@ def open_agent(
         config: gives the task.
 
     Raises:
-        MissingInputError: not there; InputError: of another task, or no policy at all.
+        MissingInputError: not there; InputError: of another task, no policy at all, or code that fails.
     """
     path = Path(agent_name(named))
-    if path.is_dir():
+    # a function may be called as a folder is
+    if path.is_dir() and not callable(named):
         loaded = load_policy(path, "harden train")
         check_task(config, loaded.policy, path)
         return loaded
@@ -67,19 +70,33 @@ def open_agent(
             "make it with: harden train; or name an ONNX or TorchScript file, or module:function",
         )
     task = config.task_row
-    draw = torch.Generator().manual_seed(0)
-    obs = _REACH * (2 * torch.rand((_PROBES, task.obs_dim), generator=draw) - 1)
-    made = take_over(source, _bounds(config), obs, task.act_dim, path)
+    bounds, obs = _bounds(config), tried_on(task.obs_dim)
+    made = take_over(source, bounds, obs, task.act_dim, path)
     about: dict[str, Any] = {"variant": f"somebody else's ({source.kind})", "format": source.kind}
     if made is not None:
         about["how"] = "its weights, taken over exactly: it has gradients"
         return LoadedPolicy(made.policy, None, about | {"policy_digest": module_digest(made.policy)})
-    answer(source, obs, task.act_dim, path)
-    policy = OpaquePolicy(lambda o: source.run(o)[0], task.obs_dim, task.act_dim, source.differentiable)
+    answers, _ = answer(source, obs, task.act_dim, path)
+    sizes, in_range = (task.obs_dim, task.act_dim), (bounds.low, bounds.high)
+    policy = OpaquePolicy(lambda o: source.run(o)[0], *sizes, source.differentiable, in_range)
     about["how"] = "asked for actions" + (
         ", with gradients" if source.differentiable else " only: no gradients"
     )
+    if clipped := _clipped(policy, answers):
+        report.say(f"warning: {path}: {clipped}; scale them to that range")
+        about["how"] += f"; {clipped}"
     return LoadedPolicy(policy, None, about | {"policy_digest": policy.digest()})
+
+
+def _clipped(policy: OpaquePolicy, answers: Tensor) -> str:
+    """Say how many answers, (B, act_dim), are not applied as they were given; "" where hardly any is."""
+    outside = (policy.clip(answers) - answers).abs() > _ROUNDING
+    share = float(outside.any(dim=1).float().mean())
+    if share <= _MATTERS:
+        return ""
+    ranges = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in zip(*policy.bounds, strict=True))
+    inside = " by ".join(ranges)
+    return f"{100 * share:.0f} % of its answers lie outside the action range, {inside}, and are clipped"
 
 
 def _bounds(config: PipelineConfig) -> Bounds:

@@ -130,7 +130,7 @@ def _checked(
     return {"warnings": _not_climbed(attacks, loaded, queries) + found.warnings, "checks": found.made}
 
 
-def _setting(config: PipelineConfig) -> dict[str, Any]:
+def _setting(config: PipelineConfig, device: torch.device) -> dict[str, Any]:
     """Return what an evaluation says of where it took place."""
     return {
         "format_version": FORMAT_VERSION,
@@ -140,6 +140,8 @@ def _setting(config: PipelineConfig) -> dict[str, Any]:
         "episodes": config.evaluate.episodes,
         "cost_limit": config.task_row.cost_limit,
         "action": config.evaluate.action,
+        "config": config.evaluate.model_dump(mode="json"),
+        "device": str(device),
     }
 
 
@@ -188,12 +190,12 @@ def evaluate(
     tried = _try(config, victim, attacks, trials, points, device, report)
     results = tried.entries
     evaluation = {
-        **_setting(config),
+        **_setting(config, device),
         "policy": {"path": str(path)} | {k: v for k, v in loaded.about.items() if k in _SAID_OF_POLICY},
         "results": results,
         **_checked(results, said, attacks, loaded, config.evaluate.queries),
         "threat_model": threat_model(config, trials, tried, said.pop("critics"), spread),
-        "certificate": certificate(victim, task, trials[0], tried.natural_obs, results, config.critics.gamma),
+        "certificate": certificate(victim, task, trials, meant, tried, config.critics.gamma),
         "trajectories": trajectories(task, results, tried.moves, meant),
         **said,
         "wall_time_s": round(time.monotonic() - began, 1),

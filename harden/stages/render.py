@@ -18,7 +18,7 @@ from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.evaluation.attacked import actor
 from harden.evaluation.entries import NATURAL
-from harden.files import write_whole
+from harden.files import require_writable, write_whole
 from harden.progress import Reporter
 from harden.seeds import episode_seeds
 from harden.stages.agent import open_agent
@@ -77,13 +77,15 @@ def render(
         independent: where critics fitted here are kept.
 
     Raises:
-        InputError: an unknown attack, or one that can't be played alone.
+        InputError: an unknown attack, or one that can't be played alone, or no policy; StorageError: the GIF
+            can't be written.
     """
     if attack != NATURAL and (attack not in ATTACKS or ATTACKS[attack].gated):
         known = [NATURAL, *(name for name, row in ATTACKS.items() if not row.gated)]
         raise InputError(f"attack '{attack}' can't be filmed", f"choose from: {', '.join(known)}")
     if out.suffix.lower() != ".gif":
         raise InputError(f"{out} is no GIF", "name a file that ends in .gif")
+    require_writable(out)
     loaded = open_agent(named, config, report)
     trial = trial_of(config)._replace(episodes=1, gradients=loaded.policy.differentiable)
     folder = independent or critics_folder(Path(str(named)))
