@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -314,6 +315,88 @@ def test_timeouts_that_a_file_lacks_come_from_the_horizon(
     said = harden("data", "import", "d.hdf5", "--horizon", "4", "--out", "set").output
     assert "the last episode has no end in the file" in said
     assert same(whole("set"), data)
+
+
+def test_timeouts_that_nobody_filled_come_from_the_horizon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = counted([4, 4, 2], ["timeout"] * 3)
+    write_flat(Path("d.hdf5"), data._replace(timeouts=torch.zeros(10, dtype=torch.bool)))
+    said = refused("data", "import", "d.hdf5", "--out", "set")
+    assert "flags no episode's end" in said
+    assert "--horizon" in said
+    said = harden("data", "import", "d.hdf5", "--horizon", "4", "--out", "set").output
+    assert "note: the file flags no episode's end: an episode without a terminal ends after 4 steps" in said
+    assert same(whole("set"), data)
+    with h5py.File("d.hdf5", "r+") as file:
+        file.attrs["horizon"] = 4
+    harden("data", "import", "d.hdf5", "--out", "by-itself")
+    assert same(whole("by-itself"), data)
+
+
+@pytest.mark.parametrize("target", ["dsrl", "minari"])
+def test_an_episode_longer_than_the_horizon_is_refused(stored: Path, target: str) -> None:
+    harden("data", "export", "set", "--to", target, "--out", "out-v0")
+    words = ["data", "import", "out-v0", "--from", target, "--out"]
+    assert "the longest episode has 4 steps, the horizon is 3" in refused(*words, "back", "--horizon", "3")
+    assert not Path("back").exists()
+    harden(*words, "back", "--horizon", "4")
+    assert open_dataset(Path("back")).info.horizon == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("horizon", -5, "-5"),
+        ("horizon", 2**40, "1099511627776"),
+        ("horizon", "abc", "'abc'"),
+        ("horizon", 1.5, "1.5"),
+        ("seed", np.uint64(2**63), "9223372036854775808"),
+        ("seed", "x", "'x'"),
+        ("behaviour", [1, 2], "[1, 2]"),
+        ("policy_digest", 7, "7"),
+        ("env_id", [1, 2], "[1, 2]"),
+    ],
+)
+def test_an_attribute_that_no_data_set_can_keep_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object, shown: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flat(Path("d.hdf5"), DATA)
+    with h5py.File("d.hdf5", "r+") as file:
+        file.attrs[name] = value
+    said = refused("data", "import", "d.hdf5", "--out", "set")
+    assert f"d.hdf5: attribute '{name}' is {shown}, allowed is a " in said
+    assert [path.name for path in Path().iterdir()] == ["d.hdf5"]
+    if name == "horizon":
+        # what the user says holds, whatever the file does
+        harden("data", "import", "d.hdf5", "--horizon", "200", "--out", "set")
+        assert open_dataset(Path("set")).info.horizon == 200
+        assert "2147483647" in refused("data", "import", "d.hdf5", "--horizon", "3000000000", "--out", "x")
+
+
+def test_attributes_as_other_tools_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_flat(Path("d.hdf5"), DATA)
+    with h5py.File("d.hdf5", "r+") as file:
+        file.attrs.update({"horizon": 200.0, "seed": np.array([7]), "behaviour": np.bytes_("random")})
+    harden("data", "import", "d.hdf5", "--out", "set")
+    info = open_dataset(Path("set")).info
+    assert (info.horizon, info.shards[0].seed, info.shards[0].behaviour) == (200, 7, "random")
+
+
+@pytest.mark.parametrize("steps", [-5, 2**40, "abc"])
+def test_a_time_limit_of_minari_that_no_data_set_can_keep_is_named(stored: Path, steps: object) -> None:
+    harden("data", "export", "set", "--to", "minari", "--out", "out-v0")
+    about = Path("out-v0/data/metadata.json")
+    told = json.loads(about.read_text())
+    told["harden"]["max_episode_steps"] = steps
+    about.write_text(json.dumps(told))
+    said = refused("data", "import", "out-v0", "--out", "back")
+    assert f"max_episode_steps is {steps!r}, allowed is a whole number" in said
+    harden("data", "import", "out-v0", "--horizon", "200", "--out", "back")
+    assert open_dataset(Path("back")).info.horizon == 200
 
 
 def test_rows_that_end_twice_are_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

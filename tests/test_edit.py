@@ -301,7 +301,7 @@ def test_filter_on_the_command_line(stored: Path, words: list[str], kept: list[i
     assert same(whole("some"), joined(*(every[i] for i in kept)))
 
 
-@pytest.mark.parametrize("text", ["b", "3:1", "-1:4", "1:2:3", "2:2", "1.5"])
+@pytest.mark.parametrize("text", ["b", "3:1", "-1:4", "1:2:3", "2:2", "1.5", " ", "1, ", "0,,2"])
 def test_a_range_that_is_none(stored: Path, text: str) -> None:
     assert "is no range of episodes" in refused("data", "filter", "set", "--episodes", text, "--out", "x")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import json
 import random
 import re
@@ -25,6 +26,7 @@ from harden.checkpoint import LoadedPolicy, load_policy, save_policy
 from harden.data import DatasetWriter
 from harden.errors import HardenError
 from harden.exchange import export as export_module
+from harden.exchange.torchscript import open_torchscript
 from harden.nets import GaussianPolicy
 from harden.pipeline_file import find_pipeline, load_config
 from harden.progress import Reporter
@@ -105,6 +107,20 @@ class WithChangingSpread(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return a mean and a spread from 0.2 to 0.8."""
         return self.net(obs), 0.2 + 0.6 * torch.sigmoid(4 * self.spread(obs))
+
+
+class OneAtATime(nn.Module):
+    """An actor for a robot's loop: it refuses a batch."""
+
+    def __init__(self, net: nn.Module, axes: int) -> None:
+        super().__init__()
+        self.net, self.axes = net, axes
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return the action for one observation."""
+        assert obs.dim() == self.axes, "one at a time, please"
+        assert obs.numel() == 8, "one at a time, please"
+        return self.net(obs)
 
 
 class Sampled(nn.Module):
@@ -313,6 +329,40 @@ def test_a_spread_that_depends_on_the_observation_is_distilled_too(folder: Path)
     assert float((mean - wanted_mean).square().mean().sqrt()) < 0.1
     error = float((std - wanted).square().mean().sqrt())
     assert error < 0.3 * float(wanted.std(0).mean()), "far better than one spread for all"
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_a_torchscript_policy_that_takes_one_observation_at_a_time(folder: Path, axes: int) -> None:
+    theirs = actor()
+    script(OneAtATime(theirs, axes), "their.pt")
+    said = harden("policy", "import", "their.pt", "--out", "mine", "--data", "data", *QUICK).output
+    assert "taken over exactly" in said
+    obs = torch.randn(20, 8)
+    torch.testing.assert_close(load_policy("mine").policy.mean(obs), theirs(obs), atol=1e-5, rtol=0)
+    # gradients flow through it as through a batch
+    source = open_torchscript(Path("their.pt"), None)
+    leaf = obs.clone().requires_grad_()
+    source.run(leaf)[0].sum().backward()
+    wanted = obs.clone().requires_grad_()
+    theirs(wanted).sum().backward()
+    torch.testing.assert_close(leaf.grad, wanted.grad)
+
+
+def test_a_torchscript_policy_in_double_precision(folder: Path) -> None:
+    theirs = actor()
+    script(copy.deepcopy(theirs).double(), "their.pt")
+    said = harden("policy", "import", "their.pt", "--out", "mine", "--data", "data", *QUICK).output
+    assert "taken over exactly" in said
+    obs = torch.randn(20, 8)
+    torch.testing.assert_close(load_policy("mine").policy.mean(obs), theirs(obs), atol=1e-5, rtol=0)
+
+
+def test_what_a_torchscript_policy_asserts_is_said_in_one_line(folder: Path) -> None:
+    script(OneAtATime(actor(), 3), "their.pt")
+    said = refused("policy", "import", "their.pt", "--out", "mine", "--data", "data", "--quiet")
+    assert "their.pt can't be run on observations" in said
+    assert "one at a time, please" in said
+    assert not Path("mine").exists()
 
 
 def test_a_policy_of_another_size_or_none_at_all_is_refused(folder: Path) -> None:

@@ -9,17 +9,19 @@ import pytest
 import torch
 from test_bad_input import refused
 from test_pipeline import SETTINGS, assert_same_run, harden
+from test_store import HOW, TASK, make
 
 from harden.algorithms.critics import beyond_support, td_targets
 from harden.algorithms.estep import e_step
 from harden.checkpoint import load_policy
 from harden.config import PipelineConfig, make_config
 from harden.data import DatasetWriter, draw_rows, open_dataset
-from harden.errors import Interrupted
+from harden.errors import InputError, Interrupted
 from harden.learner import Learner, new_learner
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups, backups
 from harden.stages import offline, rounds
+from harden.stages.bounds import require_bounds
 from harden.tasks import TASKS
 from harden.types import Limits, Transitions
 
@@ -54,7 +56,9 @@ def test_nothing_is_simulated_and_the_run_says_so(folder: Path) -> None:
     assert not Path("datasets").exists()
     account = json.loads((run / "offline.json").read_text())
     assert account["simulated"] is False
-    assert account["not_simulated"]
+    logged = account["data"]["cost"]
+    blind = any(f"the logs cost {logged:.1f} an episode" in one for one in account["not_simulated"])
+    assert blind == (logged < account["cost_limit"])
     rows = {(row["policy"], row["attack"]): row for row in account["estimates"]}
     assert set(rows) == {(p, a) for p in ("cloned", "hardened") for a in ("natural", "mc")}
     # a clone's own mean lies at no distance from itself, and no attack moves what is not attacked
@@ -110,6 +114,15 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(
     assert_same_run(tmp_path / "checkpoints/ball-circle", made / "checkpoints/ball-circle")
 
 
+@pytest.mark.parametrize(("cost", "said"), [(0, 1), (9, 1), (10, 0), (300, 0)])
+def test_logs_that_hardly_violate_are_told(cost: int, said: int, tmp_path: Path) -> None:
+    config = make_config({"task": "ball-circle"})
+    rows = make([2, 2])._replace(costs=torch.tensor([cost / 2, 0.0] * 2))
+    with DatasetWriter(tmp_path / "logs", TASK) as writer:
+        writer.append(rows, **HOW)
+    assert len(offline._blind(config, open_dataset(tmp_path / "logs"))) == said
+
+
 def test_a_given_policy_is_where_it_starts(folder: Path) -> None:
     (folder / "given.toml").write_text("")
     released = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
@@ -128,6 +141,38 @@ def test_what_it_can_not_learn_from_is_refused(folder: Path) -> None:
     assert "--offline" in refused("train", "--data", "logs", *SHORT)
     # what was refused discarded nothing
     assert Path("checkpoints/ball-circle/policy").is_dir()
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "--offline"], ["fit-policy", "--clone", "--out", "new"], ["fit-critics"]]
+)
+def test_actions_that_the_task_does_not_allow_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = counted(Path("logs"), 8, 2)
+    rows = open_dataset(data).read(0, 8)
+    wide = rows._replace(actions=torch.tensor([[0.0, 5.0], [0.5, -3.0]]).repeat(4, 1))
+    with DatasetWriter(Path("wide"), TASKS["ball-circle"]) as writer:
+        writer.append(wide, seed=0, policy_digest="", behaviour="imported")
+    said = refused(*words, "--data", "wide", *SHORT)
+    assert "wide: action 1 goes from -3 to 5, task 'ball-circle' allows -1 to 1" in said
+    assert "own_task.action_low" in said
+    assert not list(Path().rglob("*.safetensors"))
+
+
+def test_actions_are_held_to_the_tasks_own_bounds_and_rounding_is_let_pass() -> None:
+    own = {"name": "arm", "horizon": 2, "cost_limit": 1, "epsilon": 0.1, "obs_dim": 8, "act_dim": 2}
+    config = make_config({"own_task": own | {"action_low": [-3.0, 0.0], "action_high": [5.0, 1.0]}})
+    nothing = torch.zeros(2)
+
+    def refuse(actions: torch.Tensor) -> None:
+        columns = torch.zeros(2, 8), actions, nothing, nothing, torch.zeros(2, 8), nothing > 0, nothing > 0
+        require_bounds(config, Transitions(*columns), Path("logs"))
+
+    refuse(torch.tensor([[-3.007, 0.0], [5.007, 1.0009]]))
+    with pytest.raises(InputError, match=r"action 1 goes from -0\.002 to 1, task 'arm' allows 0 to 1"):
+        refuse(torch.tensor([[5.0, -0.002], [0.0, 1.0]]))
 
 
 def offline_learner(behaviour_mean: float, **keys: float) -> tuple[PipelineConfig, Learner]:

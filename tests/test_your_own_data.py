@@ -13,9 +13,11 @@ from test_pipeline import SMALL, harden
 
 from harden.checkpoint import load_policy
 from harden.data import open_dataset
+from harden.pipeline_file import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/your-own-data.md").read_text()
+(PIPELINE,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
 RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"
 # sizes alone: everything else is the page's
 SIZES = {key: value for key, value in SMALL.items() if key.startswith(("train.", "critics.", "evaluate."))}
@@ -29,14 +31,22 @@ def commands() -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
+def test_the_pages_pipeline_is_the_measured_one(tmp_path: Path) -> None:
+    (tmp_path / "robot.toml").write_text(PIPELINE)
+    page, measured = (
+        load_config(path).model_dump(exclude={"task", "own_task"})
+        for path in (tmp_path / "robot.toml", ROOT / "pipelines/offline.toml")
+    )
+    assert page == measured
+
+
 def test_the_page_from_files_to_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     wide = ["--set", "collect.min_std=0.4", "--set", "collect.correlation=0.8"]
     harden("collect", "--episodes", "10", "--policy", str(RELEASED), "--out", "theirs", "--quiet", *wide)
     harden("data", "export", "theirs", "--to", "dsrl", "--out", "logs.hdf5")
     harden("policy", "export", str(RELEASED), "--to", "torchscript", "--out", "actor.pt")
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
-    Path("robot.toml").write_text(text)
+    Path("robot.toml").write_text(PIPELINE)
     said = []
     for program, *words in commands():
         assert program == "harden"

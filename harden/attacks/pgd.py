@@ -43,8 +43,8 @@ def ascend(
         obs_adv, (B, obs_dim).
 
     Source: Algorithm 3.
-    Deviation: it steps along the plain gradient from one start, carried over, and stops early; the sign from
-        fresh random starts, with the best point kept by state, finds about twice the cost.
+    Deviation: it steps along the plain gradient from one start, carried over, and stops early; here the sign
+        counts, from fresh random starts, and the best point is kept by state. What each finds: docs/attacks.md.
     """
     clean = obs.repeat(restarts, 1)
     delta = (ball.sample if starts == "ball" else ball.sample_far)(clean, epsilon, norm, generator)

@@ -102,7 +102,11 @@ def repair(path: Path) -> None:
 @click.option("--cost-key", default="", help="Array (for Minari: info) that holds the costs.")
 @click.option("--env-id", default="", help="Environment, where the file does not say.")
 @click.option(
-    "--horizon", type=click.IntRange(min=1), default=None, help="Steps of the time limit, likewise."
+    "--horizon",
+    # the most that a manifest holds
+    type=click.IntRange(min=1, max=(1 << 31) - 1),
+    default=None,
+    help="Steps of the time limit, likewise.",
 )
 @_OUT
 def import_file(
@@ -157,7 +161,7 @@ def filter_data(path: Path, episodes: str, out: Path, **bounds: float) -> None:
 
     reward = bounds["min_reward"], bounds["max_reward"]
     cost = bounds["min_cost"], bounds["max_cost"]
-    limits = Limits(reward, cost, tuple(_range(text) for text in episodes.split(",") if text))
+    limits = Limits(reward, cost, tuple(_range(text) for text in episodes.split(",") if episodes))
     click.echo(f"kept {_size(filter_episodes(path, out, limits))} -> {out}")
 
 
@@ -166,7 +170,8 @@ def _range(text: str) -> tuple[int, int]:
     try:
         begin = int(first or 0)
         end = (int(last) if last else 2**62) if colon else begin + 1
-        if not 0 <= begin < end:
+        # a blank is not "from the beginning": that is ":"
+        if not text.strip() or not 0 <= begin < end:
             raise ValueError
     except ValueError:
         raise InputError(f"'{text}' is no range of episodes", "write 0:100, 250: or 7") from None

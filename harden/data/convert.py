@@ -13,7 +13,7 @@ from harden.data.flat import read_flat, write_dsrl
 from harden.data.hdf5 import open_hdf5
 from harden.data.manifest import DatasetInfo
 from harden.data.minari import find_minari, read_minari, write_minari
-from harden.data.source import Source, Wanted
+from harden.data.source import MOST_STEPS, Source, Wanted
 from harden.data.store import DatasetWriter
 from harden.errors import InputError, MissingInputError
 from harden.files import require_new, whole_folder
@@ -77,11 +77,15 @@ def import_data(path: Path, out: Path, source: str | None = None, wanted: Wanted
 
     Raises:
         MissingInputError, DamagedFileError: the file is not there, or not of that format.
-        InputError: values that nothing may learn from, no costs, something at `out`; nothing is left behind.
+        InputError: values that nothing may learn from, no costs, a horizon out of range, something at `out`;
+            nothing is left behind.
     """
     require_new(out)
+    wanted = wanted or Wanted()
+    if not 0 <= wanted.horizon <= MOST_STEPS:
+        raise InputError(f"horizon {wanted.horizon}", f"it is a number of steps, at most {MOST_STEPS}")
     name = source or detect_format(path)
-    opened = READERS[name](path, wanted or Wanted())
+    opened = READERS[name](path, wanted)
     with whole_folder(out) as aside, DatasetWriter(aside, opened, mix=True) as writer:
         for provenance, data in opened.chunks:
             writer.append(data, **provenance._asdict())

@@ -16,7 +16,15 @@ from harden.data.episodes import batches, derive_next, limit_ends
 from harden.data.hdf5 import attribute, create_hdf5, numbers, open_hdf5, read_array
 from harden.data.manifest import DatasetInfo
 from harden.data.shard import LAYOUT, Provenance, check_values, columns, shard_attributes
-from harden.data.source import Source, Wanted, narrow
+from harden.data.source import (
+    MOST_SEED,
+    Source,
+    Wanted,
+    check_lengths,
+    narrow,
+    read_provenance,
+    read_said,
+)
 from harden.errors import DamagedFileError, InputError
 from harden.files import write_whole
 from harden.types import Transitions
@@ -43,7 +51,7 @@ def read_flat(path: Path, wanted: Wanted, strict: bool) -> Source:
 
     Raises:
         MissingInputError, DamagedFileError: as `open_hdf5`; arrays missing or of other shapes.
-        InputError: no costs, or no way to tell where episodes end.
+        InputError: no costs, no way to tell where episodes end, or one longer than the horizon.
     """
     notes: list[str] = []
     with open_hdf5(path, _MADE_BY) as file:
@@ -52,12 +60,13 @@ def read_flat(path: Path, wanted: Wanted, strict: bool) -> Source:
         count = rows["observations"][0] if rows["observations"] else 0
         if set(rows.values()) != {(count,)} or not count:
             raise DamagedFileError(f"{path}: arrays of lengths {rows}; all must be equal and not 0")
-        terminals, timeouts = _ends(file, arrays, wanted, notes)
+        env_id = wanted.env_id or read_said(file, "env_id", "")
+        horizon = wanted.horizon or read_said(file, "horizon", 0)
+        terminals, timeouts = _ends(file, arrays, horizon, notes)
         stops = np.flatnonzero(terminals | timeouts) + 1
+        check_lengths(int(np.diff(stops, prepend=0).max()), horizon, path)
         parts = _parts(file, stops)
         obs_dim, act_dim = (_width(file, arrays[name]) for name in ("observations", "actions"))
-        env_id = wanted.env_id or str(attribute(file, "env_id", ""))
-        horizon = wanted.horizon or int(attribute(file, "horizon", 0))
     if "next_observations" not in arrays:
         dropped = int(timeouts.sum())
         notes.append(
@@ -117,22 +126,21 @@ def _flags(file: h5py.File, key: str) -> np.ndarray:
 
 
 def _ends(
-    file: h5py.File, arrays: dict[str, str], wanted: Wanted, notes: list[str]
+    file: h5py.File, arrays: dict[str, str], horizon: int, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return terminals and timeouts as harden keeps them: apart, and with an end to the last episode."""
     terminals = _flags(file, arrays["terminals"])
-    if "timeouts" in arrays:
-        timeouts = _flags(file, arrays["timeouts"])
-    elif wanted.horizon:
-        timeouts = limit_ends(terminals, wanted.horizon)
-        notes.append(
-            f"the file has no timeouts: an episode without a terminal ends after {wanted.horizon} steps"
-        )
-    else:
-        raise InputError(
-            f"{file.filename} has no 'timeouts': where the time limit ended an episode can't be told",
-            "name the steps of an episode with --horizon",
-        )
+    timeouts = _flags(file, arrays["timeouts"]) if "timeouts" in arrays else None
+    # an array that nobody filled says no more than none
+    if timeouts is None or not (terminals.any() or timeouts.any()):
+        lacks = "has no 'timeouts'" if timeouts is None else "flags no episode's end"
+        if not horizon:
+            raise InputError(
+                f"{file.filename} {lacks}: where the time limit ended an episode can't be told",
+                "name the steps of an episode with --horizon",
+            )
+        timeouts = limit_ends(terminals, horizon)
+        notes.append(f"the file {lacks}: an episode without a terminal ends after {horizon} steps")
     both = terminals & timeouts
     if both.any():
         notes.append(f"{int(both.sum())} rows are terminal and timeout at once: kept as terminals")
@@ -147,15 +155,14 @@ def _parts(file: h5py.File, stops: np.ndarray) -> list[tuple[int, int, Provenanc
     """Return the shards to be made: rows from, to, and where they come from."""
     text = attribute(file, "provenance", None)
     if text is None:
-        fields = ("seed", 0), ("policy_digest", ""), ("behaviour", "imported")
-        seed, digest, behaviour = (attribute(file, name, default) for name, default in fields)
-        provenance = Provenance(int(seed), str(digest), str(behaviour))
+        provenance = read_provenance(file)
         return [(start, stop, provenance) for start, stop in batches(stops)]
     parts, ends, before = [], {0, *stops.tolist()}, 0
     for entry in json.loads(text):
         after = before + int(entry.pop("transitions"))
         provenance = Provenance(**entry)
-        if after <= before or after not in ends or list(map(type, provenance)) != [int, str, str]:
+        whole = list(map(type, provenance)) == [int, str, str] and abs(provenance.seed) <= MOST_SEED
+        if after <= before or after not in ends or not whole:
             raise DamagedFileError(f"{file.filename}: attribute 'provenance' does not fit the episodes")
         inside = stops[(stops > before) & (stops <= after)] - before
         parts += [(before + start, before + stop, provenance) for start, stop in batches(inside)]

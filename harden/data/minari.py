@@ -19,12 +19,12 @@ import torch
 
 from harden.data.dataset import Dataset
 from harden.data.episodes import SHARD_ROWS, lengths
-from harden.data.hdf5 import attribute, create_hdf5, numbers, open_hdf5, read_array
+from harden.data.hdf5 import create_hdf5, numbers, open_hdf5, read_array
 from harden.data.manifest import ShardInfo
 from harden.data.shard import Provenance, check_values
-from harden.data.source import Source, Wanted, narrow
+from harden.data.source import Source, Wanted, check_lengths, check_said, narrow, read_provenance
 from harden.errors import DamagedFileError, InputError
-from harden.files import read_json, whole_folder, write_json
+from harden.files import read_json, storage_errors, whole_folder, write_json
 from harden.types import Transitions
 
 FILE = "main_data.hdf5"
@@ -59,7 +59,7 @@ def read_minari(path: Path, wanted: Wanted) -> Source:
 
     Raises:
         MissingInputError, DamagedFileError: as `open_hdf5`; episodes missing or of other shapes.
-        InputError: no costs, or data that are not vectors.
+        InputError: no costs, data that are not vectors, or an episode longer than the horizon.
     """
     file_path = find_minari(path)
     cost_key = wanted.cost_key or "cost"
@@ -71,8 +71,9 @@ def read_minari(path: Path, wanted: Wanted) -> Source:
             raise DamagedFileError(f"{file_path} does not hold episode_0, episode_1, ... without a gap")
         episodes = [_episode(file[name], cost_key) for name in names]
         obs_dim, act_dim = (int(numbers(file[names[0]], key).shape[1]) for key in ("observations", "actions"))
-        env_id, horizon = _task(file_path, file)
-    kind = wanted.env_id or env_id, wanted.horizon or horizon, obs_dim, act_dim
+        env_id, horizon = _task(file_path, file, wanted)
+        check_lengths(max(episode.rows for episode in episodes), horizon, file_path)
+    kind = env_id, horizon, obs_dim, act_dim
     return Source(*kind, _chunks(file_path, episodes, cost_key, notes), notes)
 
 
@@ -94,22 +95,23 @@ def _episode(group: h5py.Group, cost_key: str) -> _Episode:
             f"{where} has no infos/{cost_key}",
             f"name the info that holds the costs with --cost-key: {others}",
         )
-    seed, digest, behaviour = (
-        attribute(group, f"harden_{name}", default) for name, default in Provenance()._asdict().items()
-    )
-    return _Episode(group.name, rows, Provenance(int(seed), str(digest), str(behaviour)))
+    return _Episode(group.name, rows, read_provenance(group, "harden_"))
 
 
-def _task(path: Path, file: h5py.File) -> tuple[str, int]:
-    """Return the environment and the time limit, "" and 0 where the data set does not say."""
+def _task(path: Path, file: h5py.File, wanted: Wanted) -> tuple[str, int]:
+    """Return the environment and the time limit, "" and 0 where neither the user nor the data set says."""
     beside = path.with_name("metadata.json")
     about: Any = read_json(beside, _MADE_BY) if beside.is_file() else dict(file.attrs)
     if not isinstance(about, dict):
         raise DamagedFileError(f"{beside} is not Minari's metadata")
     spec = about.get("env_spec")
     found: Any = json.loads(spec) if isinstance(spec, str) else about.get("harden", {})
-    env_id, horizon = found.get("id"), found.get("max_episode_steps")
-    return env_id if isinstance(env_id, str) else "", horizon if type(horizon) is int and horizon > 0 else 0
+    # an environment without a time limit says null
+    env_id, horizon = found.get("id") or "", found.get("max_episode_steps") or 0
+    return (
+        wanted.env_id or check_said(env_id, "", f"{path}: the environment's id"),
+        wanted.horizon or check_said(horizon, 0, f"{path}: max_episode_steps"),
+    )
 
 
 def _chunks(
@@ -194,7 +196,7 @@ def write_minari(dataset: Dataset, path: Path) -> list[str]:
     with whole_folder(path) as aside:
         folder = aside / "data"
         folder.mkdir()
-        with create_hdf5(folder / FILE) as file:
+        with storage_errors(path), create_hdf5(folder / FILE) as file:
             number = 0
             for shard, data in dataset.shards():
                 for part in zip(*(column.split(lengths(data).tolist()) for column in data), strict=True):

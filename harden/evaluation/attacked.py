@@ -14,6 +14,7 @@ from harden.attacks import (
     Asked,
     Attack,
     LinearAdversary,
+    PaperStrength,
     attack_stream,
     perturb,
     require_critics,
@@ -157,6 +158,9 @@ class _Threats:
         if attack.climbs and trial.gradients:
             draw = generator(self.device, trial.seed, "flat-share")
             more["flat_share"] = flat_share(*asked, trial.strength.norm, draw)
+            # the paper's style lives on the perturbation of the step before: states apart don't judge it
+            if isinstance(trial.strength, PaperStrength):
+                return more
         draw = generator(self.device, trial.seed, "search-gain")
         more["gain"] = search_gain(*asked, trial.strength, draw)
         return more

@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,14 @@ from harden.errors import DamagedFileError, InputError
 from harden.exchange.source import Source, as_gaussian, check_file, find_weights
 
 _ABOUT = "harden.json"
+# what a program raises itself is no RuntimeError
+_FAILURES = (RuntimeError, ValueError, torch.jit.Error)
+# how a program may take observations (B, obs_dim): all at once, or one at a time, as vector or batch of one
+_FORMS: tuple[Callable[[Tensor], Sequence[Tensor]], ...] = (
+    lambda obs: (obs,),
+    lambda obs: obs.unbind(),
+    lambda obs: obs.split(1),
+)
 
 
 @contextmanager
@@ -44,6 +52,8 @@ def write_torchscript(path: Path, module: nn.Module, obs_dim: int, about: dict[s
 def open_torchscript(path: Path, spread: str | None) -> Source:
     """Load a TorchScript policy: observations (B, obs_dim) in, actions out, or actions and a spread.
 
+    It is asked in the type of its own numbers, and one observation at a time where it refuses a batch.
+
     Args:
         spread: what a second output is, as in `as_gaussian`.
 
@@ -57,7 +67,7 @@ def open_torchscript(path: Path, spread: str | None) -> Source:
             module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
         about = json.loads(extra[_ABOUT] or "{}")
         state = module.state_dict()
-    except (RuntimeError, ValueError, OSError, RecursionError) as error:
+    except (*_FAILURES, OSError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise DamagedFileError(f"{path} can't be read as TorchScript ({reason})") from error
 
@@ -65,20 +75,42 @@ def open_torchscript(path: Path, spread: str | None) -> Source:
     for weight in module.parameters():
         weight.requires_grad_(False)
 
+    dtype = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
+    forms = list(_FORMS)
+
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
-        try:
-            given = module(obs)
-        except RuntimeError as error:
-            lines = str(error).strip().splitlines()
-            raise InputError(
-                f"{path} can't be run on observations {tuple(obs.shape)} ({lines[-1]})"
-            ) from error
-        outputs = list(given) if isinstance(given, tuple | list) else [given]
-        if not outputs or not all(isinstance(value, Tensor) for value in outputs):
-            raise InputError(
-                f"{path} does not answer in tensors", "its forward takes observations, gives actions"
-            )
-        return as_gaussian([value.float() for value in outputs], spread, path)
+        failures: list[Exception] = []
+        while len(failures) < len(forms):
+            try:
+                outputs = _ask(module, forms[len(failures)](obs.to(dtype)), path)
+            except _FAILURES as error:
+                failures.append(error)
+                continue
+            # what it refused once is not tried again
+            del forms[: len(failures)]
+            return as_gaussian([value.float() for value in outputs], spread, path)
+        # of the whole batch, which is what it should take
+        lines = str(failures[0]).strip().splitlines() or [type(failures[0]).__name__]
+        raise InputError(f"{path} can't be run on observations {tuple(obs.shape)} ({lines[-1]})")
 
     about = about if isinstance(about, dict) else {}
     return Source("torchscript", run, find_weights(state), about, differentiable=True)
+
+
+def _ask(module: Callable[[Tensor], Any], parts: Sequence[Tensor], path: Path) -> list[Tensor]:
+    """Return a program's outputs for parts of a batch, put together.
+
+    Raises:
+        InputError: it does not answer in tensors; otherwise whatever the program raises.
+    """
+    answers = []
+    for part in parts:
+        given = module(part)
+        answers.append(list(given) if isinstance(given, tuple | list) else [given])
+        if not answers[-1] or not all(isinstance(value, Tensor) for value in answers[-1]):
+            raise InputError(
+                f"{path} does not answer in tensors", "its forward takes observations, gives actions"
+            )
+    if parts[0].dim() == 2 and len(parts[0]) > 1:
+        return answers[0]
+    return [torch.stack(column).reshape(len(parts), -1) for column in zip(*answers, strict=True)]

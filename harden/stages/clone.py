@@ -17,6 +17,7 @@ from harden.learner import new_learner
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter
 from harden.sections import Imitation
+from harden.stages.bounds import require_bounds
 from harden.stages.kind import require_own_kind
 from harden.stages.workspace import Workspace, describe
 from harden.types import Transitions
@@ -118,8 +119,8 @@ def clone_policy(
         overwrite: replace a policy that is there.
 
     Raises:
-        MissingInputError: no data; InputError: of another task, collected under attack, under three episodes,
-            or a policy or a run is there already.
+        MissingInputError: no data; InputError: of another task, actions outside its bounds, collected under
+            attack, under three episodes, or a policy or a run is there already.
         DivergedError: the loss is not finite; nothing was written.
     """
     folder = _destination(place, out, overwrite)
@@ -127,6 +128,7 @@ def clone_policy(
     dataset = open_dataset(data or place.data, config.task_row)
     require_own_kind(config, dataset.info, dataset.path)
     rows = dataset.recent(options.rows)
+    require_bounds(config, rows, dataset.path)
     policy, taken, found = fit_clone(config, rows, options, device=device, logs=place.run, report=report)
     inputs = {"data": dataset.info.digest, "policy": ""}
     about = describe(config, variant="clone", made_by="harden fit-policy --clone", inputs=inputs, clone=found)

@@ -18,6 +18,7 @@ from harden.learner import Learner
 from harden.ops.advantage import as_observed
 from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
+from harden.stages.bounds import require_bounds
 from harden.stages.kind import require_own_kind
 from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
 from harden.types import Transitions
@@ -80,7 +81,8 @@ def fit_critics(
         devices: processes that split the rows of each step, one where not given.
 
     Raises:
-        MissingInputError: no data; InputError: data of another task, or not the variant's kind.
+        MissingInputError: no data; InputError: data of another task, actions outside its bounds, or not the
+            variant's kind.
     """
     steps, devices = steps or config.critics.steps, devices or 1
     ranks.require_share(config.critics.batch, devices, "critics.batch")
@@ -88,7 +90,9 @@ def fit_critics(
     require_own_kind(config, dataset.info, dataset.path)
     learner, about = open_learner(config, place, device, policy_dir)
     before = carried_from(about, policy_dir or place.policy)
-    replay = look_ahead(dataset.recent(config.critics.replay), config, device)
+    rows = dataset.recent(config.critics.replay)
+    require_bounds(config, rows, dataset.path)
+    replay = look_ahead(rows, config, device)
     epsilon = position_epsilon(config, learner)
     losses: list[torch.Tensor] = []
     with report.track("fit-critics", steps, "steps") as track:

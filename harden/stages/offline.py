@@ -20,6 +20,7 @@ from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
 from harden.seeds import generator
+from harden.stages.bounds import require_bounds
 from harden.stages.clone import fit_clone
 from harden.stages.fit_critics import look_ahead
 from harden.stages.kind import require_em, require_own_kind
@@ -54,13 +55,20 @@ class Stored:
         return self.dataset.info.digest
 
     def gather(self, history: History) -> None:
-        """Read what the next refresh learns from."""
+        """Read what the next refresh learns from.
+
+        Raises:
+            InputError: actions outside the task's bounds.
+        """
         wanted = self.config.offline.rows
         if self.rows is None or len(self.dataset) > wanted:
             # before the next part is read, or there would be two in memory
             self.rows = None
             draw = generator("cpu", self.learner.seed, "offline-rows", len(history))
-            self.rows = look_ahead(draw_rows(self.dataset, wanted, draw), self.config, self.learner.device)
+            rows = draw_rows(self.dataset, wanted, draw)
+            # the clone saw the latest rows alone
+            require_bounds(self.config, rows, self.dataset.path)
+            self.rows = look_ahead(rows, self.config, self.learner.device)
 
     def load(self) -> tuple[Backups, torch.Tensor]:
         """Return the rows, looked ahead, and their observations."""
@@ -89,8 +97,10 @@ def _begin(
 ) -> None:
     start = None if init is None else load_policy(init)
     learner = new_learner(config, device, start)
-    require_room(place, (place.run,), overwrite, "it")
     rows = dataset.recent(config.imitation.rows)
+    # before room is made: what is refused discards nothing
+    require_bounds(config, rows, dataset.path)
+    require_room(place, (place.run,), overwrite, "it")
     behaviour, _, found = fit_clone(
         config, rows, config.imitation, device=device, logs=place.run, report=report
     )
@@ -129,13 +139,16 @@ def train_offline(
 
     Raises:
         MissingInputError: no data, or nothing to resume.
-        InputError: data of another task, kind or, to resume, content; an on-policy variant; a run is there.
+        InputError: data of another task, kind or, to resume, content; actions outside the task's bounds; an
+            on-policy variant; a run is there.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
     """
     require_em(config)
     dataset = open_dataset(data or place.data, config.task_row)
     require_own_kind(config, dataset.info, dataset.path)
     if not resume and not ranks.is_helper(devices):
+        for missing in _blind(config, dataset):
+            report.say(f"warning: not in these logs: {missing}")
         _begin(config, place, dataset, device, init, overwrite, report)
     learner, about = open_run(config, place, device)
     told: dict[str, Any] = about.get("offline") or {}
@@ -151,6 +164,17 @@ def train_offline(
     run_rounds(source, tensorboard, devices)
     write_json(place.estimates, _estimates(config, place, learner, dataset, told))
     return history
+
+
+def _blind(config: PipelineConfig, dataset: Dataset) -> list[str]:
+    """Return what logs that hardly violate leave unknown: from them Q_c calls everything safe."""
+    limit, cost = config.task_row.cost_limit, dataset.info.cost / dataset.info.episodes
+    if cost >= limit:
+        return []
+    return [
+        f"what danger looks like: the logs cost {cost:.1f} an episode, the limit is {limit:g}; policies "
+        "hardened from such logs violated"
+    ]
 
 
 def _estimates(
@@ -182,7 +206,7 @@ def _estimates(
         "format_version": FORMAT_VERSION,
         "kind": "offline",
         "simulated": False,
-        "not_simulated": list(NOT_SIMULATED),
+        "not_simulated": [*NOT_SIMULATED, *_blind(config, dataset)],
         "task": task.name,
         "cost_limit": task.cost_limit,
         "kappa": position_limits(config, learner).kappa,
