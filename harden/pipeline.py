@@ -61,7 +61,14 @@ def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> st
 
 
 def _collect_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
-    info = open_dataset(place.data, config.task_row).info
+    try:
+        info = open_dataset(place.data, config.task_row).info
+    except MissingInputError:
+        if place.policy.is_dir() and load_policy(place.policy).about.get("offline"):
+            return StageStatus(
+                "collect", "done", "not by this pipeline: the run learned from data given by --data"
+            )
+        raise
     behaviours = ", ".join(sorted({shard.behaviour for shard in info.shards}))
     return StageStatus(
         "collect", "done", f"{info.transitions:,} transitions, {info.episodes:,} episodes ({behaviours})"

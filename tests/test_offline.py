@@ -74,6 +74,10 @@ def test_nothing_is_simulated_and_the_run_says_so(folder: Path) -> None:
     assert "reward" not in curve[0]
 
 
+def test_status_does_not_miss_data_that_were_given(folder: Path) -> None:
+    assert "learned from data given by --data" in harden("status", *SHORT[:-1]).output
+
+
 def test_the_report_marks_what_was_never_simulated(folder: Path) -> None:
     account = "checkpoints/ball-circle/offline.json"
     attack = ["--attack", "random", "--episodes", "1", "--quiet", "--json", "tried.json"]
