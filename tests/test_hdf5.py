@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,29 @@ def shard(tmp_path: Path) -> Path:
     with DatasetWriter(tmp_path / "set", TASK) as writer:
         writer.append(make([3, 1]), **HOW)
     return tmp_path / "set/shard-00000.h5"
+
+
+@pytest.mark.parametrize(("free", "size"), [(True, 0), (False, 2**64 - 16), (False, 2**63)])
+def test_strings_that_hold_hdf5_for_ever_are_refused(shard: Path, free: bool, size: int) -> None:
+    """In a process of its own: in a library's endless loop no exception and no Ctrl-C gets through."""
+    content = bytearray(shard.read_bytes())
+    place = content.index(b"GCOL") + 16
+    while free and content[place : place + 2] != b"\0\0":
+        place += 16 + -(-int.from_bytes(content[place + 8 : place + 16], "little") // 8) * 8
+    content[place + 8 : place + 16] = struct.pack("<Q", size)
+    # reserved, and read by nobody
+    content[content.index(b"GCOL") + 5] = 7
+    shard.write_bytes(content)
+    said = subprocess.run(
+        [sys.executable, "-m", "harden.cli", "data", "verify", str(shard)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert said.returncode == 2
+    assert said.stderr.count("error: ") == 1
+    assert "its strings have no end" in said.stderr
 
 
 def replace(path: Path, **how: object) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -17,10 +20,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning import LightningModule
 
-from harden.data import Dataset, DatasetWriter, open_dataset
+from harden.data import Dataset, DatasetWriter, open_dataset, repair
+from harden.data.hdf5 import create_hdf5
 from harden.data.reading import read_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
+from harden.fit.trainer import fit, make_trainer
 from harden.tasks import TASKS
 from harden.types import Transitions
 
@@ -187,6 +193,98 @@ def test_a_full_disk_stops_and_damages_nothing(
     assert len(Dataset(stored)) == 16
 
 
+_LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from harden.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "collect --episodes 6 --set collect.workers=0 --out set",
+        "data export set --to dsrl --out out/all.h5",
+        "data export set --to minari --out out/all-v0",
+        "data merge set --out out/all",
+    ],
+)
+def test_a_process_without_room_ends_with_one_line(stored: Path, words: str) -> None:
+    # each file may have so many bytes: no clean error of a patched function, but HDF5's own in all its places
+    with DatasetWriter(stored, TASK) as writer:
+        writer.append(make([200] * 3, 12), **HOW)
+    before = Dataset(stored).info
+    command = [sys.executable, "-c", _LIMITED, "40000", *words.split()]
+    done = subprocess.run(command, cwd=stored.parent, capture_output=True, text=True)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode in (1, 2), done.stderr
+    assert len(errors) == 1
+    assert "no room left on the disk" in errors[0]
+    assert not any(alarm in done.stderr for alarm in ("Traceback", "Exception", "Errno", "HDF5"))
+    assert Dataset(stored).info == before
+    assert Dataset(stored).verify() == []
+    assert not [
+        path
+        for path in stored.parent.rglob("*")
+        if path.name.endswith((".tmp", ".h5", ".hdf5")) and path.parent != stored
+    ]
+    assert not list(stored.parent.rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize("room", [0, 1, 700, 3_000, 6_000, 9_000, 11_000, -400, -1])
+def test_hdf5_without_room_anywhere_in_a_file_can_be_closed(tmp_path: Path, room: int) -> None:
+    def write(path: Path) -> None:
+        with create_hdf5(path) as file:
+            for name in "abcdefg":
+                file[f"{name}/{name}"] = np.zeros(300, np.float32)
+
+    write(tmp_path / "whole.h5")
+    room += (tmp_path / "whole.h5").stat().st_size if room < 0 else 0
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write(tmp_path / "part.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0, "none is left to the end"
+    write(tmp_path / "part.h5")
+    assert (tmp_path / "part.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+class _Job(LightningModule):
+    """Logs each step, and learns nothing."""
+
+    def training_step(self, batch: torch.Tensor, index: int) -> None:
+        self.logger.experiment.log_metrics({"batch": float(batch)}, index)
+        self.logger.save()
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("where", ["store", "log"])
+def test_a_log_without_room_is_one_line_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def source() -> Iterator[torch.Tensor]:
+        yield torch.zeros(())
+        monkeypatch.setattr("lightning.fabric.loggers.csv_logs._ExperimentWriter.save", full)
+        if where == "store":
+            raise StorageError("no room left on the disk while writing a shard")
+        yield torch.ones(())
+
+    trainer = make_trainer(tmp_path, torch.device("cpu"), "policy", 0)
+    with pytest.raises(
+        StorageError, match="writing a shard" if where == "store" else "writing .*logs/policy"
+    ):
+        fit(trainer, _Job(), source())
+
+
 def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="can't write"):
@@ -203,6 +301,91 @@ def test_a_flipped_byte_is_found(stored: Path) -> None:
     problems = Dataset(stored).verify()
     assert len(problems) == 1
     assert "shard-00001.h5" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("behaviour", "mc"),
+        ("reward", 61.0),
+        ("cost", 3),
+        ("episodes", 1),
+        ("transitions", 3),
+        ("seed", 4),
+        ("policy_digest", "abd"),
+        ("sha256", "0" * 64),
+    ],
+)
+def test_a_changed_entry_of_the_manifest_is_found_and_mended(stored: Path, field: str, value: object) -> None:
+    before = (stored / "manifest.json").read_text()
+    manifest = json.loads(before)
+    manifest["shards"][0][field] = value
+    for name in ("episodes", "transitions"):
+        manifest[name] = sum(shard[name] for shard in manifest["shards"])
+    (stored / "manifest.json").write_text(json.dumps(manifest))
+    (problem,) = Dataset(stored).verify()
+    assert "shard-00000.h5" in problem
+    if field == "sha256":
+        assert "checksum" in problem
+        return
+    assert f"{field} " in problem
+    assert f"the manifest lists {value!r}" in problem
+    repair(stored)
+    assert (stored / "manifest.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "count"),
+    [
+        ("horizon", 201, 3),
+        ("env_id", "SafetyBallCircle-v1", 3),
+        ("obs_dim", 9, 3),
+        ("act_dim", 1, 3),
+        ("transitions", 13, 1),
+        ("episodes", 4, 1),
+    ],
+)
+def test_a_changed_kind_or_total_of_the_manifest_is_found_and_the_shards_outvote_it(
+    stored: Path, field: str, value: object, count: int
+) -> None:
+    before = (stored / "manifest.json").read_text()
+    (stored / "manifest.json").write_text(json.dumps(json.loads(before) | {field: value}))
+    problems = Dataset(stored).verify()
+    assert len(problems) == count
+    assert all(field in problem and str(value) in problem for problem in problems)
+    done = repair(stored)
+    assert (done.aside, done.lost, done.taken_in) == ([], [], [])
+    assert (stored / "manifest.json").read_text() == before
+
+
+def test_sums_that_another_order_rounds_otherwise_are_the_same(stored: Path) -> None:
+    manifest = json.loads((stored / "manifest.json").read_text())
+    manifest["shards"][0]["reward"] *= 1 + 1e-14
+    (stored / "manifest.json").write_text(json.dumps(manifest))
+    assert Dataset(stored).verify() == []
+
+
+def test_a_single_file_has_no_checksums(stored: Path) -> None:
+    dataset = Dataset(stored / "shard-00001.h5")
+    assert not dataset.has_manifest
+    assert dataset.verify() == dataset.unlisted() == dataset.links() == []
+
+
+def test_shards_that_are_not_listed_or_lie_elsewhere_are_said(stored: Path) -> None:
+    assert Dataset(stored).unlisted() == Dataset(stored).links() == []
+    shutil.copy(stored / "shard-00002.h5", stored / "shard-00009.h5")
+    (said,) = Dataset(stored).unlisted()
+    assert "shard-00009.h5 is not listed in the manifest" in said
+    assert Dataset(stored).verify() == []
+    (stored / "shard-00009.h5").unlink()
+    (stored / "shard-00001.h5").rename(stored.parent / "elsewhere.h5")
+    (stored / "shard-00001.h5").symlink_to(stored.parent / "elsewhere.h5")
+    (said,) = Dataset(stored).verify()
+    assert f"shard-00001.h5 leads out of the data set, to {stored.parent / 'elsewhere.h5'}" in said
+    assert Dataset(stored).links() == [said]
+    assert len(repair(stored).aside) == 1
+    assert Dataset(stored).verify() == []
+    assert (stored.parent / "elsewhere.h5").is_file()
 
 
 def _truncate(path: Path) -> None:

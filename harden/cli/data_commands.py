@@ -27,7 +27,8 @@ def info(path: Path, json_path: Path | None) -> None:
     from harden.data import open_dataset, summarise
     from harden.files import write_json
 
-    found = summarise(open_dataset(path))
+    dataset = open_dataset(path)
+    found = summarise(dataset)
     click.echo(
         f"{path}: {found['env_id'] or 'environment unknown'}, horizon {found['horizon'] or 'unknown'}, "
         f"{found['transitions']:,} transitions in {found['episodes']:,} episodes, "
@@ -46,6 +47,8 @@ def info(path: Path, json_path: Path | None) -> None:
         _print_table(name, {str(i): dict(zip(columns, row, strict=True)) for i, row in enumerate(rows)})
     shown = ("episodes", "transitions", "mean_reward", "mean_cost", "terminals", "timeouts", "behaviour")
     _print_table("shard", {entry["name"]: {key: entry[key] for key in shown} for entry in found["shards"]})
+    for line in [*dataset.links(), *dataset.unlisted()]:
+        click.echo(f"note: {line}")
     if json_path is not None:
         write_json(json_path, found)
         click.echo(f"-> {json_path}")
@@ -68,14 +71,19 @@ def verify(path: Path) -> None:
     """Read every byte of a data set and compare it with its checksums."""
     from harden.data import open_dataset
 
-    problems = open_dataset(path).verify()
+    dataset = open_dataset(path)
+    problems = dataset.verify()
+    for line in dataset.unlisted():
+        click.echo(f"note: {line}; take it in with: harden data repair {path}")
     for problem in problems:
         click.echo(problem)
     if problems:
-        raise InputError(
-            f"{path} has {len(problems)} problems", f"keep what is whole with: harden data repair {path}"
-        )
-    click.echo(f"{path} is whole")
+        mend = f"keep what is whole with: harden data repair {path}" if dataset.has_manifest else ""
+        raise InputError(f"{path} has {len(problems)} problems", mend)
+    if dataset.has_manifest:
+        click.echo(f"{path} is whole")
+    else:
+        click.echo(f"{path}: values and structure are sound; a single file has no checksum stored to compare")
 
 
 @data.command()

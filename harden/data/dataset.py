@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harden.data.manifest import ShardInfo, check_task, inspect_shard, read_manifest
+from harden.data.manifest import (
+    ShardInfo,
+    check_kind,
+    check_task,
+    entry_problems,
+    inspect_shard,
+    leads_out,
+    read_manifest,
+    shard_files,
+    total_problems,
+)
 from harden.data.reading import Plan, empty_rows, plan_shard, read_rows
 from harden.data.shard import MADE_BY
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
-from harden.files import digest_file
 from harden.tasks import Task
 from harden.types import Transitions
 
@@ -23,7 +32,7 @@ class Dataset:
     """A data set opened for reading.
 
     Args:
-        path: the folder, or one file in the DSRL layout.
+        path: the folder, or one file in the DSRL layout, which has no manifest and so no checksums.
 
     Raises:
         MissingInputError: not there; DamagedFileError: not a data set.
@@ -32,7 +41,8 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._plans: dict[str, Plan] = {}
-        if path.is_dir():
+        self.has_manifest = path.is_dir()
+        if self.has_manifest:
             self.folder = path
             self.info = read_manifest(path)
             if not self.info.shards:
@@ -107,20 +117,44 @@ class Dataset:
         return self.read(max(len(self) - count, 0), len(self))
 
     def verify(self) -> list[str]:
-        """Read everything; returns what is wrong, one line each."""
-        problems = []
+        """Read everything; returns what is wrong, one line each.
+
+        Of a folder, each shard is compared with its entry in the manifest, its checksum above all. Of a
+        single file, only values and structure can be looked at.
+        """
+        problems = total_problems(self.folder, self.info) if self.has_manifest else []
         for shard in self.info.shards:
-            path = self.folder / shard.name
             try:
-                data = self._read([(shard, 0, shard.transitions)])
-                if not bool((data.terminals | data.timeouts)[-1]):
-                    problems.append(f"{path} does not end with an episode's end")
+                problems += self._verify(shard)
             except HardenError as error:
                 problems.append(error.message)
-                continue
-            if digest_file(path) != shard.sha256:
-                problems.append(f"{path} does not have the checksum that the manifest lists")
+        return problems + self.links()
+
+    def _verify(self, shard: ShardInfo) -> list[str]:
+        path = self.folder / shard.name
+        found, data = inspect_shard(path)
+        problems = []
+        if not bool((data.terminals | data.timeouts)[-1]):
+            problems.append(f"{path} does not end with an episode's end")
+        problems += entry_problems(path, shard, data, found.shards[0])
+        check_kind(found, self.info, str(path), "the manifest", "")
         return problems
+
+    def links(self) -> list[str]:
+        """Return which shards are links out of the folder, one line each: it does not hold them."""
+        shards = self.info.shards if self.has_manifest else ()
+        return [said for shard in shards if (said := leads_out(self.folder / shard.name))]
+
+    def unlisted(self) -> list[str]:
+        """Return which shards lie in the folder and are not part of the data set, one line each."""
+        if not self.has_manifest:
+            return []
+        listed = {shard.name for shard in self.info.shards}
+        return [
+            f"{path} is not listed in the manifest, and not read"
+            for path in shard_files(self.folder)
+            if path.name not in listed
+        ]
 
 
 def open_dataset(path: Path, task: Task | None = None) -> Dataset:

@@ -19,6 +19,7 @@ from harden.data.manifest import (
     ShardInfo,
     check_kind,
     inspect_shard,
+    leads_out,
     read_manifest,
     shard_files,
     write_manifest,
@@ -182,8 +183,9 @@ class Repaired(NamedTuple):
 def repair(path: Path) -> Repaired:
     """Keep every whole shard of a data set, set the others aside and write the manifest anew, last.
 
-    A shard is whole when it can be read, holds whole episodes of values that can be learned from, is of the
-    same kind as the first, and has the checksum that the manifest lists, where there is one.
+    A shard is whole when it lies in the folder itself, can be read, holds whole episodes of values that can
+    be learned from, has the checksum that the manifest lists, where there is one, and is of the data set's
+    kind: that of the shards with such a checksum where they agree, else the manifest's or the first shard's.
 
     Args:
         path: the data set's folder. Damaged shards go to its folder `damaged`.
@@ -200,16 +202,24 @@ def repair(path: Path) -> Repaired:
         except HardenError:
             old = None
         listed = {shard.name: shard for shard in old.shards} if old else {}
-        whole: list[DatasetInfo] = []
+        readable: list[tuple[Path, DatasetInfo]] = []
+        whole: list[ShardInfo] = []
         damaged: list[tuple[Path, str]] = []
         for file in shard_files(path):
             try:
-                whole.append(_whole(file, old or (whole[0] if whole else None), listed))
+                readable.append((file, _whole(file, listed)))
             except HardenError as error:
                 damaged.append((file, error.message))
-        if not whole:
+        kind = _kind(old, [found for _, found in readable], listed)
+        for file, found in readable:
+            try:
+                check_kind(found, kind or found, str(file), "its data set", "")
+                whole.append(found.shards[0])
+            except HardenError as error:
+                damaged.append((file, error.message))
+        if kind is None or not whole:
             raise InputError(f"no shard of {path} is whole, nothing was changed", "collect the data again")
-        info = (old or whole[0])._replace(shards=tuple(found.shards[0] for found in whole))
+        info = kind._replace(shards=tuple(whole))
         names = {shard.name for shard in info.shards}
         _set_aside(path, [file for file, _ in damaged])
         write_manifest(path, info)
@@ -222,11 +232,25 @@ def repair(path: Path) -> Repaired:
     )
 
 
-def _whole(file: Path, kind: DatasetInfo | None, listed: dict[str, ShardInfo]) -> DatasetInfo:
+def _kind(
+    old: DatasetInfo | None, readable: list[DatasetInfo], listed: dict[str, ShardInfo]
+) -> DatasetInfo | None:
+    """Return the kind of a data set; None where nothing says it."""
+    kind = old or (readable[0] if readable else None)
+    vouched = [found for found in readable if found.shards[0].name in listed]
+    for name in ("env_id", "horizon", "obs_dim", "act_dim"):
+        # a checksum covers what a shard says of itself, and nothing covers what the manifest says
+        said = {getattr(found, name) for found in vouched} - {"", 0}
+        if kind is not None and len(said) == 1:
+            kind = kind._replace(**{name: said.pop()})
+    return kind
+
+
+def _whole(file: Path, listed: dict[str, ShardInfo]) -> DatasetInfo:
     """Read a shard; raises a HardenError that says what is wrong with it."""
+    if said := leads_out(file):
+        raise InputError(said, "put a copy in its place")
     found, data = inspect_shard(file)
-    if kind is not None:
-        check_kind(found, kind, str(file), "its data set", "")
     if not bool((data.terminals | data.timeouts)[-1]):
         raise InputError(f"{file} does not end with an episode's end")
     entry = listed.get(file.name)

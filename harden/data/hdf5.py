@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from collections.abc import Collection, Iterator
@@ -13,7 +12,9 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from harden.errors import DamagedFileError, MissingInputError, StorageError
+from harden.data.heaps import require_heaps_that_end
+from harden.data.sink import Sink
+from harden.errors import DamagedFileError, MissingInputError
 
 _MAX_OBJECTS = 10_000
 _MAX_DEPTH = 8
@@ -51,6 +52,8 @@ def open_hdf5(path: Path, made_by: str, max_objects: int = _MAX_OBJECTS) -> Iter
         DamagedFileError: empty, truncated, not HDF5, or with links or storage outside itself.
     """
     with open_arrays(path, made_by, (), max_objects) as (opened, _), h5py.File(opened) as file:
+        # arrays are numbers; whoever opens a file for more than them reads strings
+        require_heaps_that_end(path)
         yield file
 
 
@@ -234,22 +237,25 @@ def attribute(group: h5py.Group, name: str, default: Any) -> Any:
 
 @contextmanager
 def create_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a new file for writing.
+    """Open a new file for writing; inside `write_whole` or `storage_errors`, that make a line of an error.
 
     Raises:
-        StorageError: no room on the disk.
+        OSError: what the file system refused, such as for want of room.
     """
-    try:
-        with h5py.File(path, "w", libver=("v110", "v110")) as file:
-            yield file
-    except (OSError, RuntimeError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        if full:
-            raise StorageError(
-                f"no room left on the disk while writing {path.name}",
-                "nothing already stored was touched: free some space and run the command again",
-            ) from error
-        raise
+    with Sink(path, "w+") as sink:
+        try:
+            with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+                try:
+                    yield file
+                finally:
+                    sink.closing = True
+        except Exception:
+            # what HDF5 makes of it says neither what nor why
+            if sink.error is not None:
+                raise sink.error from None
+            raise
+        if sink.error is not None:
+            raise sink.error
 
 
 def write_hdf5(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
@@ -259,7 +265,7 @@ def write_hdf5(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, 
     more time to read than the disk gives back.
 
     Raises:
-        StorageError: no room on the disk.
+        OSError: as `create_hdf5`.
     """
     with create_hdf5(path) as file:
         file.attrs.update(attributes)

@@ -104,6 +104,41 @@ def inspect_shard(path: Path) -> tuple[DatasetInfo, Transitions]:
     return DatasetInfo(header.env_id, header.horizon, header.obs_dim, header.act_dim, (entry,)), data
 
 
+def leads_out(shard: Path) -> str:
+    """Say where a shard that is a link out of its folder leads; "" where it is not."""
+    there = shard.resolve()
+    return "" if there.parent == shard.parent.resolve() else f"{shard} leads out of the data set, to {there}"
+
+
+def entry_problems(path: Path, listed: ShardInfo, data: Transitions, found: ShardInfo) -> list[str]:
+    """Compare a shard's entry in the manifest with the shard; returns what differs, one line each."""
+    if found.sha256 != listed.sha256:
+        # of a shard that is not the one listed, the rest may differ too
+        return [f"{path} does not have the checksum that the manifest lists"]
+    # threads add up in any order
+    slack = {
+        name: 1e-12 * float(column.double().abs().sum())
+        for name, column in (("reward", data.rewards), ("cost", data.costs))
+    }
+    problems = []
+    for name in ShardInfo._fields:
+        said, there = getattr(listed, name), getattr(found, name)
+        if said != there and not (name in slack and abs(said - there) <= slack[name]):
+            problems.append(f"{path} has {name} {there!r}, the manifest lists {said!r}")
+    return problems
+
+
+def total_problems(folder: Path, info: DatasetInfo) -> list[str]:
+    """Compare the manifest's totals with the sums of its entries; returns what differs, one line each."""
+    value = read_json(folder / "manifest.json", MADE_BY)
+    sums = {"transitions": info.transitions, "episodes": info.episodes}
+    return [
+        f"{folder / 'manifest.json'} says {value[name]!r} {name}, its shards have {there} together"
+        for name, there in sums.items()
+        if value.get(name, there) != there
+    ]
+
+
 def shard_files(folder: Path) -> list[Path]:
     """Return the shards that lie in a folder, oldest first, listed in its manifest or not."""
     found = {path.name: path for path in folder.iterdir() if _NAME.fullmatch(path.name)}

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from harden.data.hdf5 import Stored, attribute, numbers, open_arrays, write_hdf5
+from harden.data.heaps import require_heaps_that_end
 from harden.errors import DamagedFileError, InputError
 from harden.files import write_whole
 from harden.types import Transitions
@@ -199,6 +200,7 @@ def read_header(path: Path) -> ShardHeader:
         MissingInputError, DamagedFileError: as `open_shard`.
     """
     with open_shard(path) as (opened, places), h5py.File(opened) as file:
+        require_heaps_that_end(path)
         found = attribute(file, "format_version", FORMAT_VERSION)
         if found != FORMAT_VERSION:
             raise DamagedFileError(f"{path} has format version {found}, this harden reads {FORMAT_VERSION}")

@@ -15,10 +15,30 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor
 
-from harden.errors import InputError
+from harden.errors import InputError, StorageError
+from harden.files import storage_errors
 from harden.fit import ranks
 
 _LOG_EVERY = 50
+
+
+class _Log(CSVLogger):
+    """Lightning's log, that says in one line where it can't be written, and never hides why a fit stopped."""
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        with storage_errors(Path(self.log_dir)):
+            super().log_metrics(*args, **kwargs)
+
+    def save(self) -> None:
+        with storage_errors(Path(self.log_dir)):
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        try:
+            super().finalize(status)
+        except StorageError:
+            if status == "success":
+                raise
 
 
 def make_trainer(
@@ -57,7 +77,7 @@ def make_trainer(
     version = f"{job}-{first_step:07d}"
     loggers: list[Logger] = []
     if folder is not None:
-        loggers.append(CSVLogger(folder / "logs", name="", version=version))
+        loggers.append(_Log(folder / "logs", name="", version=version))
     if tensorboard and folder is not None:
         from lightning.pytorch.loggers import TensorBoardLogger
 
