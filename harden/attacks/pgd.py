@@ -44,7 +44,7 @@ def ascend(
 
     Source: Algorithm 3.
     Deviation: it steps along the plain gradient from one start, carried over, and stops early; here the sign
-        counts, from fresh random starts, and the best point is kept by state (docs/attacks.md: what each finds).
+        counts, from fresh random starts, and the best point is kept by state (compared in docs/attacks.md).
     """
     clean = obs.repeat(restarts, 1)
     delta = (ball.sample if starts == "ball" else ball.sample_far)(clean, epsilon, norm, generator)
