@@ -131,6 +131,30 @@ def test_the_drawn_paths_are_the_episodes_that_were_evaluated(made: Path) -> Non
         assert beyond == shown["attacked"]["cost"], "cost is paid beyond the boundary that is drawn"
 
 
+def test_paths_of_a_run_task_are_drawn_between_its_walls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    policy = ROOT / "checkpoints/released/drone-run-paper/safer-long"
+    words = ["-p", str(ROOT / "pipelines/drone-run-paper.toml"), "--policy", str(policy), *ATTACK]
+    harden("evaluate", *words, "--json", "run.json", "--html", "run.html")
+    evaluation = json.loads(Path("run.json").read_text())
+    scene, natural = evaluation["trajectories"], evaluation["results"][0]
+    assert (scene["axis"], scene["radius"]) == ("y", None)
+    # the drone starts between the walls and stays there
+    ys = [y for shown in scene["episodes"] for _, y in shown["clean"]["xy"]]
+    assert 0 < max(map(abs, ys)) < scene["limit"]
+    assert natural["cost"]["mean"] == 0.0
+    assert len(scene["episodes"]) == 3
+    lengths = {one["seed"]: one["length"] for one in natural["per_episode"]}
+    for shown in scene["episodes"]:
+        assert len(shown["clean"]["xy"]) == lengths[shown["seed"]] + 1
+        # it runs along x, and within the walls it does not drift as far
+        (x, y), (to_x, to_y) = shown["clean"]["xy"][0], shown["clean"]["xy"][-1]
+        assert to_x - x > 2 * abs(to_y - y)
+    assert sum(alt.startswith("Start ") for alt in Text(Path("run.html")).pictures) == 3
+
+
 def test_no_attack_passes_what_is_guaranteed(made: Path) -> None:
     for name in ("vanilla", "hardened"):
         found = json.loads((made / f"{name}.json").read_text())["certificate"]
