@@ -21,7 +21,9 @@ from test_pipeline import harden
 from test_store import HOW, TASK, same
 
 from harden.data import DatasetWriter, open_dataset
+from harden.data.convert import detect_format
 from harden.data.episodes import batches, limit_ends
+from harden.errors import InputError
 from harden.files import whole_folder
 from harden.types import Transitions
 
@@ -609,3 +611,11 @@ def harden_raises(*words: str) -> None:
     from harden.cli import main
 
     main.main(list(words), standalone_mode=False)
+
+
+def test_names_that_are_no_text_are_told_of(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        file["actions"] = [0.0]
+        file[b"obs\xe9"] = [0.0]
+    with pytest.raises(InputError, match=r"actions, b'obs\\xe9'"):
+        detect_format(tmp_path / "odd.h5")

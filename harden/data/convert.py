@@ -54,7 +54,8 @@ def detect_format(path: Path) -> str:
     if found.is_dir():
         raise InputError(f"{path} holds no data/main_data.hdf5", "name a file, or a Minari data set's folder")
     with open_hdf5(found, "the tool that wrote it", max_objects=5_000_000) as file:
-        names = set(file)
+        # h5py gives a name that is no UTF-8 as bytes
+        names = {name if isinstance(name, str) else repr(name) for name in file}
         groups = isinstance(file.get("episode_0"), h5py.Group)
     if groups:
         return "minari"
