@@ -267,7 +267,7 @@ def test_its_share_of_a_hundred_thousand_inputs(
     wanted = round(SHARE[kind] * INPUTS)
     count = taken = batch = 0
     while count < wanted:
-        # hypothesis remembers all that it tried: the longer a run, the slower each input
+        # a seed and a folder each: the folder that is left says in which one a reader hangs
         batch += 1
         more, whole = fuzz(tmp_path / str(batch), kind, min(_BATCH, wanted - count), start=batch)
         count, taken = count + more, taken + whole

@@ -39,9 +39,14 @@ def _exceeds(more: Entry, less: Entry, quantity: str) -> bool:
     return difference["ci95"][0] > 0 and difference["mean"] > _MATTERS * scale
 
 
+def _both_free(one: Entry, other: Entry) -> bool:
+    """Whether neither cost anything, which tells no attack from another."""
+    return not one["cost"]["mean"] and not other["cost"]["mean"]
+
+
 def _judged(more: Entry, less: Entry, quantity: str, warning: Warning) -> Findings:
-    """Yield what a comparison says; none where neither cost anything, which tells no attack from another."""
-    if quantity == "cost" and not more["cost"]["mean"] and not less["cost"]["mean"]:
+    """Yield what a comparison says, nothing at all where it tells nothing."""
+    if quantity == "cost" and _both_free(more, less):
         return
     yield warning if _exceeds(more, less, quantity) else None
 
@@ -150,11 +155,12 @@ def saw_no_cost(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
         yield None if seen > 0 else found
 
 
-def curves(results: Sequence[Entry], along: str) -> Iterator[list[Entry]]:
-    """Yield the entries of each attack that differ in one setting only, in its order; one alone is no curve.
+def curves(results: Sequence[Entry], along: str, alone: bool = False) -> Iterator[list[Entry]]:
+    """Yield the entries of each attack that differ in one setting only, in its order.
 
     Args:
         along: epsilon, steps, restarts or queries.
+        alone: also those that differ from no other, which are no curve.
     """
     fixed = [k for k in ("attack", "norm", "epsilon", "style", "steps", "restarts", "queries") if k != along]
     groups: dict[tuple[Any, ...], list[Entry]] = {}
@@ -162,7 +168,7 @@ def curves(results: Sequence[Entry], along: str) -> Iterator[list[Entry]]:
         if one["attack"] in ATTACKS and one.get(along) is not None:
             groups.setdefault(tuple(one.get(key) for key in fixed), []).append(one)
     for group in groups.values():
-        if len(group) > 1:
+        if alone or len(group) > 1:
             yield sorted(group, key=lambda one: one[along])
 
 
@@ -173,9 +179,7 @@ def _on_cost(results: Sequence[Entry]) -> list[Entry]:
 def falling_cost(results: Sequence[Entry]) -> Findings:
     """Warn of an attack on cost that does less than with a smaller radius, which the larger one holds."""
     natural, on_cost = results[0], _on_cost(results)
-    along = list(curves(on_cost, "epsilon"))
-    in_curves = {id(one) for curve in along for one in curve}
-    for curve in along + [[one] for one in on_cost if id(one) not in in_curves]:
+    for curve in curves(on_cost, "epsilon", alone=True):
         most = natural
         for one in curve:
             message = (
@@ -206,7 +210,7 @@ def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
     """
     for one in results:
         for other in _alike(results, one, ("black-box", "learned") if one["attack"] == "mc" else ()):
-            if not one["cost"]["mean"] and not other["cost"]["mean"]:
+            if _both_free(one, other):
                 continue
             share = 0.8 if other["attack"] == "black-box" else 1.0
             if other["cost"]["mean"] >= share * one["cost"]["mean"]:
