@@ -78,7 +78,7 @@ def replay_of(config: PipelineConfig) -> Backups:
 
 def m_step(learner: Learner, job: RobustMStep, work: Work) -> None:
     """Do what the Trainer does with one batch."""
-    loss = job.training_step(work, 0)
+    loss = job.loss(work)
     learner.policy_optimizer.zero_grad(set_to_none=True)
     loss.backward()
     learner.policy_optimizer.step()

@@ -13,12 +13,14 @@ import pytest
 from test_pipeline import SMALL, harden
 
 from harden.benchmark import executors, figures, plan
+from harden.benchmark import job as one_run
 from harden.benchmark.claims import claims
 from harden.benchmark.figures import Cell, Figure, interval
 from harden.benchmark.job import job_of, spec_of
 from harden.benchmark.ledger import entry_path, front, read_ledger, write_failure
 from harden.benchmark.page import page
 from harden.benchmark.tables import TABLES, Budget, jobs, make_job
+from harden.config import PipelineConfig, make_config
 from harden.errors import InputError
 from harden.files import write_json
 
@@ -162,6 +164,22 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         said = harden(*SWEEP, code=1).output
     assert killed[0].returncode == -9
     return root, said
+
+
+@pytest.mark.parametrize(("cost", "doubled"), [(5.0, True), (5.1, False)])
+def test_twice_the_effort_is_for_what_the_first_left_within_the_limit(
+    cost: float, doubled: bool, monkeypatch
+) -> None:
+    asked = []
+
+    def evaluate(config: PipelineConfig, *_: object, **__: object) -> dict[str, Any]:
+        asked.append(config.evaluate.attack_steps)
+        return {"results": [{"cost": {"mean": cost}, "per_episode": [{"reward": 1.0, "cost": cost}]}]}
+
+    monkeypatch.setattr(one_run, "evaluate", evaluate)
+    found = one_run.tried(make_config({"task": "ball-circle"}), Path("policy"))
+    assert list(found) == ["pgd", *["pgd-doubled"] * doubled, "paper", "paper-no-stop"]
+    assert len(asked) == len(found)
 
 
 class TestSweep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import lightning as L
 import torch
@@ -95,6 +95,8 @@ class RobustMStep(L.LightningModule):
         self.policy = learner.policy
         self.learner, self.config, self.on_step = learner, config, on_step
         self._obs_adv: Tensor | None = None
+        # Lightning's own sequence around an optimizer's step takes longer than the step
+        self.automatic_optimization = False
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the learner's optimizer, whose state outlives this job."""
@@ -107,8 +109,19 @@ class RobustMStep(L.LightningModule):
         for group in self.learner.policy_optimizer.param_groups:
             group["lr"] = scheduled_rate(step.learning_rate, end, place, self.config.refreshes)
 
-    def training_step(self, work: Work, index: int) -> Tensor:
-        """Attack the batch if it is time, step the multipliers, return the loss."""
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the batch: it was made where the learner lives."""
+        return batch
+
+    def training_step(self, work: Work, index: int) -> None:
+        """Step the multipliers and the policy."""
+        loss = self.loss(work)
+        self.learner.policy_optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        self.learner.policy_optimizer.step()
+
+    def loss(self, work: Work) -> Tensor:
+        """Attack the batch if it is time, step the multipliers, return the loss to descend, scalar."""
         learner, config, variant = self.learner, self.config, self.config.variant_row
         targets = ranks.own_rows(work.targets)
         if not variant.robust:
