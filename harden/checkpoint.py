@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,10 @@ from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.files import read_json, write_json, write_whole
 from harden.nets import Critics, GaussianPolicy
 
+Network = TypeVar("Network", GaussianPolicy, Critics)
+
 FORMAT_VERSION = 1
+_KINDS = {GaussianPolicy: "gaussian-mlp", Critics: "q-ensemble"}
 # what a description that is not one of ours makes Python say
 ILL_DESCRIBED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
@@ -109,15 +112,23 @@ def check_declared(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor
         raise ValueError(f"more than the {stored} weights that are stored")
 
 
-def _build(kind: str, architecture: Any, weights: dict[str, Tensor], path: Path) -> nn.Module:
+def described(network: type[Network], architecture: Mapping[str, Any]) -> Network:
+    """Return an untrained network by its `architecture`.
+
+    Raises:
+        TypeError, ValueError, LookupError: it is not the description of such a network.
+    """
+    options = dict(architecture)
+    if options.pop("kind") != _KINDS[network]:
+        raise ValueError(f"expected a {_KINDS[network]}")
+    bounds = {name: torch.tensor(options[name]) for name in ("low", "high") if name in options}
+    return network(**options | bounds)
+
+
+def _build(network: type[Network], architecture: Any, weights: dict[str, Tensor], path: Path) -> Network:
     try:
-        options = dict(architecture)
-        if options.pop("kind") != kind:
-            raise ValueError(f"expected a {kind}")
-        check_declared(options, weights)
-        if kind == "gaussian-mlp":
-            options["low"], options["high"] = torch.tensor(options["low"]), torch.tensor(options["high"])
-        module: nn.Module = GaussianPolicy(**options) if kind == "gaussian-mlp" else Critics(**options)
+        check_declared(architecture, weights)
+        module = described(network, architecture)
         module.load_state_dict(weights)
     except (*ILL_DESCRIBED, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
@@ -185,12 +196,10 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     path = folder / "policy.safetensors"
     tensors, about = read_tensors(path, made_by)
     read_json(folder / "manifest.json", made_by)
-    policy = _build("gaussian-mlp", about.get("policy"), _part(tensors, "policy."), path)
+    policy = _build(GaussianPolicy, about.get("policy"), _part(tensors, "policy."), path)
     critics = None
     if "critics" in about:
-        critics = _build("q-ensemble", about["critics"], _part(tensors, "critics."), path)
-    assert isinstance(policy, GaussianPolicy)
-    assert critics is None or isinstance(critics, Critics)
+        critics = _build(Critics, about["critics"], _part(tensors, "critics."), path)
     return LoadedPolicy(policy.eval(), critics, about)
 
 
@@ -211,6 +220,4 @@ def load_critics(folder: Path | str, made_by: str = "harden fit-critics") -> tup
     """
     path = Path(folder) / "critics.safetensors"
     tensors, about = read_tensors(path, made_by)
-    critics = _build("q-ensemble", about.get("critics"), tensors, path)
-    assert isinstance(critics, Critics)
-    return critics, about
+    return _build(Critics, about.get("critics"), tensors, path), about

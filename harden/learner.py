@@ -14,6 +14,7 @@ from harden.checkpoint import (
     ILL_DESCRIBED,
     LoadedPolicy,
     check_declared,
+    described,
     read_tensors,
     write_tensors,
 )
@@ -216,13 +217,6 @@ def _optimizers(learner: Learner) -> dict[str, torch.optim.Optimizer]:
     return of_all if own is None else of_all | {"value_optimizer": own}
 
 
-def _policy(architecture: dict[str, Any]) -> GaussianPolicy:
-    """Make a policy by its description."""
-    options = {key: value for key, value in architecture.items() if key != "kind"}
-    options["low"], options["high"] = torch.tensor(options["low"]), torch.tensor(options["high"])
-    return GaussianPolicy(**options)
-
-
 def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tuple[Learner, dict[str, Any]]:
     """Read a learner back, to the bit.
 
@@ -246,12 +240,10 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         for part in ("policy", "critics", "values", "behaviour"):
             if part in about:
                 check_declared(about[part], tensors)
-        critic_options = dict(about["critics"])
-        critic_options.pop("kind")
         values = StateValues(**about["values"]) if "values" in about else None
-        behaviour = _policy(about["behaviour"]) if "behaviour" in about else None
-        critics = Critics(**critic_options)
-        learner = Learner(_policy(about["policy"]), critics, config, device, values, behaviour)
+        behaviour = described(GaussianPolicy, about["behaviour"]) if "behaviour" in about else None
+        policy, critics = described(GaussianPolicy, about["policy"]), described(Critics, about["critics"])
+        learner = Learner(policy, critics, config, device, values, behaviour)
         learner.pid = PidState(**about.get("pid", {}))
         for prefix, module in _modules(learner).items():
             cut = len(prefix) + 1

@@ -61,6 +61,10 @@ def parse_attacks(names: str) -> list[str]:
     return [NATURAL, *attacks, *([WORST] if WORST in asked else [])]
 
 
+# how an attack climbs, where it does
+_CLIMB = ("style", "steps", "restarts", "starts", "step_share", "rate", "stop_value", "stop_move")
+
+
 def settings(name: str, trial: Trial) -> dict[str, Any]:
     """Return how an attack is made, as its entry says it."""
     attack = ATTACKS.get(name)
@@ -132,13 +136,9 @@ def worst_entry(trial: Trial, task: Task, over: Sequence[dict[str, Any]]) -> dic
     """
     alternatives = [[episode | {"attack": one["attack"]} for episode in one["per_episode"]] for one in over]
     episodes = [max(same_seed, key=lambda e: e["cost"]) for same_seed in zip(*alternatives, strict=True)]
-    about = settings(WORST, trial)
-    if any(one["steps"] for one in over):
-        strength = trial.strength
-        about |= {"style": strength.style, "steps": strength.steps, "restarts": strength.restarts}
-        if isinstance(strength, Strength):
-            about["starts"] = strength.starts
-    about |= {"over": [one["attack"] for one in over]}
+    climbing = next((one for one in over if one["steps"]), {})
+    about = settings(WORST, trial) | {name: climbing[name] for name in _CLIMB if name in climbing}
+    about["over"] = [one["attack"] for one in over]
     return about | _over(over[0], episodes) | _summary(episodes, task)
 
 
