@@ -47,7 +47,7 @@ def load() -> dict[str, dict[str, list[Run]]]:
     for variants in runs.values():
         for group in variants.values():
             group.sort(key=lambda run: run["seed"])
-    return runs
+    return dict(sorted(runs.items()))
 
 
 def pair(run: Run, trial: str, attack: str) -> tuple[float, float]:
