@@ -241,11 +241,6 @@ class Critics(nn.Module):
         self.cost_members = slice(reward_count, reward_count + cost_count)
         self.ensemble = QEnsemble(obs_dim, act_dim, reward_count + cost_count, hidden)
 
-    @property
-    def cost_count(self) -> int:
-        """How many cost critics there are, C."""
-        return self.cost_members.stop - self.cost_members.start
-
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Return all Q values, reward critics first, (E, B) or (E, S, K)."""
         return self.ensemble(obs, actions)
@@ -264,11 +259,8 @@ class Critics(nn.Module):
 
         Their maximum would hand the errors of each on to every earlier state.
         """
-        return self.ensemble(obs, actions, self.cost_members).mean(0)
+        return self.q_cost_each(obs, actions).mean(0)
 
-    def by_cost_critic(self) -> list[Critics]:
-        """Return for each cost critic the same critics with no other one; parameters are shared."""
-        alone = [copy.copy(self) for _ in range(self.cost_count)]
-        for place, critics in enumerate(alone, self.cost_members.start):
-            critics.cost_members = slice(place, place + 1)
-        return alone
+    def q_cost_each(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return what each cost critic says, (C, B) or (C, S, K)."""
+        return self.ensemble(obs, actions, self.cost_members)

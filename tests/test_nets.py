@@ -34,12 +34,7 @@ def test_cost_critics_are_averaged_and_can_be_asked_one_by_one() -> None:
     obs, actions = torch.randn(6, 3), torch.randn(6, 2)
     values = critics(obs, actions)
     torch.testing.assert_close(critics.q_cost(obs, actions), values[2:].mean(0))
-    alone = critics.by_cost_critic()
-    assert len(alone) == 3
-    for own, value in zip(alone, values[2:], strict=True):
-        torch.testing.assert_close(own.q_cost(obs, actions), value)
-        assert own.ensemble is critics.ensemble
-    torch.testing.assert_close(critics.q_cost(obs, actions), values[2:].mean(0), msg="the critics stay whole")
+    torch.testing.assert_close(critics.q_cost_each(obs, actions), values[2:])
 
 
 def test_one_critics_loss_leaves_the_others_alone() -> None:

@@ -30,16 +30,10 @@ def draw_batch(learner: Learner, replay: Backups, config: PipelineConfig, epsilo
 
 
 class TdTargets(NamedTuple):
-    """What the critics regress to.
-
-    Args:
-        rewards, costs: (B,).
-        weights: (C, B), of each row in the loss of each cost critic.
-    """
+    """What the reward critics and the cost critics regress to, (B,) each."""
 
     rewards: Tensor
     costs: Tensor
-    weights: Tensor
 
 
 def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon: float) -> TdTargets:
@@ -62,42 +56,33 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         actions = policy.sample(batch.next_obs, draw)
     if config.variant_row.long_horizon and epsilon > 0:
         next_reward = target.q_reward(batch.next_obs, actions)
-        next_cost, weights = _attacked_cost(learner, batch.next_obs, config, epsilon, draw)
+        next_cost = _attacked_cost(learner, batch.next_obs, config, epsilon, draw)
     else:
         next_reward, next_cost = target.q_both(batch.next_obs, actions)
         next_cost = next_cost + _unseen(learner, batch.next_obs, actions, config)
-        weights = batch.costs.new_ones(target.cost_count, len(batch.costs))
     rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
     costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
     ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
-    return TdTargets(rewards, costs.clamp(0.0, ceiling), weights)
+    return TdTargets(rewards, costs.clamp(0.0, ceiling))
 
 
 def _attacked_cost(
     learner: Learner, obs: Tensor, config: PipelineConfig, epsilon: float, draw: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,), and which cost critics learn of it, (C, B).
+) -> Tensor:
+    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,): the lowest of the cost critics.
 
-    Of several cost critics each is climbed on a part of the rows, and the next one says what that is worth
-    and learns of it. An adversary finds the errors of whom it climbs: valued by the same critic, they come
-    back at each step, and Q_c is at kappa where attacked episodes cost nothing. Were all to learn of all
-    rows, their errors would soon be the same.
+    An adversary climbs, so it finds the errors of whom it climbs: taken at their word they come back at each
+    step of the horizon, and Q_c is at kappa where attacked episodes cost nothing. Two critics seldom err
+    upwards at the same place.
 
-    Source: Van Hasselt 2010 (double Q-learning), with the ball around s' for the actions to choose from.
+    Source: Fujimoto et al. 2018 (clipped double Q-learning), where the maximum is the ball's.
     """
-    policy, alone = learner.policy, learner.target_critics.by_cost_critic()
-    radius = config.task_row.radius(epsilon)
-    costs, weights = [], []
-    for part, climbed, judge, own in zip(
-        obs.chunk(len(alone)), alone, alone[1:] + alone[:1], torch.eye(len(alone)).roll(1, 1), strict=False
-    ):
-        obs_adv = mc_attack(policy, climbed, part, radius, config.adversary, draw)
-        with torch.no_grad():
-            by_mean = config.adversary.long_horizon == "mean"
-            actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
-            costs.append(judge.q_cost(part, actions) + _unseen(learner, part, actions, config))
-        weights.append(own.to(part).unsqueeze(1).expand(-1, len(part)))
-    return torch.cat(costs), torch.cat(weights, 1)
+    policy, target = learner.policy, learner.target_critics
+    obs_adv = mc_attack(policy, target, obs, config.task_row.radius(epsilon), config.adversary, draw)
+    with torch.no_grad():
+        by_mean = config.adversary.long_horizon == "mean"
+        actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
+        return target.q_cost_each(obs, actions).amin(0) + _unseen(learner, obs, actions, config)
 
 
 def _unseen(learner: Learner, obs: Tensor, actions: Tensor, config: PipelineConfig) -> Tensor | float:
@@ -134,9 +119,8 @@ def td_loss(critics: Critics, batch: Backups, targets: TdTargets) -> Tensor:
     """
     values = critics(batch.obs, batch.actions)
     of_reward = (values[critics.reward_members] - targets.rewards).square().mean(1).sum()
-    of_cost = (values[critics.cost_members] - targets.costs).square()
-    weights = targets.weights / targets.weights.sum(1, keepdim=True)
-    return of_reward + (weights * of_cost).sum()
+    of_cost = (values[critics.cost_members] - targets.costs).square().mean(1).sum()
+    return of_reward + of_cost
 
 
 def follow(learner: Learner, polyak: float) -> None:

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from harden.algorithms.critics import TdTargets, draw_batch, follow, td_loss, td_targets
+from harden.algorithms.critics import draw_batch, follow, td_loss, td_targets
 from harden.config import PipelineConfig
 from harden.fit import ranks
 from harden.fit.trainer import log_now_and_then
@@ -69,9 +69,7 @@ class CriticsFit(L.LightningModule):
     def training_step(self, batch: Backups, index: int) -> Tensor:
         """Return the mean squared Bellman error of one minibatch."""
         targets = td_targets(self.learner, batch, self.config, self.epsilon)
-        own = ranks.own_rows(batch)
-        of_own = TdTargets(*(column[..., ranks.rank() :: ranks.count()] for column in targets))
-        loss = td_loss(self.learner.critics, own, of_own)
+        loss = td_loss(self.learner.critics, ranks.own_rows(batch), ranks.own_rows(targets))
         self._loss = ranks.average(loss)
         if self.on_step is not None:
             self.on_step(self._loss)
