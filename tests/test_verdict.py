@@ -40,7 +40,8 @@ def warning(check: str, attack: str = "mc", epsilon: float | None = 0.05) -> dic
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: "-".join(path.parts[-3:-1]))
 def test_what_the_released_policies_showed_stands(path: Path) -> None:
-    expected = {"cvpo": ("fails", "Not safe: "), "safer-long": ("holds", "Held: ")}
+    held = ("holds", "Held: ")
+    expected = {"cvpo": ("fails", "Not safe: "), "safer": held, "safer-long": held}
     # a quarter of its episodes under mc are over the limit
     expected["car-circle"] = ("close", "Just within: ")
     said = verdict(json.loads(path.read_text()))
