@@ -1,11 +1,10 @@
-"""Make docs/results.md and its pictures from the ledger, and from runs older than it (results/quality).
+"""Make docs/results.md and its pictures from the ledger.
 
 python benchmarks/render.py
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from harden.benchmark.ledger import finished
 from harden.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results/quality"
 LEDGER = ROOT / "benchmarks/results/ledger"
 DOCS = ROOT / "docs"
 VARIANTS = ("cvpo", "safer", "safer-long")
@@ -34,16 +32,11 @@ Run = dict[str, Any]
 
 
 def load() -> dict[str, dict[str, list[Run]]]:
-    """Return the runs by task and variant, in the order of their seeds; the ledger's where it has any."""
+    """Return the ledger's runs by task and variant, in the order of their seeds."""
     runs: dict[str, dict[str, list[Run]]] = {}
-    for path in sorted(RESULTS.glob("*/*.json")):
-        run = json.loads(path.read_text())
-        runs.setdefault(run["task"], {}).setdefault(run["variant"], []).append(run)
     for (task, budget), rows in groups(finished(LEDGER)).items():
         if budget == "reduced" and task in GOALS:
-            runs.setdefault(task, {}).update(
-                {row: group.entries for row, group in rows.items() if row in VARIANTS}
-            )
+            runs[task] = {row: group.entries for row, group in rows.items() if row in VARIANTS}
     for variants in runs.values():
         for group in variants.values():
             group.sort(key=lambda run: run["seed"])
@@ -215,12 +208,12 @@ def page() -> str:
         "# Results",
         "",
         "Made by `python benchmarks/render.py` from `benchmarks/results/ledger/`, which `harden benchmark`",
-        "and `python benchmarks/quality.py TASK VARIANT` fill, and from `benchmarks/results/quality/`, which",
-        "is older. All methods of the paper: [benchmark.md](benchmark.md). Reward / cost an episode, 50",
-        "episodes, acting with the mean, cost limit 5; ± is the standard deviation over training seeds. The",
-        "paper's numbers are Table 5's, under its own kind of attack (beside safer-long, SAFER's). Minutes",
-        "are wall time of one thread on two cores that did other work as well. †: the attack began anywhere",
-        "in the ball, which is older and weaker.",
+        "and `python benchmarks/quality.py TASK VARIANT` fill. All methods of the paper:",
+        "[benchmark.md](benchmark.md). Reward / cost an episode, 50 episodes, acting with the mean, cost",
+        "limit 5; ± is the standard deviation over training seeds. The paper's numbers are Table 5's, under",
+        "its own kind of attack (beside safer-long, SAFER's). Minutes are wall time of one thread on two",
+        "cores that did other work as well. †: the attack began anywhere in the ball, which is older and",
+        "weaker.",
         "",
     ]
     for task, variants in load().items():

@@ -42,10 +42,8 @@ def warning(check: str, attack: str = "mc", epsilon: float | None = 0.05) -> dic
 def test_what_the_released_policies_showed_stands(path: Path) -> None:
     held = ("holds", "Held: ")
     expected = {"cvpo": ("fails", "Not safe: "), "safer": held, "safer-long": held}
-    # a quarter of its episodes under mc are over the limit
-    expected["car-circle"] = ("close", "Just within: ")
     said = verdict(json.loads(path.read_text()))
-    status, begins = expected.get(path.parts[-3], expected[path.parts[-2]])
+    status, begins = expected[path.parts[-2]]
     assert said["status"] == status
     assert said["headline"].startswith(begins)
 
