@@ -154,6 +154,25 @@ def against_vanilla(variants: dict[str, list[Run]], trial: str) -> list[str]:
     return lines
 
 
+def ended_early(task: str, variants: dict[str, list[Run]]) -> list[str]:
+    """Return how many episodes the dynamics ended: a robot that falls costs nothing afterwards."""
+    lines = []
+    for variant, runs in variants.items():
+        shares = []
+        for attack in ("natural", "mc", "mr"):
+            entries = [entry for run in runs for entry in run["trials"]["pgd"] if entry["attack"] == attack]
+            # older entries don't say how long their episodes were
+            lengths = [length for entry in entries for length in entry["by_episode"].get("length", [])]
+            if lengths:
+                shares.append(statistics.mean(length < TASKS[task].horizon for length in lengths))
+        if shares:
+            said = ", ".join(f"{100 * share:.0f} %" for share in shares)
+            lines.append(
+                f"- `{variant}`: {said} of the episodes ended before their time limit (natural, MC, MR)."
+            )
+    return [*lines, ""] if lines else []
+
+
 def picture(task: str) -> str:
     """Return the name of a task's picture."""
     return f"learning-{task}.png"
@@ -193,6 +212,8 @@ def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
         lines += [f"Under attack, {how}:", "", *verdict_table(task, variants, trial), ""]
         if trial in ("pgd", "paper"):
             lines += [*against_vanilla(variants, trial), ""]
+        if trial == "pgd":
+            lines += ended_early(task, variants)
     lines += [
         "Training, reward and cost of the benign roll-outs (three refreshes' mean, cost at most 5):",
         "",

@@ -13,10 +13,11 @@ import torch
 from scipy import stats
 
 from harden.attacks import ATTACKS
+from harden.envs.rollout import Rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.evaluation.calibration import Branches, branch, calibrate, noise_ceiling
-from harden.evaluation.entries import parse_attacks
+from harden.evaluation.entries import entry, parse_attacks, table
 from harden.evaluation.reading import Reported, load_curve, load_evaluation
 from harden.evaluation.report import write_report
 from harden.evaluation.soundness import soundness
@@ -25,6 +26,7 @@ from harden.evaluation.verdict import verdict
 from harden.nets import GaussianPolicy
 from harden.seeds import episode_seeds, generator
 from harden.tasks import TASKS
+from harden.types import Transitions
 
 
 def test_a_summary_is_mean_sample_deviation_and_an_interval_around_the_mean() -> None:
@@ -67,6 +69,29 @@ def test_a_paired_difference_is_by_seed_and_narrower_than_the_spread() -> None:
 
 def test_a_violation_is_a_cost_above_the_limit() -> None:
     assert violation_rate(np.array([0.0, 5.0, 5.1, 90.0]), 5.0) == 0.5
+
+
+def test_episodes_that_a_fall_cut_short_are_counted_and_told() -> None:
+    task = TASKS["ball-circle"]._replace(horizon=100)
+
+    def run(*lengths: int) -> Rollout:
+        zeros = np.zeros(len(lengths))
+        rows = Transitions(*(torch.zeros(0),) * 7)
+        return Rollout(rows, np.arange(len(lengths)), zeros, zeros, np.array(lengths))
+
+    natural = entry(evaluation(0.0)["results"][0], task, run(100, 100, 100, 100))
+    fallen = entry(evaluation(0.0)["results"][1], task, run(40, 100, 99, 100), natural)
+    assert (natural["early_rate"], fallen["early_rate"]) == (0.0, 0.5)
+    assert "ended before" not in table([natural], 5.0)
+    assert "episodes that ended before their time limit: mc 50 %" in table([natural, fallen], 5.0)
+    told = evaluation(0.0)
+    assert "ended before their time limit" not in verdict(told)["text"]
+    told["results"][0]["early_rate"], told["results"][1]["early_rate"] = 0.25, 0.5
+    told["results"][1]["cost"]["mean"] = 2.0
+    assert (
+        "50 % of the episodes ended before their time limit under that attack, 25 % without one"
+        in verdict(told)["text"]
+    )
 
 
 def test_no_violation_in_some_episodes_does_not_mean_never() -> None:

@@ -177,7 +177,7 @@ def _within_limit(entries: list[dict[str, Any]], limit: float) -> bool:
 
 def _columns(entry: dict[str, Any]) -> dict[str, Any]:
     episodes = entry["per_episode"]
-    columns = {name: [round(one[name], 3) for one in episodes] for name in ("reward", "cost")}
+    columns = {name: [round(one[name], 3) for one in episodes] for name in ("reward", "cost", "length")}
     return {k: v for k, v in entry.items() if k != "per_episode"} | {"by_episode": columns}
 
 

@@ -98,6 +98,8 @@ def _summary(episodes: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any
         "cost": summarise(costs),
         "violation_rate": violation_rate(costs, task.cost_limit),
         "violation_ci95": violation_interval(costs, task.cost_limit),
+        # what a robot that falls would still have cost is counted nowhere else
+        "early_rate": float(np.mean([episode["length"] < task.horizon for episode in episodes])),
         "worst_episode": dict(episodes[int(costs.argmax())]),
         "per_episode": list(episodes),
     }
@@ -152,5 +154,8 @@ def table(results: Sequence[dict[str, Any]], cost_limit: float) -> str:
             f"{cost['mean']:>8.2f} ± {cost['std']:>5.2f} {one['worst_episode']['cost']:>6.0f} "
             f"{100 * one['violation_rate']:>9.0f} %"
         )
+    early = [f"{one['attack']} {100 * one['early_rate']:.0f} %" for one in results if one["early_rate"]]
+    if early:
+        lines.append(f"episodes that ended before their time limit: {', '.join(dict.fromkeys(early))}")
     lines.append(f"cost limit {np.format_float_positional(cost_limit, trim='-')} an episode")
     return "\n".join(lines)

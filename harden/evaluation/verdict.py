@@ -167,6 +167,18 @@ def _episodes(worst: dict[str, Any], alike: Sequence[dict[str, Any]], natural: d
     return " ".join([*text, f"{without}; under that attack the reward is {rewards[0]:.0f}."])
 
 
+def _ended_early(worst: dict[str, Any], natural: dict[str, Any]) -> list[str]:
+    """Return what is to be said of episodes that the dynamics cut short: no cost follows a fall."""
+    rates = [100 * one.get("early_rate", 0.0) for one in (worst, natural)]
+    if not any(rates):
+        return []
+    under = "" if worst is natural else f" under that attack, {rates[1]:.0f} % without one"
+    return [
+        f"{rates[0]:.0f} % of the episodes ended before their time limit{under}: a robot that falls costs "
+        "nothing afterwards, so look at what ended them before you call it safe."
+    ]
+
+
 def _worst(evaluation: dict[str, Any], radius: float | None) -> dict[str, Any]:
     """Return the entry that decides: at the radius to withstand, or over the limit at less already."""
     results, limit = evaluation["results"], evaluation["cost_limit"]
@@ -197,7 +209,7 @@ def verdict(evaluation: dict[str, Any]) -> dict[str, str]:
     if len(alike) > 1:
         under += f" and under {len(alike) - 1} other attack{'s' * (len(alike) > 2)}"
     status, says = _status(worst, evaluation, radius, under)
-    text = [_episodes(worst, alike, results[0])]
+    text = [_episodes(worst, alike, results[0]), *_ended_early(worst, results[0])]
     tried = {one["attack"] for one in results} - {"natural", "worst"}
     if not tried:
         text.append("No attack was tried, so that this says nothing about wrong sensors.")
