@@ -140,7 +140,7 @@ def test_a_repair_that_is_stopped_can_be_done_again(stored: Path, monkeypatch: p
     (stored / "shard-00001.h5").write_bytes(b"")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "harden.data.edit.write_manifest", lambda *_: (_ for _ in ()).throw(StorageError("full"))
+            "harden.data.recovery.write_manifest", lambda *_: (_ for _ in ()).throw(StorageError("full"))
         )
         refused("data", "repair", "set")
     assert "lost: shard-00001.h5" in harden("data", "repair", "set").output
@@ -239,9 +239,22 @@ def test_other_tasks_and_the_same_data_twice_are_not_merged(stored: Path) -> Non
     assert "data set short has horizon 150, set has 200" in refused(
         "data", "merge", "set", "short", "--out", "x"
     )
-    assert "hold the same shard" in refused("data", "merge", "set", "set", "--out", "x")
+    assert "episode 0 of set is in set as well" in refused("data", "merge", "set", "set", "--out", "x")
     assert "set is there already" in refused("data", "merge", "set", "--out", "set")
     assert not Path("x").exists()
+
+
+def test_episodes_that_are_in_another_form_there_already_are_not_doubled(stored: Path) -> None:
+    harden("data", "filter", "set", "--episodes", "3:4", "--out", "part")
+    assert "episode 3 of set is in part as well" in refused("data", "merge", "part", "set", "--out", "x")
+    harden("data", "export", "part", "--to", "dsrl", "--out", "part.h5")
+    assert "episode 0 of part.h5 is in set as well" in refused(
+        "data", "merge", "set", "part.h5", "--out", "x"
+    )
+    assert not Path("x").exists()
+    # what one data set has twice is as it was logged
+    store(Path("twice"), make([2], 90), make([2], 90), seed=9)
+    assert "in 2 episodes" in harden("data", "merge", "twice", "--out", "y").output
 
 
 # filter and split

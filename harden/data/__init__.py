@@ -2,8 +2,9 @@
 
 from harden.data.convert import READERS, WRITERS, Imported, export_data, import_data
 from harden.data.dataset import Dataset, open_dataset
-from harden.data.edit import Limits, Repaired, filter_episodes, merge, repair, split
+from harden.data.edit import Limits, filter_episodes, merge, split
 from harden.data.manifest import DatasetInfo, ShardInfo
+from harden.data.recovery import Repaired, repair
 from harden.data.sample import draw_rows
 from harden.data.source import Wanted
 from harden.data.store import DatasetWriter

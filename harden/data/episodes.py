@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,6 +32,19 @@ def totals(data: Transitions) -> tuple[Tensor, Tensor]:
     reward.index_add_(0, episode, data.rewards[whole].double())
     cost.index_add_(0, episode, data.costs[whole].double())
     return reward, cost
+
+
+def digests(data: Transitions) -> list[bytes]:
+    """Return a digest of each whole episode: of the bits of all its columns."""
+    stops = torch.cumsum(lengths(data), 0).tolist()
+    columns = [np.ascontiguousarray(column.numpy()) for column in data]
+    found = []
+    for start, stop in itertools.pairwise([0, *stops]):
+        digest = hashlib.blake2b(digest_size=16)
+        for column in columns:
+            digest.update(column[start:stop].data)
+        found.append(digest.digest())
+    return found
 
 
 def select(data: Transitions, keep: Tensor) -> Transitions:
