@@ -26,7 +26,12 @@ STYLES = {
     "paper-no-stop": "the same without its stop rule",
 }
 # natural reward, at a cost within the limit, that `time to` asks for
-GOALS = {"ball-circle": (300, 400, 500), "car-circle": (100, 200, 259), "drone-run-paper": (100, 150, 193)}
+GOALS = {
+    "ball-circle": (300, 400, 500),
+    "car-circle": (100, 200, 259),
+    "drone-run-paper": (100, 150, 193),
+    "ant-run": (150, 300, 496),
+}
 
 Run = dict[str, Any]
 

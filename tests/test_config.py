@@ -45,7 +45,7 @@ def test_ones_own_file_goes_before_the_shipped_one(tmp_path: Path, monkeypatch: 
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines/ball-circle.toml").write_text("seed = 5\n")
     assert load_config(find_pipeline(Path("pipelines/ball-circle.toml"))).seed == 5
-    with pytest.raises(MissingInputError, match="shipped ones: ball-circle"):
+    with pytest.raises(MissingInputError, match=r"shipped ones: .*ball-circle"):
         find_pipeline(Path("elsewhere/ball-circle.toml"))
 
 
@@ -150,7 +150,7 @@ def test_an_exception_is_checked_whichever_variant_runs(exception: str, said: st
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("task", ["ball-circle", "car-circle", "drone-run-paper"])
+@pytest.mark.parametrize("task", ["ball-circle", "car-circle", "drone-run-paper", "ant-run"])
 def test_the_papers_method_has_its_own_bound_and_on_policy_rows_one_budget(task: str) -> None:
     configs = {name: load_config(PRESETS / f"{task}.toml", [f"variant={name}"]) for name in VARIANTS}
     for name, config in configs.items():
