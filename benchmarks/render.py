@@ -156,7 +156,7 @@ def against_vanilla(variants: dict[str, list[Run]], trial: str) -> list[str]:
                 f"- `{variant}` keeps {100 * natural / base[0]:.0f} % of vanilla's natural reward and takes "
                 f"{100 * (1 - attacked / base[1]):.0f} % of its attacked cost away."
             )
-    return lines
+    return [*lines, ""] if lines else []
 
 
 def ended_early(task: str, variants: dict[str, list[Run]]) -> list[str]:
@@ -214,9 +214,11 @@ def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
     """Return a task's part of the page."""
     lines = [f"## {task}, epsilon {TASKS[task].epsilon:g}", ""]
     for trial, how in STYLES.items():
+        if not any(tried(variants, variant, trial) for variant in variants):
+            continue
         lines += [f"Under attack, {how}:", "", *verdict_table(task, variants, trial), ""]
         if trial in ("pgd", "paper"):
-            lines += [*against_vanilla(variants, trial), ""]
+            lines += against_vanilla(variants, trial)
         if trial == "pgd":
             lines += ended_early(task, variants)
     lines += [

@@ -174,7 +174,8 @@ def test_twice_the_effort_is_for_what_the_first_left_within_the_limit(
 
     def evaluate(config: PipelineConfig, *_: object, **__: object) -> dict[str, Any]:
         asked.append(config.evaluate.attack_steps)
-        return {"results": [{"cost": {"mean": cost}, "per_episode": [{"reward": 1.0, "cost": cost}]}]}
+        episode = {"reward": 1.0, "cost": cost, "length": 200}
+        return {"results": [{"cost": {"mean": cost}, "per_episode": [episode]}]}
 
     monkeypatch.setattr(one_run, "evaluate", evaluate)
     found = one_run.tried(make_config({"task": "ball-circle"}), Path("policy"))
