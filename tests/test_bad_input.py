@@ -79,7 +79,7 @@ def refused(*words: str, code: int = 2) -> str:
         (["collect", "--set", "nothing"], "is not an assignment"),
         (["collect", "--set", "task.name=3"], "'task' is a value, not a section"),
         (["collect", "--device", "tpu"], "unknown device 'tpu'; choose one of: auto, cpu, cuda"),
-        (["collect", "-p", "none.toml"], "pipeline none.toml is missing; shipped ones: ball-circle"),
+        (["collect", "-p", "none.toml"], "pipeline none.toml is missing; shipped ones: ant-run, ball-circle"),
         (["collect", "--behaviour", "wild"], "'wild' is not one of"),
         (["collect", "--episodes", "0"], "0 is not in the range"),
         (["evaluate", "--policy", "nowhere"], "policy folder nowhere is missing; make it with: harden train"),
