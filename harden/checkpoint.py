@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -97,7 +98,7 @@ def check_declared(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor
     """Check, before a module is made by its description, that it takes no more than what is stored.
 
     Raises:
-        ValueError: it declares more weights, or sizes that are no whole numbers above zero.
+        ValueError: it declares more weights, sizes that are no whole numbers above zero, or no scale.
     """
     names = ("obs_dim", "act_dim", "reward_count", "cost_count")
     sizes = {name: architecture[name] for name in names if name in architecture}
@@ -105,6 +106,8 @@ def check_declared(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor
     for size in [*sizes.values(), *hidden]:
         if type(size) is not int or size < 1:
             raise ValueError(f"a size of {size!r}")
+    if not 0 < float(architecture.get("obs_scale", 1.0)) < math.inf:
+        raise ValueError(f"an obs_scale of {architecture['obs_scale']!r}")
     stored = sum(value.numel() for value in tensors.values())
     members = sizes.get("reward_count", 1) + sizes.get("cost_count", 0)
     declared = members * sum(a * b for a, b in itertools.pairwise([sizes["obs_dim"], *hidden]))

@@ -138,12 +138,14 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
             init_std=nets.init_std,
             min_std=nets.min_std,
             max_std=nets.max_std,
+            obs_scale=nets.obs_scale,
         )
         critics = Critics(
-            task.obs_dim, task.act_dim, nets.reward_critics, nets.cost_critics, nets.critic_hidden
+            *(task.obs_dim, task.act_dim, nets.reward_critics, nets.cost_critics),
+            *(nets.critic_hidden, nets.obs_scale),
         )
         on_policy = config.variant_row.on_policy
-        values = StateValues(task.obs_dim, nets.critic_hidden) if on_policy else None
+        values = StateValues(task.obs_dim, nets.critic_hidden, nets.obs_scale) if on_policy else None
     if init is not None:
         given = init.policy.architecture
         if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):

@@ -20,7 +20,7 @@ class Section(BaseModel):
 
 
 class Networks(Section):
-    """Architecture of the policy and the critics."""
+    """Architecture of the policy and the critics, which see observations in units of `obs_scale`."""
 
     policy_hidden: Widths = (256, 256)
     critic_hidden: Widths = (256, 256)
@@ -29,6 +29,7 @@ class Networks(Section):
     init_std: Positive = 0.5
     min_std: Positive = 0.1
     max_std: Positive = 1.0
+    obs_scale: Positive = 1.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Networks:

@@ -26,9 +26,10 @@ def test_one_linear_layer_is_bounded_exactly(norm: str, order: int) -> None:
     torch.testing.assert_close(high, middle + reach)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_nothing_in_the_ball_leaves_the_bounds_of_a_policy(norm: str) -> None:
-    policy, obs = GaussianPolicy(6, 2, (32, 32)), torch.randn(50, 6)
+def test_nothing_in_the_ball_leaves_the_bounds_of_a_policy(norm: str, scale: float) -> None:
+    policy, obs = GaussianPolicy(6, 2, (32, 32), obs_scale=scale), torch.randn(50, 6)
     with torch.no_grad():
         policy.mean_head.weight.mul_(30)
         bound = guaranteed_move(policy, obs, 0.1, norm)

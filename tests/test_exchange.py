@@ -163,7 +163,7 @@ def test_what_goes_out_comes_back(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", FILES)
 def test_bounds_and_batches_are_in_the_exported_policy(folder: Path, kind: str) -> None:
     low, high = torch.tensor([-2.0, 0.5, -1.0]), torch.tensor([3.0, 0.6, 1.0])
-    policy = GaussianPolicy(5, 3, (16, 8), low, high)
+    policy = GaussianPolicy(5, 3, (16, 8), low, high, obs_scale=2.0)
     with torch.no_grad():
         policy.mean_head.weight.mul_(100)
     save_policy(Path("mine"), policy, None, {})

@@ -117,6 +117,32 @@ def test_a_policy_whose_architecture_was_changed_is_refused(tmp_path: Path) -> N
         load_policy(tmp_path / "p")
 
 
+@pytest.mark.parametrize("scale", [0, -1, "inf", "wide", None])
+def test_a_policy_of_no_scale_is_refused(tmp_path: Path, scale: object) -> None:
+    save_policy(tmp_path / "p", trained().policy, None, {})
+    path = tmp_path / "p/policy.safetensors"
+    tensors, about = read_tensors(path, "")
+    about["policy"]["obs_scale"] = scale
+    write_tensors(path, tensors, about)
+    with pytest.raises(DamagedFileError, match="do not fit"):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize("variant", ["safer-long", "ppol"])
+def test_every_network_has_the_pipelines_scale_also_when_read_back(tmp_path: Path, variant: str) -> None:
+    config = make_config({"variant": variant, "networks": {"policy_hidden": [8], "obs_scale": 0.1}})
+    learner = new_learner(config, CPU)
+    save_state(tmp_path / "state.safetensors", learner, {"task": "ball-circle"})
+    for one in (learner, load_state(tmp_path / "state.safetensors", config, CPU)[0]):
+        ensembles = one.critics.ensemble, one.target_critics.ensemble
+        others = [] if one.values is None else [one.values]
+        assert {net.obs_scale for net in (one.policy, one.average, *ensembles, *others)} == {0.1}
+    save_policy(tmp_path / "p", learner.policy, learner.critics, {})
+    loaded = load_policy(tmp_path / "p")
+    assert loaded.critics is not None
+    assert loaded.policy.obs_scale == loaded.critics.ensemble.obs_scale == 0.1
+
+
 def test_the_whole_learner_survives_to_the_bit(tmp_path: Path) -> None:
     config = make_config({"networks": {"policy_hidden": [8]}})
     learner = trained()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harden.nets import Critics, GaussianPolicy
+from harden.nets import Critics, GaussianPolicy, StateValues
 
 
 def test_particles_get_the_values_that_pairs_get() -> None:
@@ -79,3 +79,33 @@ def test_a_lower_ceiling_keeps_the_means_and_the_small_spreads() -> None:
 def test_the_policy_begins_with_the_spread_asked_for() -> None:
     _, std = GaussianPolicy(3, 2, (64, 64), init_std=0.7, min_std=0.1)(torch.zeros(1, 3))
     torch.testing.assert_close(std, torch.full((1, 2), 0.7), atol=0.05, rtol=0)
+
+
+@torch.no_grad()
+def test_networks_see_observations_in_units_of_their_scale() -> None:
+    obs, actions, particles = torch.randn(6, 3), torch.randn(6, 2), torch.randn(6, 5, 2)
+    policy, plain = GaussianPolicy(3, 2, (8,), obs_scale=0.1), GaussianPolicy(3, 2, (8,))
+    plain.load_state_dict(policy.state_dict())
+    torch.testing.assert_close(policy.mean(obs), plain.mean(obs / 0.1))
+    for one, other in zip(policy(obs), plain(obs / 0.1), strict=True):
+        torch.testing.assert_close(one, other)
+    critics, usual = Critics(3, 2, hidden=(8,), obs_scale=0.1), Critics(3, 2, hidden=(8,))
+    usual.load_state_dict(critics.state_dict())
+    torch.testing.assert_close(critics(obs, actions), usual(obs / 0.1, actions))
+    torch.testing.assert_close(critics(obs, particles), usual(obs / 0.1, particles))
+    values, as_they_are = StateValues(3, (8,), obs_scale=0.1), StateValues(3, (8,))
+    as_they_are.load_state_dict(values.state_dict())
+    torch.testing.assert_close(values(obs), as_they_are(obs / 0.1))
+
+
+@torch.no_grad()
+def test_a_policy_without_its_scale_acts_as_it_did() -> None:
+    policy, obs = GaussianPolicy(3, 2, (8, 8), obs_scale=0.1), torch.randn(50, 3)
+    plain = policy.unscaled()
+    assert (policy.obs_scale, plain.obs_scale) == (0.1, 1.0)
+    assert (policy.architecture["obs_scale"], plain.architecture["obs_scale"]) == (0.1, 1.0)
+    for one, other in zip(policy(obs), plain(obs), strict=True):
+        torch.testing.assert_close(one, other)
+    capped = policy.capped(0.7)
+    assert capped.obs_scale == 0.1
+    torch.testing.assert_close(capped.mean(obs), policy.mean(obs))

@@ -57,7 +57,9 @@ class _Adversary:
         self.inside, self.acting = _INSIDE._replace(norm=norm), _ACTING._replace(norm=norm)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(config.seed, "planner-weights"))
-            self.critics = Critics(task.obs_dim, task.act_dim, 1, 2, nets.critic_hidden).to(device)
+            self.critics = Critics(task.obs_dim, task.act_dim, 1, 2, nets.critic_hidden, nets.obs_scale).to(
+                device
+            )
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.optimizer = torch.optim.Adam(
             self.critics.parameters(), lr=config.critics.learning_rate, fused=True

@@ -38,7 +38,8 @@ def guaranteed_move(
     Returns:
         (N,), as a share of half the action range.
     """
-    linear = [layer for layer in (*policy.trunk, policy.mean_head) if isinstance(layer, nn.Linear)]
+    plain = policy.unscaled()
+    linear = [layer for layer in (*plain.trunk, plain.mean_head) if isinstance(layer, nn.Linear)]
     layers = [(layer.weight, layer.bias) for layer in linear]
     low, high = bounds.interval(layers, obs, torch.as_tensor(epsilon).to(obs), norm)
     mean = (policy.mean(obs) - policy.center) / policy.half_range

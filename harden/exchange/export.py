@@ -91,11 +91,12 @@ def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> E
     """
     if kind not in FORMATS:
         raise InputError(f"unknown format '{kind}'", f"choose one of: {', '.join(FORMATS)}")
-    policy = loaded.policy
+    # plain layers, so that whoever reads the file need know of no scale
+    policy = loaded.policy.unscaled()
     robot, obs_dim = MeanAction(policy).eval(), policy.architecture["obs_dim"]
     about = {name: loaded.about.get(name) for name in ("task", "env_id", "variant")}
     about |= {"format_version": FORMAT_VERSION, "kind": "exported-policy", "policy": policy.architecture}
-    about |= {"policy_digest": module_digest(policy)}
+    about |= {"policy_digest": module_digest(loaded.policy)}
     result: list[Exported] = []
 
     def write(aside: Path) -> None:
