@@ -13,18 +13,13 @@ from matplotlib.figure import Figure
 
 from harden.benchmark.figures import Published, groups, published, tried_from_inside
 from harden.benchmark.ledger import finished
+from harden.benchmark.tables import TRIALS
 from harden.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 LEDGER = ROOT / "benchmarks/results/ledger"
 DOCS = ROOT / "docs"
 VARIANTS = ("cvpo", "safer", "safer-long")
-STYLES = {
-    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts from corners of the ball",
-    "pgd-doubled": "the same, 100 steps, 10 restarts, on what the first left within the limit",
-    "paper": "the authors': Adam, 200 steps, carried over, tolerances 1e-4",
-    "paper-no-stop": "the same without its stop rule",
-}
 # natural reward, at a cost within the limit, that `time to` asks for
 GOALS = {
     "ball-circle": (300, 400, 500),
@@ -213,7 +208,7 @@ def draw(task: str, variants: dict[str, list[Run]]) -> None:
 def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
     """Return a task's part of the page."""
     lines = [f"## {task}, epsilon {TASKS[task].epsilon:g}", ""]
-    for trial, how in STYLES.items():
+    for trial, how in TRIALS.items():
         if not any(tried(variants, variant, trial) for variant in variants):
             continue
         lines += [f"Under attack, {how}:", "", *verdict_table(task, variants, trial), ""]

@@ -84,6 +84,8 @@ def test_episodes_that_a_fall_cut_short_are_counted_and_told() -> None:
     assert (natural["early_rate"], fallen["early_rate"]) == (0.0, 0.5)
     assert "ended before" not in table([natural], 5.0)
     assert "episodes that ended before their time limit: mc 50 %" in table([natural, fallen], 5.0)
+    curve = [natural, fallen | {"epsilon": 0.01}, fallen | {"epsilon": 0.02}]
+    assert "time limit: mc at 0.01 50 %, mc at 0.02 50 %" in table(curve, 5.0)
     told = evaluation(0.0)
     assert "ended before their time limit" not in verdict(told)["text"]
     told["results"][0]["early_rate"], told["results"][1]["early_rate"] = 0.25, 0.5

@@ -21,7 +21,7 @@ from harden.benchmark.figures import (
 )
 from harden.benchmark.ledger import finished, read_ledger
 from harden.benchmark.pictures import draw_attacked, draw_costs
-from harden.benchmark.tables import TABLES, TASKS, THRESHOLDS, row_of
+from harden.benchmark.tables import TABLES, TASKS, THRESHOLDS, TRIALS, row_of
 from harden.files import make_folder, write_text
 
 TITLES = {
@@ -29,10 +29,8 @@ TITLES = {
     "table6": "Table 6: attacked replay",
     "table8": "Table 8 (and 3): parts of the robust M-step removed",
 }
-STYLES = {
-    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts from corners of the ball",
-    "paper": "the authors': Adam, 200 steps, carried over, tolerances 1e-4",
-}
+# the two verdicts: the one that leads, and the paper's kind of attack
+STYLES = {trial: TRIALS[trial] for trial in ("pgd", "paper")}
 _NOTES = Path("benchmark-notes.md")
 Cells = dict[str, dict[str, Cell]]
 

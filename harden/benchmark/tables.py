@@ -31,6 +31,13 @@ THRESHOLDS: dict[str, tuple[float, ...]] = {
     "car-circle": (0.01, 0.02, 0.03, 0.05, 0.09),
     "ant-run": (0.05, 0.07, 0.09, 0.11, 0.12),
 }
+# what each of a job's `trials` is called where its results stand
+TRIALS = {
+    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts from corners of the ball",
+    "pgd-doubled": "the same, 100 steps, 10 restarts, on what the first left within the limit",
+    "paper": "the authors': Adam, 200 steps, carried over, tolerances 1e-4",
+    "paper-no-stop": "the same without its stop rule",
+}
 
 
 class Job(NamedTuple):

@@ -154,7 +154,12 @@ def table(results: Sequence[dict[str, Any]], cost_limit: float) -> str:
             f"{cost['mean']:>8.2f} ± {cost['std']:>5.2f} {one['worst_episode']['cost']:>6.0f} "
             f"{100 * one['violation_rate']:>9.0f} %"
         )
-    early = [f"{one['attack']} {100 * one['early_rate']:.0f} %" for one in results if one["early_rate"]]
+    several = len({one["epsilon"] for one in results} - {0}) > 1
+    early = [
+        f"{one['attack']}{' at {epsilon:g}'.format(**one) if several else ''} {100 * one['early_rate']:.0f} %"
+        for one in results
+        if one["early_rate"]
+    ]
     if early:
         lines.append(f"episodes that ended before their time limit: {', '.join(dict.fromkeys(early))}")
     lines.append(f"cost limit {np.format_float_positional(cost_limit, trim='-')} an episode")
