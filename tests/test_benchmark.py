@@ -19,10 +19,11 @@ from harden.benchmark.figures import Cell, Figure, interval
 from harden.benchmark.job import job_of, spec_of
 from harden.benchmark.ledger import entry_path, front, read_ledger, write_failure
 from harden.benchmark.page import page
-from harden.benchmark.tables import TABLES, Budget, jobs, make_job
+from harden.benchmark.tables import TABLES, Budget, digest, jobs, make_job
 from harden.config import PipelineConfig, make_config
 from harden.errors import InputError
 from harden.files import write_json
+from harden.variants import VARIANTS
 
 TINY = SMALL | {
     "train.env_steps": "800",
@@ -350,3 +351,13 @@ class TestFigures:
 def test_an_empty_ledger_has_a_page(tmp_path: Path) -> None:
     text = page(tmp_path, tmp_path / "notes.md")
     assert "- ball-circle: cvpo, safer" in text
+
+
+def test_an_adversary_that_a_variant_never_meets_makes_no_other_run_of_it() -> None:
+    def of(variant: str, **adversary: float) -> str:
+        return digest(make_config({"task": "ant-run", "variant": variant, "adversary": adversary}))
+
+    for variant, row in VARIANTS.items():
+        assert (of(variant, ramp_start=0.5) != of(variant)) is row.adversarial, variant
+        # roll-outs under noise have its radius
+        assert of(variant, epsilon=0.01) != of(variant), variant
