@@ -171,7 +171,7 @@ class TestEStep:
     def test_chunks_change_nothing(self, learner: Learner, monkeypatch) -> None:
         obs = torch.randn(50, 8)
         whole, _, _ = e_step(learner, obs, configure(), LIMITS)
-        monkeypatch.setattr("harden.nets._CHUNK", 7)
+        monkeypatch.setattr("harden.nets.critics._CHUNK", 7)
         parts, _, _ = e_step(learner, obs, configure(), LIMITS)
         torch.testing.assert_close(whole.weights, parts.weights, rtol=1e-4, atol=1e-6)
         assert torch.equal(whole.actions, parts.actions)
