@@ -105,12 +105,13 @@ class Budget(NamedTuple):
 def digest(config: PipelineConfig) -> str:
     """Return the digest of all that a result depends on but the seed.
 
-    A variant that meets no adversary does not become another one by what it is told of one; the radius alone
-    counts, since random noise in roll-outs has it.
+    A variant that meets no adversary does not become another one by what it is told of one; its radius alone
+    counts where random noise in roll-outs has it.
     """
     tree = config.model_dump(mode="json", exclude={"seed": True, "collect": {"workers"}})
     if not config.variant_row.adversarial:
-        tree["adversary"] = {"epsilon": config.adversary.epsilon}
+        noisy = config.behaviour == "policy-noise"
+        tree["adversary"] = {"epsilon": config.adversary.epsilon} if noisy else {}
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 
