@@ -25,6 +25,7 @@ GOALS = {
     "ball-circle": (300, 400, 500),
     "car-circle": (100, 200, 259),
     "drone-run-paper": (100, 150, 193),
+    "drone-run": (200, 250, 300),
     "ant-run": (150, 300, 496),
 }
 
@@ -69,9 +70,9 @@ def cell(pairs: list[tuple[float, float]]) -> str:
     return f"{spread(rewards, 0)} / {spread(costs, 1)}"
 
 
-def quoted(value: Published) -> str:
-    """Return the paper's reward / cost."""
-    return f"{value.reward:.0f} / {value.cost:.2f}"
+def quoted(value: Published | None) -> str:
+    """Return the paper's reward / cost, nothing where the paper doesn't have the task."""
+    return f"{value.reward:.0f} / {value.cost:.2f}" if value else ""
 
 
 def tried(variants: dict[str, list[Run]], variant: str, trial: str) -> list[Run]:
@@ -91,7 +92,7 @@ def verdict_table(task: str, variants: dict[str, list[Run]], trial: str) -> list
             continue
         cells = [cell([pair(run, trial, attack) for run in runs]) for attack in ("natural", "mc", "mr")]
         named = "safer" if variant == "safer-long" else variant
-        theirs = [published()[task, named, column] for column in ("natural", "average")]
+        theirs = [published().get((task, named, column)) for column in ("natural", "average")]
         seeds = ", ".join(str(run["seed"]) for run in runs)
         seeds += " †" if tried_from_inside(runs, trial) else ""
         total = cell([average(run, trial) for run in runs])

@@ -240,6 +240,18 @@ class TestSweep:
             assert f"]({picture})" in text
             assert (root / "docs" / picture).read_bytes().startswith(b"\x89PNG")
 
+    def test_a_task_that_the_paper_does_not_have_gets_its_section(
+        self, swept: tuple[Path, str], tmp_path: Path
+    ) -> None:
+        (tmp_path / "drone-run").mkdir()
+        for entry in read_ledger(swept[0] / "benchmarks/results/ledger").values():
+            if entry["variant"] == "cvpo":
+                write_json(tmp_path / "drone-run/cvpo.json", entry | {"task": "drone-run"})
+        text = page(tmp_path, tmp_path / "no-notes.md")
+        assert "## drone-run, tiny" in text
+        assert "cvpo | 800 | 0 |" in text
+        assert "- drone-run:" not in text, "nothing of the paper is missing there"
+
     def test_what_has_not_run_can_be_timed(self, tmp_path: Path, monkeypatch) -> None:
         monkeypatch.chdir(tmp_path)
         words = ["benchmark", "table5", "--task", "ball-circle", "--variant", "adv-cvpo", "--seeds", "0,1"]

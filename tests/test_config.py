@@ -150,7 +150,7 @@ def test_an_exception_is_checked_whichever_variant_runs(exception: str, said: st
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("task", ["ball-circle", "car-circle", "drone-run-paper", "ant-run"])
+@pytest.mark.parametrize("task", ["ball-circle", "car-circle", "drone-run-paper", "drone-run", "ant-run"])
 def test_the_papers_method_has_its_own_bound_and_on_policy_rows_one_budget(task: str) -> None:
     configs = {name: load_config(PRESETS / f"{task}.toml", [f"variant={name}"]) for name in VARIANTS}
     for name, config in configs.items():

@@ -78,7 +78,8 @@ def page(ledger: Path, notes: Path) -> str:
         "(docs/tasks.md); `paper`: the paper's.",
         "",
     ]
-    for task in TASKS:
+    # the paper's tasks in its order, then those that it doesn't have
+    for task in dict.fromkeys((*TASKS, *(name for name, _ in found))):
         for (name, budget), rows in found.items():
             if name == task:
                 lines += _section(task, budget, rows)
