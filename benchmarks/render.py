@@ -1,4 +1,4 @@
-"""Make docs/results.md and its pictures from the ledger.
+"""Make docs/results.md, its pictures and the README's table from the ledger.
 
 python benchmarks/render.py
 """
@@ -18,7 +18,9 @@ from harden.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 LEDGER = ROOT / "benchmarks/results/ledger"
-DOCS = ROOT / "docs"
+DOCS, README = ROOT / "docs", ROOT / "README.md"
+# what stands between these lines of the README is made here
+BEGIN, END = "<!-- made by: python benchmarks/render.py -->", "<!-- to here -->"
 VARIANTS = ("cvpo", "safer", "safer-long")
 # natural reward, at a cost within the limit, that `time to` asks for
 GOALS = {
@@ -174,11 +176,6 @@ def ended_early(task: str, variants: dict[str, list[Run]]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def picture(task: str) -> str:
-    """Return the name of a task's picture."""
-    return f"learning-{task}.png"
-
-
 def draw(task: str, variants: dict[str, list[Run]]) -> None:
     """Draw reward and cost against steps, and reward against cumulative cost (the paper's Figure 2)."""
     figure = Figure(figsize=(12, 3.4), layout="constrained")
@@ -203,7 +200,7 @@ def draw(task: str, variants: dict[str, list[Run]]) -> None:
         ax.set(xlabel=x, ylabel=y + " of an episode")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
-    figure.savefig(DOCS / picture(task), dpi=100)
+    figure.savefig(DOCS / f"learning-{task}.png", dpi=100)
 
 
 def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
@@ -221,7 +218,7 @@ def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
         "Training, reward and cost of the benign roll-outs (three refreshes' mean, cost at most 5):",
         "",
     ]
-    lines += [*training_table(task, variants), "", f"![learning curves]({picture(task)})", ""]
+    lines += [*training_table(task, variants), "", f"![learning curves](learning-{task}.png)", ""]
     return lines
 
 
@@ -246,9 +243,32 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def headline() -> list[str]:
+    """Return the README's table: each task's policies under the strong attack, the paper's SAFER beside."""
+    lines = ["| task | policy | seeds | natural | MC | MR | average | minutes | the paper's average |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    for task, variants in load().items():
+        for variant in (name for name in VARIANTS if name in variants):
+            runs = variants[variant]
+            cells = [cell([pair(run, "pgd", attack) for run in runs]) for attack in ("natural", "mc", "mr")]
+            minutes = spread([run["trained"]["wall_time_s"] / 60 for run in runs], 0)
+            theirs = quoted(published().get((task, "cvpo" if variant == "cvpo" else "safer", "average")))
+            cells += [cell([average(run, "pgd") for run in runs]), minutes, theirs]
+            seeds = f"{len(runs)}{' †' if tried_from_inside(runs, 'pgd') else ''}"
+            lines.append(f"| {task} | `{variant}` | {seeds} | {' | '.join(cells)} |")
+    return lines
+
+
+def readme() -> str:
+    """Return the README with the table as it is today."""
+    before, rest = README.read_text().split(BEGIN)
+    return "\n".join([before + BEGIN, "", *headline(), "", END + rest.split(END)[1]])
+
+
 def main() -> None:
-    """Write the page and its pictures."""
+    """Write the page, its pictures and the README's table."""
     (DOCS / "results.md").write_text(page())
+    README.write_text(readme())
     for task, variants in load().items():
         draw(task, variants)
 

@@ -25,8 +25,9 @@ def render() -> ModuleType:
     return module
 
 
-def test_the_results_page_is_what_the_committed_runs_render_to(render: ModuleType) -> None:
+def test_the_results_page_and_the_readme_are_what_the_committed_runs_render_to(render: ModuleType) -> None:
     assert (ROOT / "docs/results.md").read_text() == render.page(), "run: python benchmarks/render.py"
+    assert (ROOT / "README.md").read_text() == render.readme(), "run: python benchmarks/render.py"
 
 
 def test_the_benchmark_page_is_what_the_committed_ledger_renders_to() -> None:
