@@ -43,7 +43,7 @@ def load() -> dict[str, dict[str, list[Run]]]:
     for variants in runs.values():
         for group in variants.values():
             group.sort(key=lambda run: run["seed"])
-    return dict(sorted(runs.items()))
+    return {task: runs[task] for task in GOALS if task in runs}
 
 
 def pair(run: Run, trial: str, attack: str) -> tuple[float, float]:
