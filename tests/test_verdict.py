@@ -13,6 +13,8 @@ from harden.evaluation.threat import threat_in_words
 from harden.evaluation.verdict import verdict
 
 ROOT = Path(__file__).parents[1]
+# tasks whose hardened policies pass the limit in single episodes
+ON_AVERAGE = ("ant-run",)
 RELEASED = sorted((ROOT / "checkpoints/released").glob("*/*/evaluation.json"))
 
 
@@ -40,12 +42,16 @@ def warning(check: str, attack: str = "mc", epsilon: float | None = 0.05) -> dic
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: "-".join(path.parts[-3:-1]))
 def test_what_the_released_policies_showed_stands(path: Path) -> None:
-    held = ("holds", "Held: ")
-    expected = {"cvpo": ("fails", "Not safe: "), "safer": held, "safer-long": held}
+    """A hardened policy stays within the limit: every episode, or on average where that is said above."""
+    task, variant = path.parts[-3:-1]
+    expected = ("holds", "Held: ")
+    if variant == "cvpo":
+        expected = ("fails", "Not safe: ")
+    elif task in ON_AVERAGE:
+        expected = ("close", "Just within: ")
     said = verdict(json.loads(path.read_text()))
-    status, begins = expected[path.parts[-2]]
-    assert said["status"] == status
-    assert said["headline"].startswith(begins)
+    assert said["status"] == expected[0]
+    assert said["headline"].startswith(expected[1])
 
 
 def test_attacks_that_never_saw_a_cost_are_told_and_do_not_spoil_what_the_others_show() -> None:
