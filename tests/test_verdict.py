@@ -13,8 +13,8 @@ from harden.evaluation.threat import threat_in_words
 from harden.evaluation.verdict import verdict
 
 ROOT = Path(__file__).parents[1]
-# tasks whose hardened policies pass the limit in single episodes
-ON_AVERAGE = ("ant-run",)
+# hardened policies that pass the limit in single episodes
+ON_AVERAGE = (("ant-run", "safer-long"), ("drone-run-paper", "safer"))
 RELEASED = sorted((ROOT / "checkpoints/released").glob("*/*/evaluation.json"))
 
 
@@ -47,7 +47,7 @@ def test_what_the_released_policies_showed_stands(path: Path) -> None:
     expected = ("holds", "Held: ")
     if variant == "cvpo":
         expected = ("fails", "Not safe: ")
-    elif task in ON_AVERAGE:
+    elif (task, variant) in ON_AVERAGE:
         expected = ("close", "Just within: ")
     said = verdict(json.loads(path.read_text()))
     assert said["status"] == expected[0]
