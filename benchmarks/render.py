@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from harden.benchmark.figures import Published, groups, published, tried_from_inside
+from harden.benchmark.figures import groups, published, tried_from_inside
 from harden.benchmark.ledger import finished
 from harden.benchmark.tables import TRIALS
 from harden.tasks import TASKS
@@ -72,9 +72,22 @@ def cell(pairs: list[tuple[float, float]]) -> str:
     return f"{spread(rewards, 0)} / {spread(costs, 1)}"
 
 
-def quoted(value: Published | None) -> str:
-    """Return the paper's reward / cost, nothing where the paper doesn't have the task."""
-    return f"{value.reward:.0f} / {value.cost:.2f}" if value else ""
+def ours(runs: list[Run], trial: str) -> list[str]:
+    """Return natural, MC, MR and their average over seeds."""
+    attacked = [cell([pair(run, trial, attack) for run in runs]) for attack in ("natural", "mc", "mr")]
+    return [*attacked, cell([average(run, trial) for run in runs])]
+
+
+def theirs(task: str, variant: str, columns: tuple[str, ...]) -> list[str]:
+    """Return the paper's reward / cost, nothing where it doesn't have the task; safer-long's is SAFER's."""
+    named = "safer" if variant == "safer-long" else variant
+    found = [published().get((task, named, column)) for column in columns]
+    return ["" if one is None else f"{one.reward:.0f} / {one.cost:.2f}" for one in found]
+
+
+def dagger(runs: list[Run], trial: str) -> str:
+    """Return the mark of an attack that began anywhere in the ball."""
+    return " †" if tried_from_inside(runs, trial) else ""
 
 
 def tried(variants: dict[str, list[Run]], variant: str, trial: str) -> list[Run]:
@@ -92,15 +105,9 @@ def verdict_table(task: str, variants: dict[str, list[Run]], trial: str) -> list
         runs = tried(variants, variant, trial)
         if not runs:
             continue
-        cells = [cell([pair(run, trial, attack) for run in runs]) for attack in ("natural", "mc", "mr")]
-        named = "safer" if variant == "safer-long" else variant
-        theirs = [published().get((task, named, column)) for column in ("natural", "average")]
-        seeds = ", ".join(str(run["seed"]) for run in runs)
-        seeds += " †" if tried_from_inside(runs, trial) else ""
-        total = cell([average(run, trial) for run in runs])
-        lines.append(
-            f"| {variant} | {seeds} | {' | '.join(cells)} | {total} | {' | '.join(map(quoted, theirs))} |"
-        )
+        seeds = ", ".join(str(run["seed"]) for run in runs) + dagger(runs, trial)
+        cells = [*ours(runs, trial), *theirs(task, variant, ("natural", "average"))]
+        lines.append(f"| {variant} | {seeds} | {' | '.join(cells)} |")
     return lines
 
 
@@ -214,11 +221,8 @@ def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
             lines += against_vanilla(variants, trial)
         if trial == "pgd":
             lines += ended_early(task, variants)
-    lines += [
-        "Training, reward and cost of the benign roll-outs (three refreshes' mean, cost at most 5):",
-        "",
-    ]
-    lines += [*training_table(task, variants), "", f"![learning curves](learning-{task}.png)", ""]
+    lines.append("Training, reward and cost of the benign roll-outs (three refreshes' mean, cost at most 5):")
+    lines += ["", *training_table(task, variants), "", f"![learning curves](learning-{task}.png)", ""]
     return lines
 
 
@@ -250,12 +254,9 @@ def headline() -> list[str]:
     for task, variants in load().items():
         for variant in (name for name in VARIANTS if name in variants):
             runs = variants[variant]
-            cells = [cell([pair(run, "pgd", attack) for run in runs]) for attack in ("natural", "mc", "mr")]
             minutes = spread([run["trained"]["wall_time_s"] / 60 for run in runs], 0)
-            theirs = quoted(published().get((task, "cvpo" if variant == "cvpo" else "safer", "average")))
-            cells += [cell([average(run, "pgd") for run in runs]), minutes, theirs]
-            seeds = f"{len(runs)}{' †' if tried_from_inside(runs, 'pgd') else ''}"
-            lines.append(f"| {task} | `{variant}` | {seeds} | {' | '.join(cells)} |")
+            cells = [*ours(runs, "pgd"), minutes, *theirs(task, variant, ("average",))]
+            lines.append(f"| {task} | `{variant}` | {len(runs)}{dagger(runs, 'pgd')} | {' | '.join(cells)} |")
     return lines
 
 
