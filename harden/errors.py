@@ -21,6 +21,10 @@ class HardenError(Exception):
         self.message = message
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[HardenError], tuple[str, str]]:
+        """Return how it is made again in another process: pickle gives the whole line as message."""
+        return type(self), (self.message, self.remedy)
+
 
 class InputError(HardenError):
     """The user's input can't be used: a wrong name, value or combination."""

@@ -45,6 +45,10 @@ class Task(NamedTuple):
         """Return a radius in raw observation units: one number, or one a coordinate."""
         return tuple(epsilon * unit for unit in self.epsilon_unit) if self.epsilon_unit else epsilon
 
+    def allows_cost(self, cost: float) -> bool:
+        """Return whether a step can have that cost: in [0, C_m], what rounding leaves outside let pass."""
+        return 0 <= cost <= self.max_step_cost * (1 + 1e-3)
+
     @property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The lowest and the highest action, act_dim numbers each."""

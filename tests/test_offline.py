@@ -21,7 +21,7 @@ from harden.learner import Learner, new_learner
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups, backups
 from harden.stages import offline, rounds
-from harden.stages.bounds import require_bounds
+from harden.stages.ranges import require_ranges
 from harden.tasks import TASKS
 from harden.types import Limits, Transitions
 
@@ -165,6 +165,23 @@ def test_actions_that_the_task_does_not_allow_are_refused(
     assert not list(Path().rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize(
+    "words", [["train", "--offline"], ["fit-policy", "--clone", "--out", "new"], ["fit-critics"]]
+)
+def test_costs_above_the_tasks_highest_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = open_dataset(counted(Path("logs"), 8, 2)).read(0, 8)
+    with DatasetWriter(Path("dear"), TASKS["ball-circle"]) as writer:
+        dear = rows._replace(costs=torch.tensor([0.0, 100.0] * 4))
+        writer.append(dear, seed=0, policy_digest="", behaviour="imported")
+    said = refused(*words, "--data", "dear", *SHORT)
+    assert "dear: a step costs up to 100, of task 'ball-circle' at most 1" in said
+    assert "own_task.max_step_cost" in said
+    assert not list(Path().rglob("*.safetensors"))
+
+
 def test_actions_are_held_to_the_tasks_own_bounds_and_rounding_is_let_pass() -> None:
     own = {"name": "arm", "horizon": 2, "cost_limit": 1, "epsilon": 0.1, "obs_dim": 8, "act_dim": 2}
     config = make_config({"own_task": own | {"action_low": [-3.0, 0.0], "action_high": [5.0, 1.0]}})
@@ -172,7 +189,7 @@ def test_actions_are_held_to_the_tasks_own_bounds_and_rounding_is_let_pass() -> 
 
     def refuse(actions: torch.Tensor) -> None:
         columns = torch.zeros(2, 8), actions, nothing, nothing, torch.zeros(2, 8), nothing > 0, nothing > 0
-        require_bounds(config, Transitions(*columns), Path("logs"))
+        require_ranges(config, Transitions(*columns), Path("logs"))
 
     refuse(torch.tensor([[-3.007, 0.0], [5.007, 1.0009]]))
     with pytest.raises(InputError, match=r"action 1 goes from -0\.002 to 1, task 'arm' allows 0 to 1"):

@@ -162,8 +162,19 @@ def test_an_environment_that_does_not_fit_is_refused(
     if old == "act_dim = 1":
         text = text.replace("[-2.0]", "[-2.0, -2.0]").replace("[2.0]", "[2.0, 2.0]")
     Path("point.toml").write_text(text)
-    result = harden("collect", *POINT, "--set", f"collect.workers={workers}", code=2 if workers == "0" else 1)
+    result = harden("collect", *POINT, "--set", f"collect.workers={workers}", code=2)
     assert said in result.output
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_step_that_costs_more_than_the_task_allows_is_refused(folder: Path, workers: str) -> None:
+    Path("point.toml").write_text(OWN + "max_step_cost = 0.5\n")
+    # a point that starts 0.5 from the edge is over it within 20 steps of full force
+    options = ["--episodes", "1", "--behaviour", "random", "--set", f"collect.workers={workers}"]
+    words = ["--set", "own_task.horizon=2000"]
+    result = harden("collect", *POINT, *options, *words, code=2)
+    assert "a step of PointMass-v0 costs 1, which is not in 0 to 0.5" in result.output
+    assert "own_task.max_step_cost" in result.output
 
 
 def test_the_paper_has_no_settings_for_it(folder: Path) -> None:

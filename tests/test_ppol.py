@@ -178,9 +178,9 @@ class TestUpdate:
         clean = batch.obs.clone().requires_grad_()
         adv = batch.obs_adv.clone().requires_grad_()
         rough = smoothness(learner.policy, batch._replace(obs=clean, obs_adv=adv), kind)
-        (gradient,) = torch.autograd.grad(rough, adv)
-        assert float(gradient.abs().sum()) > 0
-        assert clean.grad is None
+        attacked, benign = torch.autograd.grad(rough, (adv, clean), allow_unused=True)
+        assert float(attacked.abs().sum()) > 0
+        assert benign is None
         mean, std = learner.policy(batch.obs)
         mean_adv, std_adv = learner.policy(batch.obs_adv)
         expected = (mean - mean_adv).square().sum(-1)
@@ -191,6 +191,17 @@ class TestUpdate:
         with_it = float(policy_loss(learner.policy, batch, 0.0, options, True)[0])
         without = float(policy_loss(learner.policy, batch, 0.0, options, False)[0])
         assert with_it == pytest.approx(without + 3.0 * float(rough), rel=1e-5)
+
+    @pytest.mark.parametrize("variant", ["sa-ppol", "sa-ppol-mc"])
+    def test_the_smoothness_is_over_each_coordinates_radius(self, variant: str) -> None:
+        radius = torch.tensor([0.001] * 4 + [0.1] * 4)
+        own = {"name": "mine", "horizon": 20, "cost_limit": 1, "obs_dim": 8, "act_dim": 2}
+        own |= {"epsilon": radius.tolist()}
+        learner, config = on_policy(variant, own_task=own)
+        batch = prepare(learner, episodes(), config, config.train_epsilon)
+        share = ((batch.obs_adv - batch.obs).abs() / radius).amax(0)
+        assert bool((share <= 1 + 1e-3).all())
+        assert bool((share > 0.5).all())
 
     def test_mad_finds_more_difference_than_noise(self) -> None:
         learner, config = on_policy(adversary={"steps": 5, "step_share": 0.7})

@@ -99,7 +99,8 @@ def prepare(learner: Learner, data: Transitions, config: PipelineConfig, epsilon
     if variant.smoothing is not None:
         attack = {"mad": mad_attack, "mc": mc_attack}[variant.smoothing]
         draw = generator(learner.device, learner.seed, "smoothing", learner.counters.round)
-        obs_adv = attack(policy, learner.critics, data.obs, epsilon, config.adversary, draw)
+        radius = config.task_row.radius(epsilon)
+        obs_adv = attack(policy, learner.critics, data.obs, radius, config.adversary, draw)
     return OnPolicyBatch(
         data.obs,
         data.actions,

@@ -146,11 +146,16 @@ class SeededEnv:
                 f"task '{self.task.name}': a step of {self.task.env_id} gives no info['cost']",
                 "wrap the environment so that it does",
             )
+        cost = float(info["cost"])
+        if not self.task.allows_cost(cost):
+            raise InputError(
+                f"task '{self.task.name}': a step of {self.task.env_id} costs {cost:g}, "
+                f"which is not in 0 to {self.task.max_step_cost:g}",
+                "set own_task.max_step_cost to the highest cost of a step, or wrap the environment",
+            )
         limit = self.steps >= self.task.horizon or (bool(truncated) and not self.bullet)
         timeout = limit and not terminal
-        return StepResult(
-            np.asarray(obs, dtype=np.float32), float(reward), float(info["cost"]), bool(terminal), timeout
-        )
+        return StepResult(np.asarray(obs, dtype=np.float32), float(reward), cost, bool(terminal), timeout)
 
     def close(self) -> None:
         """Close the environment."""

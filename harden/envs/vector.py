@@ -65,6 +65,8 @@ class _Worker:
             fine, value = self.pipe.recv()
         except (EOFError, OSError):
             self.lost()
+        if isinstance(value, HardenError):
+            raise value
         if not fine:
             raise HardenError(f"a simulation worker failed: {value}")
         return value

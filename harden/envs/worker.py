@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harden.envs.make import SeededEnv
+from harden.errors import HardenError
 from harden.tasks import Task
 
 
@@ -67,6 +68,8 @@ def serve(pipe: Connection) -> None:
             else:
                 answer = getattr(slots, request)(*arguments)
             pipe.send((True, answer))
+        except HardenError as error:
+            pipe.send((False, error))
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}".splitlines()[0]))
 

@@ -17,8 +17,8 @@ from harden.learner import new_learner
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter
 from harden.sections import Imitation
-from harden.stages.bounds import require_bounds
 from harden.stages.kind import require_own_kind
+from harden.stages.ranges import require_ranges
 from harden.stages.workspace import Workspace, describe
 from harden.types import Transitions
 
@@ -128,7 +128,7 @@ def clone_policy(
     dataset = open_dataset(data or place.data, config.task_row)
     require_own_kind(config, dataset.info, dataset.path)
     rows = dataset.recent(options.rows)
-    require_bounds(config, rows, dataset.path)
+    require_ranges(config, rows, dataset.path)
     policy, taken, found = fit_clone(config, rows, options, device=device, logs=place.run, report=report)
     inputs = {"data": dataset.info.digest, "policy": ""}
     about = describe(config, variant="clone", made_by="harden fit-policy --clone", inputs=inputs, clone=found)

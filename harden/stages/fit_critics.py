@@ -18,8 +18,8 @@ from harden.learner import Learner
 from harden.ops.advantage import as_observed
 from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
-from harden.stages.bounds import require_bounds
 from harden.stages.kind import require_own_kind
+from harden.stages.ranges import require_ranges
 from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
 from harden.types import Transitions
 
@@ -91,7 +91,7 @@ def fit_critics(
     learner, about = open_learner(config, place, device, policy_dir)
     before = carried_from(about, policy_dir or place.policy)
     rows = dataset.recent(config.critics.replay)
-    require_bounds(config, rows, dataset.path)
+    require_ranges(config, rows, dataset.path)
     replay = look_ahead(rows, config, device)
     epsilon = position_epsilon(config, learner)
     losses: list[torch.Tensor] = []

@@ -20,10 +20,10 @@ from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
 from harden.seeds import generator
-from harden.stages.bounds import require_bounds
 from harden.stages.clone import fit_clone
 from harden.stages.fit_critics import look_ahead
 from harden.stages.kind import require_em, require_own_kind
+from harden.stages.ranges import require_ranges
 from harden.stages.refresh import History
 from harden.stages.rounds import LiveRounds, run_rounds
 from harden.stages.run import begin_run, open_run, require_room, warm_up_steps
@@ -58,7 +58,7 @@ class Stored:
         """Read what the next refresh learns from.
 
         Raises:
-            InputError: actions outside the task's bounds.
+            InputError: actions or costs outside the task's ranges.
         """
         wanted = self.config.offline.rows
         if self.rows is None or len(self.dataset) > wanted:
@@ -67,7 +67,7 @@ class Stored:
             draw = generator("cpu", self.learner.seed, "offline-rows", len(history))
             rows = draw_rows(self.dataset, wanted, draw)
             # the clone saw the latest rows alone
-            require_bounds(self.config, rows, self.dataset.path)
+            require_ranges(self.config, rows, self.dataset.path)
             self.rows = look_ahead(rows, self.config, self.learner.device)
 
     def load(self) -> tuple[Backups, torch.Tensor]:
@@ -99,7 +99,7 @@ def _begin(
     learner = new_learner(config, device, start)
     rows = dataset.recent(config.imitation.rows)
     # before room is made: what is refused discards nothing
-    require_bounds(config, rows, dataset.path)
+    require_ranges(config, rows, dataset.path)
     require_room(place, (place.run,), overwrite, "it")
     behaviour, _, found = fit_clone(
         config, rows, config.imitation, device=device, logs=place.run, report=report
@@ -139,8 +139,8 @@ def train_offline(
 
     Raises:
         MissingInputError: no data, or nothing to resume.
-        InputError: data of another task, kind or, to resume, content; actions outside the task's bounds; an
-            on-policy variant; a run is there.
+        InputError: data of another task, kind or, to resume, content; actions or costs outside the task's
+            ranges; an on-policy variant; a run is there.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
     """
     require_em(config)
