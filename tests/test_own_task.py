@@ -11,7 +11,7 @@ from test_bad_input import refused
 from test_pipeline import SMALL, harden
 
 from harden.attacks import ATTACKS, Strength, attack_stream, perturb
-from harden.checkpoint import load_policy
+from harden.checkpoint import LoadedPolicy, load_policy
 from harden.config import make_config
 from harden.data import open_dataset
 from harden.errors import InputError
@@ -85,6 +85,19 @@ def test_epsilon_is_a_number_a_vector_or_a_share_of_each_deviation() -> None:
     assert share.task_row.radius(share.train_epsilon) == pytest.approx((1.0, 0.05))
     # half of the way through a schedule it is half of each
     assert share.task_row.radius(0.25) == pytest.approx((0.5, 0.025))
+
+
+def test_what_is_fitted_for_one_radius_is_not_taken_for_another(folder: Path) -> None:
+    from harden.learner import new_learner
+    from harden.stages.independent import key_of
+
+    wide = load_config(Path("point.toml"))
+    Path("narrow.toml").write_text(OWN.replace("[0.1, 0.3]", "[0.001, 0.003]"))
+    narrow = load_config(Path("narrow.toml"))
+    learner = new_learner(wide, torch.device("cpu"))
+    loaded = LoadedPolicy(learner.policy, learner.critics, {})
+    assert wide.train_epsilon == narrow.train_epsilon, "both are shares of what the vectors say"
+    assert key_of(wide, loaded) == key_of(wide, loaded) != key_of(narrow, loaded)
 
 
 @pytest.mark.parametrize("attack", ["random", "mc", "black-box"])

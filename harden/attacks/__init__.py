@@ -113,7 +113,7 @@ def require_critics(attack: Attack, critics: Asked | None) -> None:
     if attack.critics in ("independent", "learned"):
         raise InputError(
             f"attack '{attack.name}' climbs critics that are not the policy's own, and none are given",
-            "harden evaluate fits some; harden.stages.rivals does in Python",
+            "harden evaluate fits some; harden.stages.attackers does in Python",
         )
     raise InputError(
         f"attack '{attack.name}' climbs critics, and the policy brings none",

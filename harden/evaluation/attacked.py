@@ -24,7 +24,7 @@ from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
 from harden.evaluation.gradients import flat_share
-from harden.evaluation.search import search_gain
+from harden.evaluation.search_gain import search_gain
 from harden.evaluation.trajectories import Moves, moves
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import episode_seeds, generator

@@ -17,7 +17,7 @@ from harden.learner import new_learner
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter
 from harden.sections import Imitation
-from harden.stages.kind import require_own_kind
+from harden.stages.permissions import require_own_kind
 from harden.stages.ranges import require_ranges
 from harden.stages.workspace import Workspace, describe
 from harden.types import Transitions

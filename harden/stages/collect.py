@@ -26,7 +26,7 @@ from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
 from harden.sections import Collect
 from harden.seeds import episode_seeds, generator
-from harden.stages.kind import require_permission
+from harden.stages.permissions import require_permission
 from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
 from harden.tasks import Task
 from harden.variants import MC_BEHAVIOUR

@@ -14,7 +14,7 @@ from harden.data import TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
 from harden.learner import Learner
 from harden.progress import Reporter
-from harden.stages.kind import require_em, require_own_kind
+from harden.stages.permissions import require_em, require_own_kind
 from harden.stages.workspace import (
     Workspace,
     carried,

@@ -25,7 +25,7 @@ from harden.evaluation.trajectories import trajectories
 from harden.files import write_json
 from harden.progress import Reporter
 from harden.stages.agent import agent_name, open_agent
-from harden.stages.rivals import arm
+from harden.stages.attackers import arm
 from harden.stages.workspace import versions
 
 FORMAT_VERSION = 1

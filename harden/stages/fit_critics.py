@@ -18,7 +18,7 @@ from harden.learner import Learner
 from harden.ops.advantage import as_observed
 from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
-from harden.stages.kind import require_own_kind
+from harden.stages.permissions import require_own_kind
 from harden.stages.ranges import require_ranges
 from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
 from harden.types import Transitions

@@ -19,7 +19,7 @@ from harden.fit.trainer import fit, make_trainer
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite
-from harden.stages.kind import require_em
+from harden.stages.permissions import require_em
 from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
 from harden.types import Targets
 

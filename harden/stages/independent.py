@@ -47,16 +47,20 @@ def fit_config(config: PipelineConfig, loaded: LoadedPolicy, purpose: str = "ind
     return make_config(tree)
 
 
-def _key(config: PipelineConfig, loaded: LoadedPolicy) -> str:
-    """Return what a fit depends on, as a folder's name."""
-    options = config.evaluate
+def key_of(config: PipelineConfig, loaded: LoadedPolicy, *more: Any) -> str:
+    """Return what a fit to a policy depends on, as a folder's name.
+
+    Args:
+        config: the fit's own.
+        more: what this kind of fit depends on beside policy, task, seed, critics and networks; plain values.
+    """
     said = [
         loaded.about.get("policy_digest") or module_digest(loaded.policy),
-        *(config.task, config.seed, config.train_epsilon),
-        *(options.independent_episodes, options.independent_steps),
+        # the row and not its name: a task of one's own keeps that when its radius changes
+        *(config.task_row._asdict(), config.seed),
         config.critics.model_dump(mode="json"),
         config.networks.model_dump(mode="json"),
-        config.collect.envs,
+        *more,
     ]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -89,7 +93,8 @@ def independent_critics(
         DamagedFileError: what is kept there was altered; StorageError: nothing can be kept there.
     """
     fit, options = fit_config(config, loaded, purpose), config.evaluate
-    kept = folder / _key(fit, loaded)
+    sizes = [options.independent_episodes, options.independent_steps]
+    kept = folder / key_of(fit, loaded, fit.train_epsilon, sizes, fit.collect.envs)
     try:
         return load_critics(kept)
     except MissingInputError:

@@ -22,7 +22,7 @@ from harden.progress import Reporter
 from harden.seeds import generator
 from harden.stages.clone import fit_clone
 from harden.stages.fit_critics import look_ahead
-from harden.stages.kind import require_em, require_own_kind
+from harden.stages.permissions import require_em, require_own_kind
 from harden.stages.ranges import require_ranges
 from harden.stages.refresh import History
 from harden.stages.rounds import LiveRounds, run_rounds

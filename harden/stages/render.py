@@ -22,8 +22,8 @@ from harden.files import require_writable, write_whole
 from harden.progress import Reporter
 from harden.seeds import episode_seeds
 from harden.stages.agent import open_agent
+from harden.stages.attackers import arm
 from harden.stages.evaluate import critics_folder, trial_of
-from harden.stages.rivals import arm
 
 # a GIF's clock ticks in hundredths; viewers slow down what is faster than 50 a second
 _FRAME_MS = 40

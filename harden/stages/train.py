@@ -16,9 +16,9 @@ from harden.errors import InputError
 from harden.fit import ranks
 from harden.learner import new_learner
 from harden.progress import Reporter
-from harden.stages.kind import require_own_kind, require_permission
 from harden.stages.offline import train_offline
 from harden.stages.on_policy import require_no_job, train_on_policy
+from harden.stages.permissions import require_own_kind, require_permission
 from harden.stages.refresh import Followed, History, RollOuts
 from harden.stages.rounds import LiveRounds, run_rounds
 from harden.stages.run import begin_run, open_run, require_room, warm_up_steps

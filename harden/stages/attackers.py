@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from harden.nets import Critics, GaussianPolicy
 from harden.ops.ball import Norm
 from harden.progress import Reporter
 from harden.seeds import derive
-from harden.stages.independent import fit_config, independent_critics
+from harden.stages.independent import fit_config, independent_critics, key_of
 
 _OF_POLICY = "the policy's own"
 # what is kept of an earlier way to train the adversary is not taken for today's
@@ -123,14 +121,7 @@ def _planned(
     """Return the critics of an adversary trained against the policy: those kept, or trained now."""
     fit, options = fit_config(config, loaded, "learned"), config.evaluate
     sizes = [options.learned_rounds, options.learned_episodes, options.learned_steps]
-    said = [
-        loaded.about.get("policy_digest") or module_digest(loaded.policy),
-        *(_PLANNER, fit.task, fit.seed, epsilon, trial.strength.norm, sizes),
-        fit.critics.model_dump(mode="json"),
-        fit.networks.model_dump(mode="json"),
-    ]
-    key = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
-    kept = folder / f"learned-{key}"
+    kept = folder / f"learned-{key_of(fit, loaded, _PLANNER, epsilon, trial.strength.norm, sizes)}"
     try:
         critics, about = load_critics(kept)
         return critics, about["planned"]
