@@ -66,22 +66,30 @@ MINIBATCH = 300
 ROLLOUTS = 10
 
 
+# what the paper has none of, whatever a pipeline file took of it: bounds of the spread beyond harden's own,
+# wider roll-outs, a unit of the observation, an average of policies
+_NETWORKS = {
+    "policy_hidden": [256, 256],
+    "critic_hidden": [256, 256],
+    "init_std": 0.5,
+    "min_std": 0.1,
+    "max_std": 1.0,
+    "obs_scale": 1.0,
+}
+_COLLECT = {"min_std": 0.0, "correlation": 0.0}
+
+
 def paper_settings(task: str, horizon: int) -> dict[str, Any]:
     """Return the paper's configuration of a task, as the sections of a pipeline file.
 
     Source: Table 4 and B.3. Not printed, and taken from the public CVPO code: gamma 0.99, polyak 0.995, two
     critics of each kind, lam at most 20, a tenth of each KL threshold for the spread (Table 4 has one). Not
-    printed and not to be found: T_s and T_i, the multipliers' rates, the attack's steps in training; they are
-    ours.
+    printed and not to be found: T_s and T_i, the multipliers' rates and ceilings, the attack's steps in
+    training, the spread at the start; they are ours.
     """
     row = TABLE_4[task]
     return {
-        "networks": {
-            "policy_hidden": [256, 256],
-            "critic_hidden": [256, 256],
-            "reward_critics": 2,
-            "cost_critics": 2,
-        },
+        "networks": _NETWORKS | {"reward_critics": 2, "cost_critics": 2},
         "critics": {
             "learning_rate": 1e-3,
             "batch": 300,
@@ -100,6 +108,7 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
         },
         "mstep": {
             "learning_rate": row.actor_rate,
+            "learning_rate_end": None,
             "kl_mean": row.kl_vanilla,
             "kl_std": row.kl_vanilla / 10,
             "kl_robust_mean": row.kl_robust,
@@ -107,13 +116,14 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
             "robust_weight": 1.0,
         },
         "adversary": {"epsilon": None, "steps": 5, "step_share": 0.7, "every": 1, "lam_max": None},
-        "collect": {"correlation": 0.0},
+        "collect": _COLLECT,
         "train": {
             "env_steps": row.epochs * ROLLOUTS * horizon,
             "episodes": ROLLOUTS,
             "states": 300,
             "policy_steps": row.m_steps,
             "critic_steps": 1,
+            "average": 0.0,
         },
     }
 
@@ -129,7 +139,7 @@ def on_policy_settings(task: str, horizon: int) -> dict[str, Any]:
     row = TABLE_4_ON_POLICY[task]
     episodes = row.batch // horizon
     return {
-        "networks": {"policy_hidden": [256, 256], "critic_hidden": [256, 256]},
+        "networks": _NETWORKS,
         "critics": {
             "learning_rate": 1e-3,
             "batch": MINIBATCH,
@@ -139,7 +149,7 @@ def on_policy_settings(task: str, horizon: int) -> dict[str, Any]:
             "replay": row.batch,
         },
         "adversary": {"epsilon": None, "steps": 200, "step_share": 0.5},
-        "collect": {"correlation": 0.0},
+        "collect": _COLLECT,
         "ppo": {
             "actor_steps": row.actor_steps,
             "minibatch": MINIBATCH,
@@ -159,5 +169,6 @@ def on_policy_settings(task: str, horizon: int) -> dict[str, Any]:
             "warm_up_episodes": episodes,
             "rounds": row.batch // MINIBATCH,
             "critic_steps": 1,
+            "average": 0.0,
         },
     }

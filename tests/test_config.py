@@ -69,6 +69,18 @@ def test_the_papers_settings_go_over_the_file_and_under_what_is_set(task: str, t
     assert make_config(json.loads(json.dumps(config.model_dump(mode="json")))) == config
 
 
+@pytest.mark.parametrize("variant", ["safer", "ppol"])
+def test_under_the_papers_settings_nothing_of_a_files_own_inventions_is_left(variant: str) -> None:
+    seen = []
+    for task in TASKS:
+        config = load_config(PRESETS / f"{task}.toml", ["preset=paper", f"variant={variant}"])
+        assert config.train.average == 0, task
+        assert (config.collect.min_std, config.collect.correlation) == (0, 0), task
+        assert config.mstep.learning_rate_end is None or variant == "ppol", task
+        seen.append(config.networks)
+    assert seen == [seen[0]] * len(TASKS), "networks do not depend on the file"
+
+
 def test_a_preset_of_no_task_is_refused() -> None:
     with pytest.raises(InputError, match="moon-walk"):
         load_config(PRESETS / "ball-circle.toml", ["preset=paper", "task=moon-walk"])
