@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from harden.data import open_dataset, read_targets
 from harden.errors import HardenError, MissingInputError
 from harden.evaluation.reading import load_evaluation
 from harden.files import digest_file
+from harden.stages.depends import stage_sections
 from harden.stages.workspace import Workspace
 
 
@@ -44,18 +46,9 @@ class _Known(NamedTuple):
         return self.policy, self.acting
 
 
-_SECTIONS = {
-    "fit-critics": ("task", "own_task", "variant", "seed", "networks", "critics", "cost_limit"),
-    "e-step": ("task", "own_task", "cost_limit"),
-    "fit-policy": ("task", "own_task", "variant", "seed", "networks", "mstep", "adversary", "cost_limit"),
-}
-
-
 def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> str:
-    now = config.model_dump(mode="json")
-    own = ("ppo",) if config.variant_row.on_policy and stage == "fit-policy" else ()
-    for section in (*_SECTIONS[stage], *own):
-        if recorded.get(section) != now[section]:
+    for section, now in stage_sections(stage, config).items():
+        if recorded.get(section) != now:
             return f"'{section}' in the pipeline changed since"
     return ""
 
@@ -96,8 +89,8 @@ def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> St
         why = "the critics changed since"
     elif header.policy_digest not in known.now and digest_file(place.targets) != known.targets:
         why = "the policy changed since"
-    elif header.kl_bound != config.estep.kl_bound:
-        why = "'estep' in the pipeline changed since"
+    elif header.settings:
+        why = _changed("e-step", config, json.loads(header.settings))
     done = f"{header.status}, eta {header.eta:.3g}, lam {header.lam:.3g}"
     return StageStatus("e-step", "stale" if why else "done", why or done)
 

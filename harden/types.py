@@ -64,7 +64,8 @@ class Targets(NamedTuple):
 
     Args:
         obs: float32 (S, obs_dim).
-        actions: float32 (S, K, act_dim), drawn from policy_old, before clipping.
+        actions: float32 (S, K, act_dim), drawn from policy_old (offline from the behaviour policy), before
+            clipping.
         weights: float32 (S, K), each row sums to one (Eq. 5).
         old_mean: float32 (S, act_dim), policy_old's mean.
         old_std: float32 (S, act_dim), policy_old's standard deviation.

@@ -232,6 +232,20 @@ def test_status_says_done_stale_or_missing_and_why(folder: Path) -> None:
     changed = harden("status", *SETTINGS, "--set", "critics.gamma=0.9").output
     assert stages(changed)["fit-critics"] == "stale"
     assert re.search(r"fit-critics +stale +'critics' in the pipeline changed", changed)
+    every = {"fit-critics", "e-step", "fit-policy"}
+    for key, wanted in (
+        ("estep.lam_max=3", {"e-step"}),
+        ("estep.limit_end=4", {"e-step"}),
+        ("estep.particles=5", {"e-step"}),
+        ("mstep.beta_max=9", {"fit-policy"}),
+        ("cost_limit=4", every),
+        # Q_c's future is attacked, and the ceiling of lam rises with epsilon
+        ("adversary.steps=3", every),
+        ("ppo.clip=0.3", set[str]()),
+        ("offline.kl_bound=0.2", set[str]()),
+    ):
+        after = stages(harden("status", *SETTINGS, "--set", key).output)
+        assert {stage for stage, found in after.items() if found == "stale"} == wanted, key
     harden("collect", *SETTINGS, "--episodes", "1")
     after = stages(harden("status", *SETTINGS).output)
     assert after["collect"] == "done"

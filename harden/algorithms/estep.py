@@ -33,6 +33,11 @@ def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tens
     return recent[rows.to(obs.device)]
 
 
+def kl_bound(learner: Learner, config: PipelineConfig) -> float:
+    """Return delta, to policy_old; offline to the behaviour policy, and its own."""
+    return config.estep.kl_bound if learner.behaviour is None else config.offline.kl_bound
+
+
 def e_step(
     learner: Learner, obs: Tensor, config: PipelineConfig, limits: Limits
 ) -> tuple[Targets, DualSolution, Tensor]:
@@ -52,7 +57,6 @@ def e_step(
     """
     step = config.estep
     policy, critics, behaviour = learner.policy, learner.critics, learner.behaviour
-    kl_bound = step.kl_bound if behaviour is None else config.offline.kl_bound
     draw = generator(learner.device, learner.seed, "particles", learner.counters.round)
     with torch.no_grad():
         mean, std = policy(obs)
@@ -63,7 +67,7 @@ def e_step(
         solution = dual.solve_dual(
             q_reward,
             q_cost,
-            kl_bound,
+            kl_bound(learner, config),
             limits.kappa,
             lam_max=limits.lam_max,
             previous=learner.dual,

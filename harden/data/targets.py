@@ -29,6 +29,7 @@ class TargetsHeader(NamedTuple):
         status: "feasible", or "infeasible" where no multiplier within bounds meets kappa.
         seed, round: the place of the random stream.
         data_digest, policy_digest, critics_digest: of what they were made from.
+        settings: the pipeline's sections that they depend on, as JSON; "" in files older than this.
     """
 
     eta: float
@@ -44,6 +45,7 @@ class TargetsHeader(NamedTuple):
     data_digest: str
     policy_digest: str
     critics_digest: str
+    settings: str = ""
 
 
 def write_targets(path: Path, targets: Targets, header: TargetsHeader) -> None:
@@ -66,7 +68,8 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
         if attribute(file, "format_version", None) != FORMAT_VERSION or "weights" not in file:
             raise DamagedFileError(f"{path} is not a targets file", f"make one with: {_MADE_BY}")
         columns = [read_array(file, name, np.float32, everything, ndim) for name, ndim in _LAYOUT.items()]
-        found = {name: attribute(file, name, None) for name in TargetsHeader._fields}
+        usual = TargetsHeader._field_defaults
+        found = {name: attribute(file, name, usual.get(name)) for name in TargetsHeader._fields}
     try:
         header = TargetsHeader(**{n: kind(found[n]) for n, kind in get_type_hints(TargetsHeader).items()})
     except (TypeError, ValueError) as error:

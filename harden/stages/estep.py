@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 
 from harden.algorithms.adversary import attack_replayed
-from harden.algorithms.estep import draw_states, e_step
+from harden.algorithms.estep import draw_states, e_step, kl_bound
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
 from harden.learner import Learner
 from harden.progress import Reporter
+from harden.stages.depends import stage_sections
 from harden.stages.permissions import require_em, require_own_kind
 from harden.stages.workspace import (
     Workspace,
@@ -41,7 +43,7 @@ def describe_targets(
         eta_exact=float(solution.eta_exact),
         lam_exact=float(solution.lam_exact),
         kappa=limits.kappa,
-        kl_bound=config.estep.kl_bound,
+        kl_bound=kl_bound(learner, config),
         expected_cost=float(expected_cost),
         status="feasible" if bool(solution.feasible) else "infeasible",
         seed=learner.seed,
@@ -49,6 +51,7 @@ def describe_targets(
         data_digest=data_digest,
         policy_digest=module_digest(learner.policy),
         critics_digest=module_digest(learner.critics),
+        settings=json.dumps(stage_sections("e-step", config), sort_keys=True),
     )
 
 
@@ -82,7 +85,7 @@ def estep(
     """
     require_em(config)
     chosen = config.estep.model_copy(update={"particles": particles or config.estep.particles})
-    config = config.model_copy(update={"estep": chosen})
+    asked = config.model_copy(update={"estep": chosen})
     critics_path = critics_dir or place.critics
     if not critics_path.is_dir():
         raise MissingInputError(
@@ -96,7 +99,7 @@ def estep(
     epsilon = config.train_epsilon if about is None else position_epsilon(config, learner)
     obs = attack_replayed(learner, obs, config, epsilon, "states-adversary", learner.counters.round)
     limits = position_limits(config, None if about is None else learner)
-    targets, solution, expected_cost = e_step(learner, obs, config, limits)
+    targets, solution, expected_cost = e_step(learner, obs, asked, limits)
     header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest, limits)
     write_targets(out or place.targets, Targets(*(column.cpu() for column in targets)), header)
     if about is not None:
