@@ -205,7 +205,9 @@ class TestSweep:
             e for e in read_ledger(swept[0] / "benchmarks/results/ledger").values() if e["variant"] == "cvpo"
         )
         assert entry["trained"]["env_steps"] == 800
-        assert entry["trained"]["curve"]["env_steps"] == [400, 800]
+        curve = entry["trained"]["curve"]
+        assert curve["env_steps"] == [400, 800]
+        assert len(curve["lam"]) == len(curve["q_cost"]) == 2
         assert entry["budget"] == "tiny"
         for name, steps in (("pgd", 1), ("pgd-doubled", 2), ("paper", 1), ("paper-no-stop", 1)):
             natural, mc, mr = entry["trials"][name]

@@ -11,9 +11,9 @@ import numpy as np
 
 from harden.benchmark.ledger import Entry
 from harden.benchmark.tables import row_of
+from harden.evaluation.statistics import pooled, summarise
 
 COLUMNS = ("natural", "mc", "mr", "average")
-_RESAMPLES = 2000
 # below this share of vanilla's natural reward a row has failed, as in the paper
 FAILING = 0.1
 
@@ -91,13 +91,8 @@ def interval(runs: list[np.ndarray]) -> Figure:
     Source: runs are drawn with replacement, then the episodes of each (Davison and Hinkley 1997, 3.8); with
         one run it says how far its episodes vary, and nothing of other seeds.
     """
-    mean = float(np.mean([run.mean() for run in runs]))
-    draw = np.random.default_rng(0)
-    # the mean of each run's resampled episodes, (runs, resamples)
-    means = np.stack([run[draw.integers(len(run), size=(_RESAMPLES, len(run)))].mean(1) for run in runs])
-    chosen = draw.integers(len(runs), size=(len(runs), _RESAMPLES))
-    low, high = np.percentile(means[chosen, np.arange(_RESAMPLES)].mean(0), (2.5, 97.5))
-    return Figure(mean, float(low), float(high))
+    found = pooled(runs) if len(runs) > 1 else summarise(runs[0])
+    return Figure(found["mean"], *found["ci95"])
 
 
 def groups(entries: Iterable[Entry]) -> dict[tuple[str, str], dict[str, Group]]:

@@ -34,6 +34,8 @@ from harden.stages.workspace import Workspace, versions, workspace
 CPU = torch.device("cpu")
 ATTACKS = ["natural", "mc", "mr"]
 CURVE = ("refresh", "env_steps", "seconds", "reward", "cost", "cumulative_cost")
+# whether the constraints were in force, of a method that has them
+CONSTRAINTS = ("epsilon", "lam", "q_cost", "kappa", "kl_robust_mean", "beta_robust_mean")
 _LOCK_S = 60.0
 
 # what a job is handed over as: a resolved configuration and paths
@@ -127,11 +129,12 @@ def _learn(config: PipelineConfig, place: Workspace) -> dict[str, Any]:
         # what is there was made by another version of the program
         done = train(config, place, overwrite=True, **options)
     last = done.history[-1]
+    held = [name for name in CONSTRAINTS if all(name in row for row in done.history)]
     return {
         "env_steps": last["env_steps"],
         "wall_time_s": round(last["seconds"], 1),
         "cumulative_cost": last["cumulative_cost"],
-        "curve": {name: [round(row[name], 3) for row in done.history] for name in CURVE},
+        "curve": {name: [round(row[name], 4) for row in done.history] for name in (*CURVE, *held)},
     }
 
 

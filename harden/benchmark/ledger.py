@@ -12,7 +12,6 @@ from harden.errors import InputError
 from harden.files import read_json, write_json
 
 FORMAT_VERSION = 1
-PLACE = Path("benchmarks/results/ledger")
 Entry = dict[str, Any]
 Key = tuple[str, str, int, str]
 
