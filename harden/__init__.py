@@ -63,7 +63,7 @@ def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any
     """Train a policy, as `harden train` does.
 
     Args:
-        config: a PipelineConfig, from `harden.config.load_config`.
+        config: a PipelineConfig, from `harden.pipeline_file.load_config`.
         name: the run's name below datasets/ and checkpoints/.
         root: the folder that holds those two.
         options: init, resume, overwrite, allow_attacked_collection, as in `harden.stages.train.train`.

@@ -54,7 +54,7 @@ class Collect(Section):
 
 
 class CriticsConfig(Section):
-    """Eq. 58-61. `steps` and `batch` are gradient steps of a hand-run stage and their size."""
+    """Eq. 58-61. `steps` are a hand-run stage's; `batch` is every step's size."""
 
     steps: Count = 2000
     batch: Count = 256

@@ -14,7 +14,8 @@ class Variant(NamedTuple):
     Args:
         name: how pipelines and commands call it.
         summary: one line for a reader.
-        behaviour: how it collects, where that is its own: policy-noise or mc; None leaves it to the pipeline.
+        behaviour: how it collects, where that is its own: policy-noise, policy-sample or mc; None leaves it
+            to the pipeline.
         attack_replay: the MC adversary attacks each observation that is drawn from the replay.
         vanilla: the M-step's benign terms (Eq. 7).
         robust_mle: the likelihood under attack (Eq. 8's objective).

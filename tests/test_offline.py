@@ -114,6 +114,8 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(
     assert len(written) == 1
     # of the state alone: the policy's folder and the rest are made from it
     assert "other data" in refused("train", "--offline", "--data", str(made / "others"), "--resume", *SHORT)
+    said = refused(*TRAIN, "--resume", "--set", "imitation.held_out=0.2")
+    assert "made with another 'imitation.held_out'" in said, "what was held out was not learned from"
     harden(*TRAIN, "--resume")
     assert_same_run(tmp_path / "checkpoints/ball-circle", made / "checkpoints/ball-circle")
 

@@ -18,6 +18,7 @@ from harden.algorithms import critics as critic_ops
 from harden.algorithms import ppol
 from harden.algorithms.adversary import mad_attack
 from harden.algorithms.ppol import OnPolicyBatch, improve, policy_loss, prepare, smoothness
+from harden.checkpoint import save_critics
 from harden.data import DatasetWriter, open_dataset
 from harden.errors import Interrupted
 from harden.learner import Learner, new_learner
@@ -28,6 +29,7 @@ from harden.ops.ppo import PidGains, PidState, clipped_surrogate, lagrangian_sur
 from harden.pipeline_file import PRESETS, load_config
 from harden.sections import OnPolicy
 from harden.stages import collect as collect_stage
+from harden.stages.workspace import open_learner, workspace
 from harden.tasks import TASKS
 from harden.types import Transitions
 from harden.variants import VARIANTS
@@ -237,6 +239,12 @@ class TestUpdate:
         assert float(mean[0]) > 0.5
         assert float(mean[1]) < -0.5
         assert lams[0] > 0
+
+    def test_a_learner_begun_from_critics_alone_keeps_its_state_values(self, tmp_path: Path) -> None:
+        learner, config = on_policy()
+        place = workspace("mine", tmp_path)
+        save_critics(place.critics, learner.critics, {})
+        assert open_learner(config, place, CPU)[0].values is not None
 
     def test_the_actors_steps_end_at_the_target_kl(self) -> None:
         learner, config = on_policy(ppo={"learning_rate": 1e-2, "target_kl": 1e-4})

@@ -73,9 +73,10 @@ def _attacked_cost(
 
     An adversary climbs, so it finds the errors of whom it climbs: taken at their word they come back at each
     step of the horizon, and Q_c is at kappa where attacked episodes cost nothing. Two critics seldom err
-    upwards at the same place.
+    upwards at the same place; one alone (`networks.cost_critics` 1) is taken at its word.
 
     Source: Fujimoto et al. 2018 (clipped double Q-learning), where the maximum is the ball's.
+    Deviation: Eq. 59 has one critic and a benign future.
     """
     policy, target = learner.policy, learner.target_critics
     obs_adv = mc_attack(policy, target, obs, config.task_row.radius(epsilon), config.adversary, draw)
@@ -123,12 +124,12 @@ def td_loss(critics: Critics, batch: Backups, targets: TdTargets) -> Tensor:
     return of_reward + of_cost
 
 
-def follow(learner: Learner, polyak: float) -> None:
+def follow(target: Critics, online: Critics, polyak: float) -> None:
     """Move the target critics towards the online ones (Eq. 61)."""
     with torch.no_grad():
-        online: list[Tensor] = list(learner.critics.parameters())
-        target: list[Tensor] = list(learner.target_critics.parameters())
-        torch._foreach_lerp_(target, online, 1.0 - polyak)
+        now: list[Tensor] = list(online.parameters())
+        then: list[Tensor] = list(target.parameters())
+        torch._foreach_lerp_(then, now, 1.0 - polyak)
 
 
 def critic_step(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Tensor:
@@ -142,6 +143,6 @@ def critic_step(learner: Learner, replay: Backups, config: PipelineConfig, epsil
     learner.critic_optimizer.zero_grad(set_to_none=True)
     loss.backward()
     learner.critic_optimizer.step()
-    follow(learner, config.critics.polyak)
+    follow(learner.target_critics, learner.critics, config.critics.polyak)
     learner.advance(critic_steps=1)
     return loss.detach()

@@ -60,13 +60,8 @@ def split_episodes(data: Transitions, share: float, seed: int) -> Split:
 
 
 def clone_loss(policy: GaussianPolicy, obs: Tensor, actions: Tensor) -> Tensor:
-    """Return each row's negative log-likelihood of a logged action, (B,), nats.
-
-    Logs hold actions as applied: what the policy drew beyond a bound stands on it.
-    """
-    mean, std = policy(obs)
-    low, high = policy.center - policy.half_range, policy.center + policy.half_range
-    return -gaussian.censored_log_prob(actions, mean, std, low, high)
+    """Return each row's negative log-likelihood of a logged action, (B,), nats."""
+    return -policy.log_prob(*policy(obs), actions)
 
 
 def distil_loss(policy: GaussianPolicy, obs: Tensor, mean: Tensor, std: Tensor) -> Tensor:

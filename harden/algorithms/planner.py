@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.algorithms.critics import TdTargets, td_loss
+from harden.algorithms.critics import TdTargets, follow, td_loss
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.config import PipelineConfig
 from harden.envs.rollout import Acted, rollout
@@ -125,10 +125,7 @@ class _Adversary:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        with torch.no_grad():
-            online: list[Tensor] = list(self.critics.parameters())
-            followers: list[Tensor] = list(self.target.parameters())
-            torch._foreach_lerp_(followers, online, 1.0 - self.config.critics.polyak)
+        follow(self.target, self.critics, self.config.critics.polyak)
         self.steps += 1
 
 

@@ -66,11 +66,6 @@ class Improvement(NamedTuple):
     lam: float
 
 
-def log_prob(policy: GaussianPolicy, mean: Tensor, std: Tensor, actions: Tensor) -> Tensor:
-    """Return the log likelihood of actions as applied, which were clipped to the action space."""
-    return gaussian.censored_log_prob(actions, mean, std, *policy.bounds)
-
-
 def prepare(learner: Learner, data: Transitions, config: PipelineConfig, epsilon: float) -> OnPolicyBatch:
     """Return advantages, value targets and attacked observations of a collection.
 
@@ -81,7 +76,8 @@ def prepare(learner: Learner, data: Transitions, config: PipelineConfig, epsilon
         epsilon: the scheduled radius of the smoothing adversary.
 
     Source: Algorithm 4, line 4: nu(s) is found once, before the gradient steps.
-    Deviation: A_c is centred and not scaled, so that lam weighs costs in their own unit.
+    Deviation: A_r is standardised, and A_c centred and not scaled, so that lam weighs costs in their own
+        unit; likelihoods are of the actions as applied.
     """
     assert learner.values is not None
     policy, variant = learner.policy, config.variant_row
@@ -104,7 +100,7 @@ def prepare(learner: Learner, data: Transitions, config: PipelineConfig, epsilon
     return OnPolicyBatch(
         data.obs,
         data.actions,
-        log_prob(policy, mean, std, data.actions),
+        policy.log_prob(mean, std, data.actions),
         mean,
         std,
         (of_reward - of_reward.mean()) / (of_reward.std() + 1e-8),
@@ -147,7 +143,7 @@ def policy_loss(
     Source: Eq. 69, 70; Algorithm 4, lines 7 to 9; Algorithm 5, lines 7 and 8.
     """
     mean, std = policy(batch.obs)
-    log_ratio = log_prob(policy, mean, std, batch.actions) - batch.old_log_prob
+    log_ratio = policy.log_prob(mean, std, batch.actions) - batch.old_log_prob
     gain = lagrangian_surrogate(log_ratio, batch.advantages, batch.cost_advantages, lam, options.clip).mean()
     kl = gaussian.kl(batch.old_mean, batch.old_std, mean, std).mean().detach()
     rough = torch.zeros_like(gain)
@@ -186,6 +182,8 @@ def improve(
         epsilon: the scheduled radius of the smoothing adversary.
 
     Source: Algorithm 4, lines 4 to 13; Algorithm 5, lines 4 to 10.
+    Deviation: the multiplier is steered by the cost of an episode, as the limit is, and not by the discounted
+        V_c; the policy's steps end where their KL passes `ppo.target_kl`, the paper's delta_KL.
     """
     assert learner.values is not None
     assert learner.value_optimizer is not None

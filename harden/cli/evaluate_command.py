@@ -66,7 +66,9 @@ class _One(Numbers):
     "--data", type=FOLDER, default=None, help="Data set whose spread epsilon is a share of [the run's own]."
 )
 @click.option(
-    "--curves", is_flag=True, help="Try mc at 0 to 3 times the radius and with less effort as well."
+    "--curves",
+    is_flag=True,
+    help="Try mc and random at 0 to 3 times the radius, and mc with less effort.",
 )
 @click.option("--json", "json_path", type=FOLDER, default=None, help="Write the evaluation there.")
 @click.option("--html", type=FOLDER, default=None, help="Write a report of it there: one page.")

@@ -77,6 +77,6 @@ class CriticsFit(L.LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Backups, index: int) -> None:
         """Move the target critics after each step."""
-        follow(self.learner, self.config.critics.polyak)
+        follow(self.learner.target_critics, self.learner.critics, self.config.critics.polyak)
         self.learner.advance(critic_steps=1)
         log_now_and_then(self, index, self.learner.counters.critic_steps, lambda: {"loss": self._loss})

@@ -127,7 +127,7 @@ class RobustMStep(L.LightningModule):
         if not variant.robust:
             self._obs_adv = None
         elif work.epsilon == 0:
-            # nu(s) = s: that adds nothing to the vanilla M-step, and is all that there is without it
+            # nu(s) = s: Eq. 8 would have Eq. 7's likelihood once more, and is all that there is without it
             self._obs_adv = None if variant.vanilla else targets.obs
         elif work.iteration % config.adversary.every == 0 or self._obs_adv is None:
             self._obs_adv = attack_states(learner, targets, config, work.epsilon, ranks.rank())

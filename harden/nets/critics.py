@@ -154,7 +154,11 @@ class Critics(nn.Module):
         return values[self.reward_members].amin(0), values[self.cost_members].mean(0)
 
     def q_reward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return Q_r, the lowest of the reward critics, (B,) or (S, K)."""
+        """Return Q_r, the lowest of the reward critics, (B,) or (S, K).
+
+        Deviation: Eq. 58 and the E-step have one; the lowest of two does not pass on what one overestimates
+            (Fujimoto et al. 2018).
+        """
         return self.ensemble(obs, actions, self.reward_members).amin(0)
 
     def q_cost(self, obs: Tensor, actions: Tensor) -> Tensor:

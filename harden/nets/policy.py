@@ -32,6 +32,9 @@ class GaussianPolicy(nn.Module):
 
     Attributes:
         differentiable: gradients flow from actions to observations; somebody else's policy may not let them.
+
+    Deviation: the paper's on-policy baselines have a spread of their own that no observation changes (B.3),
+        and neither bound is in it; here all methods share this policy.
     """
 
     differentiable = True
@@ -132,6 +135,15 @@ class GaussianPolicy(nn.Module):
         """Return the actions as the environment applies them."""
         low, high = self.bounds
         return torch.maximum(torch.minimum(actions, high), low)
+
+    def log_prob(self, mean: Tensor, std: Tensor, actions: Tensor) -> Tensor:
+        """Return the log likelihood of actions as applied, (...), nats.
+
+        Args:
+            mean, std: (..., act_dim), what the policy gives for their observations.
+            actions: (..., act_dim), clipped: what was drawn beyond a bound stands on it.
+        """
+        return gaussian.censored_log_prob(actions, mean, std, *self.bounds)
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,9 @@ def backups(data: Transitions, gamma: float, n_step: int) -> Backups:
         gamma: discount a step.
         n_step: steps to look ahead, at least 1; fewer at an episode's end.
 
-    Source: Eq. 58, 59 with n-step returns (n = 1 is the paper's).
+    Source: Eq. 58, 59.
+    Deviation: n above 1, which the paper has not, passes a value on over n steps at once; what the policy of
+        those steps did is not corrected for.
     """
     count = len(data.rewards)
     ends = data.terminals | data.timeouts

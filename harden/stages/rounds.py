@@ -74,6 +74,9 @@ def em_round(
         on_estep: called with the targets, the dual's solution and the expected cost, before the M-step.
 
     Source: Algorithm 2, lines 6 to 21.
+    Deviation: `train.critic_steps` critic updates a round, where the paper has one; each of them and the
+        E-step draws rows of its own, where the paper's round has one minibatch (line 4): the E-step's states
+        are recent ones, the critics' from the whole replay.
     """
     train = config.train
     for _ in range(train.critic_steps):

@@ -16,14 +16,15 @@ from harden.files import clear_unfinished
 from harden.learner import Learner, load_state
 from harden.stages.workspace import Workspace, commit
 
-_MAY_DIFFER = {"collect.workers", "evaluate"}
+# what changes nothing of what is learned
+_MAY_DIFFER = {"collect": {"workers"}, "evaluate": True}
 
 
 def _differing_key(old: Any, new: Any, path: str = "") -> str | None:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in new:
             found = _differing_key(old.get(key), new[key], f"{path}.{key}" if path else key)
-            if found and found not in _MAY_DIFFER:
+            if found:
                 return found
         return None
     return path if old != new else None
@@ -48,7 +49,7 @@ def open_run(
             f"the state in {place.run} was made by single stages",
             "begin a run with: harden train --overwrite",
         )
-    new = config.model_dump(mode="json", exclude={"evaluate", "imitation"})
+    new = config.model_dump(mode="json", exclude=_MAY_DIFFER)
     different = _differing_key(about.get("config", {}), new)
     if different:
         raise InputError(

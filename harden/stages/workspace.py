@@ -129,7 +129,7 @@ def open_learner(
     if not place.state.is_file():
         learner = new_learner(config, device, policy)
         if critics is not None:
-            learner = Learner(learner.policy, critics, config, device)
+            learner = Learner(learner.policy, critics, config, device, values=learner.values)
         return learner, None
     learner, about = load_state(place.state, config, device)
     for name, path, given, own in (
