@@ -25,7 +25,7 @@ class Work(NamedTuple):
     Args:
         targets: a batch of the E-step's output.
         epsilon: the scheduled radius of the adversary.
-        iteration: m of Algorithm 2, from 0, within the round.
+        iteration: m of Algorithm 2, from 0: earlier steps on these same rows.
     """
 
     targets: Targets
@@ -62,13 +62,14 @@ class TargetBatches:
     def __iter__(self) -> Iterator[Work]:
         count = len(self.targets.obs)
         for step in range(self.steps):
-            targets = self.targets
+            targets, iteration = self.targets, step
             if count > self.batch:
                 counters = self.learner.counters
                 place = generator("cpu", self.learner.seed, "m-step", counters.policy_steps)
                 rows = torch.randint(count, (self.batch,), generator=place)
-                targets = Targets(*(column[rows] for column in targets))
-            yield Work(targets, self.epsilon, step)
+                # other rows at each step, whose nu(s) no earlier step has
+                targets, iteration = Targets(*(column[rows] for column in targets)), 0
+            yield Work(targets, self.epsilon, iteration)
 
 
 class RobustMStep(L.LightningModule):

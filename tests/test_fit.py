@@ -1,0 +1,101 @@
+"""The M-step's job: which observations its adversary gave, and when it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from test_algorithms import CPU, configure, targets_for
+
+from harden.algorithms import mstep as mstep_ops
+from harden.config import PipelineConfig
+from harden.fit import mstep as job_module
+from harden.fit.mstep import RobustMStep, TargetBatches, Work
+from harden.learner import Learner, new_learner
+from harden.types import Targets
+
+EPSILON = 0.05
+
+
+class Seen:
+    """What the Lagrangian was given, step by step."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        plain = job_module.lagrangian
+
+        def lagrangian(policy, targets: Targets, obs_adv: torch.Tensor, *more):  # type: ignore[no-untyped-def]
+            self.pairs.append((targets.obs, obs_adv))
+            return plain(policy, targets, obs_adv, *more)
+
+        patch.setattr(job_module, "lagrangian", lagrangian)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """A record of the job's steps."""
+    return Seen(monkeypatch)
+
+
+def job(every: int) -> tuple[Learner, PipelineConfig, RobustMStep]:
+    """Return a robust M-step's job and what it works on."""
+    config = configure(variant="safer", adversary={"every": every, "steps": 2})
+    learner = new_learner(config, CPU)
+    return learner, config, RobustMStep(learner, config)
+
+
+def take(work: Iterator[Work], made: RobustMStep, learner: Learner) -> None:
+    """Do the job's gradient steps."""
+    for one in work:
+        loss = made.loss(one)
+        learner.policy_optimizer.zero_grad()
+        loss.backward()
+        learner.policy_optimizer.step()
+
+
+def test_of_stored_targets_each_minibatch_has_the_adversary_of_its_own_rows(seen: Seen) -> None:
+    learner, _, made = job(every=2)
+    targets = targets_for(learner)
+    batches = TargetBatches(targets, 6, len(targets.obs) // 2, EPSILON, learner)
+    take(iter(batches), made, learner)
+    assert len(seen.pairs) == 6
+    for obs, adv in seen.pairs:
+        assert 0 < float((adv - obs).abs().max()) <= EPSILON * 1.0001
+
+
+def test_in_a_round_the_adversary_is_asked_every_so_many_steps(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, _, made = job(every=3)
+    asked = []
+
+    def attack_states(*given, **more):  # type: ignore[no-untyped-def]
+        asked.append(learner.counters.policy_steps)
+        return mstep_ops.attack_states(*given, **more)
+
+    monkeypatch.setattr(job_module, "attack_states", attack_states)
+    for _ in range(2):
+        targets = targets_for(learner)
+        take((Work(targets, EPSILON, iteration) for iteration in range(4)), made, learner)
+    assert asked == [0, 3, 4, 7], "at a round's first step, and every third after it"
+    given = [adv for _, adv in seen.pairs]
+    assert given[0] is given[1] is given[2]
+    assert not torch.equal(given[2], given[3])
+
+
+def test_the_policy_that_is_kept_is_the_running_average_over_rounds() -> None:
+    config = configure(train={"average": 0.1, "rounds": 10, "env_steps": 20_000})
+    learner = new_learner(config, CPU)
+    weight = 1 / (0.1 * config.refreshes * 10)
+    expected = [parameter.detach().clone() for parameter in learner.average.parameters()]
+    for step in range(3):
+        with torch.no_grad():
+            for parameter in learner.policy.parameters():
+                parameter.add_(step + 1.0)
+        now = [parameter.detach() for parameter in learner.policy.parameters()]
+        expected = [(1 - weight) * old + weight * new for old, new in zip(expected, now, strict=True)]
+        learner.finish_round()
+    for found, wanted in zip(learner.average.parameters(), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert learner.counters.round == 3
