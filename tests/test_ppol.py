@@ -29,6 +29,7 @@ from harden.ops.ppo import PidGains, PidState, clipped_surrogate, lagrangian_sur
 from harden.pipeline_file import PRESETS, load_config
 from harden.sections import OnPolicy
 from harden.stages import collect as collect_stage
+from harden.stages.fit_critics import look_ahead
 from harden.stages.workspace import open_learner, workspace
 from harden.tasks import TASKS
 from harden.types import Transitions
@@ -193,6 +194,22 @@ class TestUpdate:
         with_it = float(policy_loss(learner.policy, batch, 0.0, options, True)[0])
         without = float(policy_loss(learner.policy, batch, 0.0, options, False)[0])
         assert with_it == pytest.approx(without + 3.0 * float(rough), rel=1e-5)
+
+    def test_what_was_collected_under_attack_is_learned_from_as_it_was_observed(self) -> None:
+        """Algorithm 5: values and critics bootstrap from the observation that the policy was given next."""
+        learner, config = on_policy("adv-ppol")
+        data = episodes()
+        attacked = data._replace(obs=data.obs + 0.05)
+        seen = as_observed(attacked)
+        assert not torch.equal(seen.next_obs, attacked.next_obs)
+        assert learner.values is not None
+        now, later = learner.values(seen.obs).detach(), learner.values(seen.next_obs).detach()
+        ends = data.terminals | data.timeouts
+        wanted = gae(data.costs, now[1], later[1], data.terminals, ends, 0.97, 0.97) + now[1]
+        torch.testing.assert_close(prepare(learner, attacked, config, 0.0).targets[1], wanted)
+        torch.testing.assert_close(look_ahead(attacked, config, CPU).next_obs, seen.next_obs)
+        benign = look_ahead(attacked, configure(variant="safer"), CPU).next_obs
+        assert torch.equal(benign, attacked.next_obs), "an off-policy row takes what is stored"
 
     @pytest.mark.parametrize("variant", ["sa-ppol", "sa-ppol-mc"])
     def test_the_smoothness_is_over_each_coordinates_radius(self, variant: str) -> None:
