@@ -164,13 +164,14 @@ def against_vanilla(variants: dict[str, list[Run]], trial: str) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def ended_early(task: str, variants: dict[str, list[Run]]) -> list[str]:
+def ended_early(task: str, variants: dict[str, list[Run]], trial: str) -> list[str]:
     """Return how many episodes the dynamics ended: a robot that falls costs nothing afterwards."""
     lines = []
     for variant, runs in variants.items():
         shares = []
         for attack in ("natural", "mc", "mr"):
-            entries = [entry for run in runs for entry in run["trials"]["pgd"] if entry["attack"] == attack]
+            kind = "pgd" if attack == "natural" else trial
+            entries = [entry for run in runs for entry in run["trials"][kind] if entry["attack"] == attack]
             # older entries don't say how long their episodes were
             lengths = [length for entry in entries for length in entry["by_episode"].get("length", [])]
             if lengths:
@@ -218,9 +219,7 @@ def section(task: str, variants: dict[str, list[Run]]) -> list[str]:
             continue
         lines += [f"Under attack, {how}:", "", *verdict_table(task, variants, trial), ""]
         if trial in ("pgd", "paper"):
-            lines += against_vanilla(variants, trial)
-        if trial == "pgd":
-            lines += ended_early(task, variants)
+            lines += against_vanilla(variants, trial) + ended_early(task, variants, trial)
     lines.append("Training, reward and cost of the benign roll-outs (three refreshes' mean, cost at most 5):")
     lines += ["", *training_table(task, variants), "", f"![learning curves](learning-{task}.png)", ""]
     return lines
