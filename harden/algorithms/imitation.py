@@ -61,7 +61,8 @@ def split_episodes(data: Transitions, share: float, seed: int) -> Split:
 
 def clone_loss(policy: GaussianPolicy, obs: Tensor, actions: Tensor) -> Tensor:
     """Return each row's negative log-likelihood of a logged action, (B,), nats."""
-    return -policy.log_prob(*policy(obs), actions)
+    mean, std = policy(obs)
+    return -policy.log_prob(mean, std, actions)
 
 
 def distil_loss(policy: GaussianPolicy, obs: Tensor, mean: Tensor, std: Tensor) -> Tensor:

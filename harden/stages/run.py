@@ -17,7 +17,7 @@ from harden.learner import Learner, load_state
 from harden.stages.workspace import Workspace, commit
 
 # what changes nothing of what is learned
-_MAY_DIFFER = {"collect": {"workers"}, "evaluate": True}
+_MAY_DIFFER: dict[str, set[str] | bool] = {"collect": {"workers"}, "evaluate": True}
 
 
 def _differing_key(old: Any, new: Any, path: str = "") -> str | None:
