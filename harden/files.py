@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,12 @@ def require_new(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, instead_of: Sequence[Path] = ()) -> Iterator[Path]:
     """Fill a new folder so that it appears at once and whole, or not at all.
 
     Args:
         path: where the folder is to be.
+        instead_of: folders that go when it appears, and not before; `path` first, if it is one of them.
 
     Returns:
         The temporary folder beside it, to be filled inside the `with`.
@@ -124,22 +126,55 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: there is something at `path`; StorageError: no room or no permission.
     """
-    require_new(path)
-    make_folder(path.parent)
+    if path not in instead_of:
+        require_new(path)
+    for folder in (path, *instead_of):
+        make_folder(folder.parent)
     _clear_leftovers(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     lock = os.open(make_folder(aside), os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield aside
-        require_new(path)
-        with storage_errors(path):
+        with storage_errors(path), _moved_aside(instead_of):
+            require_new(path)
             sync_folder(aside)
             os.replace(aside, path)
             sync_folder(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def _moved_aside(folders: Sequence[Path]) -> Iterator[None]:
+    """Move folders out of the way, and remove them when all went well; else put them back."""
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for folder in folders:
+            if folder.exists():
+                old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+                os.replace(folder, old)
+                moved.append((folder, old))
+        yield
+    except BaseException:
+        for folder, old in reversed(moved):
+            os.replace(old, folder)
+        raise
+    for _, old in moved:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def bring_back(path: Path, instead_of: Sequence[Path]) -> None:
+    """Undo a `whole_folder` that was killed half-way, or finish it where the new folder stands already."""
+    stands = path.exists()
+    for folder in instead_of:
+        for old in folder.parent.glob(f".{glob.escape(folder.name)}.*.old"):
+            with storage_errors(folder):
+                if stands:
+                    shutil.rmtree(old)
+                else:
+                    os.replace(old, folder)
 
 
 def _clear_leftovers(path: Path) -> None:

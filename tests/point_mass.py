@@ -32,5 +32,15 @@ class PointMass(gymnasium.Env):
         return self.state.copy(), velocity, bool(position < -3), False, info
 
 
-for name in ("PointMass-v0", "PointMassFree-v0"):
-    gymnasium.register(name, entry_point=PointMass)
+class PointMassByKey(PointMass):
+    """The same with two keys in place of a force."""
+
+    action_space = spaces.Discrete(2)
+
+
+for name, kind in (
+    ("PointMass-v0", PointMass),
+    ("PointMassFree-v0", PointMass),
+    ("PointMassByKey-v0", PointMassByKey),
+):
+    gymnasium.register(name, entry_point=kind)

@@ -165,6 +165,7 @@ def test_a_task_that_is_none_is_refused(folder: Path, old: str, new: str, said: 
         ("[-2.0]", "[-1.0]", "own_task.action_low"),
         ("PointMass-v0", "PointMassFree-v0", "gives no info['cost']"),
         ("act_dim = 1", "act_dim = 2", "has shapes"),
+        ("PointMass-v0", "PointMassByKey-v0", "are Box and Discrete, not Box and Box"),
     ],
 )
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -177,6 +178,14 @@ def test_an_environment_that_does_not_fit_is_refused(
     Path("point.toml").write_text(text)
     result = harden("collect", *POINT, "--set", f"collect.workers={workers}", code=2)
     assert said in result.output
+
+
+def test_an_environment_that_is_not_there_costs_no_earlier_run(folder: Path) -> None:
+    harden("train", *POINT)
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    wrong = ["--set", "own_task.env_id=PointMess-v0", "--overwrite"]
+    assert "there is no environment PointMess-v0" in refused("train", *POINT, *wrong)
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])

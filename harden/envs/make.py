@@ -84,6 +84,15 @@ def require_environment(task: Task) -> None:
         )
 
 
+def try_environment(task: Task) -> None:
+    """Open a task's environment and close it: what does not fit is refused before anything is stored.
+
+    Raises:
+        InputError: as `SeededEnv`.
+    """
+    SeededEnv(task).close()
+
+
 class SeededEnv:
     """One environment of a task.
 
@@ -112,6 +121,13 @@ class SeededEnv:
         self.env = made.unwrapped if self.bullet else made
         self.task = task
         self.steps = 0
+        spaces = self.env.observation_space, self.env.action_space
+        if not all(isinstance(space, gymnasium.spaces.Box) for space in spaces):
+            kinds = " and ".join(type(space).__name__ for space in spaces)
+            raise InputError(
+                f"task '{task.name}': spaces of {task.env_id} are {kinds}, not Box and Box",
+                "observations and actions have to be vectors of real numbers: wrap the environment",
+            )
         self.low: np.ndarray = np.asarray(self.env.action_space.low, dtype=np.float32)
         self.high: np.ndarray = np.asarray(self.env.action_space.high, dtype=np.float32)
         shapes = self.env.observation_space.shape, self.env.action_space.shape

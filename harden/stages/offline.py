@@ -26,7 +26,7 @@ from harden.stages.permissions import require_em, require_own_kind
 from harden.stages.ranges import require_ranges
 from harden.stages.refresh import History
 from harden.stages.rounds import LiveRounds, run_rounds
-from harden.stages.run import begin_run, open_run, require_room, warm_up_steps
+from harden.stages.run import begin_run, new_run, open_run, warm_up_steps
 from harden.stages.workspace import (
     Workspace,
     lasting,
@@ -100,15 +100,15 @@ def _begin(
     rows = dataset.recent(config.imitation.rows)
     # before room is made: what is refused discards nothing
     require_ranges(config, rows, dataset.path)
-    require_room(place, (place.run,), overwrite, "it")
-    behaviour, _, found = fit_clone(
-        config, rows, config.imitation, device=device, logs=place.run, report=report
-    )
-    policy = behaviour if start is None else learner.policy
-    learner = Learner(policy, learner.critics, config, device, behaviour=behaviour)
-    told = {"data": dataset.info.digest, "transitions": len(dataset), "behaviour": found}
-    begun = {"offline": told} | origin_of(start.about if start else None)
-    begin_run(config, place, learner, warm_up_steps(config, learner, start), **begun)
+    with new_run(place, collects=False, overwrite=overwrite) as fresh:
+        behaviour, _, found = fit_clone(
+            config, rows, config.imitation, device=device, logs=fresh.run, report=report
+        )
+        policy = behaviour if start is None else learner.policy
+        learner = Learner(policy, learner.critics, config, device, behaviour=behaviour)
+        told = {"data": dataset.info.digest, "transitions": len(dataset), "behaviour": found}
+        begun = {"offline": told} | origin_of(start.about if start else None)
+        begin_run(config, fresh, learner, warm_up_steps(config, learner, start), **begun)
 
 
 def train_offline(

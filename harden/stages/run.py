@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from harden.checkpoint import LoadedPolicy, module_digest
 from harden.config import PipelineConfig
+from harden.data.manifest import shard_files
+from harden.data.store import FolderLock
 from harden.errors import InputError, MissingInputError
-from harden.files import clear_unfinished
+from harden.files import bring_back, clear_unfinished, whole_folder
 from harden.learner import Learner, load_state
 from harden.stages.workspace import Workspace, commit
 
@@ -38,6 +39,7 @@ def open_run(
     Raises:
         MissingInputError: no run; InputError: made by single stages, or with another configuration.
     """
+    bring_back(place.run, (place.run, place.data))
     if not place.state.is_file():
         raise MissingInputError(
             f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
@@ -67,27 +69,49 @@ def warm_up_steps(config: PipelineConfig, learner: Learner, start: LoadedPolicy 
     return max(usual, config.critics.steps)
 
 
-def require_room(place: Workspace, folders: Sequence[Path], overwrite: bool, both: str) -> None:
-    """Refuse to begin where a run is, or what it would write over; or clear the place where that was asked.
+@contextlib.contextmanager
+def new_run(place: Workspace, *, collects: bool, overwrite: bool) -> Iterator[Workspace]:
+    """Begin a run beside what is there, which goes when the new one stands, and not before.
 
     Args:
-        folders: what the run makes.
-        overwrite: whether an earlier run may go.
-        both: what --overwrite discards, in words.
+        collects: whether the run makes its own data set; else it reads one, which stays.
+        overwrite: whether an earlier run, and the data set of one that collects, may go.
+
+    Returns:
+        The workspace in whose run folder the state is to be put, inside the `with`.
 
     Raises:
-        InputError: something is there and may not go.
+        InputError: something is there and may not go, or another process is writing it.
+        StorageError: no room or no permission; what was there is there.
     """
-    if overwrite:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-    for there in (place.state, *(folder for folder in folders if folder != place.run)):
-        if there.exists():
-            shown = place.run if there == place.state else there
-            raise InputError(
-                f"{shown} holds an earlier run or its data",
-                f"go on with --resume, or discard {both} with --overwrite",
-            )
+    bring_back(place.run, (place.run, place.data))
+    with contextlib.ExitStack() as held:
+        if not overwrite:
+            _require_free(place, collects)
+        if collects and place.data.is_dir():
+            held.enter_context(FolderLock(place.data))
+        gone = [place.run, *([place.data] if collects else [])] if overwrite else []
+        fresh = held.enter_context(whole_folder(place.run, gone))
+        yield place._replace(run=fresh)
+
+
+def _require_free(place: Workspace, collects: bool) -> None:
+    both = "both" if collects else "it"
+    if place.state.is_file():
+        raise InputError(
+            f"{place.run} holds an earlier run", f"go on with --resume, or discard {both} with --overwrite"
+        )
+    if place.run.is_dir() and any(place.run.iterdir()):
+        raise InputError(
+            f"{place.run} holds what no run made",
+            f"begin from its policy elsewhere with --init {place.policy}, or discard {both} with --overwrite",
+        )
+    if collects and place.data.is_dir() and shard_files(place.data):
+        raise InputError(
+            f"{place.data} holds data, and no run goes with them",
+            f"learn from them with: harden train --offline --data {place.data}; train under another "
+            "pipeline's name, or discard them with --overwrite",
+        )
 
 
 def begin_run(config: PipelineConfig, place: Workspace, learner: Learner, warm_up: int, **more: Any) -> None:

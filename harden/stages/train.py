@@ -10,7 +10,7 @@ import torch
 from harden.checkpoint import load_policy
 from harden.config import PipelineConfig
 from harden.data import DatasetWriter
-from harden.envs.make import require_environment
+from harden.envs.make import require_environment, try_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.fit import ranks
@@ -21,7 +21,7 @@ from harden.stages.on_policy import require_no_job, train_on_policy
 from harden.stages.permissions import require_own_kind, require_permission
 from harden.stages.refresh import Followed, History, RollOuts
 from harden.stages.rounds import LiveRounds, run_rounds
-from harden.stages.run import begin_run, open_run, require_room, warm_up_steps
+from harden.stages.run import begin_run, new_run, open_run, warm_up_steps
 from harden.stages.workspace import Workspace, lasting, origin_of
 
 
@@ -44,9 +44,10 @@ def _begin(
 ) -> None:
     start = None if init is None else load_policy(init)
     learner = new_learner(config, device, start)
-    require_room(place, (place.run, place.data), overwrite, "both")
+    try_environment(config.task_row)
     begun = origin_of(start.about if start else None)
-    begin_run(config, place, learner, warm_up_steps(config, learner, start), **begun)
+    with new_run(place, collects=True, overwrite=overwrite) as fresh:
+        begin_run(config, fresh, learner, warm_up_steps(config, learner, start), **begun)
 
 
 def train(
@@ -77,13 +78,19 @@ def train(
 
     Raises:
         InputError: a run is there already, or one to resume was made with another configuration, or the
-            variant collects under attack and that was not allowed, or the rows can't be split.
+            variant collects under attack and that was not allowed, or the rows can't be split, or the
+            environment is not what the task says.
         MissingInputError: nothing to resume, or no policy in `init`.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
 
     Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
     devices = devices or 1
+    if resume and (overwrite or init is not None):
+        raise InputError(
+            "--resume goes on from what is stored",
+            "leave out --overwrite and --init, or begin anew without --resume",
+        )
     ranks.require_share(config.train.states, devices, "train.states")
     if ranks.is_helper(devices):
         report = Reporter(quiet=True)
