@@ -174,6 +174,11 @@ def _load_optimizer(prefix: str, tensors: dict[str, Tensor], optimizer: torch.op
     optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
 
 
+# what a state says of itself, beside what is stored with it
+_OWN = ("format_version", "kind", "seed", "counters", "tensors_digest")
+_OWN += ("policy", "critics", "values", "pid", "behaviour")
+
+
 def save_state(path: Path, learner: Learner, about: dict[str, Any]) -> None:
     """Write the whole learner to one file, replaced in one rename: the run's commit point.
 
@@ -260,4 +265,4 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
     except (*ILL_DESCRIBED, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         raise DamagedFileError(f"{path} is not a complete run state ({first_line})") from error
-    return learner, about
+    return learner, {key: value for key, value in about.items() if key not in _OWN}

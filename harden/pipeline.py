@@ -6,12 +6,15 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
+
 from harden.checkpoint import load_critics, load_policy
 from harden.config import PipelineConfig
 from harden.data import open_dataset, read_targets
 from harden.errors import HardenError, MissingInputError
 from harden.evaluation.reading import load_evaluation
 from harden.files import digest_file
+from harden.learner import load_state
 from harden.stages.depends import stage_sections
 from harden.stages.workspace import Workspace
 
@@ -97,6 +100,9 @@ def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> St
 
 def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
     about = load_policy(place.policy).about
+    if place.state.is_file():
+        # the policy is made from it, and so is all that comes next
+        load_state(place.state, config, torch.device("cpu"))
     why = _changed("fit-policy", config, about.get("config", {}))
     if not why and known.critics and about.get("critics_digest") != known.critics:
         why = "the critics changed since"

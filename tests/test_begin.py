@@ -1,19 +1,22 @@
-"""How a run begins: where nothing is, or in place of what was there, which goes not a moment too early."""
+"""How a run begins and is gone on with: nothing that was there goes a moment too early, or for nothing."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 from test_bad_input import refused
-from test_pipeline import SETTINGS, harden
+from test_pipeline import SETTINGS, harden, stages
 
 from harden.data.store import FolderLock
 from harden.errors import StorageError
 from harden.stages import run as run_stage
+
+RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/safer/"
 
 
 def whole(folder: Path) -> dict[Path, bytes]:
@@ -107,3 +110,54 @@ def test_an_empty_data_folder_is_no_data(tmp_path: Path, monkeypatch: pytest.Mon
     with FolderLock(Path("datasets/ball-circle")):
         pass
     harden("train", *SETTINGS)
+
+
+def test_stages_by_hand_leave_a_run_that_can_be_resumed(trained: Path) -> None:
+    harden("collect", *SETTINGS, "--episodes", "1")
+    harden("fit-critics", *SETTINGS, "--steps", "1", "--set", "critics.polyak=0.9")
+    harden("e-step", *SETTINGS, "--particles", "5", "--set", "estep.lam_max=3.0")
+    harden("fit-policy", *SETTINGS, "--steps", "1")
+    run = json.loads(Path("checkpoints/ball-circle/config.json").read_text())
+    assert (run["estep"]["lam_max"], run["critics"]["polyak"]) == (8.0, 0.95), "the run's own"
+    said = refused("train", *SETTINGS, "--resume", "--set", "estep.lam_max=3.0")
+    assert "was made with another 'estep.lam_max' (8.0, here 3.0)" in said
+    harden("train", *SETTINGS, "--resume")
+
+
+@pytest.mark.parametrize("key", ["variant=cvpo", "networks.policy_hidden=[8]"])
+@pytest.mark.parametrize("stage", ["fit-critics", "e-step", "collect"])
+def test_a_state_is_not_gone_on_with_as_something_else(trained: Path, stage: str, key: str) -> None:
+    before = whole(trained)
+    said = refused(stage, *SETTINGS, "--set", key)
+    assert f"was made with another '{key.split('=')[0].split('.')[0]}'" in said
+    assert whole(trained) == before
+
+
+@pytest.mark.parametrize("words", [["fit-critics", "--steps", "1"], ["collect", "--episodes", "1"]])
+def test_folders_that_a_kill_left_behind_the_state_are_renewed(trained: Path, words: list[str]) -> None:
+    harden("fit-policy", *SETTINGS, "--steps", "1")
+    folder = Path("checkpoints/ball-circle")
+    shutil.copytree(folder / "policy", "behind")
+    harden("fit-policy", *SETTINGS, "--steps", "1")
+    due = (folder / "policy/policy.safetensors").read_bytes()
+    shutil.rmtree(folder / "policy")
+    shutil.copytree("behind", folder / "policy")
+    harden("train", *SETTINGS, "--resume")
+    assert (folder / "policy/policy.safetensors").read_bytes() == due
+    shutil.rmtree(folder / "policy")
+    shutil.copytree("behind", folder / "policy")
+    harden(words[0], *SETTINGS, *words[1:])
+    # another policy than the one before is somebody's, and stays
+    shutil.copy(folder / "policy/policy.safetensors", "kept")
+    other = RELEASED if words[0] == "collect" else Path("behind")
+    shutil.rmtree(folder / "policy")
+    shutil.copytree(other, folder / "policy")
+    assert "do not belong together" in refused("e-step", *SETTINGS)
+
+
+def test_status_looks_at_the_state(trained: Path) -> None:
+    state = Path("checkpoints/ball-circle/state.safetensors")
+    state.write_bytes(state.read_bytes()[:1000])
+    said = harden("status", *SETTINGS).output
+    assert stages(said)["fit-policy"] == "stale"
+    assert "is not a model file of harden" in said

@@ -15,20 +15,18 @@ from harden.data.store import FolderLock
 from harden.errors import InputError, MissingInputError
 from harden.files import bring_back, clear_unfinished, whole_folder
 from harden.learner import Learner, load_state
-from harden.stages.workspace import Workspace, commit
+from harden.stages.workspace import Workspace, commit, renew_folders
 
 # what changes nothing of what is learned
 _MAY_DIFFER: dict[str, set[str] | bool] = {"collect": {"workers"}, "evaluate": True}
 
 
-def _differing_key(old: Any, new: Any, path: str = "") -> str | None:
+def _difference(old: Any, new: Any, path: str = "") -> str | None:
+    """Return the first key of `new` that `old` has another value for, with both; None where there is none."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in new:
-            found = _differing_key(old.get(key), new[key], f"{path}.{key}" if path else key)
-            if found:
-                return found
-        return None
-    return path if old != new else None
+        found = (_difference(old.get(key), new[key], f"{path}.{key}" if path else key) for key in new)
+        return next(filter(None, found), None)
+    return f"'{path}' ({old}, here {new})" if old != new else None
 
 
 def open_run(
@@ -52,12 +50,14 @@ def open_run(
             "begin a run with: harden train --overwrite",
         )
     new = config.model_dump(mode="json", exclude=_MAY_DIFFER)
-    different = _differing_key(about.get("config", {}), new)
+    # stages by hand since may have had settings of their own
+    different = _difference(about.get("run_config", about.get("config", {})), new)
     if different:
         raise InputError(
-            f"the run in {place.run} was made with another '{different}'",
-            "resume it with its own configuration (config.json beside it), or begin anew with --overwrite",
+            f"the run in {place.run} was made with another {different}",
+            "resume it with its own (config.json there holds all of it), or begin anew with --overwrite",
         )
+    renew_folders(place, learner, about)
     return learner, about
 
 
@@ -117,4 +117,5 @@ def _require_free(place: Workspace, collects: bool) -> None:
 def begin_run(config: PipelineConfig, place: Workspace, learner: Learner, warm_up: int, **more: Any) -> None:
     """Store the state that a run begins with: so it can be resumed from its first moment."""
     about = {"history": [], "warm_up": warm_up, "parent": module_digest(learner.policy)}
+    about["run_config"] = config.model_dump(mode="json")
     commit(config, place, learner, about | more)

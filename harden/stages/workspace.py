@@ -12,11 +12,14 @@ import torch
 
 from harden.checkpoint import load_critics, load_policy, module_digest, save_critics, save_policy
 from harden.config import PipelineConfig
-from harden.errors import InputError
-from harden.files import write_json
+from harden.errors import HardenError, InputError
+from harden.files import read_json, write_json
 from harden.learner import Learner, load_state, new_learner, save_state
 from harden.ops.schedule import discounted_threshold, scheduled_epsilon, scheduled_limit
 from harden.types import Limits
+
+# what is said of a run once, at its beginning
+_LASTING = ("origin", "offline", "run_config")
 
 
 class Workspace(NamedTuple):
@@ -123,15 +126,20 @@ def open_learner(
     Raises:
         InputError: the state, the policy and the critics do not belong together.
     """
+    state = None
+    if place.state.is_file():
+        state = load_state(place.state, config, device)
+        _require_same(config, state[1], place)
+        renew_folders(place, *state)
     policy_path, critics_path = policy_dir or place.policy, critics_dir or place.critics
     policy = load_policy(policy_path) if policy_dir or policy_path.is_dir() else None
     critics = load_critics(critics_path)[0] if critics_dir or critics_path.is_dir() else None
-    if not place.state.is_file():
+    if state is None:
         learner = new_learner(config, device, policy)
         if critics is not None:
             learner = Learner(learner.policy, critics, config, device, values=learner.values)
         return learner, None
-    learner, about = load_state(place.state, config, device)
+    learner, about = state
     for name, path, given, own in (
         ("policy", policy_path, policy.policy if policy else None, learner.average),
         ("critics", critics_path, critics, learner.critics),
@@ -142,6 +150,17 @@ def open_learner(
                 "go on from the state with: harden train --resume, or remove the state to begin a new run",
             )
     return learner, about
+
+
+def _require_same(config: PipelineConfig, about: dict[str, Any], place: Workspace) -> None:
+    """Refuse to go on as something else: what is written beside the state would say what it is not."""
+    recorded, now = about.get("config", {}), config.model_dump(mode="json", include={"variant", "networks"})
+    for key, value in now.items():
+        if recorded.get(key, value) != value:
+            raise InputError(
+                f"the state in {place.state} was made with another '{key}' ({recorded[key]}, here {value})",
+                "go on with its own, or begin under another pipeline's name",
+            )
 
 
 def position_epsilon(config: PipelineConfig, learner: Learner) -> float:
@@ -198,12 +217,12 @@ def carried_from(about: dict[str, Any] | None, policy_dir: Path) -> dict[str, An
 
 def lasting(about: dict[str, Any]) -> dict[str, Any]:
     """Return what every refresh of a run hands on as it was at the beginning."""
-    return {key: about[key] for key in ("origin", "offline") if key in about}
+    return {key: about[key] for key in _LASTING if key in about}
 
 
 def carried(about: dict[str, Any] | None) -> dict[str, Any]:
     """Return what a stage that does not renew it hands on from the state before."""
-    keys = ("history", "kept", "data_digest", "parent", "targets_digest", "offline", "origin")
+    keys = ("history", "kept", "data_digest", "parent", "targets_digest", *_LASTING)
     return {key: about[key] for key in keys if about and key in about}
 
 
@@ -214,15 +233,40 @@ def commit(config: PipelineConfig, place: Workspace, learner: Learner, about: di
         about: `data_digest`, `parent` (the policy that the critics were fitted for), `origin` (where the
             run's first policy comes from), and what the run adds.
     """
-    inputs = {"data": about.get("data_digest", ""), "policy": about.get("parent", "")}
     # the one that collects and learns on, which is not the one that is kept where an average is
-    full = describe(config, **about, acting_digest=module_digest(learner.policy))
-    shared = {key: value for key, value in full.items() if key != "history"} | {"inputs": inputs}
+    acting = module_digest(learner.policy)
+    full = describe(config, **about, acting_digest=acting, before=_in_folders(place))
     save_state(place.state, learner, full)
+    _write_folders(place, learner, full)
+
+
+def _in_folders(place: Workspace) -> list[str]:
+    """Return the digests that the critics' and the policy's folders give of themselves, "" without one."""
+    found = []
+    for folder, key in ((place.critics, "critics_digest"), (place.policy, "policy_digest")):
+        try:
+            found.append(str(read_json(folder / "manifest.json", "").get(key, "")))
+        except HardenError:
+            found.append("")
+    return found
+
+
+def _write_folders(place: Workspace, learner: Learner, full: dict[str, Any]) -> None:
+    inputs = {"data": full.get("data_digest", ""), "policy": full.get("parent", "")}
+    aside = ("history", "before", "run_config")
+    shared = {key: value for key, value in full.items() if key not in aside} | {"inputs": inputs}
     save_critics(place.critics, learner.critics, shared)
     # while it is still the policy that came in, it is said to be that one
-    origin = about.get("origin", {})
+    origin = full.get("origin", {})
     same = origin.get("policy_digest") == module_digest(learner.average)
     own = {key: origin[key] for key in ("variant", "made_by", "clone", "imported") if key in origin}
     save_policy(place.policy, learner.average, learner.critics, shared | own if same else shared)
-    write_json(place.run / "config.json", full["config"])
+    write_json(place.run / "config.json", full.get("run_config", full["config"]))
+
+
+def renew_folders(place: Workspace, learner: Learner, about: dict[str, Any]) -> None:
+    """Write the folders made from the state once more where a kill left them one commit behind it."""
+    now = [module_digest(learner.critics), module_digest(learner.average)]
+    pairs = zip(_in_folders(place), about.get("before", now), now, strict=True)
+    if any(there == before != own for there, before, own in pairs):
+        _write_folders(place, learner, about)
