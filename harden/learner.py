@@ -175,7 +175,7 @@ def _load_optimizer(prefix: str, tensors: dict[str, Tensor], optimizer: torch.op
 
 
 # what a state says of itself, beside what is stored with it
-_OWN = ("format_version", "kind", "seed", "counters", "tensors_digest")
+_OWN: tuple[str, ...] = ("format_version", "kind", "seed", "counters", "tensors_digest")
 _OWN += ("policy", "critics", "values", "pid", "behaviour")
 
 
