@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.files import read_json, write_json, write_whole
 from harden.nets import Critics, GaussianPolicy
+from harden.tasks import TASKS, Task
 
 Network = TypeVar("Network", GaussianPolicy, Critics)
 
@@ -204,6 +205,31 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     if "critics" in about:
         critics = _build(Critics, about["critics"], _part(tensors, "critics."), path)
     return LoadedPolicy(policy.eval(), critics, about)
+
+
+def require_task(loaded: LoadedPolicy, task: Task, named: str) -> None:
+    """Refuse a policy of another task, also where its sizes happen to be the same.
+
+    Args:
+        named: what the policy is called, in the error.
+
+    Raises:
+        InputError: says what it is of.
+    """
+    given, about = loaded.policy.architecture, loaded.about
+    if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
+        raise InputError(
+            f"{named} takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
+            f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: name its own pipeline with -p",
+        )
+    env_id, name = about.get("env_id", ""), about.get("task", task.name)
+    # one environment may be two tasks that differ in their time step
+    other = name != task.name and {name, task.name} <= TASKS.keys()
+    if other or (env_id and task.env_id and env_id != task.env_id):
+        raise InputError(
+            f"{named} is of task '{name}' ({env_id}), not of '{task.name}' ({task.env_id or 'data only'})",
+            "name its own pipeline with -p",
+        )
 
 
 def save_critics(folder: Path, critics: Critics, about: dict[str, Any]) -> None:

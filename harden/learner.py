@@ -16,6 +16,7 @@ from harden.checkpoint import (
     check_declared,
     described,
     read_tensors,
+    require_task,
     write_tensors,
 )
 from harden.config import PipelineConfig
@@ -124,7 +125,7 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
             taken over where they have the pipeline's architecture.
 
     Raises:
-        InputError: the given policy is for other observations or actions.
+        InputError: the given policy is of another task.
     """
     task, nets = config.task_row, config.networks
     with torch.random.fork_rng(devices=[]):
@@ -147,12 +148,7 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
         on_policy = config.variant_row.on_policy
         values = StateValues(task.obs_dim, nets.critic_hidden, nets.obs_scale) if on_policy else None
     if init is not None:
-        given = init.policy.architecture
-        if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
-            raise InputError(
-                f"the policy takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
-                f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: start from a policy of that task",
-            )
+        require_task(init, task, "the policy given")
         policy = init.policy.capped(nets.max_std).train()
         if init.critics is not None and init.critics.architecture == critics.architecture:
             critics = copy.deepcopy(init.critics).train()

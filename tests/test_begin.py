@@ -161,3 +161,18 @@ def test_status_looks_at_the_state(trained: Path) -> None:
     said = harden("status", *SETTINGS).output
     assert stages(said)["fit-policy"] == "stale"
     assert "is not a model file of harden" in said
+
+
+@pytest.mark.parametrize(
+    ("policy", "task"), [("ball-circle/safer", "car-circle"), ("drone-run/safer", "drone-run-paper")]
+)
+def test_a_policy_of_another_task_with_equal_sizes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, task: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = str(RELEASED.parents[1] / policy)
+    for words in (["evaluate", "--policy", folder, "--episodes", "1"], ["train", "--init", folder]):
+        said = refused(*words, "-p", task)
+        assert f"is of task '{policy.split('/')[0]}'" in said
+        assert f"not of '{task}'" in said
+    assert not list(tmp_path.iterdir())

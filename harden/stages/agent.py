@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harden.checkpoint import LoadedPolicy, load_policy, module_digest
+from harden.checkpoint import LoadedPolicy, load_policy, module_digest, require_task
 from harden.config import PipelineConfig
 from harden.data import DatasetWriter, open_dataset
 from harden.envs.rollout import rollout
@@ -53,7 +53,7 @@ def open_agent(
     # a function may be called as a folder is
     if path.is_dir() and not callable(named):
         loaded = load_policy(path, "harden train")
-        check_task(config, loaded.policy, path)
+        require_task(loaded, config.task_row, f"the policy in {path}")
         return loaded
     if callable(named):
         source = as_source(named)
@@ -103,20 +103,6 @@ def _bounds(config: PipelineConfig) -> Bounds:
     nets = config.networks
     low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
     return Bounds(low, high, nets.init_std, nets.min_std, nets.max_std)
-
-
-def check_task(config: PipelineConfig, policy: GaussianPolicy, named: Path) -> None:
-    """Refuse a policy of another task.
-
-    Raises:
-        InputError: says both sizes.
-    """
-    task, given = config.task_row, policy.architecture
-    if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
-        raise InputError(
-            f"the policy in {named} takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
-            f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: name its pipeline with -p",
-        )
 
 
 def roll_out(
