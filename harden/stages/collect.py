@@ -21,6 +21,7 @@ from harden.envs.make import require_environment
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
+from harden.files import require_writable
 from harden.learner import Learner
 from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
@@ -206,6 +207,8 @@ def collect(
     # a collection after some learning begins the next refresh, the epoch of the epsilon schedule
     begins = about is not None and learner.counters.round > 0
     if begins:
+        # or the shard would be stored, and the schedule not know of it
+        require_writable(place.state)
         learner.advance(refresh=1)
     epsilon = config.train_epsilon
     if behaviour == config.variant_row.behaviour and policy_dir is None:
