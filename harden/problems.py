@@ -58,7 +58,8 @@ def _path(tree: Any, location: tuple[str | int, ...], kind: str) -> tuple[str | 
             if kind != "missing" or place < len(location) - 1:
                 continue
         path.append(part)
-    return tuple(path)
+    # none of it there: the key was put in on the way
+    return tuple(path) or location
 
 
 def first_problem(error: ValidationError, tree: Any) -> Problem:
