@@ -16,6 +16,7 @@ from harden.checkpoint import (
     check_declared,
     described,
     read_tensors,
+    reason,
     write_tensors,
 )
 from harden.config import PipelineConfig
@@ -258,6 +259,8 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         learner.counters = Counters(**about["counters"])
         learner.seed = int(about["seed"])
     except (*ILL_DESCRIBED, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise DamagedFileError(f"{path} is not a complete run state ({first_line})") from error
+        raise DamagedFileError(
+            f"{path} is not a complete run state ({reason(error)})",
+            "make it again with: harden train",
+        ) from error
     return learner, about
