@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.files import read_json, write_json, write_whole
+from harden.files import read_errors, read_json, require_file, write_json, write_whole
 from harden.nets import Critics, GaussianPolicy
 from harden.tasks import TASKS, Task
 
@@ -64,12 +64,11 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
         made_by: the command that makes it, named when it is missing.
 
     Raises:
-        MissingInputError: no such file.
+        MissingInputError: no such file; StorageError: it may not be read.
         DamagedFileError: not ours, truncated, altered, or holding NaN or infinity.
     """
     remedy = f"make it again with: {made_by}"
-    if not path.is_file():
-        raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
+    require_file(path, made_by)
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
             about = json.loads((handle.metadata() or {})["about"])
@@ -129,14 +128,23 @@ def described(network: type[Network], architecture: Mapping[str, Any]) -> Networ
     return network(**options | bounds)
 
 
-def _build(network: type[Network], architecture: Any, weights: dict[str, Tensor], path: Path) -> Network:
+def reason(error: Exception) -> str:
+    """Return the first line of an error that says something: torch begins with one that announces others."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
+
+
+def _build(
+    network: type[Network], architecture: Any, weights: dict[str, Tensor], path: Path, made_by: str
+) -> Network:
     try:
         check_declared(architecture, weights)
         module = described(network, architecture)
         module.load_state_dict(weights)
     except (*ILL_DESCRIBED, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise DamagedFileError(f"{path}: weights and architecture do not fit ({first_line})") from error
+        raise DamagedFileError(
+            f"{path}: weights and architecture do not fit ({reason(error)})", f"make it again with: {made_by}"
+        ) from error
     return module
 
 
@@ -191,19 +199,21 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     """Read a policy folder.
 
     Raises:
-        MissingInputError: the folder or its file is not there.
+        MissingInputError: the folder or its file is not there; StorageError: it may not be read.
         DamagedFileError: it is not a policy of harden, or was altered.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    with read_errors(folder):
+        there = folder.is_dir()
+    if not there:
         raise MissingInputError(f"policy folder {folder} is missing", f"make it with: {made_by}")
     path = folder / "policy.safetensors"
     tensors, about = read_tensors(path, made_by)
     read_json(folder / "manifest.json", made_by)
-    policy = _build(GaussianPolicy, about.get("policy"), _part(tensors, "policy."), path)
+    policy = _build(GaussianPolicy, about.get("policy"), _part(tensors, "policy."), path, made_by)
     critics = None
     if "critics" in about:
-        critics = _build(Critics, about["critics"], _part(tensors, "critics."), path)
+        critics = _build(Critics, about["critics"], _part(tensors, "critics."), path, made_by)
     return LoadedPolicy(policy.eval(), critics, about)
 
 
@@ -244,9 +254,9 @@ def load_critics(folder: Path | str, made_by: str = "harden fit-critics") -> tup
     """Read a critics folder.
 
     Raises:
-        MissingInputError: the folder or its file is not there.
+        MissingInputError: the folder or its file is not there; StorageError: it may not be read.
         DamagedFileError: they are not critics of harden, or were altered.
     """
     path = Path(folder) / "critics.safetensors"
     tensors, about = read_tensors(path, made_by)
-    return _build(Critics, about.get("critics"), tensors, path), about
+    return _build(Critics, about.get("critics"), tensors, path, made_by), about

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
 
 from harden.errors import InputError
 from harden.own_task import OwnTask
+from harden.problems import Problem, first_problem
 from harden.sections import (
     Adversary,
     Collect,
@@ -147,23 +148,35 @@ class PipelineConfig(Section):
         return self.task_row.epsilon if self.evaluate.epsilon is None else self.evaluate.epsilon
 
 
-def _first_problem(error: ValidationError, where: str) -> InputError:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        section: Any = PipelineConfig
-        for part in problem["loc"][:-1]:
-            section = section.model_fields[part].annotation
-            # of an optional one, what is there where it is there
-            section = get_args(section)[0] if get_args(section) else section
-        known = ", ".join(section.model_fields)
-        return InputError(f"{where}: unknown key '{key}'", f"known keys here: {known}")
-    said = problem["msg"].removeprefix("Value error, ")
-    return InputError(f"{where}: {key} = {problem['input']!r} is not allowed", said)
+def _known_keys(path: Sequence[str | int]) -> str:
+    """Return the names of the keys that a section has."""
+    section: Any = PipelineConfig
+    for part in path:
+        section = section.model_fields[part].annotation
+        # of an optional one, what is there where it is there
+        section = get_args(section)[0] if get_args(section) else section
+    return ", ".join(section.model_fields)
 
 
-def make_config(tree: dict[str, Any], where: str = "configuration") -> PipelineConfig:
+def _blamed(problem: Problem, where: str, assignments: Sequence[str]) -> str:
+    """Return who made a problem: the assignment that set the key, or else the file as they left it."""
+    keys = {text.partition("=")[0].strip(): f"--set {text}" for text in assignments}
+    for key, said in keys.items():
+        if f"{problem.key}.".startswith(f"{key}."):
+            return said
+    section = ".".join(str(part) for part in problem.path[: -1 if problem.kind == "missing" else None])
+    near = [said for key, said in keys.items() if not section or key.startswith(f"{section}.")]
+    return f"{where} with {' '.join(near)}" if near else where
+
+
+def make_config(
+    tree: dict[str, Any], where: str = "configuration", assignments: Sequence[str] = ()
+) -> PipelineConfig:
     """Check a configuration given as nested dictionaries.
+
+    Args:
+        where: it comes from, for the message.
+        assignments: those among `tree` that came with the command, such as "seed=3".
 
     Raises:
         InputError: names the key, the value and what is allowed.
@@ -171,4 +184,10 @@ def make_config(tree: dict[str, Any], where: str = "configuration") -> PipelineC
     try:
         return PipelineConfig.model_validate(tree)
     except ValidationError as error:
-        raise _first_problem(error, where) from None
+        problem = first_problem(error, tree)
+        blamed = _blamed(problem, where, assignments)
+        if problem.kind == "extra_forbidden":
+            known = _known_keys(problem.path[:-1])
+            raise InputError(f"{blamed}: unknown key '{problem.key}'", f"known keys here: {known}") from None
+        remedy = f"give it a value, such as with --set {problem.key}=..." if problem.kind == "missing" else ""
+        raise InputError(f"{blamed}: {problem}", remedy) from None

@@ -23,6 +23,38 @@ _NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST
 # file systems that make no folders (/proc) say that there is none
 _NO_LEAVE |= {errno.ENOENT, errno.ENAMETOOLONG}
 
+# what keeps a reader out and says nothing of what is in the file
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+
+
+@contextlib.contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn a file system's refusal to let something be read into one line; other errors stay as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CLOSED:
+            raise
+        raise StorageError(
+            f"can't read {error.filename or path} ({os.strerror(error.errno)})",
+            "it may be whole: get leave to read it, such as with chmod",
+        ) from error
+
+
+def require_file(path: Path, made_by: str) -> None:
+    """Refuse a file that is not there, or that may not be read, before a library says something else of it.
+
+    Args:
+        made_by: the command that makes it, named when it is missing.
+
+    Raises:
+        MissingInputError: not there; StorageError: it may not be read.
+    """
+    with read_errors(path):
+        if not path.is_file():
+            raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
@@ -219,10 +251,12 @@ def read_json(path: Path, made_by: str) -> Any:
 
     Raises:
         MissingInputError: the file is not there.
+        StorageError: it may not be read.
         DamagedFileError: it is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with read_errors(path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingInputError(f"{path} is missing", f"make it with: {made_by}") from None
     except (ValueError, OSError, RecursionError) as error:
@@ -232,6 +266,10 @@ def read_json(path: Path, made_by: str) -> Any:
 
 
 def digest_file(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    with open(path, "rb") as handle:
+    """Return the sha256 of a file, in hexadecimal.
+
+    Raises:
+        StorageError: it may not be read.
+    """
+    with read_errors(path), open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from harden.checkpoint import (
     check_declared,
     described,
     read_tensors,
+    reason,
     require_task,
     write_tensors,
 )
@@ -259,6 +260,8 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         learner.counters = Counters(**about["counters"])
         learner.seed = int(about["seed"])
     except (*ILL_DESCRIBED, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise DamagedFileError(f"{path} is not a complete run state ({first_line})") from error
+        raise DamagedFileError(
+            f"{path} is not a complete run state ({reason(error)})",
+            "begin the run anew with: harden train --overwrite",
+        ) from error
     return learner, {key: value for key, value in about.items() if key not in _OWN}

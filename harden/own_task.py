@@ -10,6 +10,9 @@ from harden.sections import Count, NonNegative, Positive, Section
 from harden.tasks import Task
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Coordinates = Annotated[int, Field(ge=1, le=10_000)]
+Bounds = Annotated[tuple[Finite, ...], Field(strict=False)]
+Scales = Annotated[tuple[NonNegative, ...], Field(strict=False)]
 
 
 class OwnTask(Section):
@@ -24,13 +27,13 @@ class OwnTask(Section):
     module: str = ""
     horizon: Count
     cost_limit: NonNegative
-    epsilon: NonNegative | tuple[NonNegative, ...]
-    observation_std: tuple[NonNegative, ...] | None = None
-    obs_dim: Count
-    act_dim: Count
+    epsilon: NonNegative | Scales
+    observation_std: Scales | None = None
+    obs_dim: Coordinates
+    act_dim: Coordinates
     max_step_cost: Positive = 1.0
-    action_low: tuple[Finite, ...] | None = None
-    action_high: tuple[Finite, ...] | None = None
+    action_low: Bounds | None = None
+    action_high: Bounds | None = None
 
     @model_validator(mode="after")
     def _as_many_as_coordinates(self) -> OwnTask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from harden.config import PipelineConfig
 from harden.data import open_dataset, read_targets
 from harden.errors import HardenError, MissingInputError
 from harden.evaluation.reading import load_evaluation
-from harden.files import digest_file
+from harden.files import digest_file, read_errors
 from harden.learner import load_state
 from harden.stages.depends import stage_sections
 from harden.stages.workspace import Workspace
@@ -121,7 +122,8 @@ def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) ->
 
 def _quietly(read: Callable[[], str]) -> str:
     try:
-        return read()
+        with read_errors(Path()):
+            return read()
     except HardenError:
         return ""
 
@@ -161,7 +163,8 @@ def status(config: PipelineConfig, place: Workspace) -> list[StageStatus]:
     found = []
     for stage, check in checks.items():
         try:
-            found.append(check(config, place, known))
+            with read_errors(place.run):
+                found.append(check(config, place, known))
         except MissingInputError as error:
             found.append(StageStatus(stage, "missing", error.message))
         except HardenError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def _set_key(tree: dict[str, Any], assignment: str) -> None:
         raise InputError(f"'--set {assignment}' is not an assignment", "write it as --set section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     *path, last = key.strip().split(".")
     for name in path:
@@ -51,13 +52,18 @@ def find_pipeline(path: Path) -> Path:
 
     Raises:
         MissingInputError: neither is there.
+        InputError: it is a folder.
     """
-    if path.is_file():
-        return path
-    shipped = PRESETS / path.with_suffix(".toml").name
-    if shipped.is_file() and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):
-        return shipped
-    names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+    shipped = {file.stem: file for file in PRESETS.glob("*.toml")}
+    # a name may be too long to be looked for, or its folder closed
+    with suppress(OSError):
+        if path.is_file():
+            return path
+        if path.is_dir() and path.stem not in shipped:
+            raise InputError(f"pipeline {path} is a folder", "name a TOML file")
+    if path.stem in shipped and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):
+        return shipped[path.stem]
+    names = ", ".join(sorted(shipped))
     raise MissingInputError(
         f"pipeline {path} is missing", f"shipped ones: {names}; write them out with: harden init"
     )
@@ -75,7 +81,8 @@ def _with_exceptions(tree: dict[str, Any], asked: Any, where: str) -> dict[str, 
         names = exception.get("variants") if isinstance(exception, dict) else None
         if not isinstance(names, list) or not names:
             raise InputError(f"{where}: exceptions has to name its variants", "begin it: variants = [...]")
-        unknown = [name for name in names if name not in VARIANTS]
+        # what is no text may be no key either
+        unknown = [name for name in names if not isinstance(name, str) or name not in VARIANTS]
         if unknown:
             raise InputError(
                 f"{where}: exceptions.variants = {unknown[0]!r}", f"choose from: {', '.join(VARIANTS)}"
@@ -106,22 +113,22 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
         raise MissingInputError(
             f"pipeline {path} is missing", "write the shipped ones with: harden init"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise InputError(f"{path} is not a pipeline file: {error}") from error
     asked: dict[str, Any] = {}
     for assignment in assignments:
         _set_key(asked, assignment)
     tree = _with_exceptions(tree, asked.get("variant"), str(path))
-    full = _merge(tree, asked)
+    full, blame = _merge(tree, asked), (str(path), assignments)
     if full.get("preset") == "paper":
         # checked first: the preset is a row of a task and of a family of variants that have to exist
-        named = make_config({k: full[k] for k in ("task", "own_task", "variant") if k in full}, str(path))
+        named = make_config({k: full[k] for k in ("task", "own_task", "variant") if k in full}, *blame)
         if named.own_task is not None:
-            make_config(full, str(path))
+            make_config(full, *blame)
         settings = on_policy_settings if named.variant_row.on_policy else paper_settings
         task = named.task_row
         full = _merge(_merge(tree, settings(task.name, task.horizon)), asked)
-    return make_config(full, str(path))
+    return make_config(full, *blame)
 
 
 def variations(config: PipelineConfig, keys: Mapping[str, Sequence[Any]]) -> list[PipelineConfig]:

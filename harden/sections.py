@@ -6,17 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
+# beyond, it is a slip of the pen: Python and torch count further, and memory ends earlier
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+# what is simulated or fitted at once takes memory by each
+Episodes = Annotated[int, Field(ge=1, le=100_000)]
+AtOnce = Annotated[int, Field(ge=1, le=10_000)]
+Batch = Annotated[int, Field(ge=1, le=1_000_000)]
+Few = Annotated[int, Field(ge=1, le=100)]
+Width = Annotated[int, Field(ge=1, le=8192)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+# TOML and JSON have lists, a configuration keeps tuples
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=32, strict=False)]
 
 
 class Section(BaseModel):
-    """No key that is not known, and no change afterwards."""
+    """No key that is not known, no type but its own (a whole number is a number), no change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
 
 class Networks(Section):
@@ -24,8 +32,8 @@ class Networks(Section):
 
     policy_hidden: Widths = (256, 256)
     critic_hidden: Widths = (256, 256)
-    reward_critics: Count = 2
-    cost_critics: Count = 1
+    reward_critics: Few = 2
+    cost_critics: Few = 1
     init_std: Positive = 0.5
     min_std: Positive = 0.1
     max_std: Positive = 1.0
@@ -45,23 +53,23 @@ class Collect(Section):
     `correlation` is that of its noise from one step to the next; on-policy variants use neither.
     """
 
-    episodes: Count = 50
+    episodes: Episodes = 50
     behaviour: Literal["random", "policy-mean", "policy-sample", "policy-noise"] = "policy-sample"
-    envs: Count = 10
+    envs: AtOnce = 10
     min_std: NonNegative = 0.0
     correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
 class CriticsConfig(Section):
     """Eq. 58-61. `steps` are a hand-run stage's; `batch` is every step's size."""
 
     steps: Count = 2000
-    batch: Count = 256
+    batch: Batch = 256
     learning_rate: Positive = 1e-3
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
     polyak: Share = 0.95
-    n_step: Count = 1
+    n_step: Annotated[int, Field(ge=1, le=1000)] = 1
     replay: Count = 80_000
 
 
@@ -75,7 +83,7 @@ class EStep(Section):
 
     states: Count = 20_000
     window: Count = 20_000
-    particles: Annotated[int, Field(ge=2)] = 32
+    particles: Annotated[int, Field(ge=2, le=4096)] = 32
     kl_bound: Positive = 0.1
     lam_max: Positive = 8.0
     dual_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -115,7 +123,7 @@ class Adversary(Section):
 
     epsilon: NonNegative | None = None
     steps: Count = 3
-    restarts: Count = 1
+    restarts: AtOnce = 1
     step_share: Positive = 2.0
     every: Count = 2
     lam_max: Positive | None = None
@@ -133,14 +141,14 @@ class Train(Section):
 
     offline: bool = False
     env_steps: Count = 100_000
-    episodes: Count = 10
+    episodes: Episodes = 10
     rounds: Count = 200
-    states: Count = 256
+    states: Batch = 256
     critic_steps: Count = 3
     policy_steps: Count = 2
     average: Share = 0.0
-    warm_up_episodes: Count = 10
-    warm_up_critic_steps: Annotated[int, Field(ge=0)] = 500
+    warm_up_episodes: Episodes = 10
+    warm_up_critic_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
 
 
 class Offline(Section):
@@ -165,7 +173,7 @@ class Imitation(Section):
     """
 
     steps: Count = 20_000
-    batch: Count = 256
+    batch: Batch = 256
     learning_rate: Positive = 1e-3
     check_every: Count = 200
     patience: Count = 15
@@ -206,23 +214,23 @@ class Evaluation(Section):
     what critic-free may try.
     """
 
-    episodes: Count = 50
+    episodes: AtOnce = 50
     epsilon: NonNegative | None = None
     attack_style: Literal["pgd", "paper"] = "pgd"
     attack_steps: Count | None = None
-    restarts: Count = 5
+    restarts: AtOnce = 5
     step_share: Positive = 0.5
     starts: Literal["corners", "ball"] = "corners"
     paper_rate: Positive = 0.2
     stop_value: NonNegative = 1e-4
     stop_move: NonNegative = 1e-4
     norm: Literal["linf", "l2"] = "linf"
-    queries: Annotated[int, Field(ge=2)] = 400
+    queries: Annotated[int, Field(ge=2, le=100_000)] = 400
     amad_share: Share = 0.25
-    independent_episodes: Count = 100
+    independent_episodes: Episodes = 100
     independent_steps: Count = 4000
     learned_rounds: Count = 4
-    learned_episodes: Annotated[int, Field(ge=2)] = 20
+    learned_episodes: Annotated[int, Field(ge=2, le=10_000)] = 20
     learned_steps: Count = 1000
-    simulator_episodes: Annotated[int, Field(ge=32)] = 384
+    simulator_episodes: Annotated[int, Field(ge=32, le=100_000)] = 384
     action: Literal["mean", "sample"] = "mean"

@@ -85,7 +85,12 @@ def refused(*words: str, code: int = 2) -> str:
         (["evaluate", "--policy", "nowhere"], "policy folder nowhere is missing; make it with: harden train"),
         (["train", "--resume"], "was made by single stages"),
         (["train"], "holds an earlier run"),
-        (["collect", "--seed", "-1"], "seed = -1 is not allowed"),
+        (["collect", "--seed", "-1"], "--set seed=-1: seed = -1 is not allowed"),
+        (["e-step", "--particles", "999999999"], "999999999 is not in the range 2<=x<=4096"),
+        (["collect", "--set", "networks.policy_hidden=[1000000000]"], "should be less than or equal to 8192"),
+        (["collect", "-p", "/"], "pipeline / is a folder; name a TOML file"),
+        (["collect", "-p", ""], "pipeline . is a folder; name a TOML file"),
+        (["evaluate", "--episodes", "999999999"], "evaluate.episodes = 999999999 is not allowed"),
     ],
 )
 def test_wrong_words(folder: Path, words: list[str], said: str) -> None:
@@ -261,6 +266,16 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_dataset(Path("datasets/ball-circle")).info.digest == before
     assert open_dataset(Path("datasets/ball-circle")).verify() == []
     assert Path("checkpoints/ball-circle/state.safetensors").read_bytes() == state
+
+
+def test_memory_that_is_not_there_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harden.algorithms.estep._PARTICLES", 90)
+    said = refused("e-step", *SETTINGS, "--states", "30", "--particles", "4")
+    assert "30 states of 4 particles each are 120; at most 90 are solved for at once" in said
+    allocation = RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+    for error in (allocation, torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError()):
+        monkeypatch.setattr(Learner, "advance", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+        assert "not enough memory for this; ask for less" in refused("fit-critics", *SETTINGS)
 
 
 def test_a_loss_that_is_nan_keeps_the_last_good_state(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

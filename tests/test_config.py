@@ -99,12 +99,114 @@ def test_a_preset_of_no_task_is_refused() -> None:
         ({"networks": {"policy_hidden": []}}, "networks.policy_hidden = []"),
         ({"mstep": 3}, "mstep = 3"),
         ({"evaluate": {"norm": "l3"}}, "evaluate.norm = 'l3'"),
+        (
+            {"mstep": {"learning_rate": "0.1"}},
+            "mstep.learning_rate = '0.1' is not allowed; it should be a valid",
+        ),
+        ({"mstep": {"learning_rate": True}}, "mstep.learning_rate = True"),
+        ({"mstep": {"steps": "10"}}, "mstep.steps = '10'"),
+        ({"mstep": {"steps": True}}, "mstep.steps = True"),
+        ({"mstep": {"steps": 10.0}}, "mstep.steps = 10.0"),
+        ({"train": {"offline": "yes"}}, "train.offline = 'yes'"),
+        ({"collect": {"envs": True}}, "collect.envs = True"),
+        ({"networks": {"policy_hidden": ["8"]}}, "networks.policy_hidden.0 = '8'"),
+        (
+            {"networks": {"policy_hidden": 8}},
+            "networks.policy_hidden = 8 is not allowed; it should be a valid list",
+        ),
+        (
+            {"networks": {"policy_hidden": [10**9]}},
+            "networks.policy_hidden.0 = 1000000000 is not allowed; it",
+        ),
+        ({"estep": {"particles": 10**9}}, "estep.particles = 1000000000 is not allowed"),
+        ({"mstep": {"steps": 10**30}}, f"mstep.steps = {10**30} is not allowed"),
+        ({"networks": {"init_std": 9.0}}, "configuration: networks: it must hold that min_std < init_std"),
+        ({"seed": "1\n2"}, "seed = '1\\n2' is not allowed"),
     ],
 )
 def test_a_value_out_of_range_is_named(tree: dict, said: str) -> None:
     with pytest.raises(InputError) as caught:
         make_config(tree)
     assert said in str(caught.value)
+
+
+def test_a_whole_number_is_a_number_and_a_list_what_is_kept_as_tuple() -> None:
+    config = make_config({"mstep": {"learning_rate": 1}, "networks": {"policy_hidden": [3, 4]}})
+    assert (config.mstep.learning_rate, config.networks.policy_hidden) == (1.0, (3, 4))
+
+
+def test_every_configuration_in_the_ledger_loads() -> None:
+    ledger = sorted((Path(__file__).parents[1] / "benchmarks/results/ledger").glob("*/*.json"))
+    assert len(ledger) > 30
+    for path in ledger:
+        config = make_config(json.loads(path.read_text())["config"], str(path))
+        assert config.task == path.parent.name
+
+
+OWN = {"name": "x", "horizon": 9, "cost_limit": 1.0, "epsilon": [0.1, 0.2], "obs_dim": 2, "act_dim": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"horizon": None}, "a: own_task.horizon is missing; give it a value"),
+        ({"epsilon": "x"}, "a: own_task.epsilon = 'x' is not allowed; it should be a valid number"),
+        ({"epsilon": [0.1, "x"]}, "a: own_task.epsilon.1 = 'x' is not allowed; it should be a valid number"),
+        ({"epsilon": [0.1, -1]}, "a: own_task.epsilon.1 = -1 is not allowed; it should be greater than"),
+        ({"epsilon": [0.1]}, "a: own_task: epsilon has 1 numbers for 2 coordinates"),
+        ({"obs_dim": 10**9}, "a: own_task.obs_dim = 1000000000 is not allowed"),
+        ({"obsdim": 3}, "a: unknown key 'own_task.obsdim'; known keys here: name, env_id"),
+    ],
+)
+def test_what_is_wrong_with_an_own_task_is_named_plainly(change: dict, said: str) -> None:
+    own = {key: value for key, value in (OWN | change).items() if value is not None}
+    with pytest.raises(InputError) as caught:
+        make_config({"own_task": own}, "a")
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["seed=-1"], "--set seed=-1: seed = -1 is not allowed"),
+        (
+            ["mstep.steps=3", "networks.policy_hidden=[0]"],
+            "--set networks.policy_hidden=[0]: networks.policy_",
+        ),
+        (["mstep.betas=3"], "--set mstep.betas=3: unknown key 'mstep.betas'; known keys"),
+        (["networks.init_std=9.0"], "a.toml with --set networks.init_std=9.0: networks: it must hold that"),
+        (["own_task.name=x"], "a.toml with --set own_task.name=x: own_task.horizon is missing"),
+        ([], "a.toml: estep.particles = 1 is not allowed"),
+        (["seed=3"], "a.toml: estep.particles = 1 is not allowed"),
+    ],
+)
+def test_an_error_is_blamed_on_who_made_it(
+    assignments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = not any("=" in one and not one.startswith("seed=3") for one in assignments)
+    Path("a.toml").write_text("[estep]\nparticles = 1\n" if bad else "")
+    with pytest.raises(InputError) as caught:
+        load_config(Path("a.toml"), assignments)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("given", ["/", ".", "", "folder.toml", "a" * 300, ".."])
+def test_what_is_no_pipelines_name_is_refused(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.toml").mkdir()
+    with pytest.raises(InputError, match=r"is a folder; name a TOML file|is missing; shipped ones"):
+        find_pipeline(Path(given))
+
+
+def test_brackets_without_end_are_no_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(f"seed = {'[' * 9999}")
+    with pytest.raises(InputError, match=r"is not a pipeline file"):
+        load_config(tmp_path / "a.toml")
+    with pytest.raises(InputError, match=r"seed = '\[\[\["):
+        load_config(PRESETS / "ball-circle.toml", [f"seed={'[' * 9999}"])
 
 
 def test_epsilon_and_the_cost_limit_are_the_tasks_unless_set() -> None:
@@ -151,6 +253,7 @@ def test_a_file_keeps_exceptions_for_some_variants(tmp_path: Path) -> None:
     [
         ('variants = ["saver"]', "exceptions.variants = 'saver'; choose from: safer, safer-long"),
         ("mstep = { steps = 4 }", "has to name its variants"),
+        ('variants = [["safer"]]', "exceptions.variants = ['safer']; choose from: safer, safer-long"),
         ('variants = ["safer"]\nmstep = { stepz = 4 }', "unknown key 'mstep.stepz'"),
     ],
 )

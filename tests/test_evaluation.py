@@ -336,9 +336,13 @@ def test_what_is_not_an_evaluation_is_refused(tmp_path: Path, content: str) -> N
 
 def test_curves_are_read_back_and_bad_ones_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
-    path.write_text("env_steps,cost\n2000,1.5\n4000,0.5\n")
-    assert load_curve(path) == {"env_steps": [2000.0, 4000.0], "cost": [1.5, 0.5]}
-    path.write_text("env_steps,cost\n2000,high\n")
+    path.write_text("env_steps,reward,cost\n2000,7,1.5\n4000,8,0.5\n")
+    assert load_curve(path) == {"env_steps": [2000.0, 4000.0], "reward": [7.0, 8.0], "cost": [1.5, 0.5]}
+    for columns in ("", "reward,cost\n1,2\n"):
+        path.write_text(columns)
+        with pytest.raises(DamagedFileError, match="has no column 'env_steps'"):
+            load_curve(path)
+    path.write_text("env_steps,reward,cost\n2000,7,high\n")
     with pytest.raises(DamagedFileError):
         load_curve(path)
     with pytest.raises(MissingInputError):

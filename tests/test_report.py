@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from browser import Browser, browser
+from hypothesis import Phase, given, settings
 from test_bad_input import refused
+from test_fuzz import json_mutations
 from test_pipeline import harden
 
 from harden.data import open_dataset
+from harden.errors import HardenError
 from harden.evaluation import pictures
-from harden.evaluation.reading import Reported, load_runs, seeds_of_one
+from harden.evaluation.reading import Reported, load_evaluation, load_runs, seeds_of_one
 from harden.evaluation.report import write_report
 from harden.tasks import TASKS
 
@@ -377,3 +381,116 @@ def test_a_browser_shows_it_whole(tab: Browser, made: Path, name: str, width: in
     broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
     assert tab.evaluate(broken) == 0
     assert tab.evaluate("document.images.length") >= 5
+
+
+def spoiled(path: Path, keys: str, value: object) -> None:
+    """Write a released evaluation with one value replaced, or taken out where it is None."""
+    evaluation = json.loads((RELEASED / "safer-long/evaluation.json").read_text())
+    *above, last = [int(key) if key.isdigit() else key for key in keys.split(".")]
+    part = evaluation
+    for key in above:
+        part = part[key]
+    if value is None and last != "task":
+        del part[last]
+    else:
+        part[last] = value
+    path.write_text(json.dumps(evaluation))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        ("policy", None, "policy is missing"),
+        ("policy", 3, "policy = 3 is not allowed"),
+        ("policy.path", None, "policy.path is missing"),
+        ("results", [{}], "results.0.attack is missing"),
+        ("results", [], "results = [] is not allowed; it should have at least 1 item"),
+        ("results", "abc", "results = 'abc' is not allowed; it should be a valid list"),
+        ("results.0.attack", "mc", "results begin with 'mc', and have to with 'natural'"),
+        ("results.1.reward", 3, "results.1.reward = 3 is not allowed"),
+        (
+            "results.1.reward.mean",
+            "x",
+            "results.1.reward.mean = 'x' is not allowed; it should be a valid num",
+        ),
+        (
+            "results.1.cost.mean",
+            float("nan"),
+            "results.1.cost.mean = nan is not allowed; it should be a finite",
+        ),
+        ("results.1.cost.mean", 10**400, "results.1.cost.mean = 1000"),
+        ("results.1.cost.ci95", [1], "results.1.cost.ci95 = [1] is not allowed"),
+        ("results.1.epsilon", "0.05", "results.1.epsilon = '0.05' is not allowed"),
+        ("results.1.per_episode", None, "violation_ci95 is given without per_episode"),
+        ("results.1.steps", True, "results.1.steps = True is not allowed"),
+        ("cost_limit", None, "cost_limit is missing"),
+        ("cost_limit", "5", "cost_limit = '5' is not allowed"),
+        ("task", None, "task = None is not allowed; it should be a valid string"),
+        ("warnings", 3, "warnings = 3 is not allowed"),
+        ("warnings", [3], "warnings.0 = 3 is not allowed"),
+        ("checks", [1], "checks = [1] is not allowed"),
+        ("checks", {"vibes": 1}, "checks.vibes = 'vibes' is not allowed; choose from: weaker-than-noise"),
+        ("threat_model", 3, "threat_model = 3 is not allowed"),
+        ("threat_model.observation_std", [1], "epsilon_unit has 8 values for 1 coordinates"),
+        ("certificate", "x", "certificate = 'x' is not allowed"),
+        ("trajectories.episodes.0.clean.xy", [], "trajectories.episodes.0.clean.xy = [] is not allowed"),
+        ("action", "wild", "action = 'wild' is not allowed; it should be 'mean' or 'sample'"),
+        ("device", "\ud800", "a text in it is no Unicode"),
+        ("format_version", True, "has format version True, this harden reads 1"),
+    ],
+)
+def test_an_evaluation_that_says_something_else_is_refused_by_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str, value: object, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spoiled(tmp_path / "a.json", keys, value)
+    told = refused("report", "a.json")
+    assert said in told
+    assert "make one with: harden evaluate" in told
+    assert not Path("report.html").exists()
+
+
+def test_an_interval_on_one_side_of_its_mean_is_drawn(tmp_path: Path) -> None:
+    for ends in ([-9.0, -9.0], [9e9, 9e9]):
+        spoiled(tmp_path / "a.json", "results.0.cost.ci95", ends)
+        harden("report", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html"))
+
+
+def test_an_offline_account_that_says_something_else_is_refused_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"format_version": 1, "task": "x", "estimates": [3]}))
+    assert "a.json is not an evaluation: cost_limit is missing" in refused("report", str(tmp_path / "a.json"))
+
+
+def test_every_evaluation_of_the_repository_loads() -> None:
+    found = [*ROOT.glob("checkpoints/released/**/evaluation.json"), *ATTACKS.glob("*.json")]
+    found += (ROOT / "benchmarks/results/demo").glob("*.json")
+    assert len(found) > 20
+    for path in found:
+        assert load_evaluation(path) == json.loads(path.read_text())
+
+
+def test_no_change_to_a_file_stops_the_page_in_its_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # drawing takes a second a page; what is drawn is looked at all the same
+    monkeypatch.setattr(pictures, "_draw", lambda paint, taller=0.0: "")
+    path, taken = tmp_path / "a.json", 0
+    evaluation = json.loads((RELEASED / "safer-long/evaluation.json").read_text())
+    # most values of a whole file are episodes and places, which are all alike
+    for one in evaluation["results"]:
+        one["per_episode"] = one["per_episode"][:2]
+    for one in evaluation["trajectories"]["episodes"]:
+        one["clean"]["xy"], one["attacked"]["xy"] = one["clean"]["xy"][:2], one["attacked"]["xy"][:2]
+    whole = json.dumps(evaluation).encode()
+
+    @settings(max_examples=300, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
+    @given(json_mutations(whole))
+    def try_one(content: bytes) -> None:
+        nonlocal taken
+        path.write_bytes(content)
+        with suppress(HardenError):
+            write_report(tmp_path / "r.html", load_runs([path]))
+            taken += 1
+
+    try_one()
+    assert taken > 0

@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 
 from harden.config import PipelineConfig
+from harden.errors import InputError
 from harden.learner import Learner
 from harden.ops import dual, gaussian
 from harden.seeds import generator
 from harden.types import DualSolution, Limits, Targets
+
+# of them all are in memory at once, each with its weight and two values
+_PARTICLES = 100_000_000
 
 
 def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tensor:
@@ -51,11 +55,19 @@ def e_step(
     Returns:
         The targets, the dual's solution, and the expected cost sum_k q* Q_c averaged over states, scalar.
 
+    Raises:
+        InputError: more particles in all than a machine holds.
+
     Source: Algorithm 2, lines 9 to 15; Eq. 4-6.
     Deviation: a learner with a behaviour policy draws its particles from that one, and the KL bound is to
         it: q* stays where the data are, however far pi_theta has come. The M-step's KL is to policy_old.
     """
     step = config.estep
+    if len(obs) * step.particles > _PARTICLES:
+        raise InputError(
+            f"{len(obs):,} states of {step.particles:,} particles each are {len(obs) * step.particles:,}",
+            f"at most {_PARTICLES:,} are solved for at once: ask for fewer states or particles",
+        )
     policy, critics, behaviour = learner.policy, learner.critics, learner.behaviour
     draw = generator(learner.device, learner.seed, "particles", learner.counters.round)
     with torch.no_grad():

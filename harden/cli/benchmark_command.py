@@ -38,11 +38,16 @@ class _Names(click.ParamType):
     default="reduced",
     help="The pipelines' own settings and sizes [reduced], or the paper's.",
 )
-@click.option("--env-steps", type=click.IntRange(min=1), default=None, help="Steps of every run, instead.")
+@click.option(
+    "--env-steps",
+    type=click.IntRange(min=1, max=1_000_000_000),
+    default=None,
+    help="Steps of every run, instead.",
+)
 @click.option("--set", "keys", multiple=True, metavar="KEY=VALUE", help="Change a key of every run.")
 @click.option("--label", default=None, help="What the page calls runs of that budget.")
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local")
-@click.option("--workers", type=click.IntRange(min=1), default=1, help="Runs at a time [1].")
+@click.option("--workers", type=click.IntRange(min=1, max=1000), default=1, help="Runs at a time [1].")
 @click.option("--retry-failed", is_flag=True, help="Try runs again that failed.")
 @click.option(
     "--measure", is_flag=True, help="Only time a few refreshes of what is left, to tell its length."

@@ -163,9 +163,12 @@ def report(
 @click.option("--restarts", type=_One(int), default=None, help="Random starts a state.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
 @click.option(
-    "--episode", type=click.IntRange(min=0), default=0, help="Which of the evaluation's episodes [0]."
+    "--episode",
+    type=click.IntRange(min=0, max=9999),
+    default=0,
+    help="Which of the evaluation's episodes [0].",
 )
-@click.option("--every", type=click.IntRange(min=1), default=2, help="Steps a frame [2].")
+@click.option("--every", type=click.IntRange(min=1, max=10_000), default=2, help="Steps a frame [2].")
 @click.option("--width", type=click.IntRange(min=64, max=1920), default=400, help="Pixels [400].")
 @click.option("--independent", type=FOLDER, default=None, help="Where fitted critics are kept.")
 @click.option("--out", type=FOLDER, default=Path("episode.gif"), help="The GIF [episode.gif].")

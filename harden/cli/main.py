@@ -9,7 +9,10 @@ from typing import Any
 
 import click
 
-from harden.errors import HardenError, Interrupted
+from harden.errors import HardenError, InputError, Interrupted, StorageError
+
+# how torch says it, on a processor and on an accelerator
+_NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
 def _fail(error: HardenError) -> None:
@@ -26,6 +29,14 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except HardenError as error:
             _fail(error)
+        except (MemoryError, RuntimeError) as error:
+            said = str(error).splitlines()[0] if str(error) else ""
+            if not isinstance(error, MemoryError) and not any(words in said for words in _NO_MEMORY):
+                raise
+            _fail(InputError("there is not enough memory for this", "ask for less of it at once"))
+        except PermissionError as error:
+            said = f"can't use {error.filename or 'a file'} ({error.strerror})"
+            _fail(StorageError(said, "get leave to read it, such as with chmod"))
         except KeyboardInterrupt:
             _fail(Interrupted("stopped by Ctrl-C"))
 

@@ -61,7 +61,9 @@ def stage_options(command: F) -> F:
     )
     @click.option("--seed", type=int, default=None, help="Seed of everything random.")
     @click.option("--device", default="auto", help="auto, cpu or cuda.")
-    @click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads of the mathematics [1].")
+    @click.option(
+        "--threads", type=click.IntRange(min=1, max=1000), default=1, help="Threads of the mathematics [1]."
+    )
     @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
     @click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, do nothing.")
     @functools.wraps(command)

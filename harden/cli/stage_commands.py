@@ -10,8 +10,13 @@ from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, stage_options
 from harden.errors import InputError
 
+# as in harden/sections.py, which takes its time to import
+COUNT = click.IntRange(min=1, max=1_000_000_000)
 several_devices = click.option(
-    "--devices", type=click.IntRange(min=1), default=None, help="Processes that split each step's rows [1]."
+    "--devices",
+    type=click.IntRange(min=1, max=1000),
+    default=None,
+    help="Processes that split each step's rows [1].",
 )
 attacked_collection = click.option(
     "--allow-attacked-collection", is_flag=True, help="Let the policy be attacked while it acts."
@@ -20,7 +25,9 @@ attacked_collection = click.option(
 
 @main.command()
 @stage_options
-@click.option("--episodes", type=click.IntRange(min=1), default=None, help="Whole episodes to collect.")
+@click.option(
+    "--episodes", type=click.IntRange(min=1, max=100_000), default=None, help="Whole episodes to collect."
+)
 @click.option(
     "--behaviour",
     type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"]),
@@ -44,7 +51,7 @@ def collect(ctx: Context, **options: Any) -> None:
 
 @main.command("fit-critics")
 @stage_options
-@click.option("--steps", type=click.IntRange(min=1), default=None, help="Gradient steps.")
+@click.option("--steps", type=COUNT, default=None, help="Gradient steps.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
@@ -59,8 +66,8 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 
 @main.command("e-step")
 @stage_options
-@click.option("--states", type=click.IntRange(min=1), default=None, help="States to solve for.")
-@click.option("--particles", type=click.IntRange(min=2), default=None, help="Actions a state.")
+@click.option("--states", type=COUNT, default=None, help="States to solve for.")
+@click.option("--particles", type=click.IntRange(min=2, max=4096), default=None, help="Actions a state.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option(
     "--policy", "policy_dir", type=FOLDER, default=None, help="Policy that particles are drawn from."
@@ -81,7 +88,7 @@ def e_step(ctx: Context, **options: Any) -> None:
 
 @main.command("fit-policy")
 @stage_options
-@click.option("--steps", type=click.IntRange(min=1), default=None, help="Gradient steps.")
+@click.option("--steps", type=COUNT, default=None, help="Gradient steps.")
 @click.option("--targets", "targets_path", type=FOLDER, default=None, help="Targets file.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit.")
 @click.option(

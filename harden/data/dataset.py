@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from harden.data.manifest import (
@@ -21,6 +22,7 @@ from harden.data.manifest import (
 from harden.data.reading import Plan, empty_rows, plan_shard, read_rows
 from harden.data.shard import MADE_BY
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
+from harden.files import read_errors
 from harden.tasks import Task
 from harden.types import Transitions
 
@@ -35,13 +37,14 @@ class Dataset:
         path: the folder, or one file in the DSRL layout, which has no manifest and so no checksums.
 
     Raises:
-        MissingInputError: not there; DamagedFileError: not a data set.
+        MissingInputError: not there; StorageError: it may not be read; DamagedFileError: not a data set.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._plans: dict[str, Plan] = {}
-        self.has_manifest = path.is_dir()
+        with read_errors(path):
+            self.has_manifest = path.is_dir()
         if self.has_manifest:
             self.folder = path
             self.info = read_manifest(path)
@@ -85,7 +88,8 @@ class Dataset:
         def fill(part: tuple[ShardInfo, int, int], stop: int) -> None:
             shard, first, last = part
             into = Transitions(*(column[stop - last + first : stop] for column in data))
-            read_rows(self.folder / shard.name, self._plan(shard), first, into)
+            with self._mendable():
+                read_rows(self.folder / shard.name, self._plan(shard), first, into)
 
         if len(parts) == 1:
             fill(parts[0], len(data.rewards))
@@ -94,6 +98,18 @@ class Dataset:
             with ThreadPoolExecutor(_READERS) as pool:
                 list(pool.map(fill, parts, stops))
         return data
+
+    @contextmanager
+    def _mendable(self) -> Iterator[None]:
+        """Name what keeps the other shards where one is damaged or gone: they need not be made again."""
+        try:
+            yield
+        except (DamagedFileError, MissingInputError) as error:
+            # some say already what to do
+            if not self.has_manifest or (error.remedy and MADE_BY not in error.remedy):
+                raise
+            mend = f"keep the other shards with: harden data repair {self.folder}"
+            raise type(error)(error.message, mend) from error
 
     def _plan(self, shard: ShardInfo) -> Plan:
         path = self.folder / shard.name

@@ -14,7 +14,8 @@ import numpy as np
 
 from harden.data.heaps import require_heaps_that_end
 from harden.data.sink import Sink
-from harden.errors import DamagedFileError, MissingInputError
+from harden.errors import DamagedFileError
+from harden.files import require_file
 
 _MAX_OBJECTS = 10_000
 _MAX_DEPTH = 8
@@ -48,7 +49,7 @@ def open_hdf5(path: Path, made_by: str, max_objects: int = _MAX_OBJECTS) -> Iter
         max_objects: groups and arrays that it may hold.
 
     Raises:
-        MissingInputError: not there.
+        MissingInputError: not there; StorageError: it may not be read.
         DamagedFileError: empty, truncated, not HDF5, or with links or storage outside itself.
     """
     with open_arrays(path, made_by, (), max_objects) as (opened, _), h5py.File(opened) as file:
@@ -81,8 +82,7 @@ def open_arrays(
     the making of an h5py.File.
     """
     remedy = f"make it again with: {made_by}"
-    if not path.is_file():
-        raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
+    require_file(path, made_by)
     try:
         file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _ACCESS)
         try:

@@ -10,7 +10,7 @@ from typing import NamedTuple, get_type_hints
 from harden.data.reading import read_shard
 from harden.data.shard import FORMAT_VERSION, MADE_BY, Kind, Provenance, read_header
 from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.files import digest_file, read_json, write_json
+from harden.files import digest_file, read_errors, read_json, write_json
 from harden.tasks import Task
 from harden.types import Transitions
 from harden.variants import MC_BEHAVIOUR
@@ -161,12 +161,14 @@ def read_manifest(folder: Path) -> DatasetInfo:
     """Read a data set's manifest.
 
     Raises:
-        MissingInputError: not there; DamagedFileError: not a manifest of this format.
+        MissingInputError: not there; StorageError: it may not be read.
+        DamagedFileError: not a manifest of this format.
     """
     path = folder / "manifest.json"
     mend = f"mend it with: harden data repair {folder}"
-    if not path.exists() and folder.is_dir() and shard_files(folder):
-        raise MissingInputError(f"{path} is missing", mend)
+    with read_errors(folder):
+        if not path.exists() and folder.is_dir() and shard_files(folder):
+            raise MissingInputError(f"{path} is missing", mend)
     try:
         value = read_json(path, MADE_BY)
     except DamagedFileError as error:

@@ -12,6 +12,7 @@ import torch
 from harden.data.hdf5 import open_hdf5, read_array
 from harden.data.shard import LAYOUT, MADE_BY, Place, check_values, open_shard
 from harden.errors import DamagedFileError, InputError
+from harden.files import read_errors
 from harden.types import Transitions
 
 # bytes read in one piece and looked at while the processor still has them at hand
@@ -104,7 +105,8 @@ def _read_plain(path: Path, plan: Plan, first: int, arrays: list[np.ndarray]) ->
             finite = True
             for array, place in zip(arrays, plan.places, strict=True):
                 begin = (place.offset or 0) + first * (array.nbytes // len(array))
-                finite = _fill(handle, array.reshape(-1), begin, path) and finite
+                with read_errors(path):
+                    finite = _fill(handle, array.reshape(-1), begin, path) and finite
             return finite
         finally:
             os.close(handle)

@@ -17,8 +17,8 @@ from harden.data.manifest import (
     write_manifest,
 )
 from harden.data.store import FolderLock
-from harden.errors import HardenError, InputError, MissingInputError
-from harden.files import make_folder, storage_errors, sync_folder
+from harden.errors import HardenError, InputError, MissingInputError, StorageError
+from harden.files import make_folder, read_errors, storage_errors, sync_folder
 
 ASIDE = "damaged"
 
@@ -52,12 +52,17 @@ def repair(path: Path) -> Repaired:
     Raises:
         InputError: another process writes there, or nothing in it is whole: then it is left as it is.
         MissingInputError: no data set.
+        StorageError: something in it may not be read: then it is left as it is as well.
     """
-    if not path.is_dir() or not ((path / "manifest.json").exists() or shard_files(path)):
-        raise MissingInputError(f"{path} is not a data set's folder", "name one that holds shards")
+    with read_errors(path):
+        if not path.is_dir() or not ((path / "manifest.json").exists() or shard_files(path)):
+            raise MissingInputError(f"{path} is not a data set's folder", "name one that holds shards")
     with FolderLock(path):
         try:
             old: DatasetInfo | None = read_manifest(path)
+        except StorageError:
+            # what may not be read may be whole: nobody sets it aside
+            raise
         except HardenError:
             old = None
         listed = {shard.name: shard for shard in old.shards} if old else {}
@@ -67,6 +72,8 @@ def repair(path: Path) -> Repaired:
         for file in shard_files(path):
             try:
                 readable.append((file, _whole(file, listed)))
+            except StorageError:
+                raise
             except HardenError as error:
                 damaged.append((file, error.message))
         kind = _kind(old, [found for _, found in readable], listed)

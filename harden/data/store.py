@@ -111,10 +111,12 @@ class DatasetWriter:
                 f"{self.path} holds {len(unlisted)} shards that its manifest does not list",
                 f"take them in with: harden data repair {self.path}",
             )
-        found, _ = inspect_shard(path)
-        check_kind(
-            found, info, str(path), "its data set", f"set it aside with: harden data repair {self.path}"
-        )
+        aside = f"set it aside with: harden data repair {self.path}"
+        try:
+            found, _ = inspect_shard(path)
+        except DamagedFileError as error:
+            raise DamagedFileError(error.message, aside) from error
+        check_kind(found, info, str(path), "its data set", aside)
         info = info._replace(shards=(*info.shards, *found.shards))
         write_manifest(self.path, info)
         return info

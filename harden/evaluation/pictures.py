@@ -87,12 +87,11 @@ def reward_cost(evaluations: Evaluations, cost_limit: float) -> str:
                 alone = len(evaluations) == 1
                 colour = f"C{(i if alone else place) % 10}"
                 label = name if alone else f"{title}: {name}"
-                across = [
-                    [one["cost"]["mean"] - one["cost"]["ci95"][0]],
-                    [one["cost"]["ci95"][1] - one["cost"]["mean"]],
-                ]
+                mean, (low, high) = one["cost"]["mean"], one["cost"]["ci95"]
+                # rounding may put an end of the interval on the other side of the mean
+                across = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
                 axes.errorbar(
-                    one["cost"]["mean"],
+                    mean,
                     one["reward"]["mean"],
                     xerr=across,
                     fmt=_MARKERS[i % len(_MARKERS)],

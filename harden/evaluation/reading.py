@@ -10,9 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harden.errors import DamagedFileError, HardenError, MissingInputError
-from harden.files import read_json
+from pydantic import ValidationError
 
+from harden.errors import DamagedFileError, HardenError, MissingInputError
+from harden.evaluation.offline_schema import OfflineFile
+from harden.evaluation.schema import EvaluationFile
+from harden.files import read_json
+from harden.problems import first_problem, shortened
+
+FORMAT_VERSION = 1
 _MADE_BY = "harden evaluate --json FILE"
 
 
@@ -41,10 +47,25 @@ def load_evaluation(path: Path, offline_too: bool = False) -> dict[str, Any]:
     Raises:
         MissingInputError: not there; DamagedFileError: not an evaluation of this format.
     """
-    value = read_json(path, _MADE_BY)
-    known = isinstance(value, dict) and value.get("format_version") == 1
-    if not known or not (value.get("results") or (offline_too and value.get("estimates"))):
-        raise DamagedFileError(f"{path} is not an evaluation", f"make one with: {_MADE_BY}")
+    value, remedy = read_json(path, _MADE_BY), f"make one with: {_MADE_BY}"
+    account = offline_too and isinstance(value, dict) and "estimates" in value and "results" not in value
+    if not isinstance(value, dict) or not (account or "results" in value):
+        raise DamagedFileError(f"{path} is not an evaluation", remedy)
+    if type(value.get("format_version")) is not int or value["format_version"] != FORMAT_VERSION:
+        said = shortened(value.get("format_version"))
+        raise DamagedFileError(
+            f"{path} has format version {said}, this harden reads {FORMAT_VERSION}", remedy
+        )
+    try:
+        # half of a surrogate pair is JSON, and no text that a page could hold
+        json.dumps(value, ensure_ascii=False).encode()
+        (OfflineFile if account else EvaluationFile).model_validate(value)
+    except ValidationError as error:
+        raise DamagedFileError(
+            f"{path} is not an evaluation: {first_problem(error, value)}", remedy
+        ) from None
+    except UnicodeEncodeError as error:
+        raise DamagedFileError(f"{path} is not an evaluation: a text in it is no Unicode", remedy) from error
     return value
 
 
@@ -56,8 +77,12 @@ def load_curve(path: Path) -> dict[str, list[float]]:
     """
     try:
         with open(path, newline="", encoding="utf-8") as handle:
-            rows = list(csv.DictReader(handle))
-        return {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else {})}
+            reader = csv.DictReader(handle)
+            rows, names = list(reader), reader.fieldnames or ()
+        for column in ("env_steps", "reward", "cost"):
+            if column not in names:
+                raise ValueError(f"it has no column '{column}'")
+        return {key: [float(row[key]) for row in rows] for key in names}
     except FileNotFoundError:
         raise MissingInputError(f"{path} is missing", "harden train writes it") from None
     except (ValueError, TypeError, OSError, csv.Error) as error:

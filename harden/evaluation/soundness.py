@@ -19,7 +19,7 @@ MEANINGS = {
     "falls-short": "It is the second opinion that is weak here, not the attack it is compared with.",
 }
 # what each check asks, and what an evaluation needs for it
-_ASKED = {
+CHECKS = {
     "weaker-than-noise": (
         "Does every attack do more than random noise of the same size?",
         "random or gaussian beside an attack, five episodes, and some cost among them",
@@ -66,7 +66,7 @@ def soundness(evaluation: dict[str, Any]) -> dict[str, Any]:
     fired = [one["check"] for one in told]
     made, rows = evaluation.get("checks", {}), []
     for name, count in made.items():
-        asks, needs = _ASKED[name]
+        asks, needs = CHECKS[name]
         outcome = f"not looked at: needs {needs}"
         if count:
             found = fired.count(name)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harden.errors import DamagedFileError, InputError, MissingInputError
+from harden.files import read_errors
 from harden.nets import GaussianPolicy
 
 MOST_BYTES = 256 * 2**20
@@ -80,12 +81,15 @@ def check_file(path: Path) -> None:
     """Refuse what can't be a policy before it is read.
 
     Raises:
-        MissingInputError: no such file; DamagedFileError: far too large.
+        MissingInputError: no such file; StorageError: it may not be read; DamagedFileError: far too large.
     """
-    if not path.is_file():
-        raise MissingInputError(
-            f"policy file {path} is missing", "name a safetensors, TorchScript or ONNX file"
-        )
+    with read_errors(path):
+        if not path.is_file():
+            raise MissingInputError(
+                f"policy file {path} is missing", "name a safetensors, TorchScript or ONNX file"
+            )
+        with open(path, "rb"):
+            pass
     if path.stat().st_size > MOST_BYTES:
         raise DamagedFileError(
             f"{path} has {path.stat().st_size:,} bytes", f"a policy file has at most {MOST_BYTES:,}"

@@ -20,6 +20,7 @@ from harden.evaluation.attacked import Curve, Tried, Victim, evaluate_policy, pl
 from harden.evaluation.certificate import certificate
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
+from harden.evaluation.reading import FORMAT_VERSION
 from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
 from harden.files import write_json
@@ -28,7 +29,6 @@ from harden.stages.agent import agent_name, open_agent
 from harden.stages.attackers import arm
 from harden.stages.workspace import versions
 
-FORMAT_VERSION = 1
 _SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline", "format", "how")
 
 
