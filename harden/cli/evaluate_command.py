@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, Numbers, stage_options
+from harden.cli.options import FOLDER, Context, Numbers, Shared, pass_shared, stage_options
 from harden.errors import InputError, MissingInputError
 
 
@@ -127,7 +127,9 @@ def evaluate(
 @click.option("--sign-off", default=None, metavar="NAME", help="Who signs it off, by today's date.")
 @click.option("--for", "signed", multiple=True, type=FOLDER, help="File that is signed for; repeatable.")
 @click.option("--out", type=FOLDER, default=Path("report.html"), help="The page.")
+@pass_shared
 def report(
+    shared: Shared,
     runs: tuple[Path, ...],
     compare: bool,
     curves: tuple[Path, ...],
@@ -138,8 +140,10 @@ def report(
     """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
     from harden.evaluation.reading import load_curve, load_runs, titles
     from harden.evaluation.report import write_report
-    from harden.files import digest_file
+    from harden.files import digest_file, require_writable
 
+    if sign_off is not None and not sign_off.strip():
+        raise InputError(f"--sign-off '{sign_off}' names nobody", "say who, as in --sign-off 'Ada'")
     if signed and not sign_off:
         raise InputError("--for names what is signed for, and nobody signs", "say who with --sign-off NAME")
     for path in signed:
@@ -150,6 +154,9 @@ def report(
     signature = (sign_off, digests) if sign_off else None
     named = titles([path.parent for path in curves])
     learning = [(title, load_curve(path)) for title, path in zip(named, curves, strict=True)]
+    require_writable(out)
+    if shared.only_said(out):
+        return
     write_report(out, shown, learning, compare, signature)
     click.echo(f"-> {out}")
 
