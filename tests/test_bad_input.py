@@ -312,11 +312,18 @@ def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
     import signal
 
-    def stop(self: Learner, **by: int) -> None:
+    def stop(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Learner, "advance", stop)
-    assert "stopped by Ctrl-C" in refused("fit-critics", *SETTINGS, code=130)
+    said = refused("fit-critics", *SETTINGS, code=130)
+    assert "stopped by Ctrl-C; what was stored before stands, its own result is written at its end" in said
+    (folder / "mine.toml").write_text("")
+    train = ["train", "-p", "mine.toml", *SETTINGS]
+    assert refused(*train, code=130).endswith("; go on from the last refresh with: harden train --resume")
+    monkeypatch.setattr("harden.stages.train.begin_run", stop)
+    said = refused("train", "-p", "mine.toml", *SETTINGS, "--overwrite", code=130)
+    assert said.endswith("; nothing is stored yet: run it again")
 
 
 def test_init_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

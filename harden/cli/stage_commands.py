@@ -8,7 +8,7 @@ import click
 
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, stage_options
-from harden.errors import InputError
+from harden.errors import InputError, Interrupted
 
 several_devices = click.option(
     "--devices", type=click.IntRange(min=1), default=None, help="Processes that split each step's rows [1]."
@@ -148,7 +148,12 @@ def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
     from harden.stages.train import train as stage
 
-    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    try:
+        done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    except Interrupted as error:
+        begun = ctx.place.state.is_file()
+        on = "go on from the last refresh with: harden train --resume"
+        raise Interrupted(error.message, on if begun else "nothing is stored yet: run it again") from None
     last = done.history[-1]
     if ctx.config.train.offline:
         click.echo(
