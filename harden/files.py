@@ -111,6 +111,16 @@ def require_new(path: Path) -> None:
         raise InputError(f"{path} is there already", "remove it, or name another place with --out")
 
 
+def require_place(path: Path) -> None:
+    """Refuse a place where no new folder can be made, before the long work whose result it is to hold.
+
+    Raises:
+        InputError: there is something; StorageError: it can't be written.
+    """
+    require_new(path)
+    require_writable(path / "any" if path.is_dir() else path)
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Fill a new folder so that it appears at once and whole, or not at all.
@@ -140,6 +150,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         os.close(lock)
+
+
+def copy_folder(source: Path, out: Path) -> None:
+    """Copy a folder's files, not the folders in it, into a new one that appears at once and whole.
+
+    Raises:
+        InputError: there is something at `out`; StorageError: no room or no permission.
+    """
+    with whole_folder(out) as aside, storage_errors(out):
+        for file in source.iterdir():
+            if file.is_file():
+                shutil.copyfile(file, aside / file.name)
 
 
 def _clear_leftovers(path: Path) -> None:

@@ -232,6 +232,49 @@ def test_an_unwritable_place_is_told_before_the_episodes(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit-critics", "--steps", "1"],
+        ["fit-policy", "--steps", "1"],
+        ["fit-policy", "--clone", "--out", "cloned"],
+    ],
+    ids=" ".join,
+)
+def test_an_unwritable_log(folder: Path, words: list[str]) -> None:
+    harden("collect", *SETTINGS, "--episodes", "1")
+    run = folder / "checkpoints/ball-circle"
+    (run / "logs").rename(run / "away")
+    (run / "logs").write_text("a file where a folder should be")
+    assert "can't write checkpoints/ball-circle/logs/" in refused(words[0], *SETTINGS, *words[1:])
+
+
+def test_independent_critics_are_fitted_where_they_can_be_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("independent.collect", "attackers.plan_adversary"):
+        monkeypatch.setattr(f"harden.stages.{name}", None)
+    for attack in ("mc-independent", "learned"):
+        words = ["--attack", attack, "--independent", "/proc/x"]
+        assert "can't write /proc/x/" in refused("evaluate", *SETTINGS, *words)
+
+
+def test_what_is_fitted_can_be_copied_to_a_new_folder(folder: Path) -> None:
+    from harden.checkpoint import load_critics, load_policy
+
+    run = folder / "checkpoints/ball-circle"
+    harden("fit-critics", *SETTINGS, "--steps", "1", "--out", "mine/critics")
+    assert load_critics("mine/critics")[1] == load_critics(run / "critics")[1]
+    harden("e-step", *SETTINGS, "--states", "30", "--critics", "mine/critics")
+    harden("fit-policy", *SETTINGS, "--steps", "1", "--critics", "mine/critics", "--out", "mine/policy")
+    assert load_policy("mine/policy").about == load_policy(run / "policy").about
+    before = (run / "state.safetensors").read_bytes()
+    for words in (["fit-critics", "--out", "mine/critics"], ["fit-policy", "--out", "mine/policy"]):
+        assert "is there already; remove it, or name another" in refused(words[0], *SETTINGS, *words[1:])
+    assert "can't write /proc/x" in refused("fit-critics", *SETTINGS, "--out", "/proc/x")
+    assert (run / "state.safetensors").read_bytes() == before
+
+
 def test_a_film_is_of_one_setting(folder: Path) -> None:
     for option, value in (("--epsilon", "0.02,0.05"), ("--attack-steps", "1,5"), ("--restarts", "1,2")):
         said = refused("render", *SETTINGS, option, value)

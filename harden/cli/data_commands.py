@@ -130,10 +130,11 @@ def import_file(
 ) -> None:
     """Make a data set of a file in the layout of DSRL, D4RL or Minari."""
     from harden.data import READERS, Wanted, detect_format, import_data
+    from harden.files import require_place
 
     wanted = Wanted(cost_key, env_id, horizon or 0)
     if shared.dry_run:
-        _require_place(out)
+        require_place(out)
         READERS[source or detect_format(path)](path, wanted)
         shared.only_said(out)
         return
@@ -237,20 +238,14 @@ def split(shared: Shared, path: Path, parts: tuple[str, ...], seed: int, out: Pa
 def _rehearsed(shared: Shared, paths: Sequence[Path], *outs: Path) -> bool:
     """In a dry run check what is read and where it goes; returns whether it is one."""
     from harden.data import open_dataset
+    from harden.files import require_place
 
     if shared.dry_run:
         for out in outs:
-            _require_place(out)
+            require_place(out)
         for path in paths:
             open_dataset(path)
     return shared.only_said(*outs)
-
-
-def _require_place(out: Path) -> None:
-    from harden.files import require_new, require_writable
-
-    require_new(out)
-    require_writable(out / "manifest.json" if out.is_dir() else out)
 
 
 def _size(found: Any) -> str:

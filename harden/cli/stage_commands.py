@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -47,6 +48,7 @@ def collect(ctx: Context, **options: Any) -> None:
 @click.option("--steps", type=click.IntRange(min=1), default=None, help="Gradient steps.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
+@click.option("--out", type=FOLDER, default=None, help="New folder for a copy of the critics.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
 @several_devices
 def fit_critics(ctx: Context, **options: Any) -> None:
@@ -55,6 +57,7 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(f"fitted the critics: {done.steps} steps, loss {done.loss:.4g} -> {ctx.place.critics}")
+    _said_of_copy(options["out"])
 
 
 @main.command("e-step")
@@ -91,7 +94,9 @@ def e_step(ctx: Context, **options: Any) -> None:
 @several_devices
 @click.option("--clone", is_flag=True, help="Instead: a new policy from the data set's actions alone.")
 @click.option("--data", type=FOLDER, default=None, help="With --clone: data set.")
-@click.option("--out", type=FOLDER, default=None, help="With --clone: policy folder.")
+@click.option(
+    "--out", type=FOLDER, default=None, help="New folder for a copy of the policy; with --clone: its folder."
+)
 @click.option("--overwrite", is_flag=True, help="With --clone: replace a policy that is there.")
 def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
     """Fit the policy to the targets, robustly; or clone the policy behind stored logs."""
@@ -107,9 +112,15 @@ def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
         f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, "
         f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.place.policy}"
     )
+    _said_of_copy(options["out"])
 
 
-_OF_FIT_POLICY = ("steps", "targets_path", "policy_dir", "critics_dir", "tensorboard", "devices")
+def _said_of_copy(out: Path | None) -> None:
+    if out is not None:
+        click.echo(f"-> {out}")
+
+
+_OF_FIT_POLICY = ("steps", "targets_path", "policy_dir", "critics_dir", "tensorboard", "devices", "out")
 
 
 def _only(options: dict[str, Any], known: tuple[str, ...], why: str) -> dict[str, Any]:

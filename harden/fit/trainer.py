@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor
 
 from harden.errors import InputError, StorageError
-from harden.files import storage_errors
+from harden.files import make_folder, storage_errors
 from harden.fit import ranks
 
 _LOG_EVERY = 50
@@ -68,7 +68,7 @@ def make_trainer(
         callbacks: Lightning's own.
 
     Raises:
-        InputError: TensorBoard is asked for and not installed.
+        InputError: TensorBoard is asked for and not installed; StorageError: the log can't be written.
     """
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -77,6 +77,8 @@ def make_trainer(
     version = f"{job}-{first_step:07d}"
     loggers: list[Logger] = []
     if folder is not None:
+        # Lightning makes it too, and shows where that fails as a defect of ours
+        make_folder(folder / "logs" / version)
         loggers.append(_Log(folder / "logs", name="", version=version))
     if tensorboard and folder is not None:
         from lightning.pytorch.loggers import TensorBoardLogger

@@ -15,6 +15,7 @@ from harden.config import PipelineConfig, make_config
 from harden.data import open_dataset
 from harden.errors import MissingInputError
 from harden.exchange.opaque import OpaquePolicy
+from harden.files import require_writable
 from harden.nets import Critics
 from harden.progress import Reporter
 from harden.seeds import derive
@@ -98,6 +99,8 @@ def independent_critics(
     try:
         return load_critics(kept)
     except MissingInputError:
+        # before the fit, not after it
+        require_writable(kept / "critics.safetensors")
         report.say(f"fitting {purpose} critics to {options.independent_episodes} episodes -> {kept}")
     noisy = options.independent_episodes // 2
     behaviours = (("policy-sample", options.independent_episodes - noisy), ("policy-noise", noisy))
