@@ -118,7 +118,19 @@ def require_place(path: Path) -> None:
         InputError: there is something; StorageError: it can't be written.
     """
     require_new(path)
-    require_writable(path / "any" if path.is_dir() else path)
+    require_folder(path)
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a folder that could not be written into, there or still to be made; nothing is left behind.
+
+    Raises:
+        StorageError: it can't be.
+    """
+    with storage_errors(path):
+        whole = path.absolute()
+        with tempfile.TemporaryFile(dir=next(there for there in (whole, *whole.parents) if there.exists())):
+            pass
 
 
 @contextlib.contextmanager

@@ -256,7 +256,7 @@ def test_independent_critics_are_fitted_where_they_can_be_kept(
         monkeypatch.setattr(f"harden.stages.{name}", None)
     for attack in ("mc-independent", "learned"):
         words = ["--attack", attack, "--independent", "/proc/x"]
-        assert "can't write /proc/x/" in refused("evaluate", *SETTINGS, *words)
+        assert "can't write /proc/x (" in refused("evaluate", *SETTINGS, *words)
 
 
 def test_what_is_fitted_can_be_copied_to_a_new_folder(folder: Path) -> None:
@@ -388,3 +388,93 @@ def test_a_dry_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     said = json.loads(harden("train", "--dry-run", "--set", "seed=7").output)
     assert said["config"]["seed"] == 7
     assert not list(tmp_path.iterdir())
+
+
+OF_A_DRY_RUN = [
+    (["collect", "--policy", "nowhere"], "policy folder nowhere is missing"),
+    (["collect", "--out", "file/data"], "can't write file/data"),
+    (["collect", "--behaviour", "mc"], "allow it with --allow-attacked-collection"),
+    (["fit-critics", "--data", "nowhere"], "data set nowhere is missing; make it with: harden collect"),
+    (["fit-critics", "--policy", "nowhere"], "policy folder nowhere is missing"),
+    (["fit-critics", "--devices", "3"], "can't be split over 3 devices"),
+    (["fit-critics", "--out", "datasets"], "datasets is there already"),
+    (
+        ["e-step", "--critics", "nowhere"],
+        "critics folder nowhere is missing; make it with: harden fit-critics",
+    ),
+    (["e-step", "--set", "variant=ppol"], "variant ppol is on-policy"),
+    (["fit-policy", "--targets", "nowhere"], "nowhere is missing; make it with: harden e-step"),
+    (["fit-policy", "--data", "nowhere"], "--data is for --clone alone"),
+    (["fit-policy", "--clone", "--data", "nowhere"], "--out"),
+    (["fit-policy", "--clone", "--out", "new", "--data", "nowhere"], "data set nowhere is missing"),
+    (["evaluate", "--policy", "nowhere"], "policy folder nowhere is missing; make it with: harden train"),
+    (["evaluate", "--attack", "foo"], "unknown attack 'foo'"),
+    (["evaluate", "--data", "nowhere"], "data set nowhere is missing"),
+    (["evaluate", "--curves", "--attack", "mad"], "curves follow random and mc"),
+    (["evaluate", "--json", "file/a.json"], "can't write file/a.json"),
+    (["evaluate", "--independent", "/proc/x", "--attack", "learned"], "can't write /proc/x ("),
+    (["render", "--attack", "worst"], "attack 'worst' can't be filmed"),
+    (["render", "--policy", "nowhere"], "policy folder nowhere is missing"),
+    (["train"], "holds an earlier run"),
+    (["train", "--resume"], "was made by single stages"),
+    (["train", "--resume", "-p", "new.toml"], "no run to resume in checkpoints/new"),
+    (["train", "--init", "nowhere", "-p", "new.toml"], "policy folder nowhere is missing"),
+    (["train", "--data", "datasets/ball-circle", "-p", "new.toml"], "--data is for --offline"),
+    (["train", "--offline", "-p", "new.toml"], "data set datasets/new is missing"),
+    (["train", "--variant", "adv-cvpo", "-p", "new.toml"], "allow it with --allow-attacked-collection"),
+    (["train", "--variant", "ppol", "--tensorboard", "-p", "new.toml"], "tensorboard"),
+    (["policy", "import", "nowhere.onnx", "--out", "mine"], "nowhere.onnx is missing"),
+    (["policy", "import", "file", "--out", "mine"], "file does not say its format"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), OF_A_DRY_RUN, ids=[" ".join(words) for words, _ in OF_A_DRY_RUN])
+def test_a_dry_run_refuses_what_the_command_does(folder: Path, words: list[str], said: str) -> None:
+    Path("file").write_text("a file where a folder should be")
+    Path("new.toml").write_text("")
+    before = sorted(folder.rglob("*"))
+    line = refused(*words, *SETTINGS, "--dry-run")
+    assert said in line
+    assert sorted(folder.rglob("*")) == before
+    assert refused(*words, *SETTINGS) == line
+
+
+RUN = "checkpoints/ball-circle"
+LEARNED = [f"{RUN}/{name}" for name in ("state.safetensors", "critics", "policy")]
+
+
+@pytest.mark.parametrize(
+    ("words", "reads", "writes"),
+    [
+        (["collect"], LEARNED, ["datasets/ball-circle", *LEARNED]),
+        (["collect", "--out", "more"], LEARNED, ["more", *LEARNED]),
+        (["fit-critics", "--out", "copy"], ["datasets/ball-circle", *LEARNED], [*LEARNED, "copy"]),
+        (["e-step", "--out", "a.h5"], ["datasets/ball-circle", *LEARNED], ["a.h5", *LEARNED]),
+        (["fit-policy"], [f"{RUN}/targets.h5", *LEARNED], LEARNED),
+        (["fit-policy", "--clone", "--out", "new"], ["datasets/ball-circle"], ["new"]),
+        (
+            ["evaluate", "--json", "a.json", "--attack", "mc-independent"],
+            [f"{RUN}/policy", "datasets/ball-circle"],
+            ["a.json", f"{RUN}/evaluation.json", f"{RUN}/policy/independent"],
+        ),
+        (["render", "--out", "a.gif"], [f"{RUN}/policy"], ["a.gif"]),
+        (["train", "--overwrite"], [], ["datasets/ball-circle", RUN]),
+        (
+            ["train", "--init", f"{RUN}/policy", "-p", "new.toml"],
+            [f"{RUN}/policy"],
+            ["datasets/new", "checkpoints/new"],
+        ),
+        (["status"], ["datasets/ball-circle", RUN], []),
+        (["policy", "import", "mine.safetensors", "--out", "mine"], ["mine.safetensors"], ["mine"]),
+    ],
+)
+def test_a_dry_run_says_what_would_be_read_and_written(
+    folder: Path, words: list[str], reads: list[str], writes: list[str]
+) -> None:
+    Path("new.toml").write_text("")
+    harden("collect", *SETTINGS, "--episodes", "1")
+    harden("policy", "export", f"{RUN}/policy", "--to", "safetensors", "--out", "mine.safetensors")
+    before = sorted(folder.rglob("*"))
+    said = json.loads(harden(*words, *SETTINGS, "--dry-run").output)
+    assert sorted(folder.rglob("*")) == before
+    assert (said["reads"], said["writes"]) == (reads, writes)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from harden.cli import rehearsal
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, Numbers, Shared, pass_shared, stage_options
 from harden.errors import InputError, MissingInputError
@@ -24,7 +25,7 @@ class _One(Numbers):
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.evaluate)
 @click.option(
     "--policy",
     "named",
@@ -83,19 +84,12 @@ def evaluate(
     html: Path | None,
 ) -> None:
     """Try a policy, natural and under attack."""
-    from harden.evaluation.entries import parse_attacks, table
+    from harden.evaluation.entries import table
     from harden.evaluation.reading import Reported
     from harden.evaluation.report import write_report
-    from harden.files import require_writable
     from harden.stages.evaluate import evaluate as stage
 
-    # of the run's own policy the run keeps one too, for `status`
-    outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
-    for path in (*outs, *([html] if html else [])):
-        require_writable(path)
-    chosen = parse_attacks(attacks)
-    if data is None and named is None and (ctx.place.data / "manifest.json").is_file():
-        data = ctx.place.data
+    chosen, data, outs = rehearsal.of_evaluate(ctx, named, attacks, data, json_path, html)
     result = stage(
         ctx.config,
         named or ctx.place.policy,
@@ -162,7 +156,7 @@ def report(
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.render)
 @click.option("--policy", "named", type=FOLDER, default=None, help="As for evaluate.")
 @click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
 @click.option("--epsilon", type=_One(float), default=None, help="Radius, raw observation units.")

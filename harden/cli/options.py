@@ -104,9 +104,17 @@ class Context:
     report: Any
 
 
-def stage_options(command: F) -> F:
-    """Give a command the options that all stages share, and hand it a Context."""
+def stage_options(rehearse: Callable[..., Any]) -> Callable[[F], F]:
+    """Give a command the options that all stages share, and hand it a Context.
 
+    Args:
+        rehearse: takes what the command takes, in its place in a dry run; returns what would be read and
+            written.
+    """
+    return functools.partial(_staged, rehearse)
+
+
+def _staged(rehearse: Callable[..., Any], command: F) -> F:
     @click.option(
         "-p", "--pipeline", type=FOLDER, default=None, help="Pipeline file [pipelines/ball-circle.toml]."
     )
@@ -137,9 +145,11 @@ def stage_options(command: F) -> F:
         where = workspace(path.stem)
         context = Context(config, also, where, pick_device(device), Reporter(shared.quiet))
         if shared.dry_run:
+            done = rehearse(context, **options)
             resolved: dict[str, Any] = {"pipeline": where.name, "config": config.model_dump(mode="json")}
             if also:
                 resolved["also"] = [{"evaluate": one.evaluate.model_dump(mode="json")} for one in also]
+            resolved |= {key: [str(path) for path in paths] for key, paths in done._asdict().items()}
             click.echo(json.dumps(resolved, indent=2))
             return None
         return command(context, **options)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from harden.cli import rehearsal
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, Shared, pass_shared, stage_options
 
@@ -48,7 +49,7 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
 
 
 @policy.command("import")
-@stage_options
+@stage_options(rehearsal.import_policy)
 @click.argument("path", metavar="FILE", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Policy folder.")
 @click.option(

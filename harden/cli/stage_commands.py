@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from harden.cli import rehearsal
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, stage_options
-from harden.errors import InputError, Interrupted
+from harden.errors import Interrupted
 
 several_devices = click.option(
     "--devices", type=click.IntRange(min=1), default=None, help="Processes that split each step's rows [1]."
@@ -20,7 +21,7 @@ attacked_collection = click.option(
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.collect)
 @click.option("--episodes", type=click.IntRange(min=1), default=None, help="Whole episodes to collect.")
 @click.option(
     "--behaviour",
@@ -44,7 +45,7 @@ def collect(ctx: Context, **options: Any) -> None:
 
 
 @main.command("fit-critics")
-@stage_options
+@stage_options(rehearsal.fit_critics)
 @click.option("--steps", type=click.IntRange(min=1), default=None, help="Gradient steps.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
@@ -61,7 +62,7 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 
 
 @main.command("e-step")
-@stage_options
+@stage_options(rehearsal.e_step)
 @click.option("--states", type=click.IntRange(min=1), default=None, help="States to solve for.")
 @click.option("--particles", type=click.IntRange(min=2), default=None, help="Actions a state.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
@@ -83,7 +84,7 @@ def e_step(ctx: Context, **options: Any) -> None:
 
 
 @main.command("fit-policy")
-@stage_options
+@stage_options(rehearsal.fit_policy)
 @click.option("--steps", type=click.IntRange(min=1), default=None, help="Gradient steps.")
 @click.option("--targets", "targets_path", type=FOLDER, default=None, help="Targets file.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit.")
@@ -102,10 +103,10 @@ def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
     """Fit the policy to the targets, robustly; or clone the policy behind stored logs."""
     from harden.stages.fit_policy import fit_policy as stage
 
+    options = rehearsal.of_fit_policy(clone, options)
     if clone:
-        _clone(ctx, _only(options, ("steps", "data", "out", "overwrite"), "can't be had with --clone"))
+        _clone(ctx, options)
         return
-    options = _only(options, _OF_FIT_POLICY, "is for --clone alone")
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(
         f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g} ({done.epsilon_from}), "
@@ -118,17 +119,6 @@ def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
 def _said_of_copy(out: Path | None) -> None:
     if out is not None:
         click.echo(f"-> {out}")
-
-
-_OF_FIT_POLICY = ("steps", "targets_path", "policy_dir", "critics_dir", "tensorboard", "devices", "out")
-
-
-def _only(options: dict[str, Any], known: tuple[str, ...], why: str) -> dict[str, Any]:
-    """Return the options that apply, and refuse others that were given."""
-    for name, value in options.items():
-        if name not in known and value:
-            raise InputError(f"--{name.removesuffix('_dir').removesuffix('_path')} {why}", "leave it out")
-    return {name: options[name] for name in known}
 
 
 def _clone(ctx: Context, options: dict[str, Any]) -> None:
@@ -144,7 +134,7 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.train)
 @click.option("--env-steps", type=int, default=None, help="Steps of simulation in all.")
 @click.option("--variant", default=None, help="One of: harden list variants.")
 @click.option("--init", type=FOLDER, default=None, help="Policy to start from.")
@@ -180,7 +170,7 @@ def train(ctx: Context, **options: Any) -> None:
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.status)
 def status(ctx: Context) -> None:
     """Say for each stage whether its result is done, stale or missing, and why."""
     from harden.pipeline import status as stages

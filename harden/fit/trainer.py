@@ -25,6 +25,11 @@ _LOG_EVERY = 50
 class _Log(CSVLogger):
     """Lightning's log, that says in one line where it can't be written, and never hides why a fit stopped."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Lightning would make it later, and its failure would look like a defect of ours
+        make_folder(Path(self.log_dir))
+
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
         with storage_errors(Path(self.log_dir)):
             super().log_metrics(*args, **kwargs)
@@ -77,8 +82,6 @@ def make_trainer(
     version = f"{job}-{first_step:07d}"
     loggers: list[Logger] = []
     if folder is not None:
-        # Lightning makes it too, and shows where that fails as a defect of ours
-        make_folder(folder / "logs" / version)
         loggers.append(_Log(folder / "logs", name="", version=version))
     if tensorboard and folder is not None:
         from lightning.pytorch.loggers import TensorBoardLogger
