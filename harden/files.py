@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import glob
 import hashlib
 import json
 import os
-import re
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harden.errors import DamagedFileError, InputError, MissingInputError, StorageError
+from harden.errors import DamagedFileError, MissingInputError, StorageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
@@ -130,106 +126,6 @@ def require_writable(path: Path) -> None:
         there = next(above for above in path.absolute().parents if above.exists())
         with tempfile.TemporaryFile(dir=there):
             pass
-
-
-def require_new(path: Path) -> None:
-    """Refuse a path where something is already; an empty folder is nothing.
-
-    Raises:
-        InputError: there is something.
-    """
-    with storage_errors(path):
-        taken = any(path.iterdir()) if path.is_dir() else path.exists()
-    if taken:
-        raise InputError(f"{path} is there already", "remove it, or name another place with --out")
-
-
-@contextlib.contextmanager
-def whole_folder(path: Path, instead_of: Sequence[Path] = ()) -> Iterator[Path]:
-    """Fill a new folder so that it appears at once and whole, or not at all.
-
-    Args:
-        path: where the folder is to be.
-        instead_of: folders that go when it appears, and not before; `path` first, if it is one of them.
-
-    Returns:
-        The temporary folder beside it, to be filled inside the `with`.
-
-    Raises:
-        InputError: there is something at `path`; StorageError: no room or no permission.
-    """
-    if path not in instead_of:
-        require_new(path)
-    for folder in (path, *instead_of):
-        make_folder(folder.parent)
-    _clear_leftovers(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    lock = os.open(make_folder(aside), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield aside
-        with storage_errors(path), _moved_aside(instead_of):
-            require_new(path)
-            sync_folder(aside)
-            os.replace(aside, path)
-            sync_folder(path.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _moved_aside(folders: Sequence[Path]) -> Iterator[None]:
-    """Move folders out of the way, and remove them when all went well; else put them back."""
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for folder in folders:
-            if folder.exists():
-                old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-                os.replace(folder, old)
-                moved.append((folder, old))
-        yield
-    except BaseException:
-        for folder, old in reversed(moved):
-            os.replace(old, folder)
-        raise
-    for _, old in moved:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def bring_back(path: Path, instead_of: Sequence[Path]) -> None:
-    """Undo a `whole_folder` that was killed half-way, or finish it where the new folder stands already."""
-    stands = path.exists()
-    for folder in instead_of:
-        for old in folder.parent.glob(f".{glob.escape(folder.name)}.*.old"):
-            with storage_errors(folder):
-                if stands:
-                    shutil.rmtree(old)
-                else:
-                    os.replace(old, folder)
-
-
-def _clear_leftovers(path: Path) -> None:
-    """Remove what killed processes left of this folder; one that is being filled is locked, and stays."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+\.tmp")
-    for left in path.parent.iterdir():
-        if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
-            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(lock)
-
-
-def clear_unfinished(*folders: Path) -> None:
-    """Remove the half-written files of a killed process from folders that nobody else writes to."""
-    for folder in folders:
-        for left in folder.glob(".*.tmp"):
-            if left.is_file() and not left.is_symlink():
-                left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

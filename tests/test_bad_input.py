@@ -237,6 +237,49 @@ def test_an_unwritable_place_is_told_before_the_episodes(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit-critics", "--steps", "1"],
+        ["fit-policy", "--steps", "1"],
+        ["fit-policy", "--clone", "--out", "cloned"],
+    ],
+    ids=" ".join,
+)
+def test_an_unwritable_log(folder: Path, words: list[str]) -> None:
+    harden("collect", *SETTINGS, "--episodes", "1")
+    run = folder / "checkpoints/ball-circle"
+    (run / "logs").rename(run / "away")
+    (run / "logs").write_text("a file where a folder should be")
+    assert "can't write checkpoints/ball-circle/logs/" in refused(words[0], *SETTINGS, *words[1:])
+
+
+def test_independent_critics_are_fitted_where_they_can_be_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("independent.collect", "attackers.plan_adversary"):
+        monkeypatch.setattr(f"harden.stages.{name}", None)
+    for attack in ("mc-independent", "learned"):
+        words = ["--attack", attack, "--independent", "/proc/x"]
+        assert "can't write /proc/x (" in refused("evaluate", *SETTINGS, *words)
+
+
+def test_what_is_fitted_can_be_copied_to_a_new_folder(folder: Path) -> None:
+    from harden.checkpoint import load_critics, load_policy
+
+    run = folder / "checkpoints/ball-circle"
+    harden("fit-critics", *SETTINGS, "--steps", "1", "--out", "mine/critics")
+    assert load_critics("mine/critics")[1] == load_critics(run / "critics")[1]
+    harden("e-step", *SETTINGS, "--states", "30", "--critics", "mine/critics")
+    harden("fit-policy", *SETTINGS, "--steps", "1", "--critics", "mine/critics", "--out", "mine/policy")
+    assert load_policy("mine/policy").about == load_policy(run / "policy").about
+    before = (run / "state.safetensors").read_bytes()
+    for words in (["fit-critics", "--out", "mine/critics"], ["fit-policy", "--out", "mine/policy"]):
+        assert "is there already; remove it, or name another" in refused(words[0], *SETTINGS, *words[1:])
+    assert "can't write /proc/x" in refused("fit-critics", *SETTINGS, "--out", "/proc/x")
+    assert (run / "state.safetensors").read_bytes() == before
+
+
 def test_a_film_is_of_one_setting(folder: Path) -> None:
     for option, value in (("--epsilon", "0.02,0.05"), ("--attack-steps", "1,5"), ("--restarts", "1,2")):
         said = refused("render", *SETTINGS, option, value)
@@ -327,11 +370,18 @@ def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
     import signal
 
-    def stop(self: Learner, **by: int) -> None:
+    def stop(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Learner, "advance", stop)
-    assert "stopped by Ctrl-C" in refused("fit-critics", *SETTINGS, code=130)
+    said = refused("fit-critics", *SETTINGS, code=130)
+    assert "stopped by Ctrl-C; what was stored before stands, its own result is written at its end" in said
+    (folder / "mine.toml").write_text("")
+    train = ["train", "-p", "mine.toml", *SETTINGS]
+    assert refused(*train, code=130).endswith("; go on from the last refresh with: harden train --resume")
+    monkeypatch.setattr("harden.stages.train.begin_run", stop)
+    said = refused("train", "-p", "mine.toml", *SETTINGS, "--overwrite", code=130)
+    assert said.endswith("; nothing is stored yet: run it again")
 
 
 def test_init_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,3 +403,93 @@ def test_a_dry_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     said = json.loads(harden("train", "--dry-run", "--set", "seed=7").output)
     assert said["config"]["seed"] == 7
     assert not list(tmp_path.iterdir())
+
+
+OF_A_DRY_RUN = [
+    (["collect", "--policy", "nowhere"], "policy folder nowhere is missing"),
+    (["collect", "--out", "file/data"], "can't write file/data"),
+    (["collect", "--behaviour", "mc"], "allow it with --allow-attacked-collection"),
+    (["fit-critics", "--data", "nowhere"], "data set nowhere is missing; make it with: harden collect"),
+    (["fit-critics", "--policy", "nowhere"], "policy folder nowhere is missing"),
+    (["fit-critics", "--devices", "3"], "can't be split over 3 devices"),
+    (["fit-critics", "--out", "datasets"], "datasets is there already"),
+    (
+        ["e-step", "--critics", "nowhere"],
+        "critics folder nowhere is missing; make it with: harden fit-critics",
+    ),
+    (["e-step", "--set", "variant=ppol"], "variant ppol is on-policy"),
+    (["fit-policy", "--targets", "nowhere"], "nowhere is missing; make it with: harden e-step"),
+    (["fit-policy", "--data", "nowhere"], "--data is for --clone alone"),
+    (["fit-policy", "--clone", "--data", "nowhere"], "--out"),
+    (["fit-policy", "--clone", "--out", "new", "--data", "nowhere"], "data set nowhere is missing"),
+    (["evaluate", "--policy", "nowhere"], "policy folder nowhere is missing; make it with: harden train"),
+    (["evaluate", "--attack", "foo"], "unknown attack 'foo'"),
+    (["evaluate", "--data", "nowhere"], "data set nowhere is missing"),
+    (["evaluate", "--curves", "--attack", "mad"], "curves follow random and mc"),
+    (["evaluate", "--json", "file/a.json"], "can't write file/a.json"),
+    (["evaluate", "--independent", "/proc/x", "--attack", "learned"], "can't write /proc/x ("),
+    (["render", "--attack", "worst"], "attack 'worst' can't be filmed"),
+    (["render", "--policy", "nowhere"], "policy folder nowhere is missing"),
+    (["train"], "holds an earlier run"),
+    (["train", "--resume"], "was made by single stages"),
+    (["train", "--resume", "-p", "new.toml"], "no run to resume in checkpoints/new"),
+    (["train", "--init", "nowhere", "-p", "new.toml"], "policy folder nowhere is missing"),
+    (["train", "--data", "datasets/ball-circle", "-p", "new.toml"], "--data is for --offline"),
+    (["train", "--offline", "-p", "new.toml"], "data set datasets/new is missing"),
+    (["train", "--variant", "adv-cvpo", "-p", "new.toml"], "allow it with --allow-attacked-collection"),
+    (["train", "--variant", "ppol", "--tensorboard", "-p", "new.toml"], "tensorboard"),
+    (["policy", "import", "nowhere.onnx", "--out", "mine"], "nowhere.onnx is missing"),
+    (["policy", "import", "file", "--out", "mine"], "file does not say its format"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), OF_A_DRY_RUN, ids=[" ".join(words) for words, _ in OF_A_DRY_RUN])
+def test_a_dry_run_refuses_what_the_command_does(folder: Path, words: list[str], said: str) -> None:
+    Path("file").write_text("a file where a folder should be")
+    Path("new.toml").write_text("")
+    before = sorted(folder.rglob("*"))
+    line = refused(*words, *SETTINGS, "--dry-run")
+    assert said in line
+    assert sorted(folder.rglob("*")) == before
+    assert refused(*words, *SETTINGS) == line
+
+
+RUN = "checkpoints/ball-circle"
+LEARNED = [f"{RUN}/{name}" for name in ("state.safetensors", "critics", "policy")]
+
+
+@pytest.mark.parametrize(
+    ("words", "reads", "writes"),
+    [
+        (["collect"], LEARNED, ["datasets/ball-circle", *LEARNED]),
+        (["collect", "--out", "more"], LEARNED, ["more", *LEARNED]),
+        (["fit-critics", "--out", "copy"], ["datasets/ball-circle", *LEARNED], [*LEARNED, "copy"]),
+        (["e-step", "--out", "a.h5"], ["datasets/ball-circle", *LEARNED], ["a.h5", *LEARNED]),
+        (["fit-policy"], [f"{RUN}/targets.h5", *LEARNED], LEARNED),
+        (["fit-policy", "--clone", "--out", "new"], ["datasets/ball-circle"], ["new"]),
+        (
+            ["evaluate", "--json", "a.json", "--attack", "mc-independent"],
+            [f"{RUN}/policy", "datasets/ball-circle"],
+            ["a.json", f"{RUN}/evaluation.json", f"{RUN}/policy/independent"],
+        ),
+        (["render", "--out", "a.gif"], [f"{RUN}/policy"], ["a.gif"]),
+        (["train", "--overwrite"], [], ["datasets/ball-circle", RUN]),
+        (
+            ["train", "--init", f"{RUN}/policy", "-p", "new.toml"],
+            [f"{RUN}/policy"],
+            ["datasets/new", "checkpoints/new"],
+        ),
+        (["status"], ["datasets/ball-circle", RUN], []),
+        (["policy", "import", "mine.safetensors", "--out", "mine"], ["mine.safetensors"], ["mine"]),
+    ],
+)
+def test_a_dry_run_says_what_would_be_read_and_written(
+    folder: Path, words: list[str], reads: list[str], writes: list[str]
+) -> None:
+    Path("new.toml").write_text("")
+    harden("collect", *SETTINGS, "--episodes", "1")
+    harden("policy", "export", f"{RUN}/policy", "--to", "safetensors", "--out", "mine.safetensors")
+    before = sorted(folder.rglob("*"))
+    said = json.loads(harden(*words, *SETTINGS, "--dry-run").output)
+    assert sorted(folder.rglob("*")) == before
+    assert (said["reads"], said["writes"]) == (reads, writes)

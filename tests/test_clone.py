@@ -134,7 +134,7 @@ def test_an_imported_policy_is_attacked_and_hardened(folder: Path) -> None:
 
 def test_what_a_clone_needs_is_said(folder: Path) -> None:
     assert "--overwrite" in refused("fit-policy", "--clone")
-    assert "--out is for --clone alone" in refused("fit-policy", "--out", "x")
+    assert "--overwrite is for --clone alone" in refused("fit-policy", "--overwrite")
     assert "--policy can't be had with --clone" in refused("fit-policy", "--clone", "--policy", "x")
     assert "harden collect" in refused("fit-policy", "--clone", "--out", "x", "--data", "nowhere")
     harden("collect", "--episodes", "2", "--behaviour", "random", "--out", "few", "--quiet")

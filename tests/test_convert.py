@@ -24,7 +24,7 @@ from harden.data import DatasetWriter, open_dataset
 from harden.data.convert import detect_format
 from harden.data.episodes import batches, limit_ends
 from harden.errors import InputError
-from harden.files import whole_folder
+from harden.folders import whole_folder
 from harden.types import Transitions
 
 NAMES = ("observations", "actions", "rewards", "costs", "next_observations", "terminals", "timeouts")

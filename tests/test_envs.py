@@ -251,6 +251,30 @@ sys.stdin.read()
     assert all(gone(pid) for pid in pids)
 
 
+def test_a_worker_whose_parent_died_over_its_work_has_nothing_to_say() -> None:
+    script = """
+import os, signal
+import numpy as np
+from harden.envs.vector import VectorEnv
+from harden.tasks import TASKS
+envs = VectorEnv(TASKS["ball-circle"], 1, 1)
+print(envs.workers[0].process.pid, flush=True)
+os.kill(envs.workers[0].process.pid, signal.SIGSTOP)
+envs.workers[0].ask("reset", np.arange(1), np.arange(1))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stderr is not None
+        pid = int(parent.stdout.readline())
+        assert parent.wait() == -signal.SIGTERM
+        # it reads the request, and finds nobody to answer
+        os.kill(pid, signal.SIGCONT)
+        assert gone(pid)
+        assert parent.stderr.read() == ""
+
+
 def test_a_worker_does_not_import_from_the_folder_that_the_user_stands_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Numbers
+from harden.cli.options import FOLDER, Numbers, Shared, pass_shared
 from harden.errors import HardenError, InputError, MissingInputError
 
 _TABLES = ("table5", "table6", "table7", "table8", "figure2")
@@ -52,39 +52,42 @@ class _Names(click.ParamType):
 @click.option(
     "--measure", is_flag=True, help="Only time a few refreshes of what is left, to tell its length."
 )
-@click.option("--dry-run", is_flag=True, help="Only say what is left.")
 @click.option("--render", is_flag=True, help="Make the page and its pictures, of the whole ledger.")
 @click.option("--ledger", type=FOLDER, default=Path("benchmarks/results/ledger"), help="One JSON a run.")
 @click.option("--work", type=FOLDER, default=Path("runs/benchmark"), help="Where the runs are kept.")
 @click.option("--out", type=FOLDER, default=Path("docs/benchmark.md"), help="With --render: the page.")
-def benchmark(tables: tuple[str, ...], render: bool, ledger: Path, out: Path, **options: Any) -> None:
+@pass_shared
+def benchmark(
+    shared: Shared, tables: tuple[str, ...], render: bool, ledger: Path, out: Path, **options: Any
+) -> None:
     """Run what the paper's tables still lack, widest first; it can be stopped and called again."""
     if render:
-        _render(tables, ledger, out)
+        _render(shared, tables, ledger, out)
         return
     if not tables:
         raise InputError("no table is named", f"choose from: {', '.join(_TABLES)}; or --render")
-    _run(tables, ledger, options)
+    _run(shared, tables, ledger, options)
 
 
-def _run(tables: Sequence[str], ledger: Path, options: dict[str, Any]) -> None:
+def _run(shared: Shared, tables: Sequence[str], ledger: Path, options: dict[str, Any]) -> None:
     from harden.benchmark import plan
 
     jobs = _jobs(tables, options)
     left = plan.what_is_left(jobs, ledger, options["retry_failed"])
     for job, reason in left.failed:
         click.echo(f"failed before: {plan.describe(job)}: {reason}")
-    if options["measure"]:
+    if options["measure"] and not shared.dry_run:
         plan.measure(left.todo, ledger, click.echo)
     clock, workers = plan.Clock(ledger), options["workers"]
     said = f"{left.done} of {len(jobs)} runs are done; left: {len(left.todo)} runs"
     click.echo(f"{said}, {clock.total(left.todo, workers)}")
-    if options["dry_run"]:
+    if shared.dry_run:
         for job in left.todo:
             click.echo(f"  {plan.describe(job)} ({job.budget}): {clock.said(job)}")
-    if options["measure"] or options["dry_run"] or not left.todo:
+    if options["measure"] or shared.dry_run or not left.todo:
         return
-    failures = plan.sweep(left.todo, ledger, options["work"], options["executor"], workers, click.echo)
+    say = (lambda line: None) if shared.quiet else click.echo
+    failures = plan.sweep(left.todo, ledger, options["work"], options["executor"], workers, say)
     if failures:
         raise HardenError(
             f"{failures} of {len(left.todo)} runs failed, as the ledger says", "mend it, then --retry-failed"
@@ -111,10 +114,14 @@ def _jobs(tables: Sequence[str], options: dict[str, Any]) -> list[Any]:
     return jobs(tables, tasks, options["variants"] or (), options["seeds"], budget)
 
 
-def _render(tables: tuple[str, ...], ledger: Path, out: Path) -> None:
+def _render(shared: Shared, tables: tuple[str, ...], ledger: Path, out: Path) -> None:
     from harden.benchmark.page import write_page
+    from harden.files import require_writable
 
     if tables:
         raise InputError("--render makes the whole page", "leave the tables' names out")
+    require_writable(out)
+    if shared.only_said(out):
+        return
     for path in write_page(ledger, out):
         click.echo(f"-> {path}")

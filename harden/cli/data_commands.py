@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harden.cli.main import main
-from harden.cli.options import FOLDER
+from harden.cli.options import FOLDER, Shared, pass_shared
 from harden.errors import InputError
 
 _OUT = click.option("--out", type=FOLDER, required=True, help="Where it goes; nothing may be there yet.")
@@ -22,12 +23,15 @@ def data() -> None:
 @data.command()
 @click.argument("path", type=FOLDER)
 @click.option("--json", "json_path", type=FOLDER, default=None, help="Write it all there, unrounded.")
-def info(path: Path, json_path: Path | None) -> None:
+@pass_shared
+def info(shared: Shared, path: Path, json_path: Path | None) -> None:
     """Say what a data set holds."""
     from harden.data import open_dataset, summarise
-    from harden.files import write_json
+    from harden.files import require_writable, write_json
 
     dataset = open_dataset(path)
+    if json_path is not None:
+        require_writable(json_path)
     found = summarise(dataset)
     click.echo(
         f"{path}: {found['env_id'] or 'environment unknown'}, horizon {found['horizon'] or 'unknown'}, "
@@ -49,7 +53,7 @@ def info(path: Path, json_path: Path | None) -> None:
     _print_table("shard", {entry["name"]: {key: entry[key] for key in shown} for entry in found["shards"]})
     for line in [*dataset.links(), *dataset.unlisted()]:
         click.echo(f"note: {line}")
-    if json_path is not None:
+    if json_path is not None and not shared.only_said(json_path):
         write_json(json_path, found)
         click.echo(f"-> {json_path}")
 
@@ -88,18 +92,21 @@ def verify(path: Path) -> None:
 
 @data.command()
 @click.argument("path", type=FOLDER)
-def repair(path: Path) -> None:
+@pass_shared
+def repair(shared: Shared, path: Path) -> None:
     """Keep all whole shards, set damaged ones aside, write the manifest anew."""
     from harden.data import repair as mend
 
-    done = mend(path)
+    done = mend(path, shared.dry_run)
+    would = "would be " * shared.dry_run
     for line in done.aside:
-        click.echo(f"set aside in {path / 'damaged'}: {line}")
+        click.echo(f"{would}set aside in {path / 'damaged'}: {line}")
     for name in done.lost:
         click.echo(f"lost: {name}")
     for name in done.taken_in:
-        click.echo(f"taken in: {name}")
+        click.echo(f"{would}taken in: {name}")
     click.echo(f"{path} holds {_size(done.info)} in {len(done.info.shards)} whole shards")
+    shared.only_said(path / "manifest.json")
 
 
 @data.command("import")
@@ -117,13 +124,21 @@ def repair(path: Path) -> None:
     help="Steps of the time limit, likewise.",
 )
 @_OUT
+@pass_shared
 def import_file(
-    path: Path, source: str | None, cost_key: str, env_id: str, horizon: int | None, out: Path
+    shared: Shared, path: Path, source: str | None, cost_key: str, env_id: str, horizon: int | None, out: Path
 ) -> None:
     """Make a data set of a file in the layout of DSRL, D4RL or Minari."""
-    from harden.data import Wanted, import_data
+    from harden.data import READERS, Wanted, detect_format, import_data
+    from harden.folders import require_place
 
-    done = import_data(path, out, source, Wanted(cost_key, env_id, horizon or 0))
+    wanted = Wanted(cost_key, env_id, horizon or 0)
+    if shared.dry_run:
+        require_place(out)
+        READERS[source or detect_format(path)](path, wanted)
+        shared.only_said(out)
+        return
+    done = import_data(path, out, source, wanted)
     for note in done.notes:
         click.echo(f"note: {note}")
     click.echo(f"imported {_size(done.info)} from {path} ({done.format}) -> {out}")
@@ -133,10 +148,13 @@ def import_file(
 @click.argument("path", metavar="DATA", type=FOLDER)
 @click.option("--to", "target", type=click.Choice(["dsrl", "minari"]), required=True, help="Format.")
 @_OUT
-def export_file(path: Path, target: str, out: Path) -> None:
+@pass_shared
+def export_file(shared: Shared, path: Path, target: str, out: Path) -> None:
     """Write a data set in the layout of DSRL (one file) or Minari (a folder named NAME-v0)."""
     from harden.data import export_data
 
+    if _rehearsed(shared, [path], out):
+        return
     for note in export_data(path, out, target):
         click.echo(f"note: {note}")
     click.echo(f"-> {out}")
@@ -148,10 +166,13 @@ def export_file(path: Path, target: str, out: Path) -> None:
     "--mix-attacked", "mix", is_flag=True, help="Allow benign data beside data collected under attack."
 )
 @_OUT
-def merge(paths: tuple[Path, ...], mix: bool, out: Path) -> None:
+@pass_shared
+def merge(shared: Shared, paths: tuple[Path, ...], mix: bool, out: Path) -> None:
     """Make one data set of several of the same task, in the order given."""
     from harden.data import merge as join
 
+    if _rehearsed(shared, paths, out):
+        return
     click.echo(f"merged {len(paths)} data sets: {_size(join(paths, out, mix))} -> {out}")
 
 
@@ -163,13 +184,16 @@ def merge(paths: tuple[Path, ...], mix: bool, out: Path) -> None:
 @click.option("--max-cost", type=float, default=float("inf"))
 @click.option("--episodes", default="", metavar="A:B,...", help="Numbers from 0, B not included; 7 is 7:8.")
 @_OUT
-def filter_data(path: Path, episodes: str, out: Path, **bounds: float) -> None:
+@pass_shared
+def filter_data(shared: Shared, path: Path, episodes: str, out: Path, **bounds: float) -> None:
     """Keep the whole episodes within all the limits."""
     from harden.data import Limits, filter_episodes
 
     reward = bounds["min_reward"], bounds["max_reward"]
     cost = bounds["min_cost"], bounds["max_cost"]
     limits = Limits(reward, cost, tuple(_range(text) for text in episodes.split(",") if episodes))
+    if _rehearsed(shared, [path], out):
+        return
     click.echo(f"kept {_size(filter_episodes(path, out, limits))} -> {out}")
 
 
@@ -191,7 +215,8 @@ def _range(text: str) -> tuple[int, int]:
 @click.argument("parts", metavar="NAME=SHARE...", nargs=-1, required=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the draw [0].")
 @click.option("--out", type=FOLDER, required=True, help="Folder that the parts are made in.")
-def split(path: Path, parts: tuple[str, ...], seed: int, out: Path) -> None:
+@pass_shared
+def split(shared: Shared, path: Path, parts: tuple[str, ...], seed: int, out: Path) -> None:
     """Divide episodes at random, as in: split DATA train=0.8 test=0.2 --out parts."""
     from harden.data import split as divide
 
@@ -204,8 +229,23 @@ def split(path: Path, parts: tuple[str, ...], seed: int, out: Path) -> None:
             shares[name] = float(share)
         except ValueError:
             raise InputError(f"'{part}' is no part", "write each once, as in train=0.8 test=0.2") from None
+    if _rehearsed(shared, [path], *(out / name for name in shares)):
+        return
     for name, made in divide(path, out, shares, seed).items():
         click.echo(f"{name}: {_size(made)} -> {out / name}")
+
+
+def _rehearsed(shared: Shared, paths: Sequence[Path], *outs: Path) -> bool:
+    """In a dry run check what is read and where it goes; returns whether it is one."""
+    from harden.data import open_dataset
+    from harden.folders import require_place
+
+    if shared.dry_run:
+        for out in outs:
+            require_place(out)
+        for path in paths:
+            open_dataset(path)
+    return shared.only_said(*outs)
 
 
 def _size(found: Any) -> str:

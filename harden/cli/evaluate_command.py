@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from harden.cli import rehearsal
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, Numbers, stage_options
+from harden.cli.options import FOLDER, Context, Numbers, Shared, pass_shared, stage_options
 from harden.errors import InputError, MissingInputError
 
 
@@ -24,7 +25,7 @@ class _One(Numbers):
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.evaluate)
 @click.option(
     "--policy",
     "named",
@@ -83,19 +84,12 @@ def evaluate(
     html: Path | None,
 ) -> None:
     """Try a policy, natural and under attack."""
-    from harden.evaluation.entries import parse_attacks, table
+    from harden.evaluation.entries import table
     from harden.evaluation.reading import Reported
     from harden.evaluation.report import write_report
-    from harden.files import require_writable
     from harden.stages.evaluate import evaluate as stage
 
-    # of the run's own policy the run keeps one too, for `status`
-    outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
-    for path in (*outs, *([html] if html else [])):
-        require_writable(path)
-    chosen = parse_attacks(attacks)
-    if data is None and named is None and (ctx.place.data / "manifest.json").is_file():
-        data = ctx.place.data
+    chosen, data, outs = rehearsal.of_evaluate(ctx, named, attacks, data, json_path, html)
     result = stage(
         ctx.config,
         named or ctx.place.policy,
@@ -127,7 +121,9 @@ def evaluate(
 @click.option("--sign-off", default=None, metavar="NAME", help="Who signs it off, by today's date.")
 @click.option("--for", "signed", multiple=True, type=FOLDER, help="File that is signed for; repeatable.")
 @click.option("--out", type=FOLDER, default=Path("report.html"), help="The page.")
+@pass_shared
 def report(
+    shared: Shared,
     runs: tuple[Path, ...],
     compare: bool,
     curves: tuple[Path, ...],
@@ -138,8 +134,10 @@ def report(
     """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
     from harden.evaluation.reading import load_curve, load_runs, titles
     from harden.evaluation.report import write_report
-    from harden.files import digest_file
+    from harden.files import digest_file, require_writable
 
+    if sign_off is not None and not sign_off.strip():
+        raise InputError(f"--sign-off '{sign_off}' names nobody", "say who, as in --sign-off 'Ada'")
     if signed and not sign_off:
         raise InputError("--for names what is signed for, and nobody signs", "say who with --sign-off NAME")
     for path in signed:
@@ -150,12 +148,15 @@ def report(
     signature = (sign_off, digests) if sign_off else None
     named = titles([path.parent for path in curves])
     learning = [(title, load_curve(path)) for title, path in zip(named, curves, strict=True)]
+    require_writable(out)
+    if shared.only_said(out):
+        return
     write_report(out, shown, learning, compare, signature)
     click.echo(f"-> {out}")
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.render)
 @click.option("--policy", "named", type=FOLDER, default=None, help="As for evaluate.")
 @click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
 @click.option("--epsilon", type=_One(float), default=None, help="Radius, raw observation units.")

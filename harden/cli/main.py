@@ -1,14 +1,14 @@
-"""The command line's root: our errors become one line and an exit code."""
+"""The command line's root: whatever is refused becomes one line and an exit code."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from importlib.metadata import version
 from typing import Any
 
 import click
 
+from harden.cli.options import Command, version_option
 from harden.errors import HardenError, InputError, Interrupted, StorageError
 
 # how torch says it, on a processor and on an accelerator
@@ -20,15 +20,36 @@ def _fail(error: HardenError) -> None:
     sys.exit(error.exit_code)
 
 
-class _Group(click.Group):
-    """Turns our own errors into one line and the right exit code; anything else is a defect and shows."""
+def _in_one_line(error: click.ClickException) -> InputError:
+    """Return what click refuses, which it says in several lines, as we say it."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    # an option that the user can't have meant has no command to ask
+    ctx = getattr(error, "ctx", None)
+    return InputError(said[:1].lower() + said[1:], f"see: {ctx.command_path if ctx else 'harden'} --help")
 
-    def invoke(self, ctx: click.Context) -> Any:
+
+class _Group(click.Group):
+    """Turns what is refused into one line and the right exit code; anything else is a defect and shows."""
+
+    command_class = Command
+    group_class = type
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        version_option(self)
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command line; never returns."""
         signal.signal(signal.SIGINT, _interrupt)
         try:
-            return super().invoke(ctx)
+            code = super().main(*args, **options | {"standalone_mode": False})
         except HardenError as error:
             _fail(error)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            _fail(_in_one_line(error))
         except (MemoryError, RuntimeError) as error:
             said = str(error).splitlines()[0] if str(error) else ""
             if not isinstance(error, MemoryError) and not any(words in said for words in _NO_MEMORY):
@@ -37,16 +58,25 @@ class _Group(click.Group):
         except PermissionError as error:
             said = f"can't use {error.filename or 'a file'} ({error.strerror})"
             _fail(StorageError(said, "get leave to read it, such as with chmod"))
-        except KeyboardInterrupt:
+        except (click.Abort, KeyboardInterrupt):
             _fail(Interrupted("stopped by Ctrl-C"))
+        sys.exit(code or 0)
+
+
+# what stands after Ctrl-C, where it is not what stands after all others; train says it itself
+_STANDS = {
+    "benchmark": "finished runs are in the ledger: the same command goes on with the others",
+    "init": "remove what it wrote, and run it again",
+}
+_ELSEWHERE = "what was stored before stands, its own result is written at its end: run it again"
 
 
 def _interrupt(number: int, frame: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Interrupted("stopped by Ctrl-C; what was stored stands", "train goes on from it with --resume")
+    ctx = click.get_current_context(silent=True)
+    raise Interrupted("stopped by Ctrl-C", _STANDS.get(ctx.info_name or "" if ctx else "", _ELSEWHERE))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("harden"), prog_name="harden")
 def main() -> None:
     """Harden a safe robot policy against observation attacks, from benign data only."""

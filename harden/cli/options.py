@@ -1,4 +1,4 @@
-"""What all stage commands share: their options, and the context made of them."""
+"""What commands share: the options of all of them, those of the stages, and what is made of both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,60 @@ class Numbers(click.ParamType):
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path)
+version_option = click.version_option(version("harden"), prog_name="harden")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What every command was told besides its own options.
+
+    Args:
+        threads: of the mathematics.
+        quiet: say nothing but the result.
+        dry_run: write nothing.
+    """
+
+    threads: int
+    quiet: bool
+    dry_run: bool
+
+    def only_said(self, *paths: Path) -> bool:
+        """In a dry run say what would be written; returns whether it is one."""
+        if self.dry_run:
+            for path in paths:
+                click.echo(f"would write {path}")
+        return self.dry_run
+
+
+pass_shared = click.make_pass_decorator(Shared)
+
+
+class Command(click.Command):
+    """A command with the options that all of them have; `pass_shared` hands their values on."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for option in (
+            click.option(
+                "--threads", type=click.IntRange(1, 1000), default=1, help="Threads of the mathematics [1]."
+            ),
+            click.option("--quiet", is_flag=True, help="Say nothing but the result."),
+            click.option(
+                "--dry-run", is_flag=True, help="Check everything, say what would be written, write nothing."
+            ),
+            version_option,
+        ):
+            option(self)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it with their values in the context instead of among its own."""
+        import torch
+
+        names = [field.name for field in dataclasses.fields(Shared)]
+        ctx.obj = Shared(**{name: ctx.params.pop(name) for name in names})
+        # one by default: more are no faster on networks this small, and results would depend on the machine
+        torch.set_num_threads(ctx.obj.threads)
+        return super().invoke(ctx)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +102,19 @@ class Context:
     place: Any
     device: Any
     report: Any
-    dry_run: bool
 
 
-def stage_options(command: F) -> F:
-    """Give a command the options that all stages share, and hand it a Context."""
+def stage_options(rehearse: Callable[..., Any]) -> Callable[[F], F]:
+    """Give a command the options that all stages share, and hand it a Context.
 
+    Args:
+        rehearse: takes what the command takes, in its place in a dry run; returns what would be read and
+            written.
+    """
+    return functools.partial(_staged, rehearse)
+
+
+def _staged(rehearse: Callable[..., Any], command: F) -> F:
     @click.option(
         "-p", "--pipeline", type=FOLDER, default=None, help="Pipeline file [pipelines/ball-circle.toml]."
     )
@@ -61,24 +123,16 @@ def stage_options(command: F) -> F:
     )
     @click.option("--seed", type=int, default=None, help="Seed of everything random.")
     @click.option("--device", default="auto", help="auto, cpu or cuda.")
-    @click.option(
-        "--threads", type=click.IntRange(min=1, max=1000), default=1, help="Threads of the mathematics [1]."
-    )
-    @click.option("--quiet", is_flag=True, help="Say nothing but the result.")
-    @click.option("--dry-run", is_flag=True, help="Check everything, say what would be done, do nothing.")
+    @pass_shared
     @functools.wraps(command)
     def wrapped(
+        shared: Shared,
         pipeline: Path | None,
         assignments: tuple[str, ...],
         seed: int | None,
         device: str,
-        threads: int,
-        quiet: bool,
-        dry_run: bool,
         **options: Any,
     ) -> Any:
-        import torch
-
         from harden.pipeline_file import DEFAULT_PIPELINE, find_pipeline, load_config, variations
         from harden.progress import Reporter
         from harden.stages.workspace import pick_device, workspace
@@ -88,14 +142,14 @@ def stage_options(command: F) -> F:
         several = {name: options.pop(name) for name in _SEVERAL if name in options}
         loaded = load_config(find_pipeline(path), extra)
         config, *also = variations(loaded, {name: found for name, found in several.items() if found})
-        # one by default: more are no faster on networks this small, and results would depend on the machine
-        torch.set_num_threads(threads)
         where = workspace(path.stem)
-        context = Context(config, also, where, pick_device(device), Reporter(quiet), dry_run)
-        if dry_run:
+        context = Context(config, also, where, pick_device(device), Reporter(shared.quiet))
+        if shared.dry_run:
+            done = rehearse(context, **options)
             resolved: dict[str, Any] = {"pipeline": where.name, "config": config.model_dump(mode="json")}
             if also:
                 resolved["also"] = [{"evaluate": one.evaluate.model_dump(mode="json")} for one in also]
+            resolved |= {key: [str(path) for path in paths] for key, paths in done._asdict().items()}
             click.echo(json.dumps(resolved, indent=2))
             return None
         return command(context, **options)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from harden.cli.main import main
-from harden.cli.options import FOLDER
+from harden.cli.options import FOLDER, Shared, pass_shared
 from harden.errors import InputError
 
 
@@ -34,17 +34,22 @@ def list_names(what: str) -> None:
 
 @main.command()
 @click.option("--out", type=FOLDER, default=Path("pipelines"), help="Folder to write into.")
-def init(out: Path) -> None:
+@pass_shared
+def init(shared: Shared, out: Path) -> None:
     """Write the shipped pipelines into a folder."""
-    from harden.files import make_folder, storage_errors
+    from harden.files import make_folder, require_writable, storage_errors
     from harden.pipeline_file import PRESETS
 
-    make_folder(out)
-    for source in sorted(PRESETS.glob("*.toml")):
-        there = out / source.name
-        if there.exists():
-            raise InputError(f"{there} is there already", "remove it, or name another folder with --out")
+    copies = {source: out / source.name for source in sorted(PRESETS.glob("*.toml"))}
     with storage_errors(out):
-        for source in sorted(PRESETS.glob("*.toml")):
-            shutil.copyfile(source, out / source.name)
-            click.echo(f"-> {out / source.name}")
+        for there in copies.values():
+            if there.exists():
+                raise InputError(f"{there} is there already", "remove it, or name another folder with --out")
+            require_writable(there)
+    if shared.only_said(*copies.values()):
+        return
+    make_folder(out)
+    with storage_errors(out):
+        for source, there in copies.items():
+            shutil.copyfile(source, there)
+            click.echo(f"-> {there}")

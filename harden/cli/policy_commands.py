@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from harden.cli import rehearsal
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, stage_options
+from harden.cli.options import FOLDER, Context, Shared, pass_shared, stage_options
 
 _RANGE = click.FloatRange(min=0, min_open=True)
 
@@ -24,13 +25,21 @@ def policy() -> None:
 @click.option("--out", type=FOLDER, required=True, help="The file.")
 @click.option("--data", type=FOLDER, default=None, help="Data set whose observations it is checked on.")
 @click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: drawn from +-this [2].")
-def export(policy_dir: Path, kind: str, out: Path, data: Path | None, reach: float) -> None:
+@pass_shared
+def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | None, reach: float) -> None:
     """Write a policy's mean action, bounds inside, for a robot to run; checked against the original."""
-    import torch
-
+    from harden.checkpoint import load_policy
+    from harden.data import open_dataset
+    from harden.files import require_writable
     from harden.stages.export_policy import export as stage
 
-    torch.set_num_threads(1)
+    if shared.dry_run:
+        load_policy(policy_dir)
+        if data is not None:
+            open_dataset(data)
+        require_writable(out)
+        shared.only_said(out)
+        return
     done, words = stage(policy_dir, kind, out, data=data, reach=reach)
     median, tail = (1e6 * seconds for seconds in done.latency)
     click.echo(
@@ -40,7 +49,7 @@ def export(policy_dir: Path, kind: str, out: Path, data: Path | None, reach: flo
 
 
 @policy.command("import")
-@stage_options
+@stage_options(rehearsal.import_policy)
 @click.argument("path", metavar="FILE", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Policy folder.")
 @click.option(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from harden.cli import rehearsal
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, stage_options
-from harden.errors import InputError
+from harden.errors import Interrupted
 
 # as in harden/sections.py, which takes its time to import
 COUNT = click.IntRange(min=1, max=1_000_000_000)
@@ -24,7 +26,7 @@ attacked_collection = click.option(
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.collect)
 @click.option(
     "--episodes", type=click.IntRange(min=1, max=100_000), default=None, help="Whole episodes to collect."
 )
@@ -50,10 +52,11 @@ def collect(ctx: Context, **options: Any) -> None:
 
 
 @main.command("fit-critics")
-@stage_options
+@stage_options(rehearsal.fit_critics)
 @click.option("--steps", type=COUNT, default=None, help="Gradient steps.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
+@click.option("--out", type=FOLDER, default=None, help="New folder for a copy of the critics.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
 @several_devices
 def fit_critics(ctx: Context, **options: Any) -> None:
@@ -62,10 +65,11 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(f"fitted the critics: {done.steps} steps, loss {done.loss:.4g} -> {ctx.place.critics}")
+    _said_of_copy(options["out"])
 
 
 @main.command("e-step")
-@stage_options
+@stage_options(rehearsal.e_step)
 @click.option("--states", type=COUNT, default=None, help="States to solve for.")
 @click.option("--particles", type=click.IntRange(min=2, max=4096), default=None, help="Actions a state.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
@@ -87,7 +91,7 @@ def e_step(ctx: Context, **options: Any) -> None:
 
 
 @main.command("fit-policy")
-@stage_options
+@stage_options(rehearsal.fit_policy)
 @click.option("--steps", type=COUNT, default=None, help="Gradient steps.")
 @click.option("--targets", "targets_path", type=FOLDER, default=None, help="Targets file.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit.")
@@ -98,33 +102,30 @@ def e_step(ctx: Context, **options: Any) -> None:
 @several_devices
 @click.option("--clone", is_flag=True, help="Instead: a new policy from the data set's actions alone.")
 @click.option("--data", type=FOLDER, default=None, help="With --clone: data set.")
-@click.option("--out", type=FOLDER, default=None, help="With --clone: policy folder.")
+@click.option(
+    "--out", type=FOLDER, default=None, help="New folder for a copy of the policy; with --clone: its folder."
+)
 @click.option("--overwrite", is_flag=True, help="With --clone: replace a policy that is there.")
 def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
     """Fit the policy to the targets, robustly; or clone the policy behind stored logs."""
     from harden.stages.fit_policy import fit_policy as stage
 
+    options = rehearsal.of_fit_policy(clone, options)
     if clone:
-        _clone(ctx, _only(options, ("steps", "data", "out", "overwrite"), "can't be had with --clone"))
+        _clone(ctx, options)
         return
-    options = _only(options, _OF_FIT_POLICY, "is for --clone alone")
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(
         f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g} ({done.epsilon_from}), "
         f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, "
         f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.place.policy}"
     )
+    _said_of_copy(options["out"])
 
 
-_OF_FIT_POLICY = ("steps", "targets_path", "policy_dir", "critics_dir", "tensorboard", "devices")
-
-
-def _only(options: dict[str, Any], known: tuple[str, ...], why: str) -> dict[str, Any]:
-    """Return the options that apply, and refuse others that were given."""
-    for name, value in options.items():
-        if name not in known and value:
-            raise InputError(f"--{name.removesuffix('_dir').removesuffix('_path')} {why}", "leave it out")
-    return {name: options[name] for name in known}
+def _said_of_copy(out: Path | None) -> None:
+    if out is not None:
+        click.echo(f"-> {out}")
 
 
 def _clone(ctx: Context, options: dict[str, Any]) -> None:
@@ -140,7 +141,7 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.train)
 @click.option("--env-steps", type=int, default=None, help="Steps of simulation in all.")
 @click.option("--variant", default=None, help="One of: harden list variants.")
 @click.option("--init", type=FOLDER, default=None, help="Policy to start from.")
@@ -155,7 +156,12 @@ def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
     from harden.stages.train import train as stage
 
-    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    try:
+        done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    except Interrupted as error:
+        begun = ctx.place.state.is_file()
+        on = "go on from the last refresh with: harden train --resume"
+        raise Interrupted(error.message, on if begun else "nothing is stored yet: run it again") from None
     last = done.history[-1]
     if ctx.config.train.offline:
         click.echo(
@@ -171,7 +177,7 @@ def train(ctx: Context, **options: Any) -> None:
 
 
 @main.command()
-@stage_options
+@stage_options(rehearsal.status)
 def status(ctx: Context) -> None:
     """Say for each stage whether its result is done, stale or missing, and why."""
     from harden.pipeline import status as stages

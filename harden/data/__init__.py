@@ -1,6 +1,6 @@
 """The store: the only part that reads and writes HDF5."""
 
-from harden.data.convert import READERS, WRITERS, Imported, export_data, import_data
+from harden.data.convert import READERS, WRITERS, Imported, detect_format, export_data, import_data
 from harden.data.dataset import Dataset, open_dataset
 from harden.data.edit import Limits, filter_episodes, merge, split
 from harden.data.manifest import DatasetInfo, ShardInfo
@@ -23,6 +23,7 @@ __all__ = [
     "ShardInfo",
     "TargetsHeader",
     "Wanted",
+    "detect_format",
     "draw_rows",
     "export_data",
     "filter_episodes",

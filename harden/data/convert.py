@@ -16,7 +16,7 @@ from harden.data.minari import find_minari, read_minari, write_minari
 from harden.data.source import MOST_STEPS, Source, Wanted
 from harden.data.store import DatasetWriter
 from harden.errors import InputError, MissingInputError
-from harden.files import require_new, whole_folder
+from harden.folders import require_new, whole_folder
 
 READERS: dict[str, Callable[[Path, Wanted], Source]] = {
     "dsrl": lambda path, wanted: read_flat(path, wanted, strict=True),

@@ -16,7 +16,7 @@ from harden.data.episodes import digests, lengths, select, totals
 from harden.data.manifest import DatasetInfo, check_kind
 from harden.data.store import DatasetWriter
 from harden.errors import InputError
-from harden.files import require_new, whole_folder
+from harden.folders import require_new, whole_folder
 from harden.seeds import generator
 from harden.types import Transitions
 

@@ -24,7 +24,8 @@ from harden.data.manifest import ShardInfo
 from harden.data.shard import Provenance, check_values
 from harden.data.source import Source, Wanted, check_lengths, check_said, narrow, read_provenance
 from harden.errors import DamagedFileError, InputError
-from harden.files import read_json, storage_errors, whole_folder, write_json
+from harden.files import read_json, storage_errors, write_json
+from harden.folders import whole_folder
 from harden.types import Transitions
 
 FILE = "main_data.hdf5"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +40,7 @@ class Repaired(NamedTuple):
     taken_in: list[str]
 
 
-def repair(path: Path) -> Repaired:
+def repair(path: Path, dry_run: bool = False) -> Repaired:
     """Keep every whole shard of a data set, set the others aside and write the manifest anew, last.
 
     A shard is whole when it lies in the folder itself, can be read, holds whole episodes of values that can
@@ -48,6 +49,7 @@ def repair(path: Path) -> Repaired:
 
     Args:
         path: the data set's folder. Damaged shards go to its folder `damaged`.
+        dry_run: only find out what a repair would do.
 
     Raises:
         InputError: another process writes there, or nothing in it is whole: then it is left as it is.
@@ -57,7 +59,7 @@ def repair(path: Path) -> Repaired:
     with read_errors(path):
         if not path.is_dir() or not ((path / "manifest.json").exists() or shard_files(path)):
             raise MissingInputError(f"{path} is not a data set's folder", "name one that holds shards")
-    with FolderLock(path):
+    with contextlib.nullcontext() if dry_run else FolderLock(path):
         try:
             old: DatasetInfo | None = read_manifest(path)
         except StorageError:
@@ -87,8 +89,9 @@ def repair(path: Path) -> Repaired:
             raise InputError(f"no shard of {path} is whole, nothing was changed", "collect the data again")
         info = kind._replace(shards=tuple(whole))
         names = {shard.name for shard in info.shards}
-        _set_aside(path, [file for file, _ in damaged])
-        write_manifest(path, info)
+        if not dry_run:
+            _set_aside(path, [file for file, _ in damaged])
+            write_manifest(path, info)
     there = names | {file.name for file, _ in damaged}
     return Repaired(
         info,

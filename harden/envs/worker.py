@@ -60,18 +60,21 @@ def serve(pipe: Connection) -> None:
             request, *arguments = pipe.recv()
         except (EOFError, OSError):
             return
+        reply: tuple[bool, Any]
         try:
-            answer: Any
             if request == "make":
                 slots = Slots(*arguments)
-                answer = slots.bounds()
+                reply = True, slots.bounds()
             else:
-                answer = getattr(slots, request)(*arguments)
-            pipe.send((True, answer))
+                reply = True, getattr(slots, request)(*arguments)
         except HardenError as error:
-            pipe.send((False, error))
+            reply = False, error
         except Exception as error:
-            pipe.send((False, f"{type(error).__name__}: {error}".splitlines()[0]))
+            reply = False, f"{type(error).__name__}: {error}".splitlines()[0]
+        try:
+            pipe.send(reply)
+        except OSError:
+            return
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor
 
 from harden.errors import InputError, StorageError
-from harden.files import storage_errors
+from harden.files import make_folder, storage_errors
 from harden.fit import ranks
 
 _LOG_EVERY = 50
@@ -24,6 +24,11 @@ _LOG_EVERY = 50
 
 class _Log(CSVLogger):
     """Lightning's log, that says in one line where it can't be written, and never hides why a fit stopped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Lightning would make it later, and its failure would look like a defect of ours
+        make_folder(Path(self.log_dir))
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
         with storage_errors(Path(self.log_dir)):
@@ -68,7 +73,7 @@ def make_trainer(
         callbacks: Lightning's own.
 
     Raises:
-        InputError: TensorBoard is asked for and not installed.
+        InputError: TensorBoard is asked for and not installed; StorageError: the log can't be written.
     """
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

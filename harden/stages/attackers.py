@@ -16,6 +16,7 @@ from harden.config import PipelineConfig
 from harden.errors import MissingInputError
 from harden.evaluation.attacked import Victim
 from harden.evaluation.entries import Trial
+from harden.folders import require_folder
 from harden.nets import Critics, GaussianPolicy
 from harden.ops.ball import Norm
 from harden.progress import Reporter
@@ -126,6 +127,7 @@ def _planned(
         critics, about = load_critics(kept)
         return critics, about["planned"]
     except MissingInputError:
+        require_folder(folder)
         report.say(f"training an adversary at epsilon {epsilon:g} -> {kept}")
     found = plan_adversary(
         loaded.policy, fit, epsilon=epsilon, norm=trial.strength.norm, device=device, report=report

@@ -10,8 +10,9 @@ import torch
 from harden.algorithms.imitation import clone_loss, score, score_constant, split_episodes
 from harden.checkpoint import save_policy
 from harden.config import PipelineConfig
-from harden.data import open_dataset
+from harden.data import Dataset, open_dataset
 from harden.errors import InputError
+from harden.files import require_writable
 from harden.fit.imitation import fit_imitation
 from harden.learner import new_learner
 from harden.nets import GaussianPolicy
@@ -99,6 +100,36 @@ def fit_clone(
     return policy, done.steps, found
 
 
+class Opened(NamedTuple):
+    """What cloning begins with, once all of it was found in order.
+
+    Args:
+        folder: where the policy goes.
+        dataset: what is learned from; rows: as much of it as is used.
+    """
+
+    folder: Path
+    dataset: Dataset
+    rows: Transitions
+
+
+def open_inputs(
+    config: PipelineConfig,
+    place: Workspace,
+    data: Path | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> Opened:
+    """Open and check what `clone_policy` reads, and where it writes; arguments and errors are its own."""
+    folder = _destination(place, out, overwrite)
+    dataset = open_dataset(data or place.data, config.task_row)
+    require_own_kind(config, dataset.info, dataset.path)
+    rows = dataset.recent(config.imitation.rows)
+    require_ranges(config, rows, dataset.path)
+    require_writable(folder / "policy.safetensors")
+    return Opened(folder, dataset, rows)
+
+
 def clone_policy(
     config: PipelineConfig,
     place: Workspace,
@@ -123,12 +154,8 @@ def clone_policy(
             attack, under three episodes, or a policy or a run is there already.
         DivergedError: the loss is not finite; nothing was written.
     """
-    folder = _destination(place, out, overwrite)
+    folder, dataset, rows = open_inputs(config, place, data, out, overwrite)
     options = config.imitation if steps is None else config.imitation.model_copy(update={"steps": steps})
-    dataset = open_dataset(data or place.data, config.task_row)
-    require_own_kind(config, dataset.info, dataset.path)
-    rows = dataset.recent(options.rows)
-    require_ranges(config, rows, dataset.path)
     policy, taken, found = fit_clone(config, rows, options, device=device, logs=place.run, report=report)
     inputs = {"data": dataset.info.digest, "policy": ""}
     about = describe(config, variant="clone", made_by="harden fit-policy --clone", inputs=inputs, clone=found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,8 +12,9 @@ from harden.algorithms.adversary import attack_replayed
 from harden.algorithms.estep import draw_states, e_step, kl_bound
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
-from harden.data import TargetsHeader, open_dataset, write_targets
+from harden.data import Dataset, TargetsHeader, open_dataset, write_targets
 from harden.errors import MissingInputError
+from harden.files import require_writable
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.depends import stage_sections
@@ -55,6 +57,42 @@ def describe_targets(
     )
 
 
+class Opened(NamedTuple):
+    """What an E-step begins with, once all of it was found in order.
+
+    Args:
+        dataset: its states.
+        learner, about: as `open_learner` returns them.
+    """
+
+    dataset: Dataset
+    learner: Learner
+    about: dict[str, Any] | None
+
+
+def open_inputs(
+    config: PipelineConfig,
+    place: Workspace,
+    device: torch.device,
+    data: Path | None = None,
+    policy_dir: Path | None = None,
+    critics_dir: Path | None = None,
+    out: Path | None = None,
+) -> Opened:
+    """Open and check what `estep` reads, and where it writes; arguments and errors are its own."""
+    require_em(config)
+    critics_path = critics_dir or place.critics
+    if not critics_path.is_dir():
+        raise MissingInputError(
+            f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
+        )
+    dataset = open_dataset(data or place.data, config.task_row)
+    require_own_kind(config, dataset.info, dataset.path)
+    opened = Opened(dataset, *open_learner(config, place, device, policy_dir, critics_dir))
+    require_writable(out or place.targets)
+    return opened
+
+
 def estep(
     config: PipelineConfig,
     place: Workspace,
@@ -81,19 +119,11 @@ def estep(
     Raises:
         MissingInputError: no critics yet, or no data.
         InputError: policy, critics and state do not belong together, or the data are not the variant's kind,
-            or it is on-policy.
+            or it is on-policy; StorageError: the targets can't be written.
     """
-    require_em(config)
     chosen = config.estep.model_copy(update={"particles": particles or config.estep.particles})
     asked = config.model_copy(update={"estep": chosen})
-    critics_path = critics_dir or place.critics
-    if not critics_path.is_dir():
-        raise MissingInputError(
-            f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
-        )
-    dataset = open_dataset(data or place.data, config.task_row)
-    require_own_kind(config, dataset.info, dataset.path)
-    learner, about = open_learner(config, place, device, policy_dir, critics_dir)
+    dataset, learner, about = open_inputs(config, place, device, data, policy_dir, critics_dir, out)
     obs = dataset.recent(config.estep.window).obs.to(device)
     obs = draw_states(learner, obs, states or config.estep.states, config.estep.window)
     epsilon = config.train_epsilon if about is None else position_epsilon(config, learner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -145,6 +145,40 @@ def _setting(config: PipelineConfig, device: torch.device) -> dict[str, Any]:
     }
 
 
+class Opened(NamedTuple):
+    """What an evaluation begins with, once all of it was found in order.
+
+    Args:
+        loaded: the policy.
+        spread: of the data that epsilon is a share of, None where none are named.
+        trials: how it is tried, the evaluation's own setting first.
+        points: the further settings of a report's curves.
+    """
+
+    loaded: LoadedPolicy
+    spread: dict[str, Any] | None
+    trials: list[Trial]
+    points: list[Curve]
+
+
+def open_inputs(
+    config: PipelineConfig,
+    named: Path | str | Callable[..., Any],
+    attacks: list[str],
+    also: Sequence[PipelineConfig],
+    curves: bool,
+    data: Path | None,
+    report: Reporter,
+) -> Opened:
+    """Open and check what `evaluate` reads; arguments and errors are its own."""
+    require_environment(config.task_row)
+    spread = data_spread(open_dataset(data, config.task_row)) if data else None
+    loaded = open_agent(named, config, report)
+    trials = [trial_of(one)._replace(gradients=loaded.policy.differentiable) for one in (config, *also)]
+    points = curve_points(trials[0], config.train_epsilon, attacks) if curves else []
+    return Opened(loaded, spread, trials, points)
+
+
 def evaluate(
     config: PipelineConfig,
     named: Path | str | Callable[..., Any],
@@ -179,12 +213,8 @@ def evaluate(
             policy or data of another task, or curves of nothing.
     """
     began = time.monotonic()
-    require_environment(config.task_row)
-    spread = data_spread(open_dataset(data, config.task_row)) if data else None
-    loaded = open_agent(named, config, report)
-    trials = [trial_of(one)._replace(gradients=loaded.policy.differentiable) for one in (config, *also)]
+    loaded, spread, trials, points = open_inputs(config, named, attacks, also, curves, data, report)
     task, meant, path = config.task_row, config.train_epsilon, Path(agent_name(named))
-    points = curve_points(trials[0], meant, attacks) if curves else []
     folder = independent or critics_folder(path)
     victim, said = arm(config, loaded, attacks, trials, folder, device=device, report=report)
     tried = _try(config, victim, attacks, trials, points, device, report)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
-from harden.data import open_dataset
+from harden.data import Dataset, open_dataset
 from harden.errors import DivergedError
+from harden.files import require_writable
 from harden.fit import ranks
 from harden.fit.critics import CriticsFit, ReplayBatches
 from harden.fit.trainer import fit, make_trainer
+from harden.folders import copy_folder, require_place
 from harden.learner import Learner
 from harden.ops.advantage import as_observed
 from harden.ops.bellman import Backups, backups
@@ -60,6 +62,44 @@ def check_finite(learner: Learner, loss: float) -> None:
         )
 
 
+class Opened(NamedTuple):
+    """What a fit of the critics begins with, once all of it was found in order.
+
+    Args:
+        dataset: what is learned from; rows: as much of it as the replay holds.
+        learner: is changed in place.
+        carried: what the policy's folder and the state hand on.
+    """
+
+    dataset: Dataset
+    rows: Transitions
+    learner: Learner
+    carried: dict[str, Any]
+
+
+def open_inputs(
+    config: PipelineConfig,
+    place: Workspace,
+    device: torch.device,
+    data: Path | None = None,
+    policy_dir: Path | None = None,
+    devices: int | None = None,
+    out: Path | None = None,
+) -> Opened:
+    """Open and check what `fit_critics` reads, and where it writes; arguments and errors are its own."""
+    ranks.require_share(config.critics.batch, devices or 1, "critics.batch")
+    dataset = open_dataset(data or place.data, config.task_row)
+    require_own_kind(config, dataset.info, dataset.path)
+    learner, about = open_learner(config, place, device, policy_dir)
+    before = carried_from(about, policy_dir or place.policy)
+    rows = dataset.recent(config.critics.replay)
+    require_ranges(config, rows, dataset.path)
+    require_writable(place.state)
+    if out is not None:
+        require_place(out)
+    return Opened(dataset, rows, learner, before)
+
+
 def fit_critics(
     config: PipelineConfig,
     place: Workspace,
@@ -70,6 +110,7 @@ def fit_critics(
     policy_dir: Path | None = None,
     tensorboard: bool = False,
     devices: int | None = None,
+    out: Path | None = None,
     report: Reporter,
 ) -> CriticsFitted:
     """Fit the critics of the workspace's policy and write critics/, policy/ and the state.
@@ -79,19 +120,14 @@ def fit_critics(
         data: a data set, the workspace's where not given.
         policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
         devices: processes that split the rows of each step, one where not given.
+        out: a new folder for a copy of the critics.
 
     Raises:
         MissingInputError: no data; InputError: data of another task, actions outside its bounds, or not the
-            variant's kind.
+            variant's kind, or something at `out`; StorageError: the run can't be written.
     """
     steps, devices = steps or config.critics.steps, devices or 1
-    ranks.require_share(config.critics.batch, devices, "critics.batch")
-    dataset = open_dataset(data or place.data, config.task_row)
-    require_own_kind(config, dataset.info, dataset.path)
-    learner, about = open_learner(config, place, device, policy_dir)
-    before = carried_from(about, policy_dir or place.policy)
-    rows = dataset.recent(config.critics.replay)
-    require_ranges(config, rows, dataset.path)
+    dataset, rows, learner, before = open_inputs(config, place, device, data, policy_dir, devices, out)
     replay = look_ahead(rows, config, device)
     epsilon = position_epsilon(config, learner)
     losses: list[torch.Tensor] = []
@@ -113,4 +149,6 @@ def fit_critics(
     check_finite(learner, loss)
     digests = {"data_digest": dataset.info.digest, "parent": module_digest(learner.policy)}
     commit(config, place, learner, before | digests)
+    if out is not None:
+        copy_folder(place.critics, out)
     return CriticsFitted(steps, loss, epsilon)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,10 +12,11 @@ from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import TargetsHeader, read_targets
 from harden.errors import InputError, MissingInputError
-from harden.files import digest_file
+from harden.files import digest_file, require_writable
 from harden.fit import ranks
 from harden.fit.mstep import RobustMStep, TargetBatches
 from harden.fit.trainer import fit, make_trainer
+from harden.folders import copy_folder, require_place
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite
@@ -75,6 +76,49 @@ def _epsilon(config: PipelineConfig, learner: Learner, begun: bool) -> tuple[flo
     return position_epsilon(config, learner), where
 
 
+class Opened(NamedTuple):
+    """What a fit of the policy begins with, once all of it was found in order.
+
+    Args:
+        path: the targets' file; targets, header: what it holds.
+        learner: is changed in place; begun: it comes from a state.
+        carried: what the policy's folder and the state hand on.
+    """
+
+    path: Path
+    targets: Targets
+    header: TargetsHeader
+    learner: Learner
+    begun: bool
+    carried: dict[str, Any]
+
+
+def open_inputs(
+    config: PipelineConfig,
+    place: Workspace,
+    device: torch.device,
+    targets_path: Path | None = None,
+    policy_dir: Path | None = None,
+    critics_dir: Path | None = None,
+    devices: int | None = None,
+    out: Path | None = None,
+) -> Opened:
+    """Open and check what `fit_policy` reads, and where it writes; arguments and errors are its own."""
+    require_em(config)
+    path = targets_path or place.targets
+    _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
+    targets, header = read_targets(path)
+    rows = min(config.train.states, len(targets.obs))
+    ranks.require_share(rows, devices or 1, "train.states, or what the targets hold,")
+    learner, about = open_learner(config, place, device, policy_dir, critics_dir)
+    _check_belonging(header, learner, path, about)
+    before = carried_from(about, policy_dir or place.policy)
+    require_writable(place.state)
+    if out is not None:
+        require_place(out)
+    return Opened(path, targets, header, learner, about is not None, before)
+
+
 def fit_policy(
     config: PipelineConfig,
     place: Workspace,
@@ -86,6 +130,7 @@ def fit_policy(
     critics_dir: Path | None = None,
     tensorboard: bool = False,
     devices: int | None = None,
+    out: Path | None = None,
     report: Reporter,
 ) -> PolicyFitted:
     """Fit the policy to the targets and write policy/ and the state.
@@ -96,21 +141,18 @@ def fit_policy(
         steps: gradient steps, the pipeline's where not given.
         targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
         devices: processes that split the rows of each step, one where not given.
+        out: a new folder for a copy of the policy.
 
     Raises:
         MissingInputError: no targets, critics or policy yet.
-        InputError: they do not belong together, or the variant is on-policy.
+        InputError: they do not belong together, or the variant is on-policy, or something is at `out`.
+        StorageError: the run can't be written.
     """
-    require_em(config)
-    steps, path = steps or config.mstep.steps, targets_path or place.targets
-    _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
-    targets, header = read_targets(path)
-    rows, devices = min(config.train.states, len(targets.obs)), devices or 1
-    ranks.require_share(rows, devices, "train.states, or what the targets hold,")
-    learner, about = open_learner(config, place, device, policy_dir, critics_dir)
-    _check_belonging(header, learner, path, about)
-    before = carried_from(about, policy_dir or place.policy)
-    epsilon, origin = _epsilon(config, learner, begun=about is not None)
+    steps, devices = steps or config.mstep.steps, devices or 1
+    path, targets, header, learner, begun, before = open_inputs(
+        config, place, device, targets_path, policy_dir, critics_dir, devices, out
+    )
+    epsilon, origin = _epsilon(config, learner, begun)
     parent = module_digest(learner.policy)
     with report.track("fit-policy", steps, "steps") as track:
         done = 0
@@ -133,5 +175,7 @@ def fit_policy(
     learner.finish_round()
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
     commit(config, place, learner, before | digests)
+    if out is not None:
+        copy_folder(place.policy, out)
     kl, robust = ((float(mean), float(std)) for mean, std in (result.kl, result.kl_robust))
     return PolicyFitted(steps, loss, kl, robust, epsilon, origin)

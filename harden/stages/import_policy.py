@@ -97,6 +97,13 @@ def open_source(path: Path, reading: Reading, bounds: Bounds, report: Reporter) 
     )
 
 
+def bounds_of(config: PipelineConfig) -> Bounds:
+    """Return what a policy's actions and spread keep within."""
+    nets = config.networks
+    low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
+    return Bounds(low, high, nets.init_std, nets.min_std, nets.max_std)
+
+
 def _chosen(bounds: Bounds) -> str:
     return f"{bounds.init_std:g} of half the action range, networks.init_std: the file brings none"
 
@@ -182,9 +189,7 @@ def import_policy(
         InputError: a policy of another task, one that can't be read as such, or a distillation without data.
     """
     free_folder(out, overwrite)
-    task, nets = config.task_row, config.networks
-    low, high = (torch.tensor(bound) for bound in task.bounds)
-    bounds = Bounds(low, high, nets.init_std, nets.min_std, nets.max_std)
+    task, bounds = config.task_row, bounds_of(config)
     source = open_source(path, reading, bounds, report)
     obs, words = check_observations(data, reach, task.obs_dim, task)
     made = take_over(source, exported_bounds(source.about, bounds, path), obs, task.act_dim, path)

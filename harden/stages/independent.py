@@ -15,6 +15,7 @@ from harden.config import PipelineConfig, make_config
 from harden.data import open_dataset
 from harden.errors import MissingInputError
 from harden.exchange.opaque import OpaquePolicy
+from harden.folders import require_folder
 from harden.nets import Critics
 from harden.progress import Reporter
 from harden.seeds import derive
@@ -65,6 +66,12 @@ def key_of(config: PipelineConfig, loaded: LoadedPolicy, *more: Any) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _behaviours(episodes: int) -> tuple[tuple[str, int], ...]:
+    """Return how many of the episodes the policy acts in by samples, and how many under noise as well."""
+    noisy = episodes // 2
+    return ("policy-sample", episodes - noisy), ("policy-noise", noisy)
+
+
 def independent_critics(
     config: PipelineConfig,
     loaded: LoadedPolicy,
@@ -98,9 +105,9 @@ def independent_critics(
     try:
         return load_critics(kept)
     except MissingInputError:
+        require_folder(folder)
         report.say(f"fitting {purpose} critics to {options.independent_episodes} episodes -> {kept}")
-    noisy = options.independent_episodes // 2
-    behaviours = (("policy-sample", options.independent_episodes - noisy), ("policy-noise", noisy))
+    behaviours = _behaviours(options.independent_episodes)
     with tempfile.TemporaryDirectory() as scratch:
         place, bare = workspace("independent", Path(scratch)), Path(scratch) / "bare"
         more: dict[str, Any] = {}

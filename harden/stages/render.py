@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from harden.attacks import ATTACKS
+from harden.checkpoint import LoadedPolicy
 from harden.config import PipelineConfig
 from harden.envs.camera import Camera
 from harden.envs.replay import boundary
@@ -51,6 +52,19 @@ def _captioned(pixels: Any, text: str, alarm: bool) -> Image.Image:
     return picture.quantize(64)
 
 
+def open_inputs(
+    config: PipelineConfig, named: Path | str, out: Path, attack: str, report: Reporter
+) -> LoadedPolicy:
+    """Open and check what `render` reads, and where it writes; arguments and errors are its own."""
+    if attack != NATURAL and (attack not in ATTACKS or ATTACKS[attack].gated):
+        known = [NATURAL, *(name for name, row in ATTACKS.items() if not row.gated)]
+        raise InputError(f"attack '{attack}' can't be filmed", f"choose from: {', '.join(known)}")
+    if out.suffix.lower() != ".gif":
+        raise InputError(f"{out} is no GIF", "name a file that ends in .gif")
+    require_writable(out)
+    return open_agent(named, config, report)
+
+
 def render(
     config: PipelineConfig,
     named: Path | str,
@@ -80,13 +94,7 @@ def render(
         InputError: an unknown attack, or one that can't be played alone, or no policy; StorageError: the GIF
             can't be written.
     """
-    if attack != NATURAL and (attack not in ATTACKS or ATTACKS[attack].gated):
-        known = [NATURAL, *(name for name, row in ATTACKS.items() if not row.gated)]
-        raise InputError(f"attack '{attack}' can't be filmed", f"choose from: {', '.join(known)}")
-    if out.suffix.lower() != ".gif":
-        raise InputError(f"{out} is no GIF", "name a file that ends in .gif")
-    require_writable(out)
-    loaded = open_agent(named, config, report)
+    loaded = open_inputs(config, named, out, attack, report)
     trial = trial_of(config)._replace(episodes=1, gradients=loaded.policy.differentiable)
     folder = independent or critics_folder(Path(str(named)))
     victim, _ = arm(config, loaded, [attack], [trial], folder, device=device, report=report)

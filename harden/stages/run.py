@@ -13,7 +13,7 @@ from harden.config import PipelineConfig
 from harden.data.manifest import shard_files
 from harden.data.store import FolderLock
 from harden.errors import InputError, MissingInputError
-from harden.files import bring_back, clear_unfinished, whole_folder
+from harden.folders import bring_back, clear_unfinished, whole_folder
 from harden.learner import Learner, load_state
 from harden.stages.workspace import Workspace, commit, renew_folders
 
@@ -32,17 +32,30 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
 def open_run(
     config: PipelineConfig, place: Workspace, device: torch.device
 ) -> tuple[Learner, dict[str, Any]]:
+    """Return the learner of a run that has begun, and mend what a killed process left of its folders.
+
+    Raises:
+        As `load_run`.
+    """
+    bring_back(place.run, (place.run, place.data))
+    learner, about = load_run(config, place, device)
+    clear_unfinished(place.run, place.critics, place.policy)
+    renew_folders(place, learner, about)
+    return learner, about
+
+
+def load_run(
+    config: PipelineConfig, place: Workspace, device: torch.device
+) -> tuple[Learner, dict[str, Any]]:
     """Return the learner of a run that has begun, and what is stored with it.
 
     Raises:
         MissingInputError: no run; InputError: made by single stages, or with another configuration.
     """
-    bring_back(place.run, (place.run, place.data))
     if not place.state.is_file():
         raise MissingInputError(
             f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
         )
-    clear_unfinished(place.run, place.critics, place.policy)
     learner, about = load_state(place.state, config, device)
     if "history" not in about:
         raise InputError(
@@ -57,7 +70,6 @@ def open_run(
             f"the run in {place.run} was made with another {different}",
             "resume it with its own (config.json there holds all of it), or begin anew with --overwrite",
         )
-    renew_folders(place, learner, about)
     return learner, about
 
 
@@ -87,7 +99,7 @@ def new_run(place: Workspace, *, collects: bool, overwrite: bool) -> Iterator[Wo
     bring_back(place.run, (place.run, place.data))
     with contextlib.ExitStack() as held:
         if not overwrite:
-            _require_free(place, collects)
+            require_free(place, collects)
         if collects and place.data.is_dir():
             held.enter_context(FolderLock(place.data))
         gone = [place.run, *([place.data] if collects else [])] if overwrite else []
@@ -95,7 +107,12 @@ def new_run(place: Workspace, *, collects: bool, overwrite: bool) -> Iterator[Wo
         yield place._replace(run=fresh)
 
 
-def _require_free(place: Workspace, collects: bool) -> None:
+def require_free(place: Workspace, collects: bool) -> None:
+    """Refuse to begin a run where something is that it would discard.
+
+    Raises:
+        InputError: a run, other results, or data of a run that collects.
+    """
     both = "both" if collects else "it"
     if place.state.is_file():
         raise InputError(

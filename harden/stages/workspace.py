@@ -130,7 +130,6 @@ def open_learner(
     if place.state.is_file():
         state = load_state(place.state, config, device)
         _require_same(config, state[1], place)
-        renew_folders(place, *state)
     policy_path, critics_path = policy_dir or place.policy, critics_dir or place.critics
     policy = load_policy(policy_path) if policy_dir or policy_path.is_dir() else None
     critics = load_critics(critics_path)[0] if critics_dir or critics_path.is_dir() else None
@@ -140,11 +139,13 @@ def open_learner(
             learner = Learner(learner.policy, critics, config, device, values=learner.values)
         return learner, None
     learner, about = state
-    for name, path, given, own in (
-        ("policy", policy_path, policy.policy if policy else None, learner.average),
-        ("critics", critics_path, critics, learner.critics),
+    # what a kill left one commit behind is the state's too, and is written anew with it
+    of_critics, of_policy = about.get("before", ["", ""])
+    for name, path, given, own, before in (
+        ("policy", policy_path, policy.policy if policy else None, learner.average, of_policy),
+        ("critics", critics_path, critics, learner.critics, of_critics),
     ):
-        if given is not None and module_digest(given) != module_digest(own):
+        if given is not None and module_digest(given) not in (module_digest(own), before):
             raise InputError(
                 f"the {name} in {path} and the run's state in {place.state} do not belong together",
                 "go on from the state with: harden train --resume, or remove the state to begin a new run",

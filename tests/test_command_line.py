@@ -1,0 +1,152 @@
+"""What all commands share: their options, one line for what click refuses, what Ctrl-C leaves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+from test_pipeline import SETTINGS, harden
+
+from harden.cli import main
+
+
+def commands(group: click.Group, *before: str) -> list[tuple[str, ...]]:
+    """Return the words of every command."""
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        words = (*before, name)
+        found += commands(command, *words) if isinstance(command, click.Group) else [words]
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(*words: str, code: int = 2) -> str:
+    """Run a command that must fail; returns its output, which is one line."""
+    result = CliRunner().invoke(main, list(words))
+    assert result.exit_code == code, (result.output, result.exception)
+    (line,) = result.output.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("words", commands(main), ids=" ".join)
+def test_every_command_takes_the_shared_options(words: tuple[str, ...]) -> None:
+    said = harden(*words, "--help").output
+    for option in ("--quiet", "--dry-run", "--threads", "--version"):
+        assert said.count(f"  {option}") == 1
+    assert harden(*words, "--version").output == harden("--version").output
+
+
+def test_threads_are_those_asked_for() -> None:
+    try:
+        harden("list", "tasks", "--threads", "2", "--quiet")
+        assert torch.get_num_threads() == 2
+    finally:
+        harden("list", "tasks")
+    assert torch.get_num_threads() == 1
+
+
+SAMPLE = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
+
+
+@pytest.fixture
+def logs(folder: Path) -> Path:
+    """A folder with a small data set and a policy."""
+    harden("collect", *SETTINGS, "--episodes", "3", "--behaviour", "random", "--out", "logs", "--quiet")
+    (folder / "policy").symlink_to(SAMPLE)
+    return folder
+
+
+def test_a_dry_run_says_what_would_be_written_and_writes_nothing(logs: Path) -> None:
+    harden("data", "export", "logs", "--to", "dsrl", "--out", "logs.h5")
+    before = sorted(logs.rglob("*"))
+    for words, paths in {
+        ("init",): ["pipelines/ball-circle.toml"],
+        ("data", "info", "logs", "--json", "a.json"): ["a.json"],
+        ("data", "repair", "logs"): ["logs/manifest.json"],
+        ("data", "import", "logs.h5", "--out", "mine"): ["mine"],
+        ("data", "export", "logs", "--to", "dsrl", "--out", "b.h5"): ["b.h5"],
+        ("data", "merge", "logs", "--out", "both"): ["both"],
+        ("data", "filter", "logs", "--max-cost", "5", "--out", "safe"): ["safe"],
+        ("data", "split", "logs", "a=0.4", "b=0.6", "--out", "parts"): ["parts/a", "parts/b"],
+        ("policy", "export", "policy", "--to", "safetensors", "--out", "a.safetensors"): ["a.safetensors"],
+        ("report", "policy", "--out", "page.html"): ["page.html"],
+        ("benchmark", "--render", "--out", "page.md"): ["page.md"],
+    }.items():
+        said = harden(*words, "--dry-run").output.splitlines()
+        for path in paths:
+            assert f"would write {path}" in said, words
+        assert sorted(logs.rglob("*")) == before, words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data", "import", "nowhere.h5", "--out", "mine"),
+        ("data", "import", "logs/manifest.json", "--from", "dsrl", "--out", "mine"),
+        ("data", "export", "nowhere", "--to", "dsrl", "--out", "b.h5"),
+        ("data", "merge", "logs", "nowhere", "--out", "both"),
+        ("data", "filter", "logs", "--episodes", "x", "--out", "safe"),
+        ("data", "filter", "logs", "--out", "logs"),
+        ("data", "repair", "nowhere"),
+        ("data", "info", "logs", "--json", "logs"),
+        ("policy", "export", "nowhere", "--to", "safetensors", "--out", "a.safetensors"),
+        ("report", "nowhere"),
+        ("report", "policy", "--sign-off", " "),
+    ],
+    ids=" ".join,
+)
+def test_a_dry_run_refuses_what_the_command_does(logs: Path, words: tuple[str, ...]) -> None:
+    said = refused(*words, "--dry-run")
+    assert refused(*words) == said
+
+
+def test_a_dry_run_tells_an_unwritable_place(logs: Path) -> None:
+    for words in (["split", "logs", "a=1"], ["merge", "logs"], ["filter", "logs"]):
+        assert "can't write /proc/" in refused("data", *words, "--out", "/proc/parts", "--dry-run")
+
+
+def test_init_says_that_it_would_overwrite(folder: Path) -> None:
+    harden("init", "--quiet")
+    assert "is there already" in refused("init", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["collect", "--episodes", "0"], "invalid value for '--episodes': 0 is not in the range x>=1"),
+        (["evaluate", "--norm", "l3"], "invalid value for '--norm': 'l3' is not one of 'linf', 'l2'"),
+        (["list"], "missing argument '{tasks|attacks|variants}'. Choose from: tasks, attacks, variants"),
+        (["list", "tasks", "more"], "got unexpected extra argument (more)"),
+        (["data", "split", "logs"], "missing argument 'NAME=SHARE...'"),
+    ],
+)
+def test_what_click_refuses_is_one_line(folder: Path, words: list[str], said: str) -> None:
+    command = words[0] if words[0] != "data" else "data split"
+    assert refused(*words) == f"error: {said}; see: main {command} --help"
+
+
+def test_words_that_are_no_command_or_option(folder: Path) -> None:
+    assert refused("colect").startswith("error: no such command 'colect'")
+    assert refused("--colour").startswith("error: no such option")
+    assert refused("data", "--colour").endswith("; see: main data --help")
+    assert refused("collect", "--colour").endswith("; see: main collect --help")
+
+
+def test_a_pipeline_that_may_not_be_read_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine.toml").write_text("seed = 1\n")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "'mine.toml' is not readable; see: main collect --help" in refused("collect", "-p", "mine.toml")
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    assert "Usage: main data" in CliRunner().invoke(main, ["data"]).output
