@@ -190,4 +190,7 @@ def make_config(
             known = _known_keys(problem.path[:-1])
             raise InputError(f"{blamed}: unknown key '{problem.key}'", f"known keys here: {known}") from None
         remedy = f"give it a value, such as with --set {problem.key}=..." if problem.kind == "missing" else ""
+        if blamed.startswith("--set") and isinstance(problem.value, str) and problem.kind.endswith("_type"):
+            # ".5" and "True" are neither number nor truth there, and so were taken for text
+            remedy = "values are read as TOML, such as 0.5, true or [1, 2]"
         raise InputError(f"{blamed}: {problem}", remedy) from None

@@ -148,10 +148,8 @@ def test_folders_that_a_kill_left_behind_the_state_are_renewed(trained: Path, wo
     shutil.copytree("behind", folder / "policy")
     harden(words[0], *SETTINGS, *words[1:])
     # another policy than the one before is somebody's, and stays
-    shutil.copy(folder / "policy/policy.safetensors", "kept")
-    other = RELEASED if words[0] == "collect" else Path("behind")
     shutil.rmtree(folder / "policy")
-    shutil.copytree(other, folder / "policy")
+    shutil.copytree(RELEASED, folder / "policy")
     assert "do not belong together" in refused("e-step", *SETTINGS)
 
 

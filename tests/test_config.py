@@ -173,6 +173,7 @@ def test_what_is_wrong_with_an_own_task_is_named_plainly(change: dict, said: str
             ["mstep.steps=3", "networks.policy_hidden=[0]"],
             "--set networks.policy_hidden=[0]: networks.policy_",
         ),
+        (["mstep.kl_mean=.5"], "--set mstep.kl_mean=.5: mstep.kl_mean = '.5' is not allowed; it should be a"),
         (["mstep.betas=3"], "--set mstep.betas=3: unknown key 'mstep.betas'; known keys"),
         (["networks.init_std=9.0"], "a.toml with --set networks.init_std=9.0: networks: it must hold that"),
         (["own_task.name=x"], "a.toml with --set own_task.name=x: own_task.horizon is missing"),
@@ -189,6 +190,11 @@ def test_an_error_is_blamed_on_who_made_it(
     with pytest.raises(InputError) as caught:
         load_config(Path("a.toml"), assignments)
     assert str(caught.value).startswith(said)
+
+
+def test_a_value_that_is_no_toml_is_told_how_values_are_read() -> None:
+    with pytest.raises(InputError, match=r"values are read as TOML, such as 0\.5, true"):
+        load_config(PRESETS / "ball-circle.toml", ["train.offline=True"])
 
 
 @pytest.mark.parametrize("given", ["/", ".", "", "folder.toml", "a" * 300, ".."])
