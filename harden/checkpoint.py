@@ -217,6 +217,9 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     return LoadedPolicy(policy.eval(), critics, about)
 
 
+_OF_TASK = "take a policy of that task, or name the policy's own pipeline with -p"
+
+
 def require_task(loaded: LoadedPolicy, task: Task, named: str) -> None:
     """Refuse a policy of another task, also where its sizes happen to be the same.
 
@@ -230,7 +233,7 @@ def require_task(loaded: LoadedPolicy, task: Task, named: str) -> None:
     if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
         raise InputError(
             f"{named} takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
-            f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: name its own pipeline with -p",
+            f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: {_OF_TASK}",
         )
     env_id, name = about.get("env_id", ""), about.get("task", task.name)
     # one environment may be two tasks that differ in their time step
@@ -238,7 +241,7 @@ def require_task(loaded: LoadedPolicy, task: Task, named: str) -> None:
     if other or (env_id and task.env_id and env_id != task.env_id):
         raise InputError(
             f"{named} is of task '{name}' ({env_id}), not of '{task.name}' ({task.env_id or 'data only'})",
-            "name its own pipeline with -p",
+            _OF_TASK,
         )
 
 

@@ -380,7 +380,8 @@ def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = ["train", "-p", "mine.toml", *SETTINGS]
     assert refused(*train, code=130).endswith("; go on from the last refresh with: harden train --resume")
     monkeypatch.setattr("harden.stages.train.begin_run", stop)
-    said = refused("train", "-p", "mine.toml", *SETTINGS, "--overwrite", code=130)
+    (folder / "new.toml").write_text("")
+    said = refused("train", "-p", "new.toml", *SETTINGS, code=130)
     assert said.endswith("; nothing is stored yet: run it again")
 
 

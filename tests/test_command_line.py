@@ -123,7 +123,10 @@ def test_init_says_that_it_would_overwrite(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["collect", "--episodes", "0"], "invalid value for '--episodes': 0 is not in the range x>=1"),
+        (
+            ["collect", "--episodes", "0"],
+            "invalid value for '--episodes': 0 is not in the range 1<=x<=100000",
+        ),
         (["evaluate", "--norm", "l3"], "invalid value for '--norm': 'l3' is not one of 'linf', 'l2'"),
         (["list"], "missing argument '{tasks|attacks|variants}'. Choose from: tasks, attacks, variants"),
         (["list", "tasks", "more"], "got unexpected extra argument (more)"),

@@ -479,7 +479,7 @@ def test_a_policy_that_does_not_fit_costs_nothing_that_is_stored(folder: Path) -
     (folder / "ball-circle.toml").write_text('task = "ant-run"\n')
     policy = "checkpoints/ball-circle/policy"
     said = harden("train", "-p", "ball-circle.toml", "--init", policy, "--overwrite", code=2).output
-    assert "start from a policy of that task" in said
+    assert "take a policy of that task" in said
     assert weights(folder / "checkpoints/ball-circle").keys() == before.keys()
 
 
