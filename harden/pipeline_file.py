@@ -48,7 +48,9 @@ def _merge(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_pipeline(path: Path) -> Path:
-    """Return the pipeline file meant: the path itself, or the shipped pipeline of that name.
+    """Return the pipeline file meant: the path itself, or the pipeline of that name, here or shipped.
+
+    A name is what results are kept under and what other commands are told with -p.
 
     Raises:
         MissingInputError: neither is there.
@@ -59,6 +61,9 @@ def find_pipeline(path: Path) -> Path:
     with suppress(OSError):
         if path.is_file():
             return path
+        for folder in ("", "pipelines") if path.name and path.parent == Path() else ():
+            if (file := Path(folder) / f"{path.name}.toml").is_file():
+                return file
         if path.is_dir() and path.stem not in shipped:
             raise InputError(f"pipeline {path} is a folder", "name a TOML file")
     if path.stem in shipped and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):

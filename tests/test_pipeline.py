@@ -207,6 +207,18 @@ def stages(output: str) -> dict[str, str]:
     return {line.split()[0]: line.split()[1] for line in output.splitlines()}
 
 
+def test_a_pipeline_is_found_by_its_name(folder: Path) -> None:
+    """As the remedy of a missing input names it."""
+    (folder / "mine.toml").write_text("")
+    (folder / "pipelines").mkdir()
+    (folder / "pipelines/other.toml").write_text("")
+    for path in ("mine.toml", "pipelines/other.toml"):
+        said = harden("e-step", "-p", path, *SETTINGS, code=2).output
+        assert f"harden fit-critics -p {Path(path).stem}" in said
+        assert harden("e-step", "-p", Path(path).stem, *SETTINGS, code=2).output == said
+    assert "pipeline nothing is missing" in harden("e-step", "-p", "nothing", code=2).output
+
+
 def test_after_training_every_stage_is_done_and_can_be_gone_on_from(folder: Path) -> None:
     harden("train", *SETTINGS)
     harden("evaluate", *SETTINGS, "--episodes", "1", "--attack", "", "--json", "mine.json")
