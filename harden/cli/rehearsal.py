@@ -129,26 +129,18 @@ def of_fit_policy(clone: bool, options: dict[str, Any]) -> dict[str, Any]:
 def train(ctx: Context, *, data: Path | None, devices: int | None, **options: Any) -> Plan:
     """Check what training needs, in its own order."""
     from harden.data import open_dataset
-    from harden.envs.make import require_environment, try_environment
-    from harden.fit import ranks
-    from harden.stages.on_policy import require_no_job
-    from harden.stages.permissions import require_em, require_own_kind, require_permission
+    from harden.envs.make import try_environment
+    from harden.stages.permissions import require_own_kind
     from harden.stages.ranges import require_ranges
+    from harden.stages.train import require_allowed
 
     config, place = ctx.config, ctx.place
-    ranks.require_share(config.train.states, devices or 1, "train.states")
+    require_allowed(config, data=data, devices=devices or 1, **options)
     if config.train.offline:
-        require_em(config)
         dataset = open_dataset(data or place.data, config.task_row)
         require_own_kind(config, dataset.info, dataset.path)
         require_ranges(config, dataset.recent(config.imitation.rows), dataset.path)
         return Plan([dataset.path, *_run(ctx, **options)], [place.run])
-    if data is not None:
-        raise InputError("--data is for --offline", "training that collects learns from its own data set")
-    require_environment(config.task_row)
-    require_permission(config.behaviour, options["allow_attacked_collection"])
-    if config.variant_row.on_policy:
-        require_no_job(config, options["tensorboard"], devices or 1)
     try_environment(config.task_row)
     return Plan(_run(ctx, **options), [place.data, place.run])
 

@@ -22,7 +22,7 @@ from harden.progress import Reporter
 from harden.seeds import generator
 from harden.stages.clone import fit_clone
 from harden.stages.fit_critics import look_ahead
-from harden.stages.permissions import require_em, require_own_kind
+from harden.stages.permissions import require_own_kind
 from harden.stages.ranges import require_ranges
 from harden.stages.refresh import History
 from harden.stages.rounds import LiveRounds, run_rounds
@@ -140,10 +140,9 @@ def train_offline(
     Raises:
         MissingInputError: no data, or nothing to resume.
         InputError: data of another task, kind or, to resume, content; actions or costs outside the task's
-            ranges; an on-policy variant; a run is there.
+            ranges; a run is there.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
     """
-    require_em(config)
     dataset = open_dataset(data or place.data, config.task_row)
     require_own_kind(config, dataset.info, dataset.path)
     if not resume and not ranks.is_helper(devices):

@@ -18,7 +18,7 @@ from harden.learner import new_learner
 from harden.progress import Reporter
 from harden.stages.offline import train_offline
 from harden.stages.on_policy import require_no_job, train_on_policy
-from harden.stages.permissions import require_own_kind, require_permission
+from harden.stages.permissions import require_em, require_own_kind, require_permission
 from harden.stages.refresh import Followed, History, RollOuts
 from harden.stages.rounds import LiveRounds, run_rounds
 from harden.stages.run import begin_run, new_run, open_run, warm_up_steps
@@ -86,25 +86,50 @@ def train(
     Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
     devices = devices or 1
+    start = {"init": init, "resume": resume, "overwrite": overwrite}
+    shared = start | {"tensorboard": tensorboard, "devices": devices}
+    require_allowed(config, data=data, allow_attacked_collection=allow_attacked_collection, **shared)  # type: ignore[arg-type]
+    if ranks.is_helper(devices):
+        report = Reporter(quiet=True)
+    if config.train.offline:
+        history = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
+        return Trained(len(history), history, place.policy)
+    history = _train_online(config, place, device=device, report=report, **shared)  # type: ignore[arg-type]
+    return Trained(len(history), history, place.policy)
+
+
+def require_allowed(
+    config: PipelineConfig,
+    *,
+    init: Path | None,
+    resume: bool,
+    overwrite: bool,
+    data: Path | None,
+    devices: int,
+    tensorboard: bool,
+    allow_attacked_collection: bool,
+) -> None:
+    """Refuse what can't be trained as it was asked, before anything is opened.
+
+    Raises:
+        InputError: options that contradict each other or do not apply to the variant, an attack that was not
+            allowed, a task without an environment, rows that can't be split.
+    """
     if resume and (overwrite or init is not None):
         raise InputError(
             "--resume goes on from what is stored",
             "leave out --overwrite and --init, or begin anew without --resume",
         )
     ranks.require_share(config.train.states, devices, "train.states")
-    if ranks.is_helper(devices):
-        report = Reporter(quiet=True)
-    start = {"init": init, "resume": resume, "overwrite": overwrite}
-    shared = start | {"tensorboard": tensorboard, "devices": devices}
     if config.train.offline:
-        history = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
-        return Trained(len(history), history, place.policy)
+        require_em(config)
+        return
     if data is not None:
         raise InputError("--data is for --offline", "training that collects learns from its own data set")
     require_environment(config.task_row)
     require_permission(config.behaviour, allow_attacked_collection)
-    history = _train_online(config, place, device=device, report=report, **shared)  # type: ignore[arg-type]
-    return Trained(len(history), history, place.policy)
+    if config.variant_row.on_policy:
+        require_no_job(config, tensorboard, devices)
 
 
 def _train_online(
@@ -120,8 +145,6 @@ def _train_online(
     report: Reporter,
 ) -> History:
     on_policy = config.variant_row.on_policy
-    if on_policy:
-        require_no_job(config, tensorboard, devices)
     helps = ranks.is_helper(devices)
     if not resume and not helps:
         _begin(config, place, device, init, overwrite)
