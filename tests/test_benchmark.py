@@ -360,6 +360,12 @@ class TestFigures:
         assert said["adv-ppol costs more in training than safer"].startswith("yes")
         assert said["safer-no-kl is worse than safer"].startswith("yes")
         assert said["safer-no-mle is worse than safer"] == "not run yet: safer-no-mle"
+        # a further seed of safer alone, a bad one, is no comparison with a row that has not run it
+        bad = copy.deepcopy(costly) | {"seed": 1}
+        groups["safer"] = figures.Group("safer", [entry, bad])
+        again = {claim: verdict for claim, verdict, _ in claims(groups, "pgd")}
+        assert again["safer-no-kl is worse than safer"] == said["safer-no-kl is worse than safer"]
+        assert again["safer is safe under attack"].startswith("no")
 
 
 def test_an_empty_ledger_has_a_page(tmp_path: Path) -> None:

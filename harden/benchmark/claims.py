@@ -42,13 +42,13 @@ def claims(rows: dict[str, Group], trial: str) -> list[Claim]:
         return not holds and row not in stars, numbers
 
     def worse(row: str) -> tuple[bool, str]:
-        one, full = cells[row]["average"], cells["safer"]["average"]
+        one, full = (group.cells(trial)["average"] for group in _of_equal_seeds(rows[row], rows["safer"]))
         holds = one.cost.mean > full.cost.mean or one.reward.mean < full.reward.mean
         pairs = (f"{cell.reward.mean:.0f} / {cell.cost.mean:.1f}" for cell in (one, full))
         return holds, " beside ".join(pairs) + " on average"
 
     def dearer(row: str) -> tuple[bool, str]:
-        spent, ours = (_spent(rows[name]) for name in (row, "safer"))
+        spent, ours = (_spent(group) for group in _of_equal_seeds(rows[row], rows["safer"]))
         return spent > ours, f"{spent:,.0f} beside {ours:,.0f} of safer, over training"
 
     found = [
@@ -68,6 +68,15 @@ def claims(rows: dict[str, Group], trial: str) -> list[Claim]:
 
 def _attacked(cells: dict[str, Cell]) -> float:
     return max(cells["mc"].cost.mean, cells["mr"].cost.mean)
+
+
+def _of_equal_seeds(one: Group, other: Group) -> tuple[Group, Group]:
+    """Return both with the seeds that both have: which starts a row drew says nothing of its method."""
+    shared = {entry["seed"] for entry in one.entries} & {entry["seed"] for entry in other.entries}
+    if not shared:
+        return one, other
+    kept = [[entry for entry in group.entries if entry["seed"] in shared] for group in (one, other)]
+    return one._replace(entries=kept[0]), other._replace(entries=kept[1])
 
 
 def _spent(group: Group) -> float:
