@@ -112,6 +112,17 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             aside.unlink(missing_ok=True)
 
 
+def try_folder(path: Path) -> None:
+    """Write into a folder, or into the nearest one above it that there is; nothing is left behind.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    whole = path.absolute()
+    with tempfile.TemporaryFile(dir=next(there for there in (whole, *whole.parents) if there.exists())):
+        pass
+
+
 def require_writable(path: Path) -> None:
     """Refuse a file that could not be written, before the long work whose result it is to hold.
 
@@ -123,9 +134,7 @@ def require_writable(path: Path) -> None:
     with storage_errors(path):
         if path.is_dir():
             raise StorageError(f"can't write {path} (it is a folder)", "name a file")
-        there = next(above for above in path.absolute().parents if above.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        try_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

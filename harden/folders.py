@@ -8,12 +8,11 @@ import glob
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harden.errors import InputError
-from harden.files import make_folder, storage_errors, sync_folder
+from harden.files import make_folder, storage_errors, sync_folder, try_folder
 
 
 def require_new(path: Path) -> None:
@@ -45,9 +44,7 @@ def require_folder(path: Path) -> None:
         StorageError: it can't be.
     """
     with storage_errors(path):
-        whole = path.absolute()
-        with tempfile.TemporaryFile(dir=next(there for there in (whole, *whole.parents) if there.exists())):
-            pass
+        try_folder(path)
 
 
 @contextlib.contextmanager

@@ -164,7 +164,8 @@ def test_a_collection_whose_place_in_the_run_cannot_be_kept_is_none(
         raise PermissionError(errno.EACCES, "not yours", str(dir))
 
     monkeypatch.setattr("harden.files.tempfile.TemporaryFile", unwritable)
-    assert "can't write checkpoints/ball-circle" in refused("collect", *SETTINGS, "--episodes", "1")
+    for words in (["collect"], ["collect", "--dry-run"]):
+        assert "can't write checkpoints/ball-circle" in refused(*words, *SETTINGS, "--episodes", "1")
     assert whole(trained) == before
 
 

@@ -40,23 +40,17 @@ def collect(
     ctx: Context, *, behaviour: str | None, policy_dir: Path | None, out: Path | None, **options: Any
 ) -> Plan:
     """Check what a collection needs, but for the kind of what is in the data set already."""
-    import torch
-
     from harden.data import open_dataset
-    from harden.envs.make import require_environment
     from harden.folders import require_folder
-    from harden.stages.permissions import require_permission
-    from harden.stages.workspace import open_learner
+    from harden.stages.collect import open_inputs
 
-    task, folder = ctx.config.task_row, out or ctx.place.data
-    require_permission(behaviour or ctx.config.behaviour, options["allow_attacked_collection"])
-    require_environment(task)
-    learner, about = open_learner(ctx.config, ctx.place, torch.device("cpu"), policy_dir)
+    config, place, folder = ctx.config, ctx.place, out or ctx.place.data
+    allowed = options["allow_attacked_collection"]
+    opened = open_inputs(config, place, behaviour or config.behaviour, policy_dir, allowed)
     require_folder(folder)
     if (folder / "manifest.json").exists():
-        open_dataset(folder, task)
-    begins = about is not None and learner.counters.round > 0
-    return Plan(_known(ctx, policy_dir), [folder, *(_learned(ctx) if begins else ())])
+        open_dataset(folder, config.task_row)
+    return Plan(_known(ctx, policy_dir), [folder, *(_learned(ctx) if opened.begins else ())])
 
 
 def fit_critics(
@@ -128,17 +122,15 @@ def of_fit_policy(clone: bool, options: dict[str, Any]) -> dict[str, Any]:
 
 def train(ctx: Context, *, data: Path | None, devices: int | None, **options: Any) -> Plan:
     """Check what training needs, in its own order."""
-    from harden.data import open_dataset
     from harden.envs.make import try_environment
-    from harden.stages.permissions import require_own_kind
+    from harden.stages.permissions import open_own
     from harden.stages.ranges import require_ranges
     from harden.stages.train import require_allowed
 
     config, place = ctx.config, ctx.place
     require_allowed(config, data=data, devices=devices or 1, **options)
     if config.train.offline:
-        dataset = open_dataset(data or place.data, config.task_row)
-        require_own_kind(config, dataset.info, dataset.path)
+        dataset = open_own(config, data or place.data)
         require_ranges(config, dataset.recent(config.imitation.rows), dataset.path)
         return Plan([dataset.path, *_run(ctx, **options)], [place.run])
     try_environment(config.task_row)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from harden.checkpoint import LoadedPolicy, load_policy, module_digest, require_task
@@ -16,13 +15,13 @@ from harden.envs.rollout import rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError, MissingInputError
 from harden.exchange.opaque import OpaquePolicy, as_source, is_code, name_of, open_callable, tried_on
-from harden.exchange.source import Bounds, answer
+from harden.exchange.source import answer
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter
 from harden.seeds import episode_seeds, generator
 from harden.stages.clone import CPU
 from harden.stages.collect import Exploration, make_actor
-from harden.stages.import_policy import Reading, distil, open_source, take_over
+from harden.stages.import_policy import Reading, bounds_of, distil, open_source, take_over
 
 # a few answers outside the action range, or by less than rounding, are not worth a warning
 _MATTERS, _ROUNDING = 0.01, 1e-5
@@ -61,7 +60,7 @@ def open_agent(
         report.say(f"{named} is code: it is being imported and run, because you named it")
         source = open_callable(str(named))
     elif path.suffix in (".onnx", ".pt", ".ts"):
-        source = open_source(path, Reading(spread="none"), _bounds(config), report)
+        source = open_source(path, Reading(spread="none"), bounds_of(config), report)
     else:
         if path.exists():
             raise InputError(f"{named} is no policy", "name an ONNX file (.onnx) or TorchScript (.pt, .ts)")
@@ -70,7 +69,7 @@ def open_agent(
             "make it with: harden train; or name an ONNX or TorchScript file, or module:function",
         )
     task = config.task_row
-    bounds, obs = _bounds(config), tried_on(task.obs_dim)
+    bounds, obs = bounds_of(config), tried_on(task.obs_dim)
     made = take_over(source, bounds, obs, task.act_dim, path)
     about: dict[str, Any] = {"variant": f"somebody else's ({source.kind})", "format": source.kind}
     if made is not None:
@@ -97,12 +96,6 @@ def _clipped(policy: OpaquePolicy, answers: Tensor) -> str:
     ranges = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in zip(*policy.bounds, strict=True))
     inside = " by ".join(ranges)
     return f"{100 * share:.0f} % of its answers lie outside the action range, {inside}, and are clipped"
-
-
-def _bounds(config: PipelineConfig) -> Bounds:
-    nets = config.networks
-    low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
-    return Bounds(low, high, nets.init_std, nets.min_std, nets.max_std)
 
 
 def roll_out(
@@ -151,5 +144,5 @@ def surrogate(
     """
     dataset = open_dataset(data, config.task_row)
     rows = dataset.recent(config.imitation.rows)
-    made = distil(policy.source(), _bounds(config), config, rows, data, CPU, report)
+    made = distil(policy.source(), bounds_of(config), config, rows, data, CPU, report)
     return made.policy, made.error

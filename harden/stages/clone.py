@@ -10,7 +10,7 @@ import torch
 from harden.algorithms.imitation import clone_loss, score, score_constant, split_episodes
 from harden.checkpoint import save_policy
 from harden.config import PipelineConfig
-from harden.data import Dataset, open_dataset
+from harden.data import Dataset
 from harden.errors import InputError
 from harden.files import require_writable
 from harden.fit.imitation import fit_imitation
@@ -18,7 +18,7 @@ from harden.learner import new_learner
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter
 from harden.sections import Imitation
-from harden.stages.permissions import require_own_kind
+from harden.stages.permissions import open_own
 from harden.stages.ranges import require_ranges
 from harden.stages.workspace import Workspace, describe
 from harden.types import Transitions
@@ -122,8 +122,7 @@ def open_inputs(
 ) -> Opened:
     """Open and check what `clone_policy` reads, and where it writes; arguments and errors are its own."""
     folder = _destination(place, out, overwrite)
-    dataset = open_dataset(data or place.data, config.task_row)
-    require_own_kind(config, dataset.info, dataset.path)
+    dataset = open_own(config, data or place.data)
     rows = dataset.recent(config.imitation.rows)
     require_ranges(config, rows, dataset.path)
     require_writable(folder / "policy.safetensors")

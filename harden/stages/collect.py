@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -173,6 +173,35 @@ def collect_episodes(
         return rollout(envs, act, seeds.tolist(), _follow(report, episodes * task.horizon)(track))
 
 
+class Opened(NamedTuple):
+    """What a collection begins with, once all of it was found in order.
+
+    Args:
+        learner: acts, and is attacked; about: what is stored with its state.
+        begins: whether the collection begins the next refresh, the epoch of the epsilon schedule.
+    """
+
+    learner: Learner
+    about: dict[str, Any] | None
+    begins: bool
+
+
+def open_inputs(
+    config: PipelineConfig, place: Workspace, behaviour: str, policy_dir: Path | None, allowed: bool
+) -> Opened:
+    """Open and check what `collect` reads, but for the data set; arguments and errors are its own."""
+    require_permission(behaviour, allowed)
+    require_environment(config.task_row)
+    learner, about = open_learner(config, place, torch.device("cpu"), policy_dir)
+    begins = about is not None and learner.counters.round > 0
+    if begins:
+        # or the shard would be stored, and the schedule not know of it
+        require_writable(place.state)
+    if behaviour == MC_BEHAVIOUR and policy_dir is not None and about is None:
+        learner.critics = _victim_critics(policy_dir)
+    return Opened(learner, about, begins)
+
+
 def collect(
     config: PipelineConfig,
     place: Workspace,
@@ -200,21 +229,13 @@ def collect(
     """
     began = time.monotonic()
     behaviour = behaviour or config.behaviour
-    require_permission(behaviour, allow_attacked_collection)
-    require_environment(config.task_row)
     episodes = episodes or config.collect.episodes
-    learner, about = open_learner(config, place, torch.device("cpu"), policy_dir)
-    # a collection after some learning begins the next refresh, the epoch of the epsilon schedule
-    begins = about is not None and learner.counters.round > 0
+    learner, about, begins = open_inputs(config, place, behaviour, policy_dir, allow_attacked_collection)
     if begins:
-        # or the shard would be stored, and the schedule not know of it
-        require_writable(place.state)
         learner.advance(refresh=1)
     epsilon = config.train_epsilon
     if behaviour == config.variant_row.behaviour and policy_dir is None:
         epsilon = position_epsilon(config, learner)
-    if behaviour == MC_BEHAVIOUR and policy_dir is not None and about is None:
-        learner.critics = _victim_critics(policy_dir)
     policy = None if behaviour == "random" else learner.policy
     if policy is not None and about is None and policy_dir is None and not place.policy.is_dir():
         report.say(f"no policy in {place.policy} yet: acting with an untrained one (seed {config.seed})")

@@ -12,13 +12,13 @@ from harden.algorithms.adversary import attack_replayed
 from harden.algorithms.estep import draw_states, e_step, kl_bound
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
-from harden.data import Dataset, TargetsHeader, open_dataset, write_targets
+from harden.data import Dataset, TargetsHeader, write_targets
 from harden.errors import MissingInputError
 from harden.files import require_writable
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.depends import stage_sections
-from harden.stages.permissions import require_em, require_own_kind
+from harden.stages.permissions import open_own, require_em
 from harden.stages.workspace import (
     Workspace,
     carried,
@@ -86,8 +86,7 @@ def open_inputs(
         raise MissingInputError(
             f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
         )
-    dataset = open_dataset(data or place.data, config.task_row)
-    require_own_kind(config, dataset.info, dataset.path)
+    dataset = open_own(config, data or place.data)
     opened = Opened(dataset, *open_learner(config, place, device, policy_dir, critics_dir))
     require_writable(out or place.targets)
     return opened

@@ -9,7 +9,7 @@ import torch
 
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
-from harden.data import Dataset, open_dataset
+from harden.data import Dataset
 from harden.errors import DivergedError
 from harden.files import require_writable
 from harden.fit import ranks
@@ -20,7 +20,7 @@ from harden.learner import Learner
 from harden.ops.advantage import as_observed
 from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
-from harden.stages.permissions import require_own_kind
+from harden.stages.permissions import open_own
 from harden.stages.ranges import require_ranges
 from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
 from harden.types import Transitions
@@ -88,8 +88,7 @@ def open_inputs(
 ) -> Opened:
     """Open and check what `fit_critics` reads, and where it writes; arguments and errors are its own."""
     ranks.require_share(config.critics.batch, devices or 1, "critics.batch")
-    dataset = open_dataset(data or place.data, config.task_row)
-    require_own_kind(config, dataset.info, dataset.path)
+    dataset = open_own(config, data or place.data)
     learner, about = open_learner(config, place, device, policy_dir)
     before = carried_from(about, policy_dir or place.policy)
     rows = dataset.recent(config.critics.replay)

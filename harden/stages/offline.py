@@ -11,7 +11,7 @@ from harden.algorithms.imitation import split_episodes
 from harden.attacks import Strength
 from harden.checkpoint import load_policy, module_digest
 from harden.config import PipelineConfig
-from harden.data import Dataset, draw_rows, open_dataset
+from harden.data import Dataset, draw_rows
 from harden.errors import InputError
 from harden.evaluation.offline import FORMAT_VERSION, NOT_SIMULATED, estimate
 from harden.files import write_json
@@ -22,7 +22,7 @@ from harden.progress import Reporter
 from harden.seeds import generator
 from harden.stages.clone import fit_clone
 from harden.stages.fit_critics import look_ahead
-from harden.stages.permissions import require_own_kind
+from harden.stages.permissions import open_own
 from harden.stages.ranges import require_ranges
 from harden.stages.refresh import History
 from harden.stages.rounds import LiveRounds, run_rounds
@@ -143,8 +143,7 @@ def train_offline(
             ranges; a run is there.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
     """
-    dataset = open_dataset(data or place.data, config.task_row)
-    require_own_kind(config, dataset.info, dataset.path)
+    dataset = open_own(config, data or place.data)
     if not resume and not ranks.is_helper(devices):
         for missing in _blind(config, dataset):
             report.say(f"warning: not in these logs: {missing}")

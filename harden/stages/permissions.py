@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harden.config import PipelineConfig
-from harden.data import DatasetInfo
+from harden.data import Dataset, DatasetInfo, open_dataset
 from harden.errors import InputError
 from harden.variants import MC_BEHAVIOUR
 
@@ -42,6 +42,18 @@ def require_own_kind(config: PipelineConfig, info: DatasetInfo, path: Path) -> N
         f"{path} holds transitions collected under attack",
         f"variant {config.variant} learns from benign data only",
     )
+
+
+def open_own(config: PipelineConfig, path: Path) -> Dataset:
+    """Open a data set of the pipeline's task and of its variant's kind.
+
+    Raises:
+        MissingInputError, DamagedFileError, StorageError: as `open_dataset`.
+        InputError: it is of another task or kind.
+    """
+    dataset = open_dataset(path, config.task_row)
+    require_own_kind(config, dataset.info, dataset.path)
+    return dataset
 
 
 def require_em(config: PipelineConfig) -> None:
