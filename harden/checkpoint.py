@@ -68,7 +68,7 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
         DamagedFileError: not ours, truncated, altered, or holding NaN or infinity.
     """
     remedy = f"make it again with: {made_by}"
-    require_file(path, made_by)
+    require_file(path, f"make it with: {made_by}")
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
             about = json.loads((handle.metadata() or {})["about"])

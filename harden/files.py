@@ -37,18 +37,18 @@ def read_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def require_file(path: Path, made_by: str) -> None:
+def require_file(path: Path, remedy: str) -> None:
     """Refuse a file that is not there, or that may not be read, before a library says something else of it.
 
     Args:
-        made_by: the command that makes it, named when it is missing.
+        remedy: what to do when it is missing.
 
     Raises:
         MissingInputError: not there; StorageError: it may not be read.
     """
     with read_errors(path):
         if not path.is_file():
-            raise MissingInputError(f"{path} is missing", f"make it with: {made_by}")
+            raise MissingInputError(f"{path} is missing", remedy)
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 

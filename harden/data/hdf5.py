@@ -82,7 +82,7 @@ def open_arrays(
     the making of an h5py.File.
     """
     remedy = f"make it again with: {made_by}"
-    require_file(path, made_by)
+    require_file(path, f"make it with: {made_by}")
     try:
         file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _ACCESS)
         try:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.files import read_errors
+from harden.errors import DamagedFileError, InputError
+from harden.files import require_file
 from harden.nets import GaussianPolicy
 
 MOST_BYTES = 256 * 2**20
@@ -83,13 +83,7 @@ def check_file(path: Path) -> None:
     Raises:
         MissingInputError: no such file; StorageError: it may not be read; DamagedFileError: far too large.
     """
-    with read_errors(path):
-        if not path.is_file():
-            raise MissingInputError(
-                f"policy file {path} is missing", "name a safetensors, TorchScript or ONNX file"
-            )
-        with open(path, "rb"):
-            pass
+    require_file(path, "name a safetensors, TorchScript or ONNX file")
     if path.stat().st_size > MOST_BYTES:
         raise DamagedFileError(
             f"{path} has {path.stat().st_size:,} bytes", f"a policy file has at most {MOST_BYTES:,}"
