@@ -113,7 +113,10 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(
     monkeypatch.setattr(rounds, "write_curve", write)
     assert len(written) == 1
     # of the state alone: the policy's folder and the rest are made from it
-    assert "other data" in refused("train", "--offline", "--data", str(made / "others"), "--resume", *SHORT)
+    others = ("train", "--offline", "--data", str(made / "others"), "--resume", *SHORT)
+    said = refused(*others)
+    assert "other data" in said
+    assert refused(*others, "--dry-run") == said
     said = refused(*TRAIN, "--resume", "--set", "imitation.held_out=0.2")
     assert "made with another 'imitation.held_out'" in said, "what was held out was not learned from"
     harden(*TRAIN, "--resume")

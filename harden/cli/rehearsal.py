@@ -132,21 +132,26 @@ def train(ctx: Context, *, data: Path | None, devices: int | None, **options: An
     if config.train.offline:
         dataset = open_own(config, data or place.data)
         require_ranges(config, dataset.recent(config.imitation.rows), dataset.path)
-        return Plan([dataset.path, *_run(ctx, **options)], [place.run])
+        return Plan([dataset.path, *_run(ctx, dataset, **options)], [place.run])
     try_environment(config.task_row)
-    return Plan(_run(ctx, **options), [place.data, place.run])
+    return Plan(_run(ctx, None, **options), [place.data, place.run])
 
 
-def _run(ctx: Context, *, init: Path | None, resume: bool, overwrite: bool, **options: Any) -> list[Path]:
-    """Check that a run can be taken up or begun; returns what is read for it."""
+def _run(
+    ctx: Context, stored: Any, *, init: Path | None, resume: bool, overwrite: bool, **options: Any
+) -> list[Path]:
+    """Check that a run can be taken up or begun, on stored data or none; returns what is read for it."""
     from harden.checkpoint import load_policy
     from harden.files import require_writable
     from harden.learner import new_learner
+    from harden.stages.offline import require_own_data
     from harden.stages.run import load_run, require_free
 
     config, place = ctx.config, ctx.place
     if resume:
-        load_run(config, place, ctx.device)
+        about = load_run(config, place, ctx.device)[1]
+        if stored is not None:
+            require_own_data(place, about, stored)
         return [place.state]
     new_learner(config, ctx.device, None if init is None else load_policy(init))
     if not overwrite:

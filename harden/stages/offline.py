@@ -149,12 +149,7 @@ def train_offline(
             report.say(f"warning: not in these logs: {missing}")
         _begin(config, place, dataset, device, init, overwrite, report)
     learner, about = open_run(config, place, device)
-    told: dict[str, Any] = about.get("offline") or {}
-    if told.get("data") != dataset.info.digest:
-        raise InputError(
-            f"the run in {place.run} was begun with other data than {dataset.path}",
-            "name its own with --data",
-        )
+    told = require_own_data(place, about, dataset)
     history = about["history"]
     supply = Stored(config, learner, dataset)
     warm_up, also = about.get("warm_up", 0), lasting(about)
@@ -162,6 +157,21 @@ def train_offline(
     run_rounds(source, tensorboard, devices)
     write_json(place.estimates, _estimates(config, place, learner, dataset, told))
     return history
+
+
+def require_own_data(place: Workspace, about: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Return what a run stored of its data; a run goes on with those that it was begun with.
+
+    Raises:
+        InputError: others.
+    """
+    told: dict[str, Any] = about.get("offline") or {}
+    if told.get("data") != dataset.info.digest:
+        raise InputError(
+            f"the run in {place.run} was begun with other data than {dataset.path}",
+            "name its own with --data",
+        )
+    return told
 
 
 def _blind(config: PipelineConfig, dataset: Dataset) -> list[str]:
