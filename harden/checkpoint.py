@@ -217,6 +217,12 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     return LoadedPolicy(policy.eval(), critics, about)
 
 
+def policy_files(named: Path) -> list[Path]:
+    """Return the files that a policy is read from: those of its folder, or the file itself."""
+    names = ("policy.safetensors", "manifest.json")
+    return [named / name for name in names] if named.is_dir() else [named]
+
+
 _OF_TASK = "take a policy of that task, or name the policy's own pipeline with -p"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harden.errors import DamagedFileError, MissingInputError, StorageError
+from harden.errors import DamagedFileError, InputError, MissingInputError, StorageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
@@ -135,6 +135,24 @@ def require_writable(path: Path) -> None:
         if path.is_dir():
             raise StorageError(f"can't write {path} (it is a folder)", "name a file")
         try_folder(path.parent)
+
+
+def require_apart(out: Path, *read: Path) -> None:
+    """Refuse an output that would replace an input.
+
+    Args:
+        out: the file to be written.
+        read: what the command reads: files, and folders, of which no file that is there may be replaced.
+
+    Raises:
+        InputError: it is one of them.
+    """
+    there = out.resolve()
+    for path in read:
+        whole = path.resolve()
+        if there == whole or (whole in there.parents and there.is_file()):
+            inside = "" if there == whole else f", in {path}"
+            raise InputError(f"{out} is read by this command{inside}", "name another file to write")
 
 
 def write_text(path: Path, text: str) -> None:

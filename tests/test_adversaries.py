@@ -74,6 +74,14 @@ def test_a_film_has_the_episode_that_an_evaluation_has(folder: Path) -> None:
     assert len(set(frames)) == 4, "something moves"
 
 
+def test_an_episode_shorter_than_a_frame_is_filmed_in_one(folder: Path) -> None:
+    assert (
+        "filmed 200 steps in 1 frames" in harden("render", *QUICK, "--every", "201", "--width", "64").output
+    )
+    with Image.open("episode.gif") as film:
+        assert film.n_frames == 1
+
+
 def test_what_can_not_be_filmed_is_refused(folder: Path) -> None:
     assert "ends in .gif" in refused("render", *QUICK, "--out", "a.mp4")
     assert "choose from: natural, random" in refused("render", *QUICK, "--attack", "amad")

@@ -237,6 +237,43 @@ def test_an_unwritable_place_is_told_before_the_episodes(
     assert sorted(folder.rglob("*")) == before
 
 
+POLICY, SHARD = "checkpoints/ball-circle/policy", "datasets/ball-circle/shard-00000.h5"
+
+
+@pytest.mark.parametrize("last", [[], ["--dry-run"]], ids=["run", "dry run"])
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (["e-step", *SETTINGS, "--out"], SHARD),
+        (["e-step", *SETTINGS, "--out"], f"{POLICY}/manifest.json"),
+        (["evaluate", *SETTINGS, "--json"], f"{POLICY}/policy.safetensors"),
+        (["evaluate", *SETTINGS, "--html"], SHARD),
+        (["policy", "export", POLICY, "--to", "safetensors", "--out"], f"{POLICY}/policy.safetensors"),
+        (["data", "info", "datasets/ball-circle", "--json"], "datasets/ball-circle/manifest.json"),
+        (["data", "info", SHARD, "--json"], SHARD),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_no_output_replaces_what_is_read(folder: Path, words: list[str], out: str, last: list[str]) -> None:
+    before = Path(out).read_bytes()
+    said = refused(*words, out, *last)
+    assert f"{out} is read by this command" in said
+    assert said.endswith("name another file to write")
+    assert Path(out).read_bytes() == before
+
+
+def test_a_report_replaces_nothing_that_it_is_made_of_or_signs(folder: Path) -> None:
+    harden("evaluate", *SETTINGS, "--episodes", "1", "--attack", "", "--json", "a.json")
+    Path("robot.onnx").write_bytes(b"weights")
+    for out in ("a.json", "robot.onnx"):
+        words = ["--sign-off", "Ada", "--for", "robot.onnx", "--out", out]
+        assert f"{out} is read by this command" in refused("report", "a.json", *words)
+    assert Path("robot.onnx").read_bytes() == b"weights"
+    both = ["--json", "a.json", "--html", "./a.json"]
+    assert "can't hold the evaluation and the report" in refused("evaluate", *SETTINGS, *both)
+    assert json.loads(Path("a.json").read_text())["results"]
+
+
 @pytest.mark.parametrize(
     "words",
     [

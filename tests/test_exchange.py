@@ -375,6 +375,12 @@ def test_a_policy_of_another_size_or_none_at_all_is_refused(folder: Path) -> Non
     assert "another action each time" in refused("policy", "import", "drawn.pt", *words)
     save_file({"a.weight": torch.zeros(2, 8), "norm.running_mean": torch.zeros(8)}, "odd.safetensors")
     assert "its names are not" in refused("policy", "import", "odd.safetensors", *words)
+    for squash in ("tanh", "none"):
+        save_file({"0.weight": torch.zeros(16, 8), "2.weight": torch.zeros(3, 16)}, "three.safetensors")
+        said = ["--activation", "relu", "--squash", squash]
+        assert "gives 3 actions; the task has 2" in refused(
+            "policy", "import", "three.safetensors", *said, *words
+        )
     save_file({"0.weight": torch.full((2, 8), torch.nan)}, "nan.safetensors")
     assert "holds NaN" in refused("policy", "import", "nan.safetensors", *words)
     assert "does not say its format" in refused("policy", "import", "policy.bin", *words)
@@ -393,7 +399,9 @@ def test_a_damaged_file_is_refused(folder: Path, name: str, kind: str) -> None:
         torch.save({"trunk.0.weight": torch.zeros(2, 8)}, path)
     elif kind != "missing":
         path.write_bytes(b"" if kind == "empty" else b"hello, robot" * 99)
-    assert name in refused("policy", "import", name, "--out", "mine", "--data", "data", "--quiet")
+    said = refused("policy", "import", name, "--out", "mine", "--data", "data")
+    assert name in said
+    assert ("safetensors.torch.save_file" in said) == (kind == "pickled" and path.suffix == ".pt")
     assert not Path("mine").exists()
 
 

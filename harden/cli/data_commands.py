@@ -27,10 +27,11 @@ def data() -> None:
 def info(shared: Shared, path: Path, json_path: Path | None) -> None:
     """Say what a data set holds."""
     from harden.data import open_dataset, summarise
-    from harden.files import require_writable, write_json
+    from harden.files import require_apart, require_writable, write_json
 
     dataset = open_dataset(path)
     if json_path is not None:
+        require_apart(json_path, path)
         require_writable(json_path)
     found = summarise(dataset)
     click.echo(

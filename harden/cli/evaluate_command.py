@@ -134,7 +134,7 @@ def report(
     """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
     from harden.evaluation.reading import load_curve, load_runs, titles
     from harden.evaluation.report import write_report
-    from harden.files import digest_file, require_writable
+    from harden.files import digest_file, require_apart, require_writable
 
     if sign_off is not None and not sign_off.strip():
         raise InputError(f"--sign-off '{sign_off}' names nobody", "say who, as in --sign-off 'Ada'")
@@ -148,6 +148,7 @@ def report(
     signature = (sign_off, digests) if sign_off else None
     named = titles([path.parent for path in curves])
     learning = [(title, load_curve(path)) for title, path in zip(named, curves, strict=True)]
+    require_apart(out, *(path for path in (*runs, *signed, *curves) if path.is_file()))
     require_writable(out)
     if shared.only_said(out):
         return

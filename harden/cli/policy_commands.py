@@ -28,16 +28,11 @@ def policy() -> None:
 @pass_shared
 def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | None, reach: float) -> None:
     """Write a policy's mean action, bounds inside, for a robot to run; checked against the original."""
-    from harden.checkpoint import load_policy
-    from harden.data import open_dataset
-    from harden.files import require_writable
     from harden.stages.export_policy import export as stage
+    from harden.stages.export_policy import open_inputs
 
     if shared.dry_run:
-        load_policy(policy_dir)
-        if data is not None:
-            open_dataset(data)
-        require_writable(out)
+        open_inputs(policy_dir, out, data)
         shared.only_said(out)
         return
     done, words = stage(policy_dir, kind, out, data=data, reach=reach)

@@ -193,17 +193,24 @@ def of_evaluate(
     """Return the attacks that evaluate makes, the data that it names, and the JSON files that it writes.
 
     Raises:
-        StorageError: one of the files can't be written; InputError: an unknown attack.
+        StorageError: one of the files can't be written; InputError: an unknown attack, or a file that is the
+            policy's, the data's or written twice.
     """
+    from harden.checkpoint import policy_files
     from harden.evaluation.entries import parse_attacks
-    from harden.files import require_writable
+    from harden.files import require_apart, require_writable
 
     # of the run's own policy the run keeps one too, for `status`
     outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
-    for path in (*outs, *([html] if html else [])):
-        require_writable(path)
     if data is None and named is None and (ctx.place.data / "manifest.json").is_file():
         data = ctx.place.data
+    # beside a policy in its folder there may well be evaluations of it
+    read = [*policy_files(named or ctx.place.policy), *([data] if data else [])]
+    for path in (*outs, *([html] if html else [])):
+        require_apart(path, *read)
+        require_writable(path)
+    if html is not None and html.resolve() in [path.resolve() for path in outs]:
+        raise InputError(f"{html} can't hold the evaluation and the report", "name two files")
     return parse_attacks(attacks), data, outs
 
 

@@ -52,6 +52,9 @@ def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: 
             "trunk.N, mean_head and std_head, or those of one nn.Sequential; a TorchScript or ONNX file "
             "of the same policy needs no names",
         )
+    outputs, actions = len(weights.mean.weight), len(bounds.low)
+    if outputs != actions:
+        raise InputError(f"{path} gives {outputs} actions", f"the task has {actions}")
     bounds = exported_bounds(about, bounds, path)
     ours = any(name.endswith("mean_head.weight") for name in state)
     if ours and activation in (None, "relu") and squash in (None, "tanh"):

@@ -49,18 +49,40 @@ def write_torchscript(path: Path, module: nn.Module, obs_dim: int, about: dict[s
                 kept.writestr(entry.filename, source.read(entry))
 
 
-def open_torchscript(path: Path, spread: str | None) -> Source:
+def _require_program(path: Path) -> None:
+    """Refuse what torch.save writes, which has the same suffix and is no program."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError):
+        # the loader below says what is wrong with it
+        return
+    inside = {name.partition("/")[2] for name in names}
+    if "data.pkl" in inside and "constants.pkl" not in inside:
+        raise InputError(
+            f"{path} is pickled by torch.save, which is not read: to open it would run whatever it names",
+            "save the state dict with safetensors.torch.save_file, or the policy with torch.jit.save",
+        )
+
+
+def open_torchscript(path: Path, spread: str | None, say: Callable[[str], None] | None = None) -> Source:
     """Load a TorchScript policy: observations (B, obs_dim) in, actions out, or actions and a spread.
 
     It is asked in the type of its own numbers, and one observation at a time where it refuses a batch.
 
     Args:
         spread: what a second output is, as in `as_gaussian`.
+        say: told, before anything of it runs, that it is a program.
 
     Raises:
-        MissingInputError: no such file; DamagedFileError: not TorchScript.
+        MissingInputError: no such file; DamagedFileError: not TorchScript; InputError: pickled by torch.save.
     """
     check_file(path)
+    _require_program(path)
+    if say is not None:
+        say(f"{path} is a TorchScript program: it is being run, because you named it")
     extra = {_ABOUT: ""}
     try:
         with _quietly():

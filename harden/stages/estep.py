@@ -14,7 +14,7 @@ from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import Dataset, TargetsHeader, write_targets
 from harden.errors import MissingInputError
-from harden.files import require_writable
+from harden.files import require_apart, require_writable
 from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.depends import stage_sections
@@ -88,7 +88,9 @@ def open_inputs(
         )
     dataset = open_own(config, data or place.data)
     opened = Opened(dataset, *open_learner(config, place, device, policy_dir, critics_dir))
-    require_writable(out or place.targets)
+    targets = out or place.targets
+    require_apart(targets, dataset.path, policy_dir or place.policy, critics_path)
+    require_writable(targets)
     return opened
 
 
@@ -118,7 +120,7 @@ def estep(
     Raises:
         MissingInputError: no critics yet, or no data.
         InputError: policy, critics and state do not belong together, or the data are not the variant's kind,
-            or it is on-policy; StorageError: the targets can't be written.
+            or it is on-policy, or `out` is one of the inputs; StorageError: the targets can't be written.
     """
     chosen = config.estep.model_copy(update={"particles": particles or config.estep.particles})
     asked = config.model_copy(update={"estep": chosen})

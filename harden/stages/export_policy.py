@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harden.checkpoint import load_policy
+from harden.checkpoint import LoadedPolicy, load_policy
 from harden.data import open_dataset
 from harden.errors import InputError
 from harden.exchange.export import Exported, export_policy
+from harden.files import require_apart, require_writable
 from harden.seeds import generator
 from harden.tasks import Task
 
@@ -40,6 +41,16 @@ def check_observations(
     return reach * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{reach:g}, {reach:g}]"
 
 
+def open_inputs(policy_dir: Path, out: Path, data: Path | None) -> LoadedPolicy:
+    """Open and check what `export` reads, and where it writes; arguments and errors are its own."""
+    loaded = load_policy(policy_dir)
+    if data is not None:
+        open_dataset(data)
+    require_apart(out, policy_dir, *([data] if data else ()))
+    require_writable(out)
+    return loaded
+
+
 def export(
     policy_dir: Path, kind: str, out: Path, *, data: Path | None = None, reach: float = 2.0
 ) -> tuple[Exported, str]:
@@ -53,8 +64,13 @@ def export(
 
     Returns:
         What the check gave, and what it was made on.
+
+    Raises:
+        MissingInputError: no policy or data; InputError: `out` is part of them.
+        StorageError: it can't be written.
+        HardenError: as `export_policy`.
     """
-    loaded = load_policy(policy_dir)
+    loaded = open_inputs(policy_dir, out, data)
     obs, words = check_observations(data, reach, loaded.policy.architecture["obs_dim"], None)
     return export_policy(loaded, kind, out, obs), words
 

@@ -90,8 +90,7 @@ def open_source(path: Path, reading: Reading, bounds: Bounds, report: Reporter) 
     if kind == "safetensors":
         return open_state_dict(path, bounds, reading.activation, reading.squash)
     if kind == "torchscript":
-        report.say(f"{path} is a TorchScript program: it is being run, because you named it")
-        return open_torchscript(path, reading.spread)
+        return open_torchscript(path, reading.spread, report.say)
     raise InputError(
         f"{path.name} does not say its format", f"its suffix is one of {', '.join(SUFFIXES)}, or give --from"
     )

@@ -120,7 +120,8 @@ def _filming(
 
     def follow(now: Progress) -> None:
         track(now.steps)
-        if now.steps % every == 0:
+        # from the first on: an episode shorter than `every` makes a film of one frame
+        if (now.steps - 1) % every == 0:
             place = camera.env.env.agent.get_position()
             outside = edge is not None and abs(place["xy".index(edge.axis)]) > edge.limit
             text = f"{attack}, step {now.steps}" + (", OUTSIDE" if outside else "")
