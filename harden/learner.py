@@ -232,7 +232,9 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         DamagedFileError: not a run's state, or altered.
         InputError: the state is of another task.
     """
-    tensors, about = read_tensors(path, "harden train")
+    # a run's folder has its pipeline's name, and a state that can't be read can't be resumed
+    anew = f"harden train -p {path.absolute().parent.name} --overwrite"
+    tensors, about = read_tensors(path, anew)
     if about.get("kind") != "state":
         raise DamagedFileError(f"{path} is a {about.get('kind')}, not a run's state")
     if about.get("task") != config.task:
@@ -262,6 +264,6 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
     except (*ILL_DESCRIBED, RuntimeError) as error:
         raise DamagedFileError(
             f"{path} is not a complete run state ({reason(error)})",
-            "begin the run anew with: harden train --overwrite",
+            f"begin the run anew with: {anew}",
         ) from error
     return learner, {key: value for key, value in about.items() if key not in _OWN}

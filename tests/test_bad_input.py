@@ -83,7 +83,10 @@ def refused(*words: str, code: int = 2) -> str:
         (["collect", "--behaviour", "wild"], "'wild' is not one of"),
         (["collect", "--episodes", "0"], "0 is not in the range"),
         (["evaluate", "--policy", "nowhere"], "policy folder nowhere is missing; make it with: harden train"),
-        (["train", "--resume"], "was made by single stages"),
+        (
+            ["train", "--resume"],
+            "by single stages; begin a run with: harden train -p ball-circle --overwrite",
+        ),
         (["train"], "holds an earlier run"),
         (["collect", "--seed", "-1"], "--set seed=-1: seed = -1 is not allowed"),
         (["e-step", "--particles", "999999999"], "999999999 is not in the range 2<=x<=4096"),
@@ -203,7 +206,8 @@ def test_a_policy_and_a_state_that_do_not_belong(folder: Path) -> None:
     for words in (["collect", "--episodes", "1"], ["fit-critics", "--steps", "1"]):
         harden(words[0], "-p", "next.toml", *SETTINGS, *words[1:])
     given = ["--policy", "checkpoints/next/policy"]
-    assert "do not belong together" in refused("fit-policy", *SETTINGS, *given)
+    said = refused("fit-policy", *SETTINGS, *given)
+    assert "do not belong together; leave it out to go on with the run's own, or begin under another" in said
 
 
 def test_an_unwritable_place(folder: Path) -> None:
@@ -403,6 +407,17 @@ def test_a_policy_without_critics_gets_some_where_an_attack_asks_them(folder: Pa
     assert load_policy("bare").critics is None, "the policy stays as it is"
 
 
+def test_what_is_said_of_a_lost_state_can_be_typed(folder: Path) -> None:
+    state = folder / "checkpoints/ball-circle/state.safetensors"
+    state.write_bytes(state.read_bytes()[:99])
+    for spoil in (lambda: None, state.unlink):
+        spoil()
+        said = refused("train", "--resume", *SETTINGS)
+        assert said.endswith("with: harden train -p ball-circle --overwrite")
+    (folder / "checkpoints/ball-circle/evaluation.json").unlink(missing_ok=True)
+    assert refused("report", "ball-circle").endswith("make it with: harden evaluate -p ball-circle")
+
+
 def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
     import signal
@@ -415,7 +430,8 @@ def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "stopped by Ctrl-C; what was stored before stands, its own result is written at its end" in said
     (folder / "mine.toml").write_text("")
     train = ["train", "-p", "mine.toml", *SETTINGS]
-    assert refused(*train, code=130).endswith("; go on from the last refresh with: harden train --resume")
+    stopped = refused(*train, code=130)
+    assert stopped.endswith("the same command with --resume, without --overwrite and --init")
     monkeypatch.setattr("harden.stages.train.begin_run", stop)
     (folder / "new.toml").write_text("")
     said = refused("train", "-p", "new.toml", *SETTINGS, code=130)
@@ -469,7 +485,7 @@ OF_A_DRY_RUN = [
     (["render", "--attack", "worst"], "attack 'worst' can't be filmed"),
     (["render", "--policy", "nowhere"], "policy folder nowhere is missing"),
     (["train"], "holds an earlier run"),
-    (["train", "--resume"], "was made by single stages"),
+    (["train", "--resume"], "by single stages; begin a run with: harden train -p ball-circle --overwrite"),
     (["train", "--resume", "-p", "new.toml"], "no run to resume in checkpoints/new"),
     (["train", "--init", "nowhere", "-p", "new.toml"], "policy folder nowhere is missing"),
     (["train", "--data", "datasets/ball-circle", "-p", "new.toml"], "--data is for --offline"),

@@ -152,7 +152,8 @@ def test_folders_that_a_kill_left_behind_the_state_are_renewed(trained: Path, wo
     # another policy than the one before is somebody's, and stays
     shutil.rmtree(folder / "policy")
     shutil.copytree(RELEASED, folder / "policy")
-    assert "do not belong together" in refused("e-step", *SETTINGS)
+    said = refused("e-step", *SETTINGS)
+    assert "do not belong together; go on from the state with: harden train -p ball-circle --resume" in said
 
 
 def test_a_collection_whose_place_in_the_run_cannot_be_kept_is_none(

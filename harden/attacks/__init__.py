@@ -117,7 +117,7 @@ def require_critics(attack: Attack, critics: Asked | None) -> None:
         )
     raise InputError(
         f"attack '{attack.name}' climbs critics, and the policy brings none",
-        "fit them first with: harden fit-critics --policy FOLDER, or use --attack random",
+        "fit them first with: harden fit-critics -p PIPELINE --policy FOLDER, or use --attack random",
     )
 
 

@@ -65,6 +65,8 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(f"fitted the critics: {done.steps} steps, loss {done.loss:.4g} -> {ctx.place.critics}")
+    if options["policy_dir"] is not None:
+        click.echo(f"the policy with them -> {ctx.place.policy}")
     _said_of_copy(options["out"])
 
 
@@ -160,7 +162,7 @@ def train(ctx: Context, **options: Any) -> None:
         done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     except Interrupted as error:
         begun = ctx.place.state.is_file()
-        on = "go on from the last refresh with: harden train --resume"
+        on = "go on from the last refresh: the same command with --resume, without --overwrite and --init"
         raise Interrupted(error.message, on if begun else "nothing is stored yet: run it again") from None
     last = done.history[-1]
     if ctx.config.train.offline:

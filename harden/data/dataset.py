@@ -52,7 +52,10 @@ class Dataset:
                 raise MissingInputError(f"data set {path} is empty", f"fill it with: {MADE_BY}")
             return
         if not path.exists():
-            raise MissingInputError(f"data set {path} is missing", f"make it with: {MADE_BY}")
+            logs = f"harden data import FILE --out {path}"
+            raise MissingInputError(
+                f"data set {path} is missing", f"make it with: {MADE_BY}, or of logs with: {logs}"
+            )
         self.folder = path.parent
         self.info, _ = inspect_shard(path)
         if not self.info.episodes:

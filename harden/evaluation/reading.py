@@ -106,7 +106,10 @@ def load_run(path: Path) -> Reported:
         return Reported(title, evaluation, None, _manifest(evaluation, path.parent))
     file = folder / "evaluation.json"
     if not file.is_file():
-        raise MissingInputError(f"{file} is missing", "make it with: harden evaluate")
+        whole = folder.absolute()
+        own = whole.parent.name == "checkpoints" and (folder / "policy").is_dir()
+        words = f"-p {whole.name}" if own else f"--policy {folder} --json {file}"
+        raise MissingInputError(f"{file} is missing", f"make it with: harden evaluate {words}")
     curve, evaluation = folder / "learning_curve.csv", load_evaluation(file)
     learned = load_curve(curve) if curve.is_file() else None
     return Reported(title, evaluation, learned, _manifest(evaluation, folder))

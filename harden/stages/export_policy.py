@@ -84,7 +84,7 @@ def policy_info(folder: Path) -> dict[str, str]:
         return f"{sum(weights.numel() for weights in module.parameters()):,} parameters"
 
     widths = " x ".join(str(width) for width in (said["obs_dim"], *said["hidden"], said["act_dim"]))
-    held = "none: fit some with harden fit-critics --policy"
+    held = f"none: harden fit-critics -p PIPELINE --policy {folder} puts the policy with some into that run"
     if critics is not None:
         sizes = (
             f"{critics.architecture['reward_count']} of reward, {critics.architecture['cost_count']} of cost"

@@ -53,14 +53,15 @@ def load_run(
         MissingInputError: no run; InputError: made by single stages, or with another configuration.
     """
     if not place.state.is_file():
+        discards = " --overwrite" if place.run.is_dir() and any(place.run.iterdir()) else ""
         raise MissingInputError(
-            f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
+            f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}{discards}"
         )
     learner, about = load_state(place.state, config, device)
     if "history" not in about:
         raise InputError(
             f"the state in {place.run} was made by single stages",
-            "begin a run with: harden train --overwrite",
+            f"begin a run with: harden train -p {place.name} --overwrite",
         )
     new = config.model_dump(mode="json", exclude=_MAY_DIFFER)
     # stages by hand since may have had settings of their own

@@ -148,7 +148,9 @@ def open_learner(
         if given is not None and module_digest(given) not in (module_digest(own), before):
             raise InputError(
                 f"the {name} in {path} and the run's state in {place.state} do not belong together",
-                "go on from the state with: harden train --resume, or remove the state to begin a new run",
+                "leave it out to go on with the run's own, or begin under another pipeline's name, with -p"
+                if path in (policy_dir, critics_dir)
+                else f"go on from the state with: harden train -p {place.name} --resume",
             )
     return learner, about
 
