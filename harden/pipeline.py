@@ -52,8 +52,10 @@ class _Known(NamedTuple):
 
 def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> str:
     for section, now in stage_sections(stage, config).items():
-        if recorded.get(section) != now:
-            return f"'{section}' in the pipeline changed since"
+        before = recorded.get(section)
+        if before != now:
+            short = "" if isinstance(now, dict) else f" ({before}, here {now})"
+            return f"'{section}' in the pipeline changed since{short}"
     return ""
 
 
@@ -104,10 +106,19 @@ def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> S
     if place.state.is_file():
         # the policy is made from it, and so is all that comes next
         load_state(place.state, config, torch.device("cpu"))
+    if not known.targets and not config.variant_row.on_policy:
+        return StageStatus("fit-policy", "missing", "as the run began: the policy was fitted to no targets yet")
     why = _changed("fit-policy", config, about.get("config", {}))
-    if not why and known.critics and about.get("critics_digest") != known.critics:
+    # the folder holds the newest critics; what the policy was fitted with, its targets say
+    critics, data = about.get("critics_digest"), about.get("inputs", {}).get("data")
+    if known.targets and place.targets.is_file():
+        header = read_targets(place.targets)[1]
+        critics, data = header.critics_digest, header.data_digest
+        if not why and digest_file(place.targets) != known.targets:
+            why = "the targets changed since"
+    if not why and known.critics and critics != known.critics:
         why = "the critics changed since"
-    if not why and known.data and about.get("inputs", {}).get("data") != known.data:
+    if not why and known.data and data != known.data:
         why = "the data set changed since"
     return StageStatus("fit-policy", "stale" if why else "done", why or f"digest {known.policy[:12]}")
 

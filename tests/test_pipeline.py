@@ -265,7 +265,29 @@ def test_status_says_done_stale_or_missing_and_why(folder: Path) -> None:
     harden("fit-critics", *SETTINGS, "--steps", "2")
     after = stages(harden("status", *SETTINGS).output)
     assert after["fit-critics"] == "done"
-    assert after["e-step"] == "stale"
+    assert after["e-step"] == after["fit-policy"] == "stale", "its targets are of the critics before"
+    harden("e-step", *SETTINGS, "--states", "50")
+    said = harden("status", *SETTINGS).output
+    assert stages(said)["e-step"] == "done"
+    assert re.search(r"fit-policy +stale +the targets changed since", said)
+    harden("fit-policy", *SETTINGS, "--steps", "2")
+    after = stages(harden("status", *SETTINGS).output)
+    assert after["e-step"] == after["fit-policy"] == "done"
+
+
+def test_a_policy_that_was_fitted_to_no_targets_is_not_done(folder: Path) -> None:
+    harden("collect", *SETTINGS, "--episodes", "2")
+    harden("fit-critics", *SETTINGS, "--steps", "2")
+    said = harden("status", *SETTINGS).output
+    assert re.search(r"fit-policy +missing +.*fitted to no targets yet", said)
+
+
+def test_status_takes_the_variant_as_train_does(folder: Path) -> None:
+    harden("train", *SETTINGS, "--variant", "ppol", "--set", "train.env_steps=400")
+    after = stages(harden("status", *SETTINGS, "--variant", "ppol").output)
+    assert after == {"collect": "done", "fit-critics": "done", "fit-policy": "done", "evaluate": "missing"}
+    said = harden("status", *SETTINGS).output
+    assert "'variant' in the pipeline changed since (ppol, here safer-long)" in said
 
 
 def test_equal_seeds_give_equal_data_whatever_the_workers(folder: Path) -> None:

@@ -180,6 +180,7 @@ def train(ctx: Context, **options: Any) -> None:
 
 @main.command()
 @stage_options(rehearsal.status)
+@click.option("--variant", default=None, help="As for train.")
 def status(ctx: Context) -> None:
     """Say for each stage whether its result is done, stale or missing, and why."""
     from harden.pipeline import status as stages
