@@ -107,7 +107,7 @@ def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> S
         # the policy is made from it, and so is all that comes next
         load_state(place.state, config, torch.device("cpu"))
     if not known.targets and not config.variant_row.on_policy:
-        return StageStatus("fit-policy", "missing", "as the run began: the policy was fitted to no targets yet")
+        return StageStatus("fit-policy", "missing", "as the run began: it was fitted to no targets yet")
     why = _changed("fit-policy", config, about.get("config", {}))
     # the folder holds the newest critics; what the policy was fitted with, its targets say
     critics, data = about.get("critics_digest"), about.get("inputs", {}).get("data")

@@ -208,3 +208,6 @@ def test_an_attack_that_does_less_than_none_is_told_at_a_single_radius(vanilla: 
     swapped.append(mc | {key: natural[key] for key in ("cost", "per_episode")})
     assert ("falling-cost", "mc") in {(one["check"], one["attack"]) for one in check(swapped).warnings}
     assert "falling-cost" not in {one["check"] for one in check([natural, mc]).warnings}
+    curve = [*swapped, swapped[1] | {"epsilon": 0.1}]
+    told = {one["message"].partition(": ")[0] for one in check(curve).warnings}
+    assert told == {"at radius 0.05", "at radius 0.1"}, "each says which point it is of"

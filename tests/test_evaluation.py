@@ -86,6 +86,11 @@ def test_episodes_that_a_fall_cut_short_are_counted_and_told() -> None:
     assert "episodes that ended before their time limit: mc 50 %" in table([natural, fallen], 5.0)
     curve = [natural, fallen | {"epsilon": 0.01}, fallen | {"epsilon": 0.02}]
     assert "time limit: mc at 0.01 50 %, mc at 0.02 50 %" in table(curve, 5.0)
+    assert "effort" not in table(curve, 5.0)
+    harder = [natural, fallen | {"steps": 5, "restarts": 2}, fallen | {"steps": 50, "restarts": 4}]
+    said = table(harder, 5.0).splitlines()
+    assert "effort" in said[0]
+    assert ("5 x 2" in said[2], "50 x 4" in said[3]) == (True, True), "rows that differ in nothing else"
     told = evaluation(0.0)
     assert "ended before their time limit" not in verdict(told)["text"]
     told["results"][0]["early_rate"], told["results"][1]["early_rate"] = 0.25, 0.5

@@ -279,7 +279,7 @@ def test_a_policy_that_was_fitted_to_no_targets_is_not_done(folder: Path) -> Non
     harden("collect", *SETTINGS, "--episodes", "2")
     harden("fit-critics", *SETTINGS, "--steps", "2")
     said = harden("status", *SETTINGS).output
-    assert re.search(r"fit-policy +missing +.*fitted to no targets yet", said)
+    assert re.search(r"fit-policy +missing +.*it was fitted to no targets yet", said)
 
 
 def test_status_takes_the_variant_as_train_does(folder: Path) -> None:

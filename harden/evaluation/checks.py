@@ -266,5 +266,11 @@ def check(results: Sequence[Entry], about: dict[str, Any] | None = None) -> Chec
     if not enough:
         message = f"{episodes} episodes are too few to compare attacks by: those checks were left out"
         warnings.append(_warning("too-few-episodes", results[0], message))
+    if len({one["epsilon"] for one in results} - {0}) > 1:
+        # of a curve's points one sentence may hold for several
+        warnings = [
+            one | {"message": f"at radius {one['epsilon']:g}: {one['message']}"} if one["epsilon"] else one
+            for one in warnings
+        ]
     made = {name: len(findings.get(name, ())) for name in (*by_attack, *by_difference)}
     return Checked(warnings, made)

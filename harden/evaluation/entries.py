@@ -144,13 +144,26 @@ def worst_entry(trial: Trial, task: Task, over: Sequence[dict[str, Any]]) -> dic
     return about | _over(over[0], episodes) | _summary(episodes, task)
 
 
+def _effort(one: Mapping[str, Any]) -> str:
+    if one["steps"]:
+        return f"{one['steps']} x {one['restarts']}"
+    return f"{one['queries']} queries" if one.get("queries") else ""
+
+
 def table(results: Sequence[dict[str, Any]], cost_limit: float) -> str:
-    """Return the results as a text table."""
-    lines = [f"{'attack':<15} {'epsilon':>7} {'reward':>16} {'cost':>16} {'worst':>6} {'violations':>11}"]
+    """Return the results as a text table, with the efforts where an attack was made with several."""
+    tried = [(one["attack"], one["epsilon"]) for one in results]
+    efforts = len(set(tried)) < len(tried)
+    effort = f" {'effort':>14}" if efforts else ""
+    lines = [
+        f"{'attack':<15} {'epsilon':>7}{effort} {'reward':>16} {'cost':>16} {'worst':>6} {'violations':>11}"
+    ]
     for one in results:
         reward, cost = one["reward"], one["cost"]
+        effort = f" {_effort(one):>14}" if efforts else ""
         lines.append(
-            f"{one['attack']:<15} {one['epsilon']:>7g} {reward['mean']:>8.1f} ± {reward['std']:>5.1f} "
+            f"{one['attack']:<15} {one['epsilon']:>7g}{effort} "
+            f"{reward['mean']:>8.1f} ± {reward['std']:>5.1f} "
             f"{cost['mean']:>8.2f} ± {cost['std']:>5.2f} {one['worst_episode']['cost']:>6.0f} "
             f"{100 * one['violation_rate']:>9.0f} %"
         )
