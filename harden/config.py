@@ -138,6 +138,13 @@ class PipelineConfig(Section):
         return 1 + -(-after_warm_up // (train.episodes * horizon))
 
     @property
+    def most_steps(self) -> int:
+        """The steps of simulation that whole refreshes come to, where no episode ends early."""
+        train = self.train
+        episodes = train.warm_up_episodes + (self.refreshes - 1) * train.episodes
+        return episodes * self.task_row.horizon
+
+    @property
     def train_epsilon(self) -> float:
         """The full radius that training defends against, in raw observation units."""
         return self.task_row.epsilon if self.adversary.epsilon is None else self.adversary.epsilon

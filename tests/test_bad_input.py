@@ -266,6 +266,26 @@ def test_no_output_replaces_what_is_read(folder: Path, words: list[str], out: st
     assert Path(out).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["policy", "export", POLICY, "--to", "onnx", "--out", "a.onnx", "--range"],
+        ["data", "filter", "datasets/ball-circle", "--out", "a", "--min-cost"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_nan_is_no_number(folder: Path, words: list[str]) -> None:
+    assert "'nan' is not a number" in refused(*words, "nan")
+
+
+def test_steps_that_whole_refreshes_round_up_are_told(folder: Path) -> None:
+    words = ["train", "-p", "new.toml", *SETTINGS, "--env-steps"]
+    Path("new.toml").write_text("")
+    told = "refreshes are whole: up to 400 steps of simulation (train.env_steps 300)"
+    assert told in harden(*words, "300").output
+    assert "refreshes are whole" not in harden(*words, "400", "--overwrite").output
+
+
 def test_a_report_replaces_nothing_that_it_is_made_of_or_signs(folder: Path) -> None:
     harden("evaluate", *SETTINGS, "--episodes", "1", "--attack", "", "--json", "a.json")
     Path("robot.onnx").write_bytes(b"weights")
@@ -493,6 +513,7 @@ OF_A_DRY_RUN = [
     (["train", "--variant", "adv-cvpo", "-p", "new.toml"], "allow it with --allow-attacked-collection"),
     (["train", "--variant", "ppol", "--tensorboard", "-p", "new.toml"], "tensorboard"),
     (["policy", "import", "nowhere.onnx", "--out", "mine"], "nowhere.onnx is missing"),
+    (["policy", "import", "file", "--out", "mine", "--range", "nan"], "'nan' is not a number"),
     (["policy", "import", "file", "--out", "mine"], "file does not say its format"),
 ]
 

@@ -372,6 +372,14 @@ class TestFigures:
         assert again["safer is safe under attack"].startswith("no")
 
 
+def test_a_ledger_that_is_not_there_makes_no_page(tmp_path: Path) -> None:
+    out = tmp_path / "page.md"
+    words = ["--render", "--ledger", str(tmp_path / "none"), "--out", str(out)]
+    said = harden("benchmark", *words, code=2).output
+    assert "none is missing; name one that is there with --ledger" in said
+    assert not out.exists()
+
+
 def test_an_empty_ledger_has_a_page(tmp_path: Path) -> None:
     text = page(tmp_path, tmp_path / "notes.md")
     assert "- ball-circle: cvpo, safer" in text

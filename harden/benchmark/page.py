@@ -68,14 +68,14 @@ def page(ledger: Path, notes: Path) -> str:
     lines = [
         "# Benchmark",
         "",
-        "Made by `harden benchmark --render` from `benchmarks/results/ledger/`, which `harden benchmark",
-        "TABLE` fills. Reward / cost an episode, acting with the mean, each with its 95 % interval (drawn",
-        "over seeds and episodes; with one seed it says nothing of others); the paper's with its standard",
-        "deviation over episodes and 5 seeds. Cost limit 5. <mark>Marked</mark>: the two lowest costs of a",
-        "column, more reward first among equals. ★: failing, a natural reward below a tenth of vanilla's.",
-        "†: the strong attack began anywhere in the ball, which is older and weaker.",
-        "`safer-long` and `ppol` are not in the paper. Budget `reduced`: the pipeline files' own sizes",
-        "(docs/tasks.md); `paper`: the paper's.",
+        "Made by `harden benchmark --render` from its ledger (`benchmarks/results/ledger/` where no other",
+        "is named), which `harden benchmark TABLE` fills. Reward / cost an episode, acting with the mean,",
+        "each with its 95 % interval (drawn over seeds and episodes; with one seed it says nothing of",
+        "others); the paper's with its standard deviation over episodes and 5 seeds. Cost limit 5.",
+        "<mark>Marked</mark>: the two lowest costs of a column, more reward first among equals. ★:",
+        "failing, a natural reward below a tenth of vanilla's. †: the strong attack began anywhere in the",
+        "ball, which is older and weaker. `safer-long` and `ppol` are not in the paper. Budget `reduced`:",
+        "the pipeline files' own sizes (docs/tasks.md); `paper`: the paper's.",
         "",
     ]
     # the paper's tasks in its order, then those that it doesn't have

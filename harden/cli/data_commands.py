@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Shared, pass_shared
+from harden.cli.options import FOLDER, Real, Shared, pass_shared
 from harden.errors import InputError
 
 _OUT = click.option("--out", type=FOLDER, required=True, help="Where it goes; nothing may be there yet.")
@@ -61,13 +61,15 @@ def info(shared: Shared, path: Path, json_path: Path | None) -> None:
 
 def _print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
     heads = list(next(iter(rows.values())))
+    cells = {
+        name: [f"{row[head]:.5g}" if isinstance(row[head], float) else str(row[head]) for head in heads]
+        for name, row in rows.items()
+    }
     width = max(len(name) for name in [title, *rows])
-    click.echo(f"\n{title:<{width}}  " + "".join(f"{head:>13}" for head in heads))
-    for name, row in rows.items():
-        cells = (
-            f"{row[head]:>13.5g}" if isinstance(row[head], float) else f"{row[head]:>13}" for head in heads
-        )
-        click.echo(f"{name:<{width}}  " + "".join(cells))
+    columns = [max(11, *map(len, column)) for column in zip(heads, *cells.values(), strict=True)]
+    for name, texts in {title: heads, **cells}.items():
+        line = "".join(f"  {text:>{wide}}" for text, wide in zip(texts, columns, strict=True))
+        click.echo(f"{chr(10) if texts is heads else ''}{name:<{width}}{line}")
 
 
 @data.command()
@@ -179,10 +181,10 @@ def merge(shared: Shared, paths: tuple[Path, ...], mix: bool, out: Path) -> None
 
 @data.command("filter")
 @click.argument("path", metavar="DATA", type=FOLDER)
-@click.option("--min-reward", type=float, default=-float("inf"), help="Of a whole episode.")
-@click.option("--max-reward", type=float, default=float("inf"))
-@click.option("--min-cost", type=float, default=-float("inf"), help="Of a whole episode.")
-@click.option("--max-cost", type=float, default=float("inf"))
+@click.option("--min-reward", type=Real(), default=-float("inf"), help="Of a whole episode.")
+@click.option("--max-reward", type=Real(), default=float("inf"))
+@click.option("--min-cost", type=Real(), default=-float("inf"), help="Of a whole episode.")
+@click.option("--max-cost", type=Real(), default=float("inf"))
 @click.option("--episodes", default="", metavar="A:B,...", help="Numbers from 0, B not included; 7 is 7:8.")
 @_OUT
 @pass_shared

@@ -9,9 +9,10 @@ import click
 
 from harden.cli import rehearsal
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, Shared, pass_shared, stage_options
+from harden.cli.options import FOLDER, Context, Real, Shared, pass_shared, stage_options
 
-_RANGE = click.FloatRange(min=0, min_open=True)
+# beyond it, networks of 32 bits say nothing that matters
+_RANGE = Real(min=0, min_open=True, max=1e6)
 
 
 @main.group()

@@ -144,7 +144,7 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 
 @main.command()
 @stage_options(rehearsal.train)
-@click.option("--env-steps", type=int, default=None, help="Steps of simulation in all.")
+@click.option("--env-steps", type=int, default=None, help="Steps of simulation in all; refreshes are whole.")
 @click.option("--variant", default=None, help="One of: harden list variants.")
 @click.option("--init", type=FOLDER, default=None, help="Policy to start from.")
 @click.option("--resume", is_flag=True, help="Go on from the last refresh stored.")

@@ -148,6 +148,9 @@ def _train_online(
     helps = ranks.is_helper(devices)
     if not resume and not helps:
         _begin(config, place, device, init, overwrite)
+    if config.most_steps != config.train.env_steps:
+        asked = f"train.env_steps {config.train.env_steps:,}"
+        report.say(f"refreshes are whole: up to {config.most_steps:,} steps of simulation ({asked})")
     learner, about = open_run(config, place, device)
     history: History = about["history"]
     warm_up, also = about.get("warm_up", 0), lasting(about)
