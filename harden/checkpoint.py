@@ -219,8 +219,16 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
 
 def policy_files(named: Path) -> list[Path]:
     """Return the files that a policy is read from: those of its folder, or the file itself."""
-    names = ("policy.safetensors", "manifest.json")
-    return [named / name for name in names] if named.is_dir() else [named]
+    return _files(named, "policy.safetensors")
+
+
+def critics_files(folder: Path) -> list[Path]:
+    """Return the files that critics are read from."""
+    return _files(folder, "critics.safetensors")
+
+
+def _files(named: Path, weights: str) -> list[Path]:
+    return [named / weights, named / "manifest.json"] if named.is_dir() else [named]
 
 
 _OF_TASK = "take a policy of that task, or name the policy's own pipeline with -p"

@@ -139,7 +139,7 @@ class PipelineConfig(Section):
 
     @property
     def most_steps(self) -> int:
-        """The steps of simulation that whole refreshes come to, where no episode ends early."""
+        """The steps of simulation that online training comes to where no episode ends early."""
         train = self.train
         episodes = train.warm_up_episodes + (self.refreshes - 1) * train.episodes
         return episodes * self.task_row.horizon

@@ -138,21 +138,17 @@ def require_writable(path: Path) -> None:
 
 
 def require_apart(out: Path, *read: Path) -> None:
-    """Refuse an output that would replace an input.
+    """Refuse an output that would replace an input, under whatever name.
 
     Args:
         out: the file to be written.
-        read: what the command reads: files, and folders, of which no file that is there may be replaced.
+        read: the files that the command reads.
 
     Raises:
         InputError: it is one of them.
     """
-    there = out.resolve()
-    for path in read:
-        whole = path.resolve()
-        if there == whole or (whole in there.parents and there.is_file()):
-            inside = "" if there == whole else f", in {path}"
-            raise InputError(f"{out} is read by this command{inside}", "name another file to write")
+    if os.path.realpath(out) in {os.path.realpath(path) for path in read}:
+        raise InputError(f"{out} is read by this command", "name another file to write")
 
 
 def write_text(path: Path, text: str) -> None:

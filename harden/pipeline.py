@@ -106,16 +106,20 @@ def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> S
     if place.state.is_file():
         # the policy is made from it, and so is all that comes next
         load_state(place.state, config, torch.device("cpu"))
-    if not known.targets and not config.variant_row.on_policy:
-        return StageStatus("fit-policy", "missing", "as the run began: it was fitted to no targets yet")
     why = _changed("fit-policy", config, about.get("config", {}))
-    # the folder holds the newest critics; what the policy was fitted with, its targets say
+    cloned = "clone" in about or "clone" in about.get("origin", {})
+    if not (why or known.targets or cloned or config.variant_row.on_policy):
+        return StageStatus("fit-policy", "missing", "as the run began: it was fitted to no targets yet")
     critics, data = about.get("critics_digest"), about.get("inputs", {}).get("data")
-    if known.targets and place.targets.is_file():
-        header = read_targets(place.targets)[1]
-        critics, data = header.critics_digest, header.data_digest
-        if not why and digest_file(place.targets) != known.targets:
-            why = "the targets changed since"
+    if known.targets:
+        # the folder holds the newest critics; what the policy was fitted with, its targets say
+        if not place.targets.is_file():
+            why = why or f"the targets that it was fitted to are not in {place.targets}"
+        else:
+            header = read_targets(place.targets)[1]
+            critics, data = header.critics_digest, header.data_digest
+            if digest_file(place.targets) != known.targets:
+                why = why or f"it was fitted to other targets than are in {place.targets}"
     if not why and known.critics and critics != known.critics:
         why = "the critics changed since"
     if not why and known.data and data != known.data:

@@ -76,7 +76,7 @@ def test_a_film_has_the_episode_that_an_evaluation_has(folder: Path) -> None:
 
 def test_an_episode_shorter_than_a_frame_is_filmed_in_one(folder: Path) -> None:
     assert (
-        "filmed 200 steps in 1 frames" in harden("render", *QUICK, "--every", "201", "--width", "64").output
+        "filmed 200 steps in 1 frame:" in harden("render", *QUICK, "--every", "201", "--width", "64").output
     )
     with Image.open("episode.gif") as film:
         assert film.n_frames == 1

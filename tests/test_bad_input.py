@@ -255,6 +255,7 @@ POLICY, SHARD = "checkpoints/ball-circle/policy", "datasets/ball-circle/shard-00
         (["policy", "export", POLICY, "--to", "safetensors", "--out"], f"{POLICY}/policy.safetensors"),
         (["data", "info", "datasets/ball-circle", "--json"], "datasets/ball-circle/manifest.json"),
         (["data", "info", SHARD, "--json"], SHARD),
+        (["e-step", *SETTINGS, "--out"], "checkpoints/ball-circle/state.safetensors"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
 )
@@ -286,12 +287,23 @@ def test_steps_that_whole_refreshes_round_up_are_told(folder: Path) -> None:
     assert "refreshes are whole" not in harden(*words, "400", "--overwrite").output
 
 
+def test_what_is_not_read_is_replaced(folder: Path) -> None:
+    """Though it lies beside what is, or leads nowhere."""
+    words = ["policy", "export", POLICY, "--to", "safetensors", "--out", f"{POLICY}/robot.safetensors"]
+    assert harden(*words).output.split()[0] == harden(*words).output.split()[0] == "exported:"
+    Path("loop.json").symlink_to("loop.json")
+    harden("data", "info", "datasets/ball-circle", "--json", "loop.json")
+    assert json.loads(Path("loop.json").read_text())["episodes"] == 2
+
+
 def test_a_report_replaces_nothing_that_it_is_made_of_or_signs(folder: Path) -> None:
+    # it goes into the run as well
     harden("evaluate", *SETTINGS, "--episodes", "1", "--attack", "", "--json", "a.json")
     Path("robot.onnx").write_bytes(b"weights")
-    for out in ("a.json", "robot.onnx"):
+    own = "checkpoints/ball-circle/evaluation.json"
+    for out in ("a.json", "robot.onnx", own):
         words = ["--sign-off", "Ada", "--for", "robot.onnx", "--out", out]
-        assert f"{out} is read by this command" in refused("report", "a.json", *words)
+        assert f"{out} is read by this command" in refused("report", "a.json", "ball-circle", *words)
     assert Path("robot.onnx").read_bytes() == b"weights"
     both = ["--json", "a.json", "--html", "./a.json"]
     assert "can't hold the evaluation and the report" in refused("evaluate", *SETTINGS, *both)
@@ -430,12 +442,13 @@ def test_a_policy_without_critics_gets_some_where_an_attack_asks_them(folder: Pa
 def test_what_is_said_of_a_lost_state_can_be_typed(folder: Path) -> None:
     state = folder / "checkpoints/ball-circle/state.safetensors"
     state.write_bytes(state.read_bytes()[:99])
-    for spoil in (lambda: None, state.unlink):
-        spoil()
-        said = refused("train", "--resume", *SETTINGS)
-        assert said.endswith("with: harden train -p ball-circle --overwrite")
-    (folder / "checkpoints/ball-circle/evaluation.json").unlink(missing_ok=True)
+    assert refused("train", "--resume", *SETTINGS).endswith("with: harden train -p ball-circle --overwrite")
+    state.unlink()
+    said = refused("train", "--resume", *SETTINGS)
+    assert said == refused("train", *SETTINGS)
+    assert "or discard both with --overwrite" in said, "and how to keep what is there"
     assert refused("report", "ball-circle").endswith("make it with: harden evaluate -p ball-circle")
+    assert refused("report", "datasets").endswith("the file that harden evaluate --json wrote")
 
 
 def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,7 +376,7 @@ def test_a_ledger_that_is_not_there_makes_no_page(tmp_path: Path) -> None:
     out = tmp_path / "page.md"
     words = ["--render", "--ledger", str(tmp_path / "none"), "--out", str(out)]
     said = harden("benchmark", *words, code=2).output
-    assert "none is missing; name one that is there with --ledger" in said
+    assert "none is no folder; name one that is there with --ledger" in said
     assert not out.exists()
 
 

@@ -211,3 +211,6 @@ def test_an_attack_that_does_less_than_none_is_told_at_a_single_radius(vanilla: 
     curve = [*swapped, swapped[1] | {"epsilon": 0.1}]
     told = {one["message"].partition(": ")[0] for one in check(curve).warnings}
     assert told == {"at radius 0.05", "at radius 0.1"}, "each says which point it is of"
+    efforts = [*swapped, swapped[1] | {"steps": 50, "restarts": 4}]
+    told = {one["message"].partition(": ")[0] for one in check(efforts).warnings}
+    assert told >= {"with 5 x 1 steps", "with 50 x 4 steps"}

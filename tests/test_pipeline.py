@@ -269,7 +269,7 @@ def test_status_says_done_stale_or_missing_and_why(folder: Path) -> None:
     harden("e-step", *SETTINGS, "--states", "50")
     said = harden("status", *SETTINGS).output
     assert stages(said)["e-step"] == "done"
-    assert re.search(r"fit-policy +stale +the targets changed since", said)
+    assert re.search(r"fit-policy +stale +it was fitted to other targets", said)
     harden("fit-policy", *SETTINGS, "--steps", "2")
     after = stages(harden("status", *SETTINGS).output)
     assert after["e-step"] == after["fit-policy"] == "done"
@@ -280,6 +280,19 @@ def test_a_policy_that_was_fitted_to_no_targets_is_not_done(folder: Path) -> Non
     harden("fit-critics", *SETTINGS, "--steps", "2")
     said = harden("status", *SETTINGS).output
     assert re.search(r"fit-policy +missing +.*it was fitted to no targets yet", said)
+    harden("e-step", *SETTINGS, "--states", "50")
+    harden("fit-policy", *SETTINGS, "--steps", "1")
+    Path("checkpoints/ball-circle/targets.h5").unlink()
+    harden("fit-critics", *SETTINGS, "--steps", "2")
+    said = harden("status", *SETTINGS).output
+    assert re.search(r"fit-policy +stale +the targets that it was fitted to are not in", said)
+
+
+def test_a_clone_is_a_fitted_policy(folder: Path) -> None:
+    harden("collect", *SETTINGS, "--episodes", "3")
+    words = ["--set", "imitation.steps=2", "--out", "checkpoints/ball-circle/policy"]
+    harden("fit-policy", *SETTINGS, "--clone", *words)
+    assert stages(harden("status", *SETTINGS).output)["fit-policy"] == "done"
 
 
 def test_status_takes_the_variant_as_train_does(folder: Path) -> None:
@@ -287,7 +300,9 @@ def test_status_takes_the_variant_as_train_does(folder: Path) -> None:
     after = stages(harden("status", *SETTINGS, "--variant", "ppol").output)
     assert after == {"collect": "done", "fit-critics": "done", "fit-policy": "done", "evaluate": "missing"}
     said = harden("status", *SETTINGS).output
-    assert "'variant' in the pipeline changed since (ppol, here safer-long)" in said
+    for stage in ("fit-critics", "fit-policy"):
+        why = r"'variant' in the pipeline changed since \(ppol, here safer-long\)"
+        assert re.search(rf"{stage} +stale +{why}", said), stage
 
 
 def test_equal_seeds_give_equal_data_whatever_the_workers(folder: Path) -> None:

@@ -121,7 +121,7 @@ def _render(shared: Shared, tables: tuple[str, ...], ledger: Path, out: Path) ->
     if tables:
         raise InputError("--render makes the whole page", "leave the tables' names out")
     if not ledger.is_dir():
-        raise MissingInputError(f"ledger {ledger} is missing", "name one that is there with --ledger")
+        raise MissingInputError(f"ledger {ledger} is no folder", "name one that is there with --ledger")
     require_writable(out)
     if shared.only_said(out):
         return

@@ -26,12 +26,12 @@ def data() -> None:
 @pass_shared
 def info(shared: Shared, path: Path, json_path: Path | None) -> None:
     """Say what a data set holds."""
-    from harden.data import open_dataset, summarise
+    from harden.data import data_files, open_dataset, summarise
     from harden.files import require_apart, require_writable, write_json
 
     dataset = open_dataset(path)
     if json_path is not None:
-        require_apart(json_path, path)
+        require_apart(json_path, *data_files(path))
         require_writable(json_path)
     found = summarise(dataset)
     click.echo(

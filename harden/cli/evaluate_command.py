@@ -132,7 +132,7 @@ def report(
     out: Path,
 ) -> None:
     """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
-    from harden.evaluation.reading import load_curve, load_runs, titles
+    from harden.evaluation.reading import load_curve, load_runs, run_files, titles
     from harden.evaluation.report import write_report
     from harden.files import digest_file, require_apart, require_writable
 
@@ -148,7 +148,7 @@ def report(
     signature = (sign_off, digests) if sign_off else None
     named = titles([path.parent for path in curves])
     learning = [(title, load_curve(path)) for title, path in zip(named, curves, strict=True)]
-    require_apart(out, *(path for path in (*runs, *signed, *curves) if path.is_file()))
+    require_apart(out, *(file for path in runs for file in run_files(path)), *signed, *curves)
     require_writable(out)
     if shared.only_said(out):
         return
@@ -180,6 +180,6 @@ def render(ctx: Context, named: Path | None, out: Path, **options: Any) -> None:
 
     done = stage(ctx.config, named or ctx.place.policy, out, device=ctx.device, report=ctx.report, **options)
     click.echo(
-        f"filmed {done.steps} steps in {done.frames} frames: reward {done.reward:.1f}, "
-        f"cost {done.cost:.0f} -> {out}"
+        f"filmed {done.steps} steps in {done.frames} frame{'s' * (done.frames > 1)}: "
+        f"reward {done.reward:.1f}, cost {done.cost:.0f} -> {out}"
     )

@@ -14,15 +14,23 @@ from typing import Any, TypeVar
 import click
 
 
-class Real(click.FloatRange):
-    """A number within a range, which "nan" is not."""
+class _NotNan:
+    """Refuses "nan", which is within any range to a comparison."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return it."""
-        found = super().convert(value, param, ctx)
+        """Return the number."""
+        found = super().convert(value, param, ctx)  # type: ignore[misc]
         if math.isnan(found):
-            self.fail(f"'{value}' is not a number", param, ctx)
+            raise click.BadParameter(f"'{value}' is not a number", ctx, param)
         return found
+
+
+class Real(_NotNan, click.types.FloatParamType):
+    """A number."""
+
+
+class RealRange(_NotNan, click.FloatRange):
+    """A number within a range."""
 
 
 class Numbers(click.ParamType):

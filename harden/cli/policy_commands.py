@@ -9,10 +9,10 @@ import click
 
 from harden.cli import rehearsal
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, Real, Shared, pass_shared, stage_options
+from harden.cli.options import FOLDER, Context, RealRange, Shared, pass_shared, stage_options
 
 # beyond it, networks of 32 bits say nothing that matters
-_RANGE = Real(min=0, min_open=True, max=1e6)
+_RANGE = RealRange(min=0, min_open=True, max=1e6)
 
 
 @main.group()
@@ -33,7 +33,7 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
     from harden.stages.export_policy import open_inputs
 
     if shared.dry_run:
-        open_inputs(policy_dir, out, data)
+        open_inputs(policy_dir, out, data=data, reach=reach)
         shared.only_said(out)
         return
     done, words = stage(policy_dir, kind, out, data=data, reach=reach)

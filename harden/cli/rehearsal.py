@@ -5,6 +5,7 @@ One function a command, with the command's own arguments; each returns what woul
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,6 +198,7 @@ def of_evaluate(
             policy's, the data's or written twice.
     """
     from harden.checkpoint import policy_files
+    from harden.data import data_files
     from harden.evaluation.entries import parse_attacks
     from harden.files import require_apart, require_writable
 
@@ -204,12 +206,11 @@ def of_evaluate(
     outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
     if data is None and named is None and (ctx.place.data / "manifest.json").is_file():
         data = ctx.place.data
-    # beside a policy in its folder there may well be evaluations of it
-    read = [*policy_files(named or ctx.place.policy), *([data] if data else [])]
+    read = [*policy_files(named or ctx.place.policy), *(data_files(data) if data else [])]
     for path in (*outs, *([html] if html else [])):
         require_apart(path, *read)
         require_writable(path)
-    if html is not None and html.resolve() in [path.resolve() for path in outs]:
+    if html is not None and os.path.realpath(html) in {os.path.realpath(path) for path in outs}:
         raise InputError(f"{html} can't hold the evaluation and the report", "name two files")
     return parse_attacks(attacks), data, outs
 

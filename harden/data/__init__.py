@@ -3,7 +3,7 @@
 from harden.data.convert import READERS, WRITERS, Imported, detect_format, export_data, import_data
 from harden.data.dataset import Dataset, open_dataset
 from harden.data.edit import Limits, filter_episodes, merge, split
-from harden.data.manifest import DatasetInfo, ShardInfo
+from harden.data.manifest import DatasetInfo, ShardInfo, data_files
 from harden.data.recovery import Repaired, repair
 from harden.data.sample import draw_rows
 from harden.data.source import Wanted
@@ -23,6 +23,7 @@ __all__ = [
     "ShardInfo",
     "TargetsHeader",
     "Wanted",
+    "data_files",
     "detect_format",
     "draw_rows",
     "export_data",

@@ -30,6 +30,14 @@ from harden.types import Transitions
 _READERS = 2
 
 
+def _remedy(path: Path) -> str:
+    if path.suffix:
+        return "name a file or folder that is there"
+    # a pipeline's own has its name
+    of = f"-p {path.name}" if path.parent == Path("datasets") else f"--out {path}"
+    return f"make it with: {MADE_BY} {of}, or from logs with: harden data import FILE --out {path}"
+
+
 class Dataset:
     """A data set opened for reading.
 
@@ -52,10 +60,7 @@ class Dataset:
                 raise MissingInputError(f"data set {path} is empty", f"fill it with: {MADE_BY}")
             return
         if not path.exists():
-            logs = f"harden data import FILE --out {path}"
-            raise MissingInputError(
-                f"data set {path} is missing", f"make it with: {MADE_BY}, or of logs with: {logs}"
-            )
+            raise MissingInputError(f"data set {path} is missing", _remedy(path))
         self.folder = path.parent
         self.info, _ = inspect_shard(path)
         if not self.info.episodes:

@@ -145,6 +145,11 @@ def shard_files(folder: Path) -> list[Path]:
     return [found[name] for name in sorted(found, key=_index)]
 
 
+def data_files(path: Path) -> list[Path]:
+    """Return the files that a data set is read from: those of its folder, or the file itself."""
+    return [path / "manifest.json", *shard_files(path)] if path.is_dir() else [path]
+
+
 def next_shard(folder: Path, info: DatasetInfo) -> Path:
     """Return where the next shard goes: after the last one, also where earlier ones were set aside."""
     last = max((_index(shard.name) for shard in info.shards), default=-1)

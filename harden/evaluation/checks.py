@@ -24,7 +24,7 @@ class Checked(NamedTuple):
     """What the checks say.
 
     Args:
-        warnings: {"check", "attack", "epsilon", "message"} each.
+        warnings: {"check", "attack", "epsilon", "steps", "restarts", "message"} each.
         made: how many comparisons each check could make; one that made none proves nothing.
     """
 
@@ -56,7 +56,8 @@ def _said(one: Entry, quantity: str) -> str:
 
 
 def _warning(check: str, one: Entry, message: str) -> Warning:
-    return {"check": check, "attack": one["attack"], "epsilon": one["epsilon"], "message": message}
+    point = {key: one.get(key) for key in ("attack", "epsilon", "steps", "restarts")}
+    return {"check": check, **point, "message": message}
 
 
 def _alike(results: Sequence[Entry], one: Entry, names: Iterable[str]) -> Iterator[Entry]:
@@ -182,10 +183,8 @@ def falling_cost(results: Sequence[Entry]) -> Findings:
     for curve in curves(on_cost, "epsilon", alone=True):
         most = natural
         for one in curve:
-            message = (
-                f"{_said(one, 'cost')} at epsilon {one['epsilon']:g} costs less than at {most['epsilon']:g} "
-                f"({most['cost']['mean']:.1f}): it looks one action ahead, or searches badly"
-            )
+            less = f"costs less than at radius {most['epsilon']:g} ({most['cost']['mean']:.1f})"
+            message = f"{_said(one, 'cost')} {less}: it looks one action ahead, or searches badly"
             yield from _judged(most, one, "cost", _warning("falling-cost", one, message))
             most = max(most, one, key=lambda entry: entry["cost"]["mean"])
 
@@ -195,10 +194,8 @@ def no_plateau(results: Sequence[Entry]) -> Findings:
     for key in ("steps", "restarts", "queries"):
         for curve in curves(_on_cost(results), key):
             one, before = curve[-1], curve[-2]
-            message = (
-                f"{_said(one, 'cost')} still gains with {one[key]} {key} over {before[key]} "
-                f"({before['cost']['mean']:.1f}): more would find more"
-            )
+            over = f"over {before[key]} ({before['cost']['mean']:.1f})"
+            message = f"{_said(one, 'cost')} still gains with {one[key]} {key} {over}: more would find more"
             found = _warning("no-plateau", one, message)
             yield from _judged(one, before, "cost", found)
 
@@ -236,6 +233,17 @@ def _why(one: Entry, other: Entry, about: dict[str, Any]) -> str:
     return f"{measured}; {why}"
 
 
+def _where(warning: Warning, results: Sequence[Entry]) -> str:
+    """Say which point of a curve a warning is of: of several points one sentence may hold."""
+    said = []
+    if warning["epsilon"] and len({one["epsilon"] for one in results} - {0}) > 1:
+        said.append(f"at radius {warning['epsilon']:g}")
+    efforts = {(one["steps"], one["restarts"]) for one in results if one["attack"] == warning["attack"]}
+    if warning["steps"] and len(efforts) > 1:
+        said.append(f"with {warning['steps']} x {warning['restarts']} steps")
+    return f"{', '.join(said)}: " if said else ""
+
+
 def check(results: Sequence[Entry], about: dict[str, Any] | None = None) -> Checked:
     """Return what speaks against believing an evaluation's attacks, and what could be looked at.
 
@@ -266,11 +274,6 @@ def check(results: Sequence[Entry], about: dict[str, Any] | None = None) -> Chec
     if not enough:
         message = f"{episodes} episodes are too few to compare attacks by: those checks were left out"
         warnings.append(_warning("too-few-episodes", results[0], message))
-    if len({one["epsilon"] for one in results} - {0}) > 1:
-        # of a curve's points one sentence may hold for several
-        warnings = [
-            one | {"message": f"at radius {one['epsilon']:g}: {one['message']}"} if one["epsilon"] else one
-            for one in warnings
-        ]
+    warnings = [one | {"message": _where(one, results) + one["message"]} for one in warnings]
     made = {name: len(findings.get(name, ())) for name in (*by_attack, *by_difference)}
     return Checked(warnings, made)

@@ -19,6 +19,7 @@ from harden.files import read_json
 from harden.problems import first_problem, shortened
 
 FORMAT_VERSION = 1
+_EVALUATION, _CURVE = "evaluation.json", "learning_curve.csv"
 _MADE_BY = "harden evaluate --json FILE"
 
 
@@ -98,21 +99,37 @@ def load_run(path: Path) -> Reported:
     Raises:
         MissingInputError, DamagedFileError: as `load_evaluation`.
     """
-    named = Path("checkpoints") / path
-    folder = path if path.is_dir() or not named.is_dir() else named
+    folder = _folder(path)
     (title,) = titles([path])
     if not folder.is_dir():
         evaluation = load_evaluation(path, offline_too=True)
         return Reported(title, evaluation, None, _manifest(evaluation, path.parent))
-    file = folder / "evaluation.json"
+    file = folder / _EVALUATION
     if not file.is_file():
-        whole = folder.absolute()
-        own = whole.parent.name == "checkpoints" and (folder / "policy").is_dir()
-        words = f"-p {whole.name}" if own else f"--policy {folder} --json {file}"
-        raise MissingInputError(f"{file} is missing", f"make it with: harden evaluate {words}")
-    curve, evaluation = folder / "learning_curve.csv", load_evaluation(file)
+        raise MissingInputError(f"{file} is missing", _remedy(folder, file))
+    curve, evaluation = folder / _CURVE, load_evaluation(file)
     learned = load_curve(curve) if curve.is_file() else None
     return Reported(title, evaluation, learned, _manifest(evaluation, folder))
+
+
+def run_files(path: Path) -> list[Path]:
+    """Return the files that `load_run` reads an evaluation and a learning curve from."""
+    folder = _folder(path)
+    return [folder / name for name in (_EVALUATION, _CURVE)] if folder.is_dir() else [folder]
+
+
+def _folder(path: Path) -> Path:
+    """Return a path as it is, or the run's folder where it is a run's name."""
+    named = Path("checkpoints") / path
+    return path if path.is_dir() or not named.is_dir() else named
+
+
+def _remedy(folder: Path, file: Path) -> str:
+    if folder.parent == Path("checkpoints"):
+        return f"make it with: harden evaluate -p {folder.name}"
+    if (folder / "policy.safetensors").is_file():
+        return f"make it with: harden evaluate --policy {folder} --json {file}"
+    return "name a run, a policy's folder that holds one, or the file that harden evaluate --json wrote"
 
 
 def load_runs(paths: Sequence[Path]) -> list[Reported]:

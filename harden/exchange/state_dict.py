@@ -34,7 +34,8 @@ def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: 
 
     Raises:
         MissingInputError: no such file; DamagedFileError: not safetensors, or NaN in it.
-        InputError: names that are not understood, or nobody said the activation.
+        InputError: names that are not understood, another number of actions than the task's, or nobody said
+            the activation.
     """
     check_file(path)
     try:

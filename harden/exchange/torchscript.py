@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ _FORMS: tuple[Callable[[Tensor], Sequence[Tensor]], ...] = (
 )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     # PyTorch advises torch.export, which C++ robots without Python can't load yet
     with warnings.catch_warnings():
@@ -51,16 +51,17 @@ def write_torchscript(path: Path, module: nn.Module, obs_dim: int, about: dict[s
 
 def _require_program(path: Path) -> None:
     """Refuse what torch.save writes, which has the same suffix and is no program."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError):
-        # the loader below says what is wrong with it
-        return
-    inside = {name.partition("/")[2] for name in names}
-    if "data.pkl" in inside and "constants.pkl" not in inside:
+    pickled = False
+    with contextlib.suppress(zipfile.BadZipFile, ValueError, OSError):
+        # the loader below says what else is wrong with a file
+        with open(path, "rb") as file:
+            # as it was before it wrote archives
+            pickled = file.read(1) == b"\x80"
+        if not pickled and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                inside = {name.partition("/")[2] for name in archive.namelist()}
+            pickled = "data.pkl" in inside and "constants.pkl" not in inside
+    if pickled:
         raise InputError(
             f"{path} is pickled by torch.save, which is not read: to open it would run whatever it names",
             "save the state dict with safetensors.torch.save_file, or the policy with torch.jit.save",

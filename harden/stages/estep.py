@@ -10,9 +10,9 @@ import torch
 
 from harden.algorithms.adversary import attack_replayed
 from harden.algorithms.estep import draw_states, e_step, kl_bound
-from harden.checkpoint import module_digest
+from harden.checkpoint import critics_files, module_digest, policy_files
 from harden.config import PipelineConfig
-from harden.data import Dataset, TargetsHeader, write_targets
+from harden.data import Dataset, TargetsHeader, data_files, write_targets
 from harden.errors import MissingInputError
 from harden.files import require_apart, require_writable
 from harden.learner import Learner
@@ -89,7 +89,8 @@ def open_inputs(
     dataset = open_own(config, data or place.data)
     opened = Opened(dataset, *open_learner(config, place, device, policy_dir, critics_dir))
     targets = out or place.targets
-    require_apart(targets, dataset.path, policy_dir or place.policy, critics_path)
+    models = [*policy_files(policy_dir or place.policy), *critics_files(critics_path)]
+    require_apart(targets, place.state, *models, *data_files(dataset.path))
     require_writable(targets)
     return opened
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from harden.checkpoint import LoadedPolicy, load_policy
-from harden.data import open_dataset
+from harden.checkpoint import LoadedPolicy, load_policy, policy_files
+from harden.data import data_files, open_dataset
 from harden.errors import InputError
 from harden.exchange.export import Exported, export_policy
 from harden.files import require_apart, require_writable
@@ -41,14 +42,27 @@ def check_observations(
     return reach * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{reach:g}, {reach:g}]"
 
 
-def open_inputs(policy_dir: Path, out: Path, data: Path | None) -> LoadedPolicy:
+class Opened(NamedTuple):
+    """What an export begins with, once all of it was found in order.
+
+    Args:
+        loaded: the policy.
+        obs: what it is checked on, (B, obs_dim).
+        words: what that is.
+    """
+
+    loaded: LoadedPolicy
+    obs: Tensor
+    words: str
+
+
+def open_inputs(policy_dir: Path, out: Path, *, data: Path | None = None, reach: float = 2.0) -> Opened:
     """Open and check what `export` reads, and where it writes; arguments and errors are its own."""
     loaded = load_policy(policy_dir)
-    if data is not None:
-        open_dataset(data)
-    require_apart(out, policy_dir, *([data] if data else ()))
+    obs, words = check_observations(data, reach, loaded.policy.architecture["obs_dim"], None)
+    require_apart(out, *policy_files(policy_dir), *(data_files(data) if data else ()))
     require_writable(out)
-    return loaded
+    return Opened(loaded, obs, words)
 
 
 def export(
@@ -66,12 +80,11 @@ def export(
         What the check gave, and what it was made on.
 
     Raises:
-        MissingInputError: no policy or data; InputError: `out` is part of them.
-        StorageError: it can't be written.
+        MissingInputError: no policy or data; StorageError: `out` can't be written.
+        InputError: `out` is part of them, or the data set has other observations.
         HardenError: as `export_policy`.
     """
-    loaded = open_inputs(policy_dir, out, data)
-    obs, words = check_observations(data, reach, loaded.policy.architecture["obs_dim"], None)
+    loaded, obs, words = open_inputs(policy_dir, out, data=data, reach=reach)
     return export_policy(loaded, kind, out, obs), words
 
 

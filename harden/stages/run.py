@@ -50,12 +50,14 @@ def load_run(
     """Return the learner of a run that has begun, and what is stored with it.
 
     Raises:
-        MissingInputError: no run; InputError: made by single stages, or with another configuration.
+        MissingInputError: no run; InputError: made by single stages, or with another configuration, or there
+            are other results or data where a run would be.
     """
     if not place.state.is_file():
-        discards = " --overwrite" if place.run.is_dir() and any(place.run.iterdir()) else ""
+        # what is there without a state has a line of its own, which says how to keep it
+        require_free(place, collects=not config.train.offline)
         raise MissingInputError(
-            f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}{discards}"
+            f"no run to resume in {place.run}", f"begin one with: harden train -p {place.name}"
         )
     learner, about = load_state(place.state, config, device)
     if "history" not in about:
