@@ -14,7 +14,7 @@ from harden.evaluation.verdict import verdict
 
 ROOT = Path(__file__).parents[1]
 # hardened policies that pass the limit in single episodes
-ON_AVERAGE = (("ant-run", "safer-long"), ("drone-run-paper", "safer"))
+ON_AVERAGE = (("ant-run", "safer"), ("ant-run", "safer-long"), ("drone-run-paper", "safer"))
 RELEASED = sorted((ROOT / "checkpoints/released").glob("*/*/evaluation.json"))
 
 
