@@ -68,6 +68,7 @@ def logs(folder: Path) -> Path:
 
 def test_a_dry_run_says_what_would_be_written_and_writes_nothing(logs: Path) -> None:
     harden("data", "export", "logs", "--to", "dsrl", "--out", "logs.h5")
+    Path("ledger").mkdir()
     before = sorted(logs.rglob("*"))
     for words, paths in {
         ("init",): ["pipelines/ball-circle.toml"],
@@ -80,7 +81,7 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(logs: Path) -> 
         ("data", "split", "logs", "a=0.4", "b=0.6", "--out", "parts"): ["parts/a", "parts/b"],
         ("policy", "export", "policy", "--to", "safetensors", "--out", "a.safetensors"): ["a.safetensors"],
         ("report", "policy", "--out", "page.html"): ["page.html"],
-        ("benchmark", "--render", "--out", "page.md"): ["page.md"],
+        ("benchmark", "--render", "--ledger", "ledger", "--out", "page.md"): ["page.md"],
     }.items():
         said = harden(*words, "--dry-run").output.splitlines()
         for path in paths:
