@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,11 @@ def require_writable(path: Path) -> None:
         try_folder(path.parent)
 
 
+def is_among(path: Path, others: Iterable[Path]) -> bool:
+    """Whether a path leads to one of several files, under whatever name."""
+    return os.path.realpath(path) in {os.path.realpath(other) for other in others}
+
+
 def require_apart(out: Path, *read: Path) -> None:
     """Refuse an output that would replace an input, under whatever name.
 
@@ -147,7 +152,7 @@ def require_apart(out: Path, *read: Path) -> None:
     Raises:
         InputError: it is one of them.
     """
-    if os.path.realpath(out) in {os.path.realpath(path) for path in read}:
+    if is_among(out, read):
         raise InputError(f"{out} is read by this command", "name another file to write")
 
 

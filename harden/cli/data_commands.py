@@ -67,9 +67,10 @@ def _print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
     }
     width = max(len(name) for name in [title, *rows])
     columns = [max(11, *map(len, column)) for column in zip(heads, *cells.values(), strict=True)]
-    for name, texts in {title: heads, **cells}.items():
+    click.echo()
+    for name, texts in [(title, heads), *cells.items()]:
         line = "".join(f"  {text:>{wide}}" for text, wide in zip(texts, columns, strict=True))
-        click.echo(f"{chr(10) if texts is heads else ''}{name:<{width}}{line}")
+        click.echo(f"{name:<{width}}{line}")
 
 
 @data.command()

@@ -5,7 +5,6 @@ One function a command, with the command's own arguments; each returns what woul
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -200,7 +199,7 @@ def of_evaluate(
     from harden.checkpoint import policy_files
     from harden.data import data_files
     from harden.evaluation.entries import parse_attacks
-    from harden.files import require_apart, require_writable
+    from harden.files import is_among, require_apart, require_writable
 
     # of the run's own policy the run keeps one too, for `status`
     outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
@@ -210,7 +209,7 @@ def of_evaluate(
     for path in (*outs, *([html] if html else [])):
         require_apart(path, *read)
         require_writable(path)
-    if html is not None and os.path.realpath(html) in {os.path.realpath(path) for path in outs}:
+    if html is not None and is_among(html, outs):
         raise InputError(f"{html} can't hold the evaluation and the report", "name two files")
     return parse_attacks(attacks), data, outs
 
