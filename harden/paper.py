@@ -76,7 +76,7 @@ _NETWORKS = {
     "max_std": 1.0,
     "obs_scale": 1.0,
 }
-_COLLECT = {"min_std": 0.0, "correlation": 0.0}
+_COLLECT = {"min_std": 0.0, "correlation": 0.0, "mean_share": 0.0}
 
 
 def paper_settings(task: str, horizon: int) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class Collect(Section):
     """Benign roll-outs. `envs` simulations advance in lockstep, split over `workers` processes.
 
     A policy that samples acts with a spread of `min_std` at least, a share of half the action range, and
-    `correlation` is that of its noise from one step to the next; on-policy variants use neither.
+    `correlation` is that of its noise from one step to the next, and a share `mean_share` of the simulations
+    acts by the mean, as the policy does when it is deployed; on-policy variants use none of the three.
     """
 
     episodes: Episodes = 50
@@ -58,6 +59,7 @@ class Collect(Section):
     envs: AtOnce = 10
     min_std: NonNegative = 0.0
     correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mean_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     workers: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 

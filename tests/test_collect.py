@@ -58,3 +58,13 @@ def test_each_action_is_a_gaussian_draw_with_some_spread_at_least(
     mean = policy.mean(obs)[0].detach()
     torch.testing.assert_close(actions.mean((0, 1)), mean, atol=0.03, rtol=0)
     torch.testing.assert_close(actions.std((0, 1)), torch.full((2,), spread), atol=0.03, rtol=0)
+
+
+def test_a_share_of_the_slots_acts_by_the_mean() -> None:
+    policy = GaussianPolicy(8, 2, (16,), init_std=0.3)
+    obs = torch.randn(10, 8)
+    explore = Exploration(10, 2, Collect(correlation=0.8, min_std=0.4, mean_share=0.3), draw(1))
+    for slots in (torch.arange(10), torch.tensor([1, 2, 3, 9])):
+        with torch.no_grad():
+            actions, mean = explore(policy, obs[slots], slots), policy.clip(policy.mean(obs[slots]))
+        assert (actions == mean).all(dim=1).tolist() == [slot < 3 for slot in slots.tolist()]

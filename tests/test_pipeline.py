@@ -43,6 +43,7 @@ SMALL = {
     "estep.limit_start": "50.0",
     "estep.limit_ramp": "0.6",
     "collect.correlation": "0.5",
+    "collect.mean_share": "0.5",
     "train.average": "0.5",
     "mstep.learning_rate_end": "0.0001",
     "adversary.lam_max": "12.0",

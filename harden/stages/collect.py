@@ -50,12 +50,14 @@ class Exploration:
 
     What a roll-out never does, a critic knows nothing of, least of all the critic under the adversary: an
     attack pushes the action to one side and keeps it there, further than a sharp policy ever samples. And
-    steps that undo each other explore little where the dynamics are slow.
+    steps that undo each other explore little where the dynamics are slow. Some slots do not leave the mean:
+    deployed, the policy acts by it, and passes through other states than its wide roll-outs do.
 
     Args:
         slots: simulations side by side.
         size: coordinates of an action.
-        config: `correlation` of the noise with the next step's, `min_std`, a share of half the action range.
+        config: `correlation` of the noise with the next step's, `min_std`, a share of half the action range,
+            `mean_share`, the slots that act by the mean.
         draw: the only source of randomness.
 
     Deviation: the paper draws every action anew from the policy. Source: Eberhard et al. 2023 (pink noise),
@@ -66,6 +68,7 @@ class Exploration:
     def __init__(self, slots: int, size: int, config: Collect, draw: torch.Generator) -> None:
         self.correlation, self.min_std, self.draw = config.correlation, config.min_std, draw
         self.now = torch.randn(slots, size, generator=draw) if self.correlation > 0 else None
+        self.wander = (torch.arange(slots) >= round(config.mean_share * slots)).float()
 
     def noise(self, slots: Tensor, size: int) -> Tensor:
         """Return the next standard normal values of some slots, (B, size)."""
@@ -79,7 +82,7 @@ class Exploration:
         """Return the actions of some slots, clipped to the action space, (B, act_dim)."""
         mean, std = policy(obs)
         std = torch.maximum(std, self.min_std * policy.half_range)
-        return policy.clip(mean + std * self.noise(slots, mean.shape[1]))
+        return policy.clip(mean + self.wander[slots, None] * std * self.noise(slots, mean.shape[1]))
 
 
 def make_actor(

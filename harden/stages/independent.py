@@ -44,7 +44,7 @@ def fit_config(config: PipelineConfig, loaded: LoadedPolicy, purpose: str = "ind
         tree["networks"] |= networks | {"policy_hidden": given["hidden"]}
     tree["critics"] |= {"n_step": _N_STEP}
     # the policy as it is, without what training adds to explore
-    tree["collect"] |= {"min_std": 0.0, "correlation": 0.0}
+    tree["collect"] |= {"min_std": 0.0, "correlation": 0.0, "mean_share": 0.0}
     return make_config(tree)
 
 
