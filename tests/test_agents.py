@@ -186,6 +186,14 @@ def test_what_is_no_policy_is_refused_in_one_line(folder: Path, named: str, said
     assert not list(folder.glob("*.gif"))
 
 
+def test_too_few_episodes_to_learn_a_surrogate_from_are_refused_before_any_is_run(folder: Path) -> None:
+    words = ["--policy", "somebody:act", "--attack", "mc", "--episodes", "1", *SMALL]
+    said = refused("evaluate", *words, "--set", "evaluate.independent_episodes=2")
+    assert "evaluate.independent_episodes is 2" in said
+    assert "3 or more" in said
+    assert not Path("checkpoints/agents").exists(), "and nothing is left behind"
+
+
 def test_ctrl_c_inside_a_function_is_no_failure_of_it(folder: Path) -> None:
     def stopped(obs: np.ndarray) -> np.ndarray:
         raise Interrupted("stopped by Ctrl-C")

@@ -17,6 +17,9 @@ from harden.types import Transitions
 # a policy and a batch of columns to the loss of each row
 ImitationLoss = Callable[..., Tensor]
 
+# one to learn from, one to stop by, one to report on
+FEWEST_EPISODES = 3
+
 
 class Split(NamedTuple):
     """Rows of a data set by what they are for, whole episodes each.
@@ -47,10 +50,10 @@ def split_episodes(data: Transitions, share: float, seed: int) -> Split:
     ends = (data.terminals | data.timeouts).long()
     episode = ends.cumsum(0) - ends
     count = int(episode[-1]) + 1
-    if count < 3:
+    if count < FEWEST_EPISODES:
         raise InputError(
             f"a data set of {count} episodes",
-            "three are needed: to learn from, to stop by, and to report on",
+            f"{FEWEST_EPISODES} are needed: to learn from, to stop by, and to report on",
         )
     aside = max(1, round(share * count))
     order = torch.randperm(count, generator=generator("cpu", seed, "held-out-episodes"))

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from harden.algorithms.imitation import FEWEST_EPISODES
 from harden.checkpoint import LoadedPolicy, load_critics, module_digest, save_critics, save_policy
 from harden.config import PipelineConfig, make_config
 from harden.data import open_dataset
-from harden.errors import MissingInputError
+from harden.errors import InputError, MissingInputError
 from harden.exchange.opaque import OpaquePolicy
 from harden.folders import require_folder
 from harden.nets import Critics
@@ -97,9 +98,16 @@ def independent_critics(
         The critics, and what is known of them.
 
     Raises:
-        DamagedFileError: what is kept there was altered; StorageError: nothing can be kept there.
+        InputError: too few episodes; DamagedFileError: what is kept there was altered; StorageError: nothing
+            can be kept there.
     """
     fit, options = fit_config(config, loaded, purpose), config.evaluate
+    if isinstance(loaded.policy, OpaquePolicy) and options.independent_episodes < FEWEST_EPISODES:
+        raise InputError(
+            f"evaluate.independent_episodes is {options.independent_episodes}, and somebody else's policy is "
+            "imitated first",
+            f"set {FEWEST_EPISODES} or more: to learn from, to stop by, and to report on",
+        )
     sizes = [options.independent_episodes, options.independent_steps]
     kept = folder / key_of(fit, loaded, fit.train_epsilon, sizes, fit.collect.envs)
     try:
