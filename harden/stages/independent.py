@@ -115,7 +115,15 @@ def independent_critics(
     except MissingInputError:
         require_folder(folder)
         report.say(f"fitting {purpose} critics to {options.independent_episodes} episodes -> {kept}")
-    behaviours = _behaviours(options.independent_episodes)
+    save_critics(kept, *_fitted(fit, loaded, device, report))
+    return load_critics(kept)
+
+
+def _fitted(
+    fit: PipelineConfig, loaded: LoadedPolicy, device: torch.device, report: Reporter
+) -> tuple[Critics, dict[str, Any]]:
+    """Collect the episodes in a folder of their own, and return the critics that are fitted to them."""
+    behaviours = _behaviours(fit.evaluate.independent_episodes)
     with tempfile.TemporaryDirectory() as scratch:
         place, bare = workspace("independent", Path(scratch)), Path(scratch) / "bare"
         more: dict[str, Any] = {}
@@ -131,12 +139,10 @@ def independent_critics(
                     collect(
                         fit, place, episodes=episodes, behaviour=behaviour, policy_dir=bare, report=report
                     )
-        fit_critics(
-            fit, place, device=device, steps=options.independent_steps, policy_dir=bare, report=report
-        )
+        steps = fit.evaluate.independent_steps
+        fit_critics(fit, place, device=device, steps=steps, policy_dir=bare, report=report)
         critics, about = load_critics(place.critics)
         info = open_dataset(place.data, fit.task_row).info
         # critics that have never seen a cost know of no danger
         more["cost_seen"] = info.cost / info.episodes
-    save_critics(kept, critics, about | more)
-    return critics, load_critics(kept)[1]
+    return critics, about | more
