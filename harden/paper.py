@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from harden.sections import PLAIN_ROLL_OUTS
+
 
 class PaperRow(NamedTuple):
     """A task's column of Table 4, right half (off-policy).
@@ -76,7 +78,6 @@ _NETWORKS = {
     "max_std": 1.0,
     "obs_scale": 1.0,
 }
-_COLLECT = {"min_std": 0.0, "correlation": 0.0, "mean_share": 0.0}
 
 
 def paper_settings(task: str, horizon: int) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
             "robust_weight": 1.0,
         },
         "adversary": {"epsilon": None, "steps": 5, "step_share": 0.7, "every": 1, "lam_max": None},
-        "collect": _COLLECT,
+        "collect": PLAIN_ROLL_OUTS,
         "train": {
             "env_steps": row.epochs * ROLLOUTS * horizon,
             "episodes": ROLLOUTS,
@@ -149,7 +150,7 @@ def on_policy_settings(task: str, horizon: int) -> dict[str, Any]:
             "replay": row.batch,
         },
         "adversary": {"epsilon": None, "steps": 200, "step_share": 0.5},
-        "collect": _COLLECT,
+        "collect": PLAIN_ROLL_OUTS,
         "ppo": {
             "actor_steps": row.actor_steps,
             "minibatch": MINIBATCH,

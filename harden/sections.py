@@ -49,9 +49,10 @@ class Networks(Section):
 class Collect(Section):
     """Benign roll-outs. `envs` simulations advance in lockstep, split over `workers` processes.
 
-    A policy that samples acts with a spread of `min_std` at least, a share of half the action range, and
-    `correlation` is that of its noise from one step to the next, and a share `mean_share` of the simulations
-    acts by the mean, as the policy does when it is deployed; on-policy variants use none of the three.
+    A policy that samples acts with a spread of `min_std` at least, a share of half the action range;
+    `correlation` is that of its noise from one step to the next. A share `mean_share` of the simulations, to
+    the nearest whole one, acts by the mean, as the policy does when it is deployed. On-policy variants use
+    none of the three.
     """
 
     episodes: Episodes = 50
@@ -61,6 +62,10 @@ class Collect(Section):
     correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mean_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     workers: Annotated[int, Field(ge=0, le=1000)] | None = None
+
+
+# keys of Collect under which a policy that samples acts by its own draws alone
+PLAIN_ROLL_OUTS = {"min_std": 0.0, "correlation": 0.0, "mean_share": 0.0}
 
 
 class CriticsConfig(Section):

@@ -138,7 +138,7 @@ def test_what_a_clone_needs_is_said(folder: Path) -> None:
     assert "--policy can't be had with --clone" in refused("fit-policy", "--clone", "--policy", "x")
     assert "harden collect" in refused("fit-policy", "--clone", "--out", "x", "--data", "nowhere")
     harden("collect", "--episodes", "2", "--behaviour", "random", "--out", "few", "--quiet")
-    assert "3 are needed" in refused("fit-policy", "--clone", "--out", "x", "--data", "few")
+    assert "three are needed" in refused("fit-policy", "--clone", "--out", "x", "--data", "few")
     assert not Path("x").exists()
     manifest = Path("few/manifest.json")
     manifest.write_text(manifest.read_text().replace('"random"', '"mc"'))

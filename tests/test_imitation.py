@@ -75,7 +75,7 @@ def test_episodes_are_held_out_whole_and_the_same_each_time() -> None:
     assert sum(len(rows) for rows in split[:3]) == len(data.obs)
     assert torch.equal(split.held_out, split_episodes(data, 0.2, seed=3).held_out)
     assert not torch.equal(split.held_out, split_episodes(data, 0.2, seed=4).held_out)
-    with pytest.raises(InputError, match="3 are needed"):
+    with pytest.raises(InputError, match="three are needed"):
         split_episodes(transitions([4, 4]), 0.1, seed=0)
 
 

@@ -17,9 +17,6 @@ from harden.types import Transitions
 # a policy and a batch of columns to the loss of each row
 ImitationLoss = Callable[..., Tensor]
 
-# one to learn from, one to stop by, one to report on
-FEWEST_EPISODES = 3
-
 
 class Split(NamedTuple):
     """Rows of a data set by what they are for, whole episodes each.
@@ -37,6 +34,19 @@ class Split(NamedTuple):
     episodes: tuple[int, int, int]
 
 
+def require_episodes(count: int, named: str) -> None:
+    """Refuse too few episodes for a `Split`.
+
+    Args:
+        named: what says how many there are, in the error.
+
+    Raises:
+        InputError: fewer than three.
+    """
+    if count < 3:
+        raise InputError(named, "three are needed: to learn from, to stop by, and to report on")
+
+
 def split_episodes(data: Transitions, share: float, seed: int) -> Split:
     """Divide episodes at random.
 
@@ -50,11 +60,7 @@ def split_episodes(data: Transitions, share: float, seed: int) -> Split:
     ends = (data.terminals | data.timeouts).long()
     episode = ends.cumsum(0) - ends
     count = int(episode[-1]) + 1
-    if count < FEWEST_EPISODES:
-        raise InputError(
-            f"a data set of {count} episodes",
-            f"{FEWEST_EPISODES} are needed: to learn from, to stop by, and to report on",
-        )
+    require_episodes(count, f"a data set of {count} episodes")
     aside = max(1, round(share * count))
     order = torch.randperm(count, generator=generator("cpu", seed, "held-out-episodes"))
     parts = order[2 * aside :], order[aside : 2 * aside], order[:aside]

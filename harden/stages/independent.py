@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
-from harden.algorithms.imitation import FEWEST_EPISODES
+from harden.algorithms.imitation import require_episodes
 from harden.checkpoint import LoadedPolicy, load_critics, module_digest, save_critics, save_policy
 from harden.config import PipelineConfig, make_config
 from harden.data import open_dataset
-from harden.errors import InputError, MissingInputError
+from harden.errors import MissingInputError
 from harden.exchange.opaque import OpaquePolicy
 from harden.folders import require_folder
 from harden.nets import Critics
 from harden.progress import Reporter
+from harden.sections import PLAIN_ROLL_OUTS
 from harden.seeds import derive
 from harden.stages.agent import roll_out, surrogate
 from harden.stages.collect import collect
@@ -45,7 +46,7 @@ def fit_config(config: PipelineConfig, loaded: LoadedPolicy, purpose: str = "ind
         tree["networks"] |= networks | {"policy_hidden": given["hidden"]}
     tree["critics"] |= {"n_step": _N_STEP}
     # the policy as it is, without what training adds to explore
-    tree["collect"] |= {"min_std": 0.0, "correlation": 0.0, "mean_share": 0.0}
+    tree["collect"] |= PLAIN_ROLL_OUTS
     return make_config(tree)
 
 
@@ -102,12 +103,10 @@ def independent_critics(
             can be kept there.
     """
     fit, options = fit_config(config, loaded, purpose), config.evaluate
-    if isinstance(loaded.policy, OpaquePolicy) and options.independent_episodes < FEWEST_EPISODES:
-        raise InputError(
-            f"evaluate.independent_episodes is {options.independent_episodes}, and somebody else's policy is "
-            "imitated first",
-            f"set {FEWEST_EPISODES} or more: to learn from, to stop by, and to report on",
-        )
+    if isinstance(loaded.policy, OpaquePolicy):
+        episodes = options.independent_episodes
+        named = f"evaluate.independent_episodes is {episodes}, and somebody else's policy is imitated first"
+        require_episodes(episodes, named)
     sizes = [options.independent_episodes, options.independent_steps]
     kept = folder / key_of(fit, loaded, fit.train_epsilon, sizes, fit.collect.envs)
     try:
