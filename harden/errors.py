@@ -52,3 +52,9 @@ class Interrupted(HardenError):
     """The user pressed Ctrl-C; what was committed stands."""
 
     exit_code = 130
+
+
+class Terminated(Interrupted):
+    """SIGTERM asked for the end, as a scheduler or `timeout` does; what was committed stands."""
+
+    exit_code = 143

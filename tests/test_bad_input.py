@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -451,23 +454,35 @@ def test_what_is_said_of_a_lost_state_can_be_typed(folder: Path) -> None:
     assert refused("report", "datasets").endswith("the file that harden evaluate --json wrote")
 
 
-def test_ctrl_c_is_130(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-    import signal
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Give this process its handlers back: the processes of later tests would be born deaf."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(
+    ("number", "code", "how"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_who_is_stopped_says_so(
+    number: signal.Signals, code: int, how: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Learner, "advance", stop)
-    said = refused("fit-critics", *SETTINGS, code=130)
-    assert "stopped by Ctrl-C; what was stored before stands, its own result is written at its end" in said
+    said = refused("fit-critics", *SETTINGS, code=code)
+    assert f"stopped by {how}; what was stored before stands, its own result is written at its end" in said
     (folder / "mine.toml").write_text("")
     train = ["train", "-p", "mine.toml", *SETTINGS]
-    stopped = refused(*train, code=130)
+    stopped = refused(*train, code=code)
     assert stopped.endswith("the same command with --resume, without --overwrite and --init")
     monkeypatch.setattr("harden.stages.train.begin_run", stop)
     (folder / "new.toml").write_text("")
-    said = refused("train", "-p", "new.toml", *SETTINGS, code=130)
+    said = refused("train", "-p", "new.toml", *SETTINGS, code=code)
     assert said.endswith("; nothing is stored yet: run it again")
 
 

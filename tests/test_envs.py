@@ -219,7 +219,7 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
 ZERO = np.zeros((2, 2), dtype=np.float32)
 
 
-def test_workers_are_light_deaf_to_ctrl_c_and_leave_nothing_behind() -> None:
+def test_workers_are_light_deaf_to_signals_and_leave_nothing_behind() -> None:
     with VectorEnv(BALL, 2, 2) as envs:
         envs.reset(np.arange(2), np.arange(2))
         pids = [worker.process.pid for worker in envs.workers]
@@ -227,6 +227,7 @@ def test_workers_are_light_deaf_to_ctrl_c_and_leave_nothing_behind() -> None:
             assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
             assert os.getpgid(pid) != os.getpgid(0)
             os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
         assert envs.step(np.arange(2), ZERO).obs.shape == (2, 8)
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +12,10 @@ from test_algorithms import CPU, configure, targets_for
 
 from harden.algorithms import mstep as mstep_ops
 from harden.config import PipelineConfig
+from harden.errors import Terminated
 from harden.fit import mstep as job_module
 from harden.fit.mstep import RobustMStep, TargetBatches, Work
+from harden.fit.trainer import fit, make_trainer
 from harden.learner import Learner, new_learner
 from harden.types import Targets
 
@@ -99,3 +103,16 @@ def test_the_policy_that_is_kept_is_the_running_average_over_rounds() -> None:
     for found, wanted in zip(learner.average.parameters(), expected, strict=True):
         torch.testing.assert_close(found, wanted)
     assert learner.counters.round == 3
+
+
+def test_a_fit_that_is_told_to_end_is_none_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's own way out is an exit code of 0, where no command line of ours listens."""
+    learner, _, made = job(every=2)
+    monkeypatch.setattr(made, "on_train_batch_start", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    batches = TargetBatches(targets_for(learner), 6, 2, EPSILON, learner)
+    try:
+        with pytest.raises(Terminated, match="stopped by SIGTERM"):
+            fit(make_trainer(None, CPU, "policy", 0), made, batches)
+    finally:
+        signal.signal(signal.SIGTERM, before)

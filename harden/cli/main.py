@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harden.cli.options import Command, version_option
-from harden.errors import HardenError, InputError, Interrupted, StorageError
+from harden.errors import HardenError, InputError, Interrupted, StorageError, Terminated
 
 # how torch says it, on a processor and on an accelerator
 _NO_MEMORY = ("can't allocate memory", "out of memory")
@@ -40,7 +40,8 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command line; never returns."""
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGTERM, _stop)
         try:
             code = super().main(*args, **options | {"standalone_mode": False})
         except HardenError as error:
@@ -63,7 +64,7 @@ class _Group(click.Group):
         sys.exit(code or 0)
 
 
-# what stands after Ctrl-C, where it is not what stands after all others; train says it itself
+# what stands after a stop, where it is not what stands after all others; train says it itself
 _STANDS = {
     "benchmark": "finished runs are in the ledger: the same command goes on with the others",
     "init": "remove what it wrote, and run it again",
@@ -71,10 +72,13 @@ _STANDS = {
 _ELSEWHERE = "what was stored before stands, its own result is written at its end: run it again"
 
 
-def _interrupt(number: int, frame: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _stop(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)
     ctx = click.get_current_context(silent=True)
-    raise Interrupted("stopped by Ctrl-C", _STANDS.get(ctx.info_name or "" if ctx else "", _ELSEWHERE))
+    stands = _STANDS.get(ctx.info_name or "" if ctx else "", _ELSEWHERE)
+    if number == signal.SIGTERM:
+        raise Terminated("stopped by SIGTERM", stands)
+    raise Interrupted("stopped by Ctrl-C", stands)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -163,7 +163,7 @@ def train(ctx: Context, **options: Any) -> None:
     except Interrupted as error:
         begun = ctx.place.state.is_file()
         on = "go on from the last refresh: the same command with --resume, without --overwrite and --init"
-        raise Interrupted(error.message, on if begun else "nothing is stored yet: run it again") from None
+        raise type(error)(error.message, on if begun else "nothing is stored yet: run it again") from None
     last = done.history[-1]
     if ctx.config.train.offline:
         click.echo(

@@ -78,6 +78,7 @@ def serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C reaches the whole process group; the parent decides when the work ends
+    # either may reach all processes of a run; the parent decides when the work ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     serve(Connection(int(sys.argv[1])))

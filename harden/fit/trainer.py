@@ -13,9 +13,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from harden.errors import InputError, StorageError
+from harden.errors import InputError, StorageError, Terminated
 from harden.files import make_folder, storage_errors
 from harden.fit import ranks
 
@@ -118,8 +119,15 @@ def fit(
 
     Args:
         finish: what all of them do after the last batch.
+
+    Raises:
+        Terminated: SIGTERM came, and nobody else listens to it.
     """
-    trainer.fit(job, source)
+    try:
+        trainer.fit(job, source)
+    except SIGTERMException:
+        # a SystemExit of code 0, as if all were done
+        raise Terminated("stopped by SIGTERM") from None
     if finish is not None:
         finish()
     if ranks.rank() > 0:
