@@ -39,14 +39,9 @@ def batch(count: int = 32) -> Backups:
     """Return backups whose costs are high and half of which ended by the dynamics."""
     draw = torch.Generator().manual_seed(0)
     discounts = torch.where(torch.arange(count) % 2 == 0, 0.97, 0.0)
-    return Backups(
-        torch.randn(count, 8, generator=draw),
-        torch.rand(count, 2, generator=draw) * 2 - 1,
-        torch.randn(count, generator=draw),
-        torch.ones(count),
-        torch.randn(count, 8, generator=draw),
-        discounts,
-    )
+    ahead = torch.ones(count), torch.randn(count, 8, generator=draw), discounts
+    rows = torch.randn(count, 8, generator=draw), torch.rand(count, 2, generator=draw) * 2 - 1
+    return Backups(*rows, torch.randn(count, generator=draw), *ahead, *ahead)
 
 
 @pytest.fixture
@@ -105,6 +100,18 @@ class TestCritics:
         assert not torch.equal(plain[1], attacked[1])
         by_sample = configure(variant="safer-long", adversary={"long_horizon": "sample"})
         assert not torch.equal(attacked[1], td_targets(learner, data, by_sample, 0.05)[1])
+
+    def test_under_attack_the_cost_looks_one_step_ahead(self, learner: Learner) -> None:
+        """The steps that an n-step return runs over were not attacked."""
+        alone = batch()
+        later = {"costs": 3 * alone.costs, "next_obs": alone.next_obs + 1, "discounts": alone.discounts**3}
+        ahead = alone._replace(**later)
+        cases = [("safer-long", 0.05, True), ("safer-long", 0.0, False), ("safer", 0.05, False)]
+        for variant, epsilon, same in cases:
+            config = configure(variant=variant)
+            of_both = [td_targets(learner, rows, config, epsilon) for rows in (alone, ahead)]
+            assert torch.equal(of_both[0].costs, of_both[1].costs) == same
+            assert not torch.equal(of_both[0].rewards, of_both[1].rewards)
 
     def test_of_several_cost_critics_the_lowest_says_what_the_adversary_found(self, monkeypatch) -> None:
         config = configure(variant="safer-long", networks={"cost_critics": 2})

@@ -248,14 +248,8 @@ def test_distance_beyond_the_support_by_hand() -> None:
 def test_the_cost_of_leaving_the_data_enters_the_target() -> None:
     _, plain = offline_learner(0.9)
     config, learner = offline_learner(0.9, pessimism=0.5)
-    batch = Backups(
-        torch.randn(8, 8),
-        torch.rand(8, 2),
-        torch.rand(8),
-        torch.zeros(8),
-        torch.randn(8, 8),
-        torch.full((8,), 0.9),
-    )
+    ahead = torch.zeros(8), torch.randn(8, 8), torch.full((8,), 0.9)
+    batch = Backups(torch.randn(8, 8), torch.rand(8, 2), torch.rand(8), *ahead, *ahead)
     free = make_config(config.model_dump() | {"offline": config.offline.model_dump() | {"pessimism": 0.0}})
     without, with_it = td_targets(plain, batch, free, 0.0), td_targets(learner, batch, config, 0.0)
     # the policy's actions are around 0, four spreads from the data

@@ -126,6 +126,14 @@ def test_n_step_backups_never_cross_an_episode() -> None:
     torch.testing.assert_close(ahead.next_obs[:, 0], torch.tensor([3.0, 3.0, 3.0, 5.0, 5.0]))
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_each_transition_stands_beside_what_was_looked_ahead(n_step: int) -> None:
+    ahead, alone = (bellman.backups(episodes(), gamma=0.5, n_step=n) for n in (n_step, 1))
+    assert torch.equal(ahead.step_costs, alone.costs)
+    assert torch.equal(ahead.step_next_obs, alone.next_obs)
+    assert torch.equal(ahead.step_discounts, alone.discounts)
+
+
 def test_n_step_values_of_a_known_chain() -> None:
     """On a deterministic chain the n-step target of the true values is the true value, for every n."""
     data, gamma = episodes(), 0.9

@@ -48,7 +48,8 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
     Deviation: the cost's target is held in [0, C_m / (1 - gamma)], where every discounted cost lies; without
         it the cost critic drifts below zero once violations are rare. In a long-horizon variant its a' is
         the mean of pi(.|nu(s')), or a sample (`adversary.long_horizon`): Q_c is the cost under an adversary
-        that stays, by the mean that of the policy as it will act.
+        that stays, by the mean that of the policy as it will act. It looks one step ahead whatever
+        `critics.n_step` is: the logged steps between were not attacked.
     """
     policy, target = learner.policy, learner.target_critics
     draw = generator(learner.device, learner.seed, "td", learner.counters.critic_steps)
@@ -56,12 +57,13 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         actions = policy.sample(batch.next_obs, draw)
     if config.variant_row.long_horizon and epsilon > 0:
         next_reward = target.q_reward(batch.next_obs, actions)
-        next_cost = _attacked_cost(learner, batch.next_obs, config, epsilon, draw)
+        next_cost = _attacked_cost(learner, batch.step_next_obs, config, epsilon, draw)
+        costs = bellman.td_target(batch.step_costs, batch.step_discounts, next_cost)
     else:
         next_reward, next_cost = target.q_both(batch.next_obs, actions)
         next_cost = next_cost + _unseen(learner, batch.next_obs, actions, config)
+        costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
     rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
-    costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
     ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
     return TdTargets(rewards, costs.clamp(0.0, ceiling))
 

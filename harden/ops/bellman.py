@@ -20,6 +20,7 @@ class Backups(NamedTuple):
         costs: (N,), likewise.
         next_obs: (N, obs_dim), the observation to bootstrap from.
         discounts: (N,), gamma to the number of steps looked ahead, 0 where the dynamics ended the episode.
+        step_costs, step_next_obs, step_discounts: of the same shapes, of the transition alone: n = 1.
     """
 
     obs: Tensor
@@ -28,6 +29,9 @@ class Backups(NamedTuple):
     costs: Tensor
     next_obs: Tensor
     discounts: Tensor
+    step_costs: Tensor
+    step_next_obs: Tensor
+    step_discounts: Tensor
 
 
 def backups(data: Transitions, gamma: float, n_step: int) -> Backups:
@@ -60,7 +64,9 @@ def backups(data: Transitions, gamma: float, n_step: int) -> Backups:
         alive = alive & ~ends[follower]
     powers = gamma ** torch.arange(n_step + 1, dtype=torch.float64, device=ends.device)
     discounts = torch.where(data.terminals[last], 0.0, powers[length]).to(rewards.dtype)
-    return Backups(data.obs, data.actions, rewards, costs, data.next_obs[last], discounts)
+    step_discounts = torch.where(data.terminals, 0.0, powers[1]).to(rewards.dtype)
+    looked_ahead = rewards, costs, data.next_obs[last], discounts
+    return Backups(data.obs, data.actions, *looked_ahead, data.costs, data.next_obs, step_discounts)
 
 
 def td_target(now: Tensor, discounts: Tensor, next_q: Tensor) -> Tensor:
