@@ -182,6 +182,17 @@ def test_critics_that_are_right_are_called_right_and_a_bias_is_seen() -> None:
     assert wrong["cost"]["rank_correlation"] == pytest.approx(-1.0)
 
 
+def test_what_never_costs_anything_leaves_nothing_to_rank() -> None:
+    rewards, costs = torch.rand(30, 4, dtype=torch.float64), torch.zeros(30, 4, dtype=torch.float64)
+    critics = SimpleNamespace(q_reward=lambda *_: rewards.mean(1), q_cost=lambda *_: torch.rand(30))
+    found = calibrate(critics, Branches(torch.rand(30, 1), torch.rand(30, 1), rewards, costs))
+    assert found["cost"]["rank_correlation"] is None
+    assert found["cost"]["noise_ceiling"] is None
+    assert found["cost"]["bias"] is None
+    assert found["cost"]["mean_return"] == 0.0
+    json.dumps(found, allow_nan=False)
+
+
 def test_the_noise_ceiling_is_what_true_values_reach() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4000, 1))

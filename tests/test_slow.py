@@ -32,8 +32,8 @@ def test_critics_agree_with_the_returns_of_held_out_rollouts(folder: Path) -> No
     subprocess.run([sys.executable, script, "--json", "critics.json"], check=True)
     judged = json.loads((folder / "critics.json").read_text())["policies"]
     # the released policy's episodes cost 0.7: there is a Q_r to judge, and of Q_c only that it is small
-    for released, early in zip(judged["released"], judged["early"], strict=True):
-        for found in (released["reward"], early["reward"], early["cost"]):
+    for released, reckless in zip(judged["released"], judged["reckless"], strict=True):
+        for found in (released["reward"], reckless["reward"], reckless["cost"]):
             assert found["rank_correlation"] >= 0.8
             assert abs(found["bias"]) < 0.2
         assert 0 <= released["cost"]["mean_q"] < 0.5

@@ -98,8 +98,17 @@ def _one_point(
     return data.obs[rows[0]], data.actions[rows[0]], rewards, costs
 
 
-def noise_ceiling(returns: np.ndarray) -> float:
+def rank_correlation(left: np.ndarray, right: np.ndarray) -> float | None:
+    """Return Spearman's rank correlation, None where one side is constant: it ranks nothing."""
+    if np.ptp(left) == 0 or np.ptp(right) == 0:
+        return None
+    return float(stats.spearmanr(left, right).statistic)
+
+
+def noise_ceiling(returns: np.ndarray) -> float | None:
     """Return the rank correlation that the true values would have with means of so many branches.
+
+    None where the returns are all the same.
 
     Args:
         returns: (P, B), B at least 2.
@@ -107,18 +116,21 @@ def noise_ceiling(returns: np.ndarray) -> float:
     Source: the square root of the split-half reliability, stepped up to all branches (Spearman, Brown 1910).
     """
     halves = returns[:, ::2].mean(1), returns[:, 1::2].mean(1)
-    agreement = max(float(stats.spearmanr(*halves).statistic), 0.0)
+    between = rank_correlation(*halves)
+    if between is None:
+        return None
+    agreement = max(between, 0.0)
     return math.sqrt(2 * agreement / (1 + agreement))
 
 
-def _compare(predicted: Tensor, observed: Tensor) -> dict[str, float]:
+def _compare(predicted: Tensor, observed: Tensor) -> dict[str, float | None]:
     q, branches = predicted.double().cpu().numpy(), observed.cpu().numpy()
     returns = branches.mean(1)
     scale = float(np.abs(returns).mean())
     return {
-        "rank_correlation": float(stats.spearmanr(q, returns).statistic),
+        "rank_correlation": rank_correlation(q, returns),
         "noise_ceiling": noise_ceiling(branches),
-        "bias": float((q - returns).mean() / scale) if scale else float("inf"),
+        "bias": float((q - returns).mean() / scale) if scale else None,
         "mean_q": float(q.mean()),
         "mean_return": float(returns.mean()),
     }
@@ -133,7 +145,8 @@ def calibrate(critics: Critics, held_out: Branches) -> dict[str, Any]:
 
     Returns:
         {"points", "reward", "cost"}, the last two with Spearman's rank correlation, what it would be for the
-        true values, the bias (mean error as a share of the mean absolute return) and the two means.
+        true values, the bias (mean error as a share of the mean absolute return) and the two means. What
+        constant returns leave undefined is None.
     """
     with torch.no_grad():
         q_reward = critics.q_reward(held_out.obs, held_out.actions)
