@@ -102,7 +102,7 @@ def test_attacks_are_fast_and_far_faster_than_one_state_at_a_time(folder: Path) 
 
 def test_ppo_lagrangian_learns_the_task_within_the_cost_limit(folder: Path) -> None:
     words = ["-p", str(ROOT / "pipelines/ball-circle.toml"), "--set", "variant=ppol"]
-    # the attackers' critics need not be good here; it creeps before it takes off, 40,000 steps long or 160,000
+    # the attackers' critics need not be good here; it takes off after 40,000 steps, or 160,000
     words += ["--set", "train.env_steps=420000", "--set", "train.rounds=10"]
     harden("train", *words)
     harden("evaluate", *words, "--attack", "", "--json", "ppol.json")
