@@ -47,7 +47,12 @@ def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branc
     """Return how right the critics are that are fitted to `episodes` roll-outs of a policy."""
     began = time.monotonic()
     # one-step targets rank costs less well: their bootstrap is the noisy part (docs/experiments.md)
-    keys = ["variant=cvpo", f"seed={seed}", f"critics.n_step={N_STEP}"]
+    keys = [
+        "variant=cvpo",
+        f"seed={seed}",
+        f"critics.n_step_reward={N_STEP}",
+        f"critics.n_step_cost={N_STEP}",
+    ]
     # its own roll-outs: n-step targets do not correct for wider ones
     keys += [f"collect.{name}={value}" for name, value in PLAIN_ROLL_OUTS.items()]
     config = load_config(find_pipeline(Path("ball-circle")), keys)
@@ -61,8 +66,8 @@ def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branc
         collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=bare, report=quiet)
         fit_critics(config, place, device=cpu, steps=steps, policy_dir=bare, report=quiet)
         critics, _ = load_critics(place.critics)
-    gamma, other = config.critics.gamma, seed + HELD_OUT_SEED
-    held_out = branch(loaded.policy, config.task_row, gamma, points=points, branches=branches, seed=other)
+    gammas, other = (config.critics.gamma_reward, config.critics.gamma_cost), seed + HELD_OUT_SEED
+    held_out = branch(loaded.policy, config.task_row, gammas, points=points, branches=branches, seed=other)
     found = calibrate(critics, held_out)
     return {"seed": seed, **found, "wall_time_s": round(time.monotonic() - began, 1)}
 

@@ -88,7 +88,13 @@ def clone_of(place: Workspace, seed: int, data: Path, work: Path, report: Report
     assert behaviour is not None
     bare, own = work / "bare", workspace("clone", work)
     save_policy(bare, behaviour, None, describe(config, variant="clone", inputs={}))
-    keys = [f"seed={seed}", "train.offline=false", "variant=cvpo", "critics.n_step=10"]
+    keys = [
+        f"seed={seed}",
+        "train.offline=false",
+        "variant=cvpo",
+        "critics.n_step_reward=10",
+        "critics.n_step_cost=10",
+    ]
     fit = load_config(find_pipeline(Path("offline")), keys)
     if not own.policy.is_dir():
         fit_critics(fit, own, device=CPU, steps=3000, data=data, policy_dir=bare, report=report)

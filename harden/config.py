@@ -176,6 +176,23 @@ def _blamed(problem: Problem, where: str, assignments: Sequence[str]) -> str:
     return f"{where} with {' '.join(near)}" if near else where
 
 
+# keys of earlier versions, and today's that say the same
+_RENAMED = {"critics": {"gamma": ("gamma_reward", "gamma_cost"), "n_step": ("n_step_reward", "n_step_cost")}}
+
+
+def renamed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the keys of an earlier version under their names of today."""
+    new = dict(tree)
+    for section, names in _RENAMED.items():
+        old = dict(tree.get(section, {}))
+        for name, todays in names.items():
+            if name in old:
+                value = old.pop(name)
+                old = dict.fromkeys(todays, value) | old
+        new[section] = old
+    return new
+
+
 def make_config(
     tree: dict[str, Any], where: str = "configuration", assignments: Sequence[str] = ()
 ) -> PipelineConfig:

@@ -94,9 +94,11 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
         "critics": {
             "learning_rate": 1e-3,
             "batch": 300,
-            "gamma": 0.99,
+            "gamma_reward": 0.99,
+            "gamma_cost": 0.99,
             "polyak": 0.995,
-            "n_step": 1,
+            "n_step_reward": 1,
+            "n_step_cost": 1,
             "replay": row.replay,
         },
         "estep": {
@@ -144,9 +146,11 @@ def on_policy_settings(task: str, horizon: int) -> dict[str, Any]:
         "critics": {
             "learning_rate": 1e-3,
             "batch": MINIBATCH,
-            "gamma": 0.995,
+            "gamma_reward": 0.995,
+            "gamma_cost": 0.995,
             "polyak": 0.995,
-            "n_step": 1,
+            "n_step_reward": 1,
+            "n_step_cost": 1,
             "replay": row.batch,
         },
         "adversary": {"epsilon": None, "steps": 200, "step_share": 0.5},

@@ -15,6 +15,7 @@ Batch = Annotated[int, Field(ge=1, le=1_000_000)]
 Few = Annotated[int, Field(ge=1, le=100)]
 Width = Annotated[int, Field(ge=1, le=8192)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Discount = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # TOML and JSON have lists, a configuration keeps tuples
@@ -69,19 +70,28 @@ PLAIN_ROLL_OUTS = {"min_std": 0.0, "correlation": 0.0, "mean_share": 0.0}
 
 
 class CriticsConfig(Section):
-    """Eq. 58-61. `steps` are a hand-run stage's; `batch` is every step's size."""
+    """Eq. 58-61. `steps` are a hand-run stage's; `batch` is every step's size.
+
+    Q_r and Q_c each have a discount and look ahead some steps of their own: what is worth doing shows after
+    longer than what is dangerous, and the cost limit of a step (kappa) depends on the cost's discount alone.
+    """
 
     steps: Count = 2000
     batch: Batch = 256
     learning_rate: Positive = 1e-3
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.97
+    gamma_reward: Discount = 0.97
+    gamma_cost: Discount = 0.97
     polyak: Share = 0.95
-    n_step: Annotated[int, Field(ge=1, le=1000)] = 1
+    n_step_reward: Annotated[int, Field(ge=1, le=1000)] = 1
+    n_step_cost: Annotated[int, Field(ge=1, le=1000)] = 1
     replay: Count = 80_000
 
 
 class EStep(Section):
     """Eq. 4-6. States are drawn from the `window` most recent transitions.
+
+    `lam_max` is what one unit of cost may weigh in units of reward where both critics look equally far ahead;
+    with the reward critic's longer horizon it grows as Q_r does.
 
     The cost limit falls from `limit_start` to `limit_end` (unset: the task's own) over a share `limit_ramp`
     of training. Roll-outs that explore pass through worse states than the policy's own: an expectation over

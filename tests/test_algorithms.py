@@ -41,7 +41,7 @@ def batch(count: int = 32) -> Backups:
     discounts = torch.where(torch.arange(count) % 2 == 0, 0.97, 0.0)
     ahead = torch.ones(count), torch.randn(count, 8, generator=draw), discounts
     rows = torch.randn(count, 8, generator=draw), torch.rand(count, 2, generator=draw) * 2 - 1
-    return Backups(*rows, torch.randn(count, generator=draw), *ahead, *ahead)
+    return Backups(*rows, torch.randn(count, generator=draw), *ahead[1:], *ahead, *ahead)
 
 
 @pytest.fixture
@@ -63,6 +63,28 @@ class TestCritics:
         rewards, costs = td_targets(learner, data, config, 0.0)
         torch.testing.assert_close(rewards, data.rewards + data.discounts * next_reward)
         torch.testing.assert_close(costs, (data.costs + data.discounts * next_cost).clamp(min=0))
+
+    def test_each_critic_has_a_horizon_of_its_own(self, learner: Learner) -> None:
+        settings = {"gamma_reward": 0.9, "n_step_reward": 3, "gamma_cost": 0.5, "n_step_cost": 1}
+        config, data = configure(variant="cvpo", critics=settings), batch()
+        other = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+        data = data._replace(cost_next_obs=other, cost_discounts=torch.full((32,), 0.5))
+        seen: list[torch.Tensor] = []
+
+        class Recorded(GaussianPolicy):
+            def sample(self, obs, draw, count=None):  # type: ignore[no-untyped-def, override]
+                seen.append(obs)
+                return torch.zeros(32, 2)
+
+        learner.policy.__class__ = Recorded
+        with torch.no_grad():
+            next_reward = learner.target_critics.q_reward(data.next_obs, torch.zeros(32, 2))
+            next_cost = learner.target_critics.q_cost(other, torch.zeros(32, 2))
+        rewards, costs = td_targets(learner, data, config, 0.0)
+        assert torch.equal(seen[0], data.next_obs)
+        assert torch.equal(seen[1], other)
+        torch.testing.assert_close(rewards, data.rewards + data.discounts * next_reward)
+        torch.testing.assert_close(costs, (data.costs + 0.5 * next_cost).clamp(0.0, 2.0))
 
     def test_terminals_keep_their_own_cost_and_no_future(self, learner: Learner) -> None:
         data = batch()
@@ -347,6 +369,17 @@ def test_the_limits_follow_their_schedules_and_end_where_a_hand_run_stage_begins
     assert doubled.task_row.cost_limit == 5.0, "what the policy is judged by stays"
     vanilla = config.model_copy(update={"variant": "cvpo"})
     assert position_limits(vanilla, learner).lam_max == 8.0, "no adversary, no higher ceiling"
+
+
+def test_lam_has_the_units_of_both_critics() -> None:
+    """Where Q_r sums over a longer horizon the same trade of reward for cost takes a larger lam."""
+    settings = {"gamma_reward": 0.99, "gamma_cost": 0.97}
+    config, plain = configure(critics=settings), configure()
+    apart, together = position_limits(config, None), position_limits(plain, None)
+    ones = {name: sum(gamma**t for t in range(200)) for name, gamma in settings.items()}
+    ratio = ones["gamma_reward"] / ones["gamma_cost"]
+    assert apart.lam_max == pytest.approx(ratio * together.lam_max)
+    assert apart.kappa == together.kappa, "kappa is the cost's alone"
 
 
 def test_an_infeasible_start_recovers() -> None:

@@ -77,7 +77,7 @@ def refused(*words: str, code: int = 2) -> str:
         (["collect", "--set", "colect.envs=3"], "unknown key 'colect'; known keys here: own_task, task"),
         (["collect", "--set", "estep.particles=many"], "estep.particles = 'many' is not allowed"),
         (["collect", "--set", "estep.particles=1"], "estep.particles = 1 is not allowed"),
-        (["collect", "--set", "critics.gamma=1.5"], "critics.gamma = 1.5 is not allowed"),
+        (["collect", "--set", "critics.gamma_cost=1.5"], "critics.gamma_cost = 1.5 is not allowed"),
         (["collect", "--set", "networks.init_std=0.01"], "min_std < init_std < max_std"),
         (["collect", "--set", "nothing"], "is not an assignment"),
         (["collect", "--set", "task.name=3"], "'task' is a value, not a section"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harden.config import make_config
+from harden.config import make_config, renamed
 from harden.errors import InputError, MissingInputError
 from harden.paper import TABLE_4
 from harden.pipeline_file import PRESETS, find_pipeline, load_config
@@ -139,7 +139,7 @@ def test_every_configuration_in_the_ledger_loads() -> None:
     ledger = sorted((Path(__file__).parents[1] / "benchmarks/results/ledger").glob("*/*.json"))
     assert len(ledger) > 30
     for path in ledger:
-        config = make_config(json.loads(path.read_text())["config"], str(path))
+        config = make_config(renamed(json.loads(path.read_text())["config"]), str(path))
         assert config.task == path.parent.name
 
 

@@ -249,7 +249,7 @@ def test_the_cost_of_leaving_the_data_enters_the_target() -> None:
     _, plain = offline_learner(0.9)
     config, learner = offline_learner(0.9, pessimism=0.5)
     ahead = torch.zeros(8), torch.randn(8, 8), torch.full((8,), 0.9)
-    batch = Backups(torch.randn(8, 8), torch.rand(8, 2), torch.rand(8), *ahead, *ahead)
+    batch = Backups(torch.randn(8, 8), torch.rand(8, 2), torch.rand(8), *ahead[1:], *ahead, *ahead)
     free = make_config(config.model_dump() | {"offline": config.offline.model_dump() | {"pessimism": 0.0}})
     without, with_it = td_targets(plain, batch, free, 0.0), td_targets(learner, batch, config, 0.0)
     # the policy's actions are around 0, four spreads from the data
@@ -281,7 +281,7 @@ def test_what_is_larger_than_memory_is_read_in_part(tmp_path: Path) -> None:
         assert len(part.rewards) == 2000
         torch.testing.assert_close(part.next_obs[:, 0], part.rewards + 1)
         seen |= set(part.rewards.tolist())
-        ahead = backups(part, 1.0, 3)
+        ahead = backups(part, (1.0, 3), (1.0, 3))
         # no return runs over the gap between two stretches
         inner = ahead.discounts.new_tensor([1.0]) * (ahead.next_obs[:, 0] - part.rewards)
         torch.testing.assert_close(ahead.rewards, part.rewards * inner + inner * (inner - 1) / 2)

@@ -113,22 +113,34 @@ def episodes() -> Transitions:
 
 
 def test_one_step_backups_stop_at_terminals_and_go_on_through_timeouts() -> None:
-    plain = bellman.backups(episodes(), gamma=0.5, n_step=1)
+    plain = bellman.backups(episodes(), (0.5, 1), (0.5, 1))
     torch.testing.assert_close(plain.discounts, torch.tensor([0.5, 0.5, 0.0, 0.5, 0.5]))
     torch.testing.assert_close(plain.rewards, episodes().rewards)
 
 
 def test_n_step_backups_never_cross_an_episode() -> None:
-    ahead = bellman.backups(episodes(), gamma=0.5, n_step=3)
+    ahead = bellman.backups(episodes(), (0.5, 3), (0.5, 3))
     torch.testing.assert_close(ahead.rewards, torch.tensor([1 + 1 + 1.0, 2 + 2.0, 4.0, 8 + 8.0, 16.0]))
     torch.testing.assert_close(ahead.costs, torch.tensor([0.5, 1.0, 0.0, 0.5, 1.0]))
     torch.testing.assert_close(ahead.discounts, torch.tensor([0.0, 0.0, 0.0, 0.25, 0.5]))
     torch.testing.assert_close(ahead.next_obs[:, 0], torch.tensor([3.0, 3.0, 3.0, 5.0, 5.0]))
 
 
+def test_each_signal_has_its_own_discount_and_steps() -> None:
+    apart = bellman.backups(episodes(), (0.5, 3), (0.9, 1))
+    ahead, alone = (
+        bellman.backups(episodes(), (0.5, 3), (0.5, 3)),
+        bellman.backups(episodes(), (0.9, 1), (0.9, 1)),
+    )
+    of_reward = ("rewards", "next_obs", "discounts")
+    of_cost = ("costs", "cost_next_obs", "cost_discounts", "step_costs", "step_next_obs", "step_discounts")
+    assert all(torch.equal(getattr(apart, name), getattr(ahead, name)) for name in of_reward)
+    assert all(torch.equal(getattr(apart, name), getattr(alone, name)) for name in of_cost)
+
+
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_each_transition_stands_beside_what_was_looked_ahead(n_step: int) -> None:
-    ahead, alone = (bellman.backups(episodes(), gamma=0.5, n_step=n) for n in (n_step, 1))
+    ahead, alone = (bellman.backups(episodes(), (0.5, n), (0.5, n)) for n in (n_step, 1))
     assert torch.equal(ahead.step_costs, alone.costs)
     assert torch.equal(ahead.step_next_obs, alone.next_obs)
     assert torch.equal(ahead.step_discounts, alone.discounts)
@@ -145,7 +157,7 @@ def test_n_step_values_of_a_known_chain() -> None:
     of_obs = {float(o): float(v) for o, v in zip(data.obs[:, 0], truth, strict=True)}
     of_obs[5.0] = value_after_timeout
     for n_step in (1, 2, 3, 7):
-        look = bellman.backups(data, gamma, n_step)
+        look = bellman.backups(data, (gamma, n_step), (gamma, n_step))
         next_q = torch.tensor([of_obs.get(float(o), 0.0) for o in look.next_obs[:, 0]])
         target = bellman.td_target(look.rewards, look.discounts, next_q)
         np.testing.assert_allclose(target.numpy(), truth.numpy(), rtol=1e-5)

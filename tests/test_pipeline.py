@@ -30,7 +30,8 @@ SMALL = {
     "collect.envs": "2",
     "collect.workers": "0",
     "critics.batch": "32",
-    "critics.n_step": "3",
+    "critics.n_step_reward": "3",
+    "critics.n_step_cost": "3",
     "estep.particles": "4",
     "train.env_steps": "1200",
     "train.episodes": "2",
@@ -242,7 +243,7 @@ def test_status_says_done_stale_or_missing_and_why(folder: Path) -> None:
     harden("fit-policy", *SETTINGS, "--steps", "2")
     harden("evaluate", *SETTINGS, "--episodes", "1", "--attack", "random")
     assert set(stages(harden("status", *SETTINGS).output).values()) == {"done"}
-    changed = harden("status", *SETTINGS, "--set", "critics.gamma=0.9").output
+    changed = harden("status", *SETTINGS, "--set", "critics.gamma_cost=0.9").output
     assert stages(changed)["fit-critics"] == "stale"
     assert re.search(r"fit-critics +stale +'critics' in the pipeline changed", changed)
     every = {"fit-critics", "e-step", "fit-policy"}

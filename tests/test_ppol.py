@@ -385,7 +385,7 @@ def test_the_papers_on_policy_settings_are_those_of_table_4(task: str) -> None:
     assert config.refreshes == epochs
     assert config.train.episodes * horizon == batch
     assert (config.ppo.actor_steps, config.ppo.minibatch, config.ppo.clip) == (steps, 300, 0.02)
-    assert (config.critics.gamma, config.ppo.gae_decay, config.ppo.target_kl) == (0.995, 0.97, 0.01)
+    assert (config.critics.gamma_cost, config.ppo.gae_decay, config.ppo.target_kl) == (0.995, 0.97, 0.01)
     gains = config.ppo.pid_proportional, config.ppo.pid_integral, config.ppo.pid_derivative
     assert gains == (0.1, 0.003, 0.001)
     assert config.adversary.steps == 200

@@ -49,7 +49,7 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         it the cost critic drifts below zero once violations are rare. In a long-horizon variant its a' is
         the mean of pi(.|nu(s')), or a sample (`adversary.long_horizon`): Q_c is the cost under an adversary
         that stays, by the mean that of the policy as it will act. It looks one step ahead whatever
-        `critics.n_step` is: the logged steps between were not attacked.
+        `critics.n_step_cost` is: the logged steps between were not attacked.
     """
     policy, target = learner.policy, learner.target_critics
     draw = generator(learner.device, learner.seed, "td", learner.counters.critic_steps)
@@ -60,11 +60,18 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         next_cost = _attacked_cost(learner, batch.step_next_obs, config, epsilon, draw)
         costs = bellman.td_target(batch.step_costs, batch.step_discounts, next_cost)
     else:
-        next_reward, next_cost = target.q_both(batch.next_obs, actions)
-        next_cost = next_cost + _unseen(learner, batch.next_obs, actions, config)
-        costs = bellman.td_target(batch.costs, batch.discounts, next_cost)
+        cost_actions = actions
+        if config.critics.n_step_cost == config.critics.n_step_reward:
+            next_reward, next_cost = target.q_both(batch.next_obs, actions)
+        else:
+            with torch.no_grad():
+                cost_actions = policy.sample(batch.cost_next_obs, draw)
+            next_reward = target.q_reward(batch.next_obs, actions)
+            next_cost = target.q_cost(batch.cost_next_obs, cost_actions)
+        next_cost = next_cost + _unseen(learner, batch.cost_next_obs, cost_actions, config)
+        costs = bellman.td_target(batch.costs, batch.cost_discounts, next_cost)
     rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
-    ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma)
+    ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma_cost)
     return TdTargets(rewards, costs.clamp(0.0, ceiling))
 
 

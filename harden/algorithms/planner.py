@@ -113,13 +113,21 @@ class _Adversary:
         )
         with torch.no_grad():
             rewards, costs = (
-                bellman.td_target(now, batch.discounts, after)
-                for now, after in (
-                    (batch.rewards, self.target.q_reward(batch.next_obs, self.policy.mean(batch.next_obs))),
-                    (batch.costs, self.target.q_cost(batch.next_obs, self.policy.mean(attacked))),
+                bellman.td_target(now, discounts, after)
+                for now, discounts, after in (
+                    (
+                        batch.rewards,
+                        batch.discounts,
+                        self.target.q_reward(batch.next_obs, self.policy.mean(batch.next_obs)),
+                    ),
+                    (
+                        batch.costs,
+                        batch.cost_discounts,
+                        self.target.q_cost(batch.next_obs, self.policy.mean(attacked)),
+                    ),
                 )
             )
-            ceiling = bellman.cost_ceiling(self.config.task_row.max_step_cost, self.config.critics.gamma)
+            ceiling = bellman.cost_ceiling(self.config.task_row.max_step_cost, self.config.critics.gamma_cost)
             targets = TdTargets(rewards, costs.clamp(0.0, ceiling))
         loss = td_loss(self.critics, batch, targets)
         self.optimizer.zero_grad(set_to_none=True)
@@ -169,7 +177,7 @@ def plan_adversary(
                 break
             data.append(found)
             whole = Transitions(*(torch.cat(columns) for columns in zip(*data, strict=True)))
-            plain = backups(whole, config.critics.gamma, 1)
+            plain = backups(whole, (config.critics.gamma_reward, 1), (config.critics.gamma_cost, 1))
             replay = Backups(*(column.to(device) for column in plain))
             for _ in range(options.learned_steps):
                 adversary.learn(replay)

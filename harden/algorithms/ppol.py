@@ -86,9 +86,9 @@ def prepare(learner: Learner, data: Transitions, config: PipelineConfig, epsilon
     with torch.no_grad():
         mean, std = policy(data.obs)
         now, later = learner.values(data.obs), learner.values(data.next_obs)
-        gamma, decay = config.critics.gamma, config.ppo.gae_decay
+        gammas, decay = (config.critics.gamma_reward, config.critics.gamma_cost), config.ppo.gae_decay
         of_reward, of_cost = (
-            gae(signal, now[i], later[i], data.terminals, ends, gamma, decay)
+            gae(signal, now[i], later[i], data.terminals, ends, gammas[i], decay)
             for i, signal in enumerate((data.rewards, data.costs))
         )
     obs_adv = data.obs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harden.benchmark.tables import Job, digest
-from harden.config import make_config
+from harden.config import make_config, renamed
 from harden.errors import InputError
 from harden.files import read_json, write_json
 
@@ -57,7 +57,7 @@ def read_ledger(root: Path) -> dict[Key, Entry]:
     for path in sorted(root.glob("*/*.json")):
         entry = read_json(path, "harden benchmark")
         try:
-            now = digest(make_config(entry["config"]))
+            now = digest(make_config(renamed(entry["config"])))
         except InputError:
             now = entry["digest"]
         key = entry["task"], entry["variant"], entry["seed"], now

@@ -43,7 +43,7 @@ class Branches(NamedTuple):
 def branch(
     policy: GaussianPolicy,
     task: Task,
-    gamma: float,
+    gammas: tuple[float, float],
     *,
     points: int,
     branches: int,
@@ -55,13 +55,13 @@ def branch(
     Args:
         policy: acts by sampling.
         task: simulation.
-        gamma: discount a step.
+        gammas: discount a step of the rewards and of the costs.
         points: P, one an episode seed; those whose episode ends before its point are left out.
         branches: roll-outs a point, B.
         seed: of the episodes, the points and the actions.
         workers: simulation processes, one a core where not given.
     """
-    latest = task.horizon - math.ceil(math.log(_LOST_AT_MOST) / math.log(gamma))
+    latest = task.horizon - math.ceil(math.log(_LOST_AT_MOST) / math.log(max(gammas)))
     place = generator("cpu", seed, "branch-time")
     times = torch.randint(max(latest, 1), (points,), generator=place)
     seeds = episode_seeds(seed, "branch", 0, points)
@@ -69,12 +69,17 @@ def branch(
     with VectorEnv(task, branches, workers) as envs:
         for point in range(points):
             draw = generator("cpu", seed, "branch-actions", point)
-            found.append(_one_point(envs, policy, gamma, int(seeds[point]), int(times[point]), draw))
+            found.append(_one_point(envs, policy, gammas, int(seeds[point]), int(times[point]), draw))
     return Branches(*(torch.stack(column) for column in zip(*(f for f in found if f), strict=True)))
 
 
 def _one_point(
-    envs: VectorEnv, policy: GaussianPolicy, gamma: float, seed: int, time: int, draw: torch.Generator
+    envs: VectorEnv,
+    policy: GaussianPolicy,
+    gammas: tuple[float, float],
+    seed: int,
+    time: int,
+    draw: torch.Generator,
 ) -> tuple[Tensor, ...] | None:
     now = 0
 
@@ -94,7 +99,8 @@ def _one_point(
     data = run.transitions
     rows = torch.from_numpy(np.cumsum(run.lengths) - run.lengths + time)
     ends = data.terminals | data.timeouts
-    rewards, costs = (monte_carlo_returns(x, ends, gamma)[rows] for x in (data.rewards, data.costs))
+    signals = zip((data.rewards, data.costs), gammas, strict=True)
+    rewards, costs = (monte_carlo_returns(signal, ends, gamma)[rows] for signal, gamma in signals)
     return data.obs[rows[0]], data.actions[rows[0]], rewards, costs
 
 

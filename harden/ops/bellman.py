@@ -16,39 +16,56 @@ class Backups(NamedTuple):
     Args:
         obs: (N, obs_dim).
         actions: (N, act_dim).
-        rewards: (N,), discounted sum over the steps looked ahead.
-        costs: (N,), likewise.
-        next_obs: (N, obs_dim), the observation to bootstrap from.
+        rewards: (N,), discounted sum over the steps that the reward critic looks ahead.
+        next_obs: (N, obs_dim), the observation that the reward critic bootstraps from.
         discounts: (N,), gamma to the number of steps looked ahead, 0 where the dynamics ended the episode.
+        costs, cost_next_obs, cost_discounts: the same for the cost critic.
         step_costs, step_next_obs, step_discounts: of the same shapes, of the transition alone: n = 1.
     """
 
     obs: Tensor
     actions: Tensor
     rewards: Tensor
-    costs: Tensor
     next_obs: Tensor
     discounts: Tensor
+    costs: Tensor
+    cost_next_obs: Tensor
+    cost_discounts: Tensor
     step_costs: Tensor
     step_next_obs: Tensor
     step_discounts: Tensor
 
 
-def backups(data: Transitions, gamma: float, n_step: int) -> Backups:
-    """Look ahead n steps within each episode.
+def backups(data: Transitions, of_reward: tuple[float, int], of_cost: tuple[float, int]) -> Backups:
+    """Look ahead within each episode, by the discount and the steps of each critic.
 
     Args:
         data: whole episodes one after another; the first may lack its beginning.
-        gamma: discount a step.
-        n_step: steps to look ahead, at least 1; fewer at an episode's end.
+        of_reward, of_cost: the discount a step, and n, the steps to look ahead: at least 1, fewer at an
+            episode's end.
 
     Source: Eq. 58, 59.
     Deviation: n above 1, which the paper has not, passes a value on over n steps at once; what the policy of
-        those steps did is not corrected for.
+        those steps did is not corrected for. The paper has one discount for both.
     """
-    count = len(data.rewards)
+    rewards = _look_ahead(data, data.rewards, *of_reward)
+    costs = _look_ahead(data, data.costs, *of_cost)
+    step_costs = _look_ahead(data, data.costs, of_cost[0], 1)
+    return Backups(data.obs, data.actions, *rewards, *costs, *step_costs)
+
+
+class _Ahead(NamedTuple):
+    """A signal's sum over n steps, the observation after them, and what the value there counts: N rows."""
+
+    total: Tensor
+    next_obs: Tensor
+    discounts: Tensor
+
+
+def _look_ahead(data: Transitions, signal: Tensor, gamma: float, n_step: int) -> _Ahead:
+    count = len(signal)
     ends = data.terminals | data.timeouts
-    rewards, costs = data.rewards.clone(), data.costs.clone()
+    total = signal.clone()
     index = torch.arange(count, device=ends.device)
     last = index
     alive = ~ends
@@ -56,17 +73,13 @@ def backups(data: Transitions, gamma: float, n_step: int) -> Backups:
     for ahead in range(1, n_step):
         follower = (index + ahead).clamp_max(count - 1)
         alive = alive & (index + ahead < count)
-        factor = alive * gamma**ahead
-        rewards = rewards + factor * data.rewards[follower]
-        costs = costs + factor * data.costs[follower]
+        total = total + alive * gamma**ahead * signal[follower]
         last = torch.where(alive, follower, last)
         length = length + alive
         alive = alive & ~ends[follower]
     powers = gamma ** torch.arange(n_step + 1, dtype=torch.float64, device=ends.device)
-    discounts = torch.where(data.terminals[last], 0.0, powers[length]).to(rewards.dtype)
-    step_discounts = torch.where(data.terminals, 0.0, powers[1]).to(rewards.dtype)
-    looked_ahead = rewards, costs, data.next_obs[last], discounts
-    return Backups(data.obs, data.actions, *looked_ahead, data.costs, data.next_obs, step_discounts)
+    discounts = torch.where(data.terminals[last], 0.0, powers[length]).to(total.dtype)
+    return _Ahead(total, data.next_obs if n_step == 1 else data.next_obs[last], discounts)
 
 
 def td_target(now: Tensor, discounts: Tensor, next_q: Tensor) -> Tensor:

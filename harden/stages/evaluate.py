@@ -225,7 +225,7 @@ def evaluate(
         "results": results,
         **_checked(results, said, attacks, loaded, config.evaluate.queries),
         "threat_model": threat_model(config, trials, tried, said.pop("critics"), spread),
-        "certificate": certificate(victim, task, trials, meant, tried, config.critics.gamma),
+        "certificate": certificate(victim, task, trials, meant, tried, config.critics.gamma_cost),
         "trajectories": trajectories(task, results, tried.moves, meant),
         **said,
         "wall_time_s": round(time.monotonic() - began, 1),

@@ -44,7 +44,9 @@ def look_ahead(data: Transitions, config: PipelineConfig, device: torch.device) 
     """Return what the critics learn from, on the learner's device."""
     if config.variant_row.on_policy:
         data = as_observed(data)
-    plain = backups(data, config.critics.gamma, config.critics.n_step)
+    critics = config.critics
+    of_reward = (critics.gamma_reward, critics.n_step_reward)
+    plain = backups(data, of_reward, (critics.gamma_cost, critics.n_step_cost))
     return Backups(*(column.to(device) for column in plain))
 
 

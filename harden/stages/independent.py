@@ -44,7 +44,7 @@ def fit_config(config: PipelineConfig, loaded: LoadedPolicy, purpose: str = "ind
         given = loaded.policy.architecture
         networks = {name: given[name] for name in ("init_std", "min_std", "max_std")}
         tree["networks"] |= networks | {"policy_hidden": given["hidden"]}
-    tree["critics"] |= {"n_step": _N_STEP}
+    tree["critics"] |= {"n_step_reward": _N_STEP, "n_step_cost": _N_STEP}
     # the policy as it is, without what training adds to explore
     tree["collect"] |= PLAIN_ROLL_OUTS
     return make_config(tree)

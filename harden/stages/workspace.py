@@ -15,7 +15,7 @@ from harden.config import PipelineConfig
 from harden.errors import HardenError, InputError
 from harden.files import read_json, write_json
 from harden.learner import Learner, load_state, new_learner, save_state
-from harden.ops.schedule import discounted_threshold, scheduled_epsilon, scheduled_limit
+from harden.ops.schedule import discounted_horizon, discounted_threshold, scheduled_epsilon, scheduled_limit
 from harden.types import Limits
 
 # what is said of a run once, at its beginning
@@ -190,7 +190,13 @@ def position_limits(config: PipelineConfig, learner: Learner | None) -> Limits:
     if full > 0 and config.adversary.lam_max is not None:
         share = 1.0 if learner is None else position_epsilon(config, learner) / full
         lam_max += share * (config.adversary.lam_max - lam_max)
-    return Limits(discounted_threshold(limit, task.horizon, config.critics.gamma), lam_max)
+    # lam trades Q_r for Q_c: where Q_r sums over a longer horizon, the same trade takes a larger lam
+    critics = config.critics
+    reward_horizon, cost_horizon = (
+        discounted_horizon(task.horizon, gamma) for gamma in (critics.gamma_reward, critics.gamma_cost)
+    )
+    kappa = discounted_threshold(limit, task.horizon, critics.gamma_cost)
+    return Limits(kappa, lam_max * (reward_horizon / cost_horizon))
 
 
 def which_policy(config: PipelineConfig) -> str:
