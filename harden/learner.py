@@ -143,8 +143,11 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
             obs_scale=nets.obs_scale,
         )
         critics = Critics(
-            *(task.obs_dim, task.act_dim, nets.reward_critics, nets.cost_critics),
-            *(nets.critic_hidden, nets.obs_scale),
+            task.obs_dim,
+            task.act_dim,
+            nets.reward_critics,
+            hidden=nets.critic_hidden,
+            obs_scale=nets.obs_scale,
         )
         on_policy = config.variant_row.on_policy
         values = StateValues(task.obs_dim, nets.critic_hidden, nets.obs_scale) if on_policy else None

@@ -84,13 +84,13 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
     """Return the paper's configuration of a task, as the sections of a pipeline file.
 
     Source: Table 4 and B.3. Not printed, and taken from the public CVPO code: gamma 0.99, polyak 0.995, two
-    critics of each kind, lam at most 20, a tenth of each KL threshold for the spread (Table 4 has one). Not
-    printed and not to be found: T_s and T_i, the multipliers' rates and ceilings, the attack's steps in
+    reward critics (harden has one cost critic always), lam at most 20, a tenth of each KL threshold for the
+    spread (Table 4 has one). Not printed and not to be found: T_s and T_i, the multipliers' rates and ceilings, the attack's steps in
     training, the spread at the start; they are ours.
     """
     row = TABLE_4[task]
     return {
-        "networks": _NETWORKS | {"reward_critics": 2, "cost_critics": 2},
+        "networks": _NETWORKS | {"reward_critics": 2},
         "critics": {
             "learning_rate": 1e-3,
             "batch": 300,

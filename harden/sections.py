@@ -34,7 +34,6 @@ class Networks(Section):
     policy_hidden: Widths = (256, 256)
     critic_hidden: Widths = (256, 256)
     reward_critics: Few = 2
-    cost_critics: Few = 1
     init_std: Positive = 0.5
     min_std: Positive = 0.1
     max_std: Positive = 1.0

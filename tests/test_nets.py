@@ -29,12 +29,11 @@ def test_members_are_independent_networks() -> None:
     torch.testing.assert_close(critics.q_cost(obs, actions), critics(obs, actions)[2])
 
 
-def test_cost_critics_are_averaged_and_can_be_asked_one_by_one() -> None:
+def test_cost_critics_are_averaged() -> None:
     critics = Critics(3, 2, reward_count=2, cost_count=3, hidden=(8,))
     obs, actions = torch.randn(6, 3), torch.randn(6, 2)
     values = critics(obs, actions)
     torch.testing.assert_close(critics.q_cost(obs, actions), values[2:].mean(0))
-    torch.testing.assert_close(critics.q_cost_each(obs, actions), values[2:])
 
 
 def test_one_critics_loss_leaves_the_others_alone() -> None:

@@ -78,21 +78,16 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
 def _attacked_cost(
     learner: Learner, obs: Tensor, config: PipelineConfig, epsilon: float, draw: torch.Generator
 ) -> Tensor:
-    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,): the lowest of the cost critics.
+    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,).
 
-    An adversary climbs, so it finds the errors of whom it climbs: taken at their word they come back at each
-    step of the horizon, and Q_c is at kappa where attacked episodes cost nothing. Two critics seldom err
-    upwards at the same place; one alone (`networks.cost_critics` 1) is taken at its word.
-
-    Source: Fujimoto et al. 2018 (clipped double Q-learning), where the maximum is the ball's.
-    Deviation: Eq. 59 has one critic and a benign future.
+    Deviation: Eq. 59 has a benign future.
     """
     policy, target = learner.policy, learner.target_critics
     obs_adv = mc_attack(policy, target, obs, config.task_row.radius(epsilon), config.adversary, draw)
     with torch.no_grad():
         by_mean = config.adversary.long_horizon == "mean"
         actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
-        return target.q_cost_each(obs, actions).amin(0) + _unseen(learner, obs, actions, config)
+        return target.q_cost(obs, actions) + _unseen(learner, obs, actions, config)
 
 
 def _unseen(learner: Learner, obs: Tensor, actions: Tensor, config: PipelineConfig) -> Tensor | float:

@@ -166,8 +166,4 @@ class Critics(nn.Module):
 
         Their maximum would hand the errors of each on to every earlier state.
         """
-        return self.q_cost_each(obs, actions).mean(0)
-
-    def q_cost_each(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return what each cost critic says, (C, B) or (C, S, K)."""
-        return self.ensemble(obs, actions, self.cost_members)
+        return self.ensemble(obs, actions, self.cost_members).mean(0)
