@@ -85,8 +85,8 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
 
     Source: Table 4 and B.3. Not printed, and taken from the public CVPO code: gamma 0.99, polyak 0.995, two
     reward critics (harden has one cost critic always), lam at most 20, a tenth of each KL threshold for the
-    spread (Table 4 has one). Not printed and not to be found: T_s and T_i, the multipliers' rates and ceilings, the attack's steps in
-    training, the spread at the start; they are ours.
+    spread (Table 4 has one). Not printed and not to be found: T_s and T_i, the multipliers' rates and
+    ceilings, the attack's steps in training, the spread at the start; they are ours.
     """
     row = TABLE_4[task]
     return {
