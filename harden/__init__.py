@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__version__ = version("harden")
-
 
 def __getattr__(name: str) -> Any:
+    # imported where they are asked for: the program listens to signals before it imports what takes long
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("harden")
     if name == "ObservationAttack":
         # a class can't import what it needs when it is called, as the functions below do
         from harden.envs.observation_attack import ObservationAttack

@@ -6,8 +6,8 @@ Anything else that escapes is a defect of ours, and the command line shows it as
 from __future__ import annotations
 
 
-class HardenError(Exception):
-    """A failure that harden understands.
+class Said(BaseException):
+    """What ends a command with one line.
 
     Args:
         message: what happened, with the value, in one line.
@@ -21,9 +21,13 @@ class HardenError(Exception):
         self.message = message
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type[HardenError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[Said], tuple[str, str]]:
         """Return how it is made again in another process: pickle gives the whole line as message."""
         return type(self), (self.message, self.remedy)
+
+
+class HardenError(Said, Exception):
+    """A failure that harden understands."""
 
 
 class InputError(HardenError):
@@ -48,8 +52,12 @@ class DivergedError(HardenError):
     """A loss or a weight became NaN or infinite; the last good state was kept."""
 
 
-class Interrupted(HardenError):
-    """The user pressed Ctrl-C; what was committed stands."""
+class Interrupted(Said):
+    """The user pressed Ctrl-C; what was committed stands.
+
+    It is no failure: whoever handles failures, ours or any Exception, lets it pass. It is no
+    KeyboardInterrupt either, which click and Lightning turn into an exit of their own.
+    """
 
     exit_code = 130
 

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from harden import signals
+
 _LINE_EVERY_S = 10.0
 
 
@@ -45,7 +47,7 @@ class Reporter:
             unit: what is counted.
         """
         if self.quiet or total <= 0:
-            yield lambda done, note="": None
+            yield _no_track
         elif sys.stderr.isatty():
             with tqdm(total=total, desc=label, unit=unit, leave=False, file=sys.stderr) as bar:
                 yield _BarTrack(bar)
@@ -53,11 +55,16 @@ class Reporter:
             yield _LineTrack(label, total, unit)
 
 
+def _no_track(done: float, note: str = "") -> None:
+    signals.check()
+
+
 class _BarTrack:
     def __init__(self, bar: Any) -> None:
         self.bar = bar
 
     def __call__(self, done: float, note: str = "") -> None:
+        signals.check()
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(done - self.bar.n)
 
@@ -68,6 +75,7 @@ class _LineTrack:
         self.last = time.monotonic()
 
     def __call__(self, done: float, note: str = "") -> None:
+        signals.check()
         now = time.monotonic()
         if now - self.last >= _LINE_EVERY_S:
             self.last = now

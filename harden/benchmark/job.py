@@ -24,7 +24,7 @@ from harden.benchmark.tables import Job
 from harden.checkpoint import load_policy
 from harden.config import PipelineConfig, make_config
 from harden.data.store import FolderLock
-from harden.errors import HardenError, InputError, Interrupted
+from harden.errors import HardenError, InputError
 from harden.files import write_json
 from harden.progress import Reporter
 from harden.stages.evaluate import evaluate
@@ -76,8 +76,6 @@ def run_job(spec: Spec) -> str:
     with _alone(place.run.parent):
         try:
             write_json(out, _result(job, place))
-        except Interrupted:
-            raise
         except HardenError as error:
             write_failure(out, job, str(error))
         except Exception as error:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Any
 
 import click
 
+from harden import signals
 from harden.cli.options import Command, version_option
-from harden.errors import HardenError, InputError, Interrupted, StorageError, Terminated
+from harden.errors import InputError, Interrupted, Said, StorageError
 
 # how torch says it, on a processor and on an accelerator
 _NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
-def _fail(error: HardenError) -> None:
+def _fail(error: Said) -> None:
     click.echo(f"error: {error}", err=True)
     sys.exit(error.exit_code)
 
@@ -40,11 +40,10 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command line; never returns."""
-        signal.signal(signal.SIGINT, _stop)
-        signal.signal(signal.SIGTERM, _stop)
+        signals.listen()
         try:
             code = super().main(*args, **options | {"standalone_mode": False})
-        except HardenError as error:
+        except Said as error:
             _fail(error)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
@@ -62,23 +61,6 @@ class _Group(click.Group):
         except (click.Abort, KeyboardInterrupt):
             _fail(Interrupted("stopped by Ctrl-C"))
         sys.exit(code or 0)
-
-
-# what stands after a stop, where it is not what stands after all others; train says it itself
-_STANDS = {
-    "benchmark": "finished runs are in the ledger: the same command goes on with the others",
-    "init": "remove what it wrote, and run it again",
-}
-_ELSEWHERE = "what was stored before stands, its own result is written at its end: run it again"
-
-
-def _stop(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    ctx = click.get_current_context(silent=True)
-    stands = _STANDS.get(ctx.info_name or "" if ctx else "", _ELSEWHERE)
-    if number == signal.SIGTERM:
-        raise Terminated("stopped by SIGTERM", stands)
-    raise Interrupted("stopped by Ctrl-C", stands)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 import click
 
+from harden import signals
+from harden.errors import Interrupted
+
 
 class _NotNan:
     """Refuses "nan", which is within any range to a comparison."""
@@ -80,6 +83,14 @@ class Shared:
 pass_shared = click.make_pass_decorator(Shared)
 
 
+# what stands after a stop, where it is not what stands after all others; train says it itself
+_STANDS = {
+    "benchmark": "finished runs are in the ledger: the same command goes on with the others",
+    "init": "remove what it wrote, and run it again",
+}
+_ELSEWHERE = "what was stored before stands, its own result is written at its end: run it again"
+
+
 class Command(click.Command):
     """A command with the options that all of them have; `pass_shared` hands their values on."""
 
@@ -105,7 +116,12 @@ class Command(click.Command):
         ctx.obj = Shared(**{name: ctx.params.pop(name) for name in names})
         # one by default: more are no faster on networks this small, and results would depend on the machine
         torch.set_num_threads(ctx.obj.threads)
-        return super().invoke(ctx)
+        try:
+            with signals.kept():
+                return super().invoke(ctx)
+        except Interrupted as error:
+            stands = error.remedy or _STANDS.get(ctx.info_name or "", _ELSEWHERE)
+            raise type(error)(error.message, stands) from None
 
 
 @dataclasses.dataclass(frozen=True)
