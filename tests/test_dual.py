@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 
-from harden.ops import dual, newton
-from harden.ops.dual import evaluate_dual, minimise_dual, particle_weights, solve_dual
+from harden.ops import dual
+from harden.ops.dual import evaluate_dual, minimise_dual, particle_weights, prepare_particles, solve_dual
+from harden.ops.newton import Minimum, Point
 from harden.types import DualSolution
 
 
@@ -21,33 +25,35 @@ def draw(seed: int, states: int = 24, particles: int = 12) -> tuple[torch.Tensor
     return q_reward, q_cost, float(10 ** rng.uniform(-2, -0.3)), kappa
 
 
+def evaluate(
+    eta: float, lam: float, q_reward: torch.Tensor, q_cost: torch.Tensor, kl: float, kappa: float
+) -> Point:
+    return evaluate_dual(eta, lam, prepare_particles(q_reward, q_cost), kl, kappa)
+
+
 def paper_dual(
-    eta: float, lam: float, q_reward: np.ndarray, q_cost: np.ndarray, kl: float, kappa: float
-) -> float:
+    x: torch.Tensor, q_reward: torch.Tensor, q_cost: torch.Tensor, kl: float, kappa: float
+) -> torch.Tensor:
     """Eq. 51 written out plainly, with one eta * delta and a mean over the particles."""
-    inner = [np.log(np.mean(np.exp((r - lam * c) / eta))) for r, c in zip(q_reward, q_cost, strict=True)]
-    return lam * kappa + eta * kl + eta * float(np.mean(inner))
-
-
-def test_value_is_the_papers() -> None:
-    q_reward, q_cost, kl, kappa = draw(0)
-    x = torch.tensor((float(q_reward.std()), 0.7), dtype=torch.float64)
-    mine = float(evaluate_dual(x, q_reward, q_cost, kl, kappa).value)
-    assert mine == pytest.approx(paper_dual(float(x[0]), 0.7, q_reward.numpy(), q_cost.numpy(), kl, kappa))
+    eta, lam = x
+    inner = [(((r - lam * c) / eta).exp().mean()).log() for r, c in zip(q_reward, q_cost, strict=True)]
+    return lam * kappa + eta * kl + eta * torch.stack(inner).mean()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_gradient_and_hessian_are_the_derivatives(seed: int) -> None:
+def test_value_gradient_and_hessian_are_those_of_the_papers_dual(seed: int) -> None:
     q_reward, q_cost, kl, kappa = draw(seed)
     x = torch.tensor((float(q_reward.std()) + 0.1, 0.4), dtype=torch.float64)
 
     def value(y: torch.Tensor) -> torch.Tensor:
-        return evaluate_dual(y, q_reward, q_cost, kl, kappa).value
+        return paper_dual(y, q_reward, q_cost, kl, kappa)
 
-    point = evaluate_dual(x, q_reward, q_cost, kl, kappa)
-    by_autograd = torch.func.grad(value)(x)
-    torch.testing.assert_close(point.gradient, by_autograd, rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(point.hessian, torch.func.hessian(value)(x), rtol=1e-6, atol=1e-9)
+    point = evaluate(*x.tolist(), q_reward, q_cost, kl, kappa)
+    assert point.value == pytest.approx(float(value(x)))
+    gradient, hessian = torch.func.grad(value)(x), torch.func.hessian(value)(x)
+    assert [point.by_x, point.by_y] == pytest.approx(gradient.tolist(), rel=1e-8, abs=1e-10)
+    assert [point.by_xx, point.by_xy] == pytest.approx(hessian[0].tolist(), rel=1e-6, abs=1e-9)
+    assert [point.by_xy, point.by_yy] == pytest.approx(hessian[1].tolist(), rel=1e-6, abs=1e-9)
 
 
 def test_gradient_is_the_slack_of_the_constraints() -> None:
@@ -57,27 +63,25 @@ def test_gradient_is_the_slack_of_the_constraints() -> None:
     uniform = 1 / weights.shape[1]
     kl_used = float((weights * (weights / uniform).log()).sum(1).mean())
     cost_used = float((weights * q_cost).sum(1).mean())
-    x = torch.stack((eta, lam)).double()
-    gradient = evaluate_dual(x, q_reward, q_cost, kl, kappa).gradient
-    assert gradient[0].item() == pytest.approx(kl - kl_used, rel=1e-5)
-    assert gradient[1].item() == pytest.approx(kappa - cost_used, rel=1e-5)
+    point = evaluate(float(eta), float(lam), q_reward, q_cost, kl, kappa)
+    assert point.by_x == pytest.approx(kl - kl_used, rel=1e-5)
+    assert point.by_y == pytest.approx(kappa - cost_used, rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_minimum_is_no_higher_than_a_grids_and_scipys(seed: int) -> None:
     q_reward, q_cost, kl, kappa = draw(seed)
-    x, _, converged = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0)
-    value = float(evaluate_dual(x, q_reward, q_cost, kl, kappa).value)
-    spread = float(q_reward.std())
+    found = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0)
+    particles, spread = prepare_particles(q_reward, q_cost), float(q_reward.std())
     grid = min(
-        float(evaluate_dual(torch.tensor((eta, lam)), q_reward, q_cost, kl, kappa).value)
-        for eta in np.geomspace(1e-2 * spread, 1e3 * spread, 40)
-        for lam in np.linspace(0, 20, 21)
+        evaluate_dual(eta, lam, particles, kl, kappa).value
+        for eta in np.geomspace(1e-2 * spread, 1e3 * spread, 40).tolist()
+        for lam in np.linspace(0, 20, 21).tolist()
     )
 
     def objective(y: np.ndarray) -> tuple[float, np.ndarray]:
-        point = evaluate_dual(torch.tensor(y), q_reward, q_cost, kl, kappa)
-        return float(point.value), point.gradient.numpy()
+        point = evaluate_dual(*y.tolist(), particles, kl, kappa)
+        return point.value, np.array((point.by_x, point.by_y))
 
     starts = [(spread, 0.0), (10 * spread, 5.0)]
     options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-12}
@@ -86,27 +90,45 @@ def test_minimum_is_no_higher_than_a_grids_and_scipys(seed: int) -> None:
         minimize(objective, s, jac=True, method="L-BFGS-B", bounds=bounds, options=options).fun
         for s in starts
     )
-    assert bool(converged)
-    assert value <= grid + 1e-9 * abs(grid)
-    assert value == pytest.approx(rival, rel=1e-6, abs=1e-9)
+    assert found.converged
+    assert found.at == evaluate_dual(found.x, found.y, particles, kl, kappa)
+    assert found.at.value <= grid + 1e-9 * abs(grid)
+    assert found.at.value == pytest.approx(rival, rel=1e-6, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("lam_max", [1e-3, 20.0])
-def test_a_gpus_arithmetic_finds_the_same(seed: int, lam_max: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    q_reward, q_cost, kl, kappa = draw(seed)
-    on_host = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=lam_max)
-    monkeypatch.setattr(dual, "arithmetic_on", lambda device: newton.DEVICE)
-    on_device = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=lam_max)
-    assert bool(on_host.converged)
-    assert bool(on_device.converged)
-    torch.testing.assert_close(on_device.x, on_host.x, rtol=1e-9, atol=1e-12)
+def test_a_search_ends_as_soon_as_it_has_converged(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluations, evaluate_once = [], dual.evaluate_dual
+
+    def counted(*arguments: Any) -> Point:
+        evaluations.append(arguments)
+        return evaluate_once(*arguments)
+
+    monkeypatch.setattr(dual, "evaluate_dual", counted)
+    q_reward, q_cost, kl, kappa = draw(6)
+    cold = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0)
+    from_scratch = len(evaluations)
+    assert cold.converged
+    assert from_scratch <= 20
+    warm = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, start=(cold.x, cold.y))
+    assert len(evaluations) == from_scratch + 1
+    assert warm == cold
+
+
+def test_a_search_that_may_not_go_on_says_so() -> None:
+    q_reward, q_cost, kl, kappa = draw(6)
+    assert not minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, max_iterations=1).converged
+
+
+def weights_of(found: Minimum, q_reward: torch.Tensor, q_cost: torch.Tensor) -> torch.Tensor:
+    """Return q* at a solution."""
+    return particle_weights(q_reward, q_cost, torch.tensor(found.x), torch.tensor(found.y))
 
 
 def test_active_constraints_hold_with_equality() -> None:
     q_reward, q_cost, kl, _ = draw(1)
-    x, *_ = minimise_dual(q_reward, q_cost, kl, float(q_cost.mean()) * 0.85, lam_max=1e6)
-    weights = particle_weights(q_reward, q_cost, x[0], x[1])
+    weights = weights_of(
+        minimise_dual(q_reward, q_cost, kl, float(q_cost.mean()) * 0.85, lam_max=1e6), q_reward, q_cost
+    )
     assert float((weights * q_cost).sum(1).mean()) == pytest.approx(float(q_cost.mean()) * 0.85, rel=1e-4)
     assert float((weights * (weights * weights.shape[1]).log()).sum(1).mean()) == pytest.approx(kl, rel=1e-4)
 
@@ -123,9 +145,10 @@ def test_weights_are_a_softmax_without_the_policys_density() -> None:
 def test_no_overflow_at_any_scale_or_without_any_difference(scale: float) -> None:
     q_reward, q_cost, kl, kappa = draw(2)
     for rewards in (q_reward * scale, torch.zeros_like(q_reward)):
-        x, *_ = minimise_dual(rewards, q_cost, kl, kappa, lam_max=20.0)
-        assert bool(x.isfinite().all())
-        assert bool(particle_weights(rewards, q_cost, x[0], x[1]).isfinite().all())
+        found = minimise_dual(rewards, q_cost, kl, kappa, lam_max=20.0)
+        assert math.isfinite(found.x)
+        assert math.isfinite(found.y)
+        assert bool(weights_of(found, rewards, q_cost).isfinite().all())
 
 
 def test_infeasible_is_said_and_lam_is_bounded_smoothed_and_recovers() -> None:
@@ -156,7 +179,7 @@ def test_rate_one_uses_the_exact_solution() -> None:
 
 def test_a_warm_start_finds_the_same_minimum() -> None:
     q_reward, q_cost, kl, kappa = draw(6)
-    cold, *_ = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, tolerance=1e-9)
-    start = cold * torch.tensor((1.3, 0.8), dtype=torch.float64)
-    warm, *_ = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, start=start, tolerance=1e-9)
-    torch.testing.assert_close(cold, warm, rtol=1e-5, atol=1e-7)
+    cold = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, tolerance=1e-9)
+    start = 1.3 * cold.x, 0.8 * cold.y
+    warm = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, start=start, tolerance=1e-9)
+    assert (warm.x, warm.y) == pytest.approx((cold.x, cold.y), rel=1e-5, abs=1e-7)
