@@ -513,7 +513,6 @@ OF_A_DRY_RUN = [
     (["collect", "--behaviour", "mc"], "allow it with --allow-attacked-collection"),
     (["fit-critics", "--data", "nowhere"], "data set nowhere is missing; make it with: harden collect"),
     (["fit-critics", "--policy", "nowhere"], "policy folder nowhere is missing"),
-    (["fit-critics", "--devices", "3"], "can't be split over 3 devices"),
     (["fit-critics", "--out", "datasets"], "datasets is there already"),
     (
         ["e-step", "--critics", "nowhere"],

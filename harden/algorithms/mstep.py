@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -38,19 +37,13 @@ class MStepLoss(NamedTuple):
     kl_robust: Tensor
 
 
-def attack_states(
-    learner: Learner, targets: Targets, config: PipelineConfig, epsilon: float, part: int = 0
-) -> Tensor:
+def attack_states(learner: Learner, targets: Targets, config: PipelineConfig, epsilon: float) -> Tensor:
     """Return nu(s) of the MC adversary against the policy as it is now.
-
-    Args:
-        part: which part of a step's rows these are, where several devices split them.
 
     Source: Algorithm 1.
     Deviation: Algorithm 2 computes it once before the M iterations; here every `adversary.every` of them.
     """
-    place = (learner.counters.policy_steps, part) if part else (learner.counters.policy_steps,)
-    draw = generator(learner.device, learner.seed, "adversary", *place)
+    draw = generator(learner.device, learner.seed, "adversary", learner.counters.policy_steps)
     radius = config.task_row.radius(epsilon)
     return mc_attack(learner.policy, learner.critics, targets.obs, radius, config.adversary, draw)
 
@@ -76,7 +69,6 @@ def lagrangian(
     beta_robust: Tensor,
     config: MStep,
     variant: Variant,
-    average: Callable[[Tensor], Tensor] = Tensor.detach,
 ) -> MStepLoss:
     """Step the multipliers, then return the negative of L(theta, beta, beta_adv).
 
@@ -87,7 +79,6 @@ def lagrangian(
         beta, beta_robust: (2,), multipliers so far.
         config: bounds, rates and ceilings.
         variant: which terms are on.
-        average: of a KL over all devices that split a step's rows; the multipliers step by it.
 
     Source: Eq. 62-66, Algorithm 2 lines 19 and 20.
     Deviation: each KL is bounded in its mean and its spread part (Abdolmaleki et al. 2018a); the adversarial
@@ -105,7 +96,7 @@ def lagrangian(
     loss = torch.zeros((), device=means.device)
     if variant.vanilla:
         bounds = torch.tensor((config.kl_mean, config.kl_std), device=kl.device)
-        beta = step_multiplier(beta, average(kl), bounds, config.beta_rate, config.beta_max)
+        beta = step_multiplier(beta, kl.detach(), bounds, config.beta_rate, config.beta_max)
         loss = loss - likelihood + (beta * kl).sum()
     kl_robust = torch.zeros_like(kl)
     if obs_adv is not None:
@@ -120,8 +111,8 @@ def lagrangian(
         if variant.robust_kl:
             bounds = torch.tensor((config.kl_robust_mean, config.kl_robust_std), device=kl.device)
             beta_robust = step_multiplier(
-                beta_robust, average(kl_robust), bounds, config.beta_robust_rate, config.beta_robust_max
+                beta_robust, kl_robust.detach(), bounds, config.beta_robust_rate, config.beta_robust_max
             )
             robust = robust + (beta_robust * kl_robust).sum()
         loss = loss + config.robust_weight * robust
-    return MStepLoss(loss, beta, beta_robust, average(likelihood), average(kl), average(kl_robust))
+    return MStepLoss(loss, beta, beta_robust, likelihood.detach(), kl.detach(), kl_robust.detach())

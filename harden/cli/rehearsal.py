@@ -58,14 +58,13 @@ def fit_critics(
     *,
     data: Path | None,
     policy_dir: Path | None,
-    devices: int | None,
     out: Path | None,
     **options: Any,
 ) -> Plan:
     """Check what a fit of the critics needs."""
     from harden.stages.fit_critics import open_inputs
 
-    dataset = open_inputs(ctx.config, ctx.place, ctx.device, data, policy_dir, devices, out).dataset
+    dataset = open_inputs(ctx.config, ctx.place, ctx.device, data, policy_dir, out).dataset
     return Plan([dataset.path, *_known(ctx, policy_dir)], [*_learned(ctx), *([out] if out else ())])
 
 
@@ -97,13 +96,13 @@ def fit_policy(ctx: Context, *, clone: bool, **options: Any) -> Plan:
         opened = cloning.open_inputs(ctx.config, ctx.place, given["data"], out, given["overwrite"])
         return Plan([opened.dataset.path], [opened.folder])
     named = given["policy_dir"], given["critics_dir"]
-    rest = *named, given["devices"], out
+    rest = *named, out
     path = open_inputs(ctx.config, ctx.place, ctx.device, given["targets_path"], *rest).path
     return Plan([path, *_known(ctx, *named)], [*_learned(ctx), *([out] if out else ())])
 
 
 _OF_CLONE = ["steps", "data", "out", "overwrite"]
-_OF_FIT_POLICY = ["steps", "targets_path", "policy_dir", "critics_dir", "tensorboard", "devices", "out"]
+_OF_FIT_POLICY = ["steps", "targets_path", "policy_dir", "critics_dir", "tensorboard", "out"]
 
 
 def of_fit_policy(clone: bool, options: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def of_fit_policy(clone: bool, options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in known}
 
 
-def train(ctx: Context, *, data: Path | None, devices: int | None, **options: Any) -> Plan:
+def train(ctx: Context, *, data: Path | None, **options: Any) -> Plan:
     """Check what training needs, in its own order."""
     from harden.envs.make import try_environment
     from harden.stages.permissions import open_own
@@ -128,7 +127,7 @@ def train(ctx: Context, *, data: Path | None, devices: int | None, **options: An
     from harden.stages.train import require_allowed
 
     config, place = ctx.config, ctx.place
-    require_allowed(config, data=data, devices=devices or 1, **options)
+    require_allowed(config, data=data, **options)
     if config.train.offline:
         dataset = open_own(config, data or place.data)
         require_ranges(config, dataset.recent(config.imitation.rows), dataset.path)

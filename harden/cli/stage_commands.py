@@ -14,12 +14,6 @@ from harden.errors import Interrupted
 
 # as in harden/sections.py, which takes its time to import
 COUNT = click.IntRange(min=1, max=1_000_000_000)
-several_devices = click.option(
-    "--devices",
-    type=click.IntRange(min=1, max=1000),
-    default=None,
-    help="Processes that split each step's rows [1].",
-)
 attacked_collection = click.option(
     "--allow-attacked-collection", is_flag=True, help="Let the policy be attacked while it acts."
 )
@@ -58,7 +52,6 @@ def collect(ctx: Context, **options: Any) -> None:
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
 @click.option("--out", type=FOLDER, default=None, help="New folder for a copy of the critics.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
-@several_devices
 def fit_critics(ctx: Context, **options: Any) -> None:
     """Fit Q_r and Q_c to the stored transitions."""
     from harden.stages.fit_critics import fit_critics as stage
@@ -101,7 +94,6 @@ def e_step(ctx: Context, **options: Any) -> None:
     "--critics", "critics_dir", type=FOLDER, default=None, help="Critics that the adversary climbs."
 )
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
-@several_devices
 @click.option("--clone", is_flag=True, help="Instead: a new policy from the data set's actions alone.")
 @click.option("--data", type=FOLDER, default=None, help="With --clone: data set.")
 @click.option(
@@ -152,7 +144,6 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
 @click.option("--offline", is_flag=True, default=None, help="Learn from stored data alone, collect nothing.")
 @click.option("--data", type=FOLDER, default=None, help="With --offline: data set.")
-@several_devices
 @attacked_collection
 def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from harden.algorithms.critics import draw_batch, follow, td_loss, td_targets
 from harden.config import PipelineConfig
-from harden.fit import ranks
 from harden.fit.trainer import log_now_and_then
 from harden.learner import Learner
 from harden.ops.bellman import Backups
@@ -69,8 +68,8 @@ class CriticsFit(L.LightningModule):
     def training_step(self, batch: Backups, index: int) -> Tensor:
         """Return the mean squared Bellman error of one minibatch."""
         targets = td_targets(self.learner, batch, self.config, self.epsilon)
-        loss = td_loss(self.learner.critics, ranks.own_rows(batch), ranks.own_rows(targets))
-        self._loss = ranks.average(loss)
+        loss = td_loss(self.learner.critics, batch, targets)
+        self._loss = loss.detach()
         if self.on_step is not None:
             self.on_step(self._loss)
         return loss

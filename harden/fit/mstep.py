@@ -11,7 +11,6 @@ from torch import Tensor
 
 from harden.algorithms.mstep import MStepLoss, attack_states, lagrangian
 from harden.config import PipelineConfig
-from harden.fit import ranks
 from harden.fit.trainer import log_now_and_then
 from harden.learner import Learner
 from harden.ops.schedule import scheduled_rate
@@ -124,14 +123,14 @@ class RobustMStep(L.LightningModule):
     def loss(self, work: Work) -> Tensor:
         """Attack the batch if it is time, step the multipliers, return the loss to descend, scalar."""
         learner, config, variant = self.learner, self.config, self.config.variant_row
-        targets = ranks.own_rows(work.targets)
+        targets = work.targets
         if not variant.robust:
             self._obs_adv = None
         elif work.epsilon == 0:
             # nu(s) = s: Eq. 8 would have Eq. 7's likelihood once more, and is all that there is without it
             self._obs_adv = None if variant.vanilla else targets.obs
         elif work.iteration % config.adversary.every == 0 or self._obs_adv is None:
-            self._obs_adv = attack_states(learner, targets, config, work.epsilon, ranks.rank())
+            self._obs_adv = attack_states(learner, targets, config, work.epsilon)
         result = lagrangian(
             learner.policy,
             targets,
@@ -140,7 +139,6 @@ class RobustMStep(L.LightningModule):
             learner.beta_robust,
             config.mstep,
             variant,
-            ranks.average,
         )
         learner.beta, learner.beta_robust = result.beta, result.beta_robust
         learner.advance(policy_steps=1)

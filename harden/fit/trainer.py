@@ -18,7 +18,6 @@ from torch import Tensor
 
 from harden.errors import InputError, StorageError, Terminated
 from harden.files import make_folder, storage_errors
-from harden.fit import ranks
 
 _LOG_EVERY = 50
 
@@ -54,7 +53,6 @@ def make_trainer(
     first_step: int,
     *,
     tensorboard: bool = False,
-    devices: int = 1,
     epochs: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> L.Trainer:
@@ -69,7 +67,6 @@ def make_trainer(
         job: what is fitted, such as "policy".
         first_step: gradient steps done before.
         tensorboard: log to TensorBoard as well (`logs/<job>-<first step>/tensorboard`).
-        devices: processes to fit with; Lightning starts the others by running this command again.
         epochs: at most; the rows to stop by are judged after each.
         callbacks: Lightning's own.
 
@@ -95,10 +92,7 @@ def make_trainer(
     return L.Trainer(
         max_epochs=epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        # whole batches come from a source of ours, and the job takes its rows of them
-        use_distributed_sampler=False,
+        devices=1,
         logger=loggers,
         callbacks=list(callbacks),
         enable_checkpointing=False,
@@ -115,10 +109,10 @@ def fit(
     source: Iterable[Any],
     finish: Callable[[], None] | None = None,
 ) -> None:
-    """Fit, and end the processes that only helped: what follows, a file above all, is the first one's.
+    """Fit a job to a source of batches.
 
     Args:
-        finish: what all of them do after the last batch.
+        finish: what is done after the last batch.
 
     Raises:
         Terminated: SIGTERM came, and nobody else listens to it.
@@ -130,8 +124,6 @@ def fit(
         raise Terminated("stopped by SIGTERM") from None
     if finish is not None:
         finish()
-    if ranks.rank() > 0:
-        raise SystemExit(0)
 
 
 def log_now_and_then(

@@ -12,7 +12,6 @@ from harden.config import PipelineConfig
 from harden.data import Dataset
 from harden.errors import DivergedError
 from harden.files import require_writable
-from harden.fit import ranks
 from harden.fit.critics import CriticsFit, ReplayBatches
 from harden.fit.trainer import fit, make_trainer
 from harden.folders import copy_folder, require_place
@@ -85,11 +84,9 @@ def open_inputs(
     device: torch.device,
     data: Path | None = None,
     policy_dir: Path | None = None,
-    devices: int | None = None,
     out: Path | None = None,
 ) -> Opened:
     """Open and check what `fit_critics` reads, and where it writes; arguments and errors are its own."""
-    ranks.require_share(config.critics.batch, devices or 1, "critics.batch")
     dataset = open_own(config, data or place.data)
     learner, about = open_learner(config, place, device, policy_dir)
     before = carried_from(about, policy_dir or place.policy)
@@ -110,7 +107,6 @@ def fit_critics(
     data: Path | None = None,
     policy_dir: Path | None = None,
     tensorboard: bool = False,
-    devices: int | None = None,
     out: Path | None = None,
     report: Reporter,
 ) -> CriticsFitted:
@@ -120,15 +116,14 @@ def fit_critics(
         steps: gradient steps, the pipeline's where not given.
         data: a data set, the workspace's where not given.
         policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
-        devices: processes that split the rows of each step, one where not given.
         out: a new folder for a copy of the critics.
 
     Raises:
         MissingInputError: no data; InputError: data of another task, actions outside its bounds, or not the
             variant's kind, or something at `out`; StorageError: the run can't be written.
     """
-    steps, devices = steps or config.critics.steps, devices or 1
-    dataset, rows, learner, before = open_inputs(config, place, device, data, policy_dir, devices, out)
+    steps = steps or config.critics.steps
+    dataset, rows, learner, before = open_inputs(config, place, device, data, policy_dir, out)
     replay = look_ahead(rows, config, device)
     epsilon = position_epsilon(config, learner)
     losses: list[torch.Tensor] = []
@@ -142,9 +137,7 @@ def fit_critics(
         job = CriticsFit(learner, config, epsilon, on_step)
         batches = ReplayBatches(replay, steps, learner, config, epsilon)
         first_step = learner.counters.critic_steps
-        trainer = make_trainer(
-            place.run, device, "critics", first_step, tensorboard=tensorboard, devices=devices
-        )
+        trainer = make_trainer(place.run, device, "critics", first_step, tensorboard=tensorboard)
         fit(trainer, job, batches)
     loss = float(torch.stack(losses[-max(1, steps // 10) :]).mean())
     check_finite(learner, loss)

@@ -13,7 +13,6 @@ from harden.config import PipelineConfig
 from harden.data import TargetsHeader, read_targets
 from harden.errors import InputError, MissingInputError
 from harden.files import digest_file, require_writable
-from harden.fit import ranks
 from harden.fit.mstep import RobustMStep, TargetBatches
 from harden.fit.trainer import fit, make_trainer
 from harden.folders import copy_folder, require_place
@@ -100,7 +99,6 @@ def open_inputs(
     targets_path: Path | None = None,
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
-    devices: int | None = None,
     out: Path | None = None,
 ) -> Opened:
     """Open and check what `fit_policy` reads, and where it writes; arguments and errors are its own."""
@@ -108,8 +106,6 @@ def open_inputs(
     path = targets_path or place.targets
     _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
     targets, header = read_targets(path)
-    rows = min(config.train.states, len(targets.obs))
-    ranks.require_share(rows, devices or 1, "train.states, or what the targets hold,")
     learner, about = open_learner(config, place, device, policy_dir, critics_dir)
     _check_belonging(header, learner, path, about)
     before = carried_from(about, policy_dir or place.policy)
@@ -129,7 +125,6 @@ def fit_policy(
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
     tensorboard: bool = False,
-    devices: int | None = None,
     out: Path | None = None,
     report: Reporter,
 ) -> PolicyFitted:
@@ -140,7 +135,6 @@ def fit_policy(
     Args:
         steps: gradient steps, the pipeline's where not given.
         targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
-        devices: processes that split the rows of each step, one where not given.
         out: a new folder for a copy of the policy.
 
     Raises:
@@ -148,9 +142,9 @@ def fit_policy(
         InputError: they do not belong together, or the variant is on-policy, or something is at `out`.
         StorageError: the run can't be written.
     """
-    steps, devices = steps or config.mstep.steps, devices or 1
+    steps = steps or config.mstep.steps
     path, targets, header, learner, begun, before = open_inputs(
-        config, place, device, targets_path, policy_dir, critics_dir, devices, out
+        config, place, device, targets_path, policy_dir, critics_dir, out
     )
     epsilon, origin = _epsilon(config, learner, begun)
     parent = module_digest(learner.policy)
@@ -167,7 +161,7 @@ def fit_policy(
         on_device = Targets(*(column.to(device) for column in targets))
         batches = TargetBatches(on_device, steps, config.train.states, epsilon, learner)
         step = learner.counters.policy_steps
-        trainer = make_trainer(place.run, device, "policy", step, tensorboard=tensorboard, devices=devices)
+        trainer = make_trainer(place.run, device, "policy", step, tensorboard=tensorboard)
         fit(trainer, job, batches)
     result = job.result
     loss = float(result.loss.detach())

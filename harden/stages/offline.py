@@ -15,7 +15,6 @@ from harden.data import Dataset, draw_rows
 from harden.errors import InputError
 from harden.evaluation.offline import FORMAT_VERSION, NOT_SIMULATED, estimate
 from harden.files import write_json
-from harden.fit import ranks
 from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
@@ -121,7 +120,6 @@ def train_offline(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
-    devices: int = 1,
     report: Reporter,
 ) -> History:
     """Harden a policy from stored data alone.
@@ -132,7 +130,7 @@ def train_offline(
     Args:
         data: the data set, the workspace's where not given; it is read, never written.
         init: the policy to start from.
-        resume, overwrite, tensorboard, devices: as in `train`.
+        resume, overwrite, tensorboard: as in `train`.
 
     Returns:
         One row a refresh.
@@ -144,7 +142,7 @@ def train_offline(
         DivergedError: a loss became NaN or infinite; the last refresh stands.
     """
     dataset = open_own(config, data or place.data)
-    if not resume and not ranks.is_helper(devices):
+    if not resume:
         for missing in _blind(config, dataset):
             report.say(f"warning: not in these logs: {missing}")
         _begin(config, place, dataset, device, init, overwrite, report)
@@ -154,7 +152,7 @@ def train_offline(
     supply = Stored(config, learner, dataset)
     warm_up, also = about.get("warm_up", 0), lasting(about)
     source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
-    run_rounds(source, tensorboard, devices)
+    run_rounds(source, tensorboard)
     write_json(place.estimates, _estimates(config, place, learner, dataset, told))
     return history
 

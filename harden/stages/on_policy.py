@@ -19,16 +19,12 @@ from harden.stages.refresh import History, collect_refresh, progress_row, write_
 from harden.stages.workspace import Workspace, commit, position_epsilon, which_policy
 
 
-def require_no_job(config: PipelineConfig, tensorboard: bool, devices: int) -> None:
-    """Refuse what only a Lightning job has: TensorBoard's events, and several devices.
+def require_no_job(config: PipelineConfig, tensorboard: bool) -> None:
+    """Refuse what only a Lightning job has: TensorBoard's events.
 
     Raises:
-        InputError: one of them was asked for.
+        InputError: they were asked for.
     """
-    if devices > 1:
-        raise InputError(
-            f"variant {config.variant} has no fit that several devices could share", "leave --devices out"
-        )
     if tensorboard:
         raise InputError(
             f"variant {config.variant} has no fit that logs to TensorBoard",

@@ -13,7 +13,6 @@ from harden.config import PipelineConfig
 from harden.data import Dataset, DatasetWriter, ShardInfo
 from harden.envs.vector import VectorEnv
 from harden.files import write_text
-from harden.fit import ranks
 from harden.learner import Learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
@@ -111,9 +110,8 @@ class RollOuts:
         return self.writer.info.digest
 
     def gather(self, history: History) -> None:
-        """Collect a refresh's episodes, and let those go on that help to fit."""
+        """Collect a refresh's episodes."""
         self.shard = collect_refresh(self.config, self.learner, history, self.writer, self.envs, self.report)
-        ranks.wait()
 
     def load(self) -> tuple[Backups, torch.Tensor]:
         """Return the most recent rows, looked ahead, and the window of the E-step's observations."""
@@ -122,35 +120,6 @@ class RollOuts:
     def row(self, history: History, gathering: float, learning: float) -> dict[str, float]:
         """Return where the run is, and what its roll-outs brought."""
         return progress_row(self.config, self.learner, history, self.writer, self.shard, gathering, learning)
-
-
-class Followed:
-    """The supply of a process that only helps another one fit: it reads what that one collected.
-
-    Args:
-        config, learner: the pipeline, and where it is.
-        path: the data set.
-    """
-
-    def __init__(self, config: PipelineConfig, learner: Learner, path: Path) -> None:
-        self.config, self.learner, self.path = config, learner, path
-
-    @property
-    def digest(self) -> str:
-        """The identity of the data set as it is now."""
-        return Dataset(self.path).info.digest
-
-    def gather(self, history: History) -> None:
-        """Wait for the roll-outs."""
-        ranks.wait()
-
-    def load(self) -> tuple[Backups, torch.Tensor]:
-        """Return the same rows and observations as `RollOuts` has."""
-        return _recent(self.config, self.learner, self.path)
-
-    def row(self, history: History, gathering: float, learning: float) -> dict[str, float]:
-        """Return nothing: the learning curve is the other one's."""
-        return {}
 
 
 def _recent(config: PipelineConfig, learner: Learner, path: Path) -> tuple[Backups, torch.Tensor]:

@@ -16,7 +16,6 @@ from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import TargetsHeader, write_targets
 from harden.files import digest_file
-from harden.fit import ranks
 from harden.fit.mstep import RobustMStep, Work
 from harden.fit.trainer import fit, make_trainer
 from harden.learner import Learner
@@ -188,12 +187,6 @@ class LiveRounds:
         """Store the refresh: the state is the commit point, and nothing broken gets that far."""
         row, learner = self.meter.summary(), self.learner
         check_finite(learner, row["loss"])
-        assert learner.dual is not None
-        equal = [learner.beta, learner.beta_robust, *learner.dual]
-        ranks.require_agreement([*equal, *learner.policy.parameters(), *learner.critics.parameters()])
-        if ranks.rank() > 0:
-            self.history.append(row)
-            return
         front = self.supply.row(self.history, gathering, learning)
         front["kappa"] = self._targets[1].kappa
         front["adversary_share"] = self._adversary_share()
@@ -220,11 +213,8 @@ class LiveRounds:
         return adversary_share(self.learner, obs, self.config, epsilon)
 
 
-def run_rounds(source: LiveRounds, tensorboard: bool, devices: int) -> None:
+def run_rounds(source: LiveRounds, tensorboard: bool) -> None:
     """Let Lightning drive the M-step over all rounds that are left.
-
-    Args:
-        devices: processes that split the rows of each M-step; those that only help end here.
 
     Raises:
         DivergedError: a loss became NaN or infinite; the last refresh stands.
@@ -234,9 +224,7 @@ def run_rounds(source: LiveRounds, tensorboard: bool, devices: int) -> None:
     learner, place = source.learner, source.place
     job = RobustMStep(learner, source.config, source.meter.on_step)
     first_step = learner.counters.policy_steps
-    trainer = make_trainer(
-        place.run, learner.device, "policy", first_step, tensorboard=tensorboard, devices=devices
-    )
+    trainer = make_trainer(place.run, learner.device, "policy", first_step, tensorboard=tensorboard)
     fit(trainer, job, source, source.finish)
 
 

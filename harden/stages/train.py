@@ -13,13 +13,12 @@ from harden.data import DatasetWriter
 from harden.envs.make import require_environment, try_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.fit import ranks
 from harden.learner import new_learner
 from harden.progress import Reporter
 from harden.stages.offline import train_offline
 from harden.stages.on_policy import require_no_job, train_on_policy
 from harden.stages.permissions import require_em, require_own_kind, require_permission
-from harden.stages.refresh import Followed, History, RollOuts
+from harden.stages.refresh import History, RollOuts
 from harden.stages.rounds import LiveRounds, run_rounds
 from harden.stages.run import begin_run, new_run, open_run, warm_up_steps
 from harden.stages.workspace import Workspace, lasting, origin_of
@@ -59,7 +58,6 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
-    devices: int | None = None,
     data: Path | None = None,
     allow_attacked_collection: bool = False,
     report: Reporter,
@@ -72,25 +70,21 @@ def train(
         resume: go on from the last refresh stored; the end is the same as without the interruption.
         overwrite: discard an earlier run of this pipeline and its data set.
         tensorboard: log to TensorBoard beside CSV.
-        devices: processes that split the rows of each M-step; one where not given.
         data: with `train.offline`, the stored data to learn from, the workspace's where not given.
         allow_attacked_collection: let a variant that wants it collect under attack.
 
     Raises:
         InputError: a run is there already, or one to resume was made with another configuration, or the
-            variant collects under attack and that was not allowed, or the rows can't be split, or the
-            environment is not what the task says.
+            variant collects under attack and that was not allowed, or the environment is not what the task
+            says.
         MissingInputError: nothing to resume, or no policy in `init`.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
 
     Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
-    devices = devices or 1
     start = {"init": init, "resume": resume, "overwrite": overwrite}
-    shared = start | {"tensorboard": tensorboard, "devices": devices}
+    shared = start | {"tensorboard": tensorboard}
     require_allowed(config, data=data, allow_attacked_collection=allow_attacked_collection, **shared)  # type: ignore[arg-type]
-    if ranks.is_helper(devices):
-        report = Reporter(quiet=True)
     if config.train.offline:
         history = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
         return Trained(len(history), history, place.policy)
@@ -105,7 +99,6 @@ def require_allowed(
     resume: bool,
     overwrite: bool,
     data: Path | None,
-    devices: int,
     tensorboard: bool,
     allow_attacked_collection: bool,
 ) -> None:
@@ -113,14 +106,13 @@ def require_allowed(
 
     Raises:
         InputError: options that contradict each other or do not apply to the variant, an attack that was not
-            allowed, a task without an environment, rows that can't be split.
+            allowed, a task without an environment.
     """
     if resume and (overwrite or init is not None):
         raise InputError(
             "--resume goes on from what is stored",
             "leave out --overwrite and --init, or begin anew without --resume",
         )
-    ranks.require_share(config.train.states, devices, "train.states")
     if config.train.offline:
         require_em(config)
         return
@@ -129,7 +121,7 @@ def require_allowed(
     require_environment(config.task_row)
     require_permission(config.behaviour, allow_attacked_collection)
     if config.variant_row.on_policy:
-        require_no_job(config, tensorboard, devices)
+        require_no_job(config, tensorboard)
 
 
 def _train_online(
@@ -141,12 +133,10 @@ def _train_online(
     resume: bool,
     overwrite: bool,
     tensorboard: bool,
-    devices: int,
     report: Reporter,
 ) -> History:
     on_policy = config.variant_row.on_policy
-    helps = ranks.is_helper(devices)
-    if not resume and not helps:
+    if not resume:
         _begin(config, place, device, init, overwrite)
     if config.most_steps != config.train.env_steps:
         asked = f"train.env_steps {config.train.env_steps:,}"
@@ -154,11 +144,6 @@ def _train_online(
     learner, about = open_run(config, place, device)
     history: History = about["history"]
     warm_up, also = about.get("warm_up", 0), lasting(about)
-    if helps:
-        follows = Followed(config, learner, place.data)
-        run_rounds(
-            LiveRounds(config, place, learner, history, follows, report, warm_up, also), tensorboard, devices
-        )
     slots = min(config.collect.envs, config.train.episodes)
     with (
         DatasetWriter(place.data, config.task_row) as writer,
@@ -170,5 +155,5 @@ def _train_online(
             return history
         supply = RollOuts(config, learner, writer, envs, report)
         source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
-        run_rounds(source, tensorboard, devices)
+        run_rounds(source, tensorboard)
     return history

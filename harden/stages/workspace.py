@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -81,11 +80,7 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"unknown device '{name}'", "choose one of: auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda' is not available here", "use --device cpu, or auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    # of several processes that fit together, each has a device of its own
-    own = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda") if own is None else torch.device("cuda", int(own))
+    return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
 def versions() -> dict[str, str]:
