@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -89,6 +90,67 @@ def test_projection_and_samples_stay_in_the_ball(seed: int, norm: ball.Norm, eps
         assert float(size.max()) <= epsilon * (1 + 1e-5)
     inside = ball.project(0.01 * epsilon * torch.ones(1, 5), radius, norm)
     torch.testing.assert_close(inside, 0.01 * epsilon * torch.ones(1, 5))
+
+
+def ellipsoids(dtype: torch.dtype, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return perturbations, (200, n) each, with a radius by coordinate of up to a million times another."""
+    draw = torch.Generator().manual_seed(seed)
+    cases = []
+    for size, decades in itertools.product((1, 2, 5, 30), (0.0, 1.0, 3.0, 6.0)):
+        radius = 10 ** (-decades * torch.rand(size, generator=draw, dtype=dtype))
+        far = 10 ** (4 * torch.rand(200, 1, generator=draw, dtype=dtype) - 2)
+        unit = torch.randn(200, size, generator=draw, dtype=dtype)
+        cases += [(far * unit * radius, radius), (far * unit, radius)]
+    zero = torch.tensor([0.0, 0.1, 2.0], dtype=dtype)
+    return [*cases, (torch.randn(200, 3, generator=draw, dtype=dtype), zero)]
+
+
+def test_the_l2_projection_is_the_nearest_point_of_an_ellipsoid() -> None:
+    """Against bisection of the multiplier, and by what makes a point the nearest one of a convex set."""
+    draw = torch.Generator().manual_seed(1)
+    for delta, radius in ellipsoids(torch.float64):
+        found, square = ball.project(delta, radius, "l2"), radius.square().clamp_min(1e-300)
+        low = torch.zeros(len(delta), 1, dtype=torch.float64)
+        high = (delta * radius).norm(dim=1, keepdim=True) + 1.0
+        for _ in range(200):
+            middle = (low + high) / 2
+            outside = (delta * radius / (square + middle)).norm(dim=1, keepdim=True) > 1
+            low, high = torch.where(outside, middle, low), torch.where(outside, high, middle)
+        torch.testing.assert_close(found, delta * radius.square() / (square + high), rtol=1e-9, atol=1e-12)
+        inside = torch.randn(500, len(radius), generator=draw, dtype=torch.float64)
+        inside = inside / inside.norm(dim=1, keepdim=True) * radius
+        # the set lies on the far side of the plane through the nearest point
+        ahead = ((delta - found).unsqueeze(1) * (inside - found.unsqueeze(1))).sum(2)
+        assert float(ahead.max()) <= 1e-9 * float(delta.abs().max())
+
+
+def test_the_projection_onto_a_plain_ball_is_radial() -> None:
+    delta = torch.randn(100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = 0.3 * delta / delta.norm(dim=1, keepdim=True)
+    for shape in ((), (6,)):
+        radius = torch.full(shape, 0.3, dtype=torch.float64)
+        torch.testing.assert_close(ball.project(delta, radius, "l2"), expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_projection_is_in_the_ball_to_the_last_bit_and_projects_to_itself(dtype: torch.dtype) -> None:
+    scalars = [(delta, torch.tensor(0.37, dtype=dtype)) for delta, _ in ellipsoids(dtype)]
+    for delta, radius in [*ellipsoids(dtype), *scalars]:
+        for norm in ("linf", "l2"):
+            found = ball.project(delta, radius, norm)
+            assert torch.equal(ball.project(found, radius, norm), found)
+            # alone, where sums are taken in another order
+            assert torch.equal(torch.stack([ball.project(row, radius, norm) for row in found]), found)
+            share = torch.where(radius > 0, found / radius, 0.0)
+            assert float((share.abs() if norm == "linf" else share.norm(dim=1)).max()) <= 1.0
+            assert float(torch.where(radius > 0, 0.0, found).abs().max()) == 0.0
+        inside = radius * torch.full_like(delta, 0.5 / delta.shape[1] ** 0.5)
+        assert torch.equal(ball.project(inside, radius, "l2"), inside)
+
+
+def test_without_a_radius_nothing_moves() -> None:
+    for radius in (torch.tensor(0.0), torch.zeros(3)):
+        assert torch.equal(ball.project(torch.ones(2, 3), radius, "l2"), torch.zeros(2, 3))
 
 
 def test_a_vector_radius_holds_each_coordinate() -> None:
