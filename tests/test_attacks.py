@@ -56,7 +56,7 @@ def attacked(
         weights = torch.randn(OBS, OBS + 1, generator=draw)
         adversary = LinearAdversary(weights, obs.mean(0), obs.std(0))
         return perturb(ATTACKS[name], policy, adversary, obs, epsilon, strength, draw)
-    threshold = risk_threshold(policy, critics, obs, 0.5)
+    threshold = risk_threshold(policy, critics, obs, 0.5) if ATTACKS[name].gated else None
     return perturb(ATTACKS[name], policy, critics, obs, epsilon, strength, draw, threshold=threshold)
 
 
@@ -105,8 +105,78 @@ class TestContract:
         if ATTACKS[name].critics is None and not ATTACKS[name].plays:
             assert perturb(ATTACKS[name], policy, None, obs, EPSILON, strength, draw).shape == obs.shape
             return
-        with pytest.raises(InputError, match=r"climbs critics|plays an adversary"):
-            perturb(ATTACKS[name], policy, None, obs, EPSILON, strength, draw, threshold=0.0)
+        with pytest.raises(InputError, match=f"'{name}'"):
+            perturb(ATTACKS[name], policy, None, obs, EPSILON, strength, draw)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+class TestWhatIsGivenBeside:
+    """Each argument that an attack is given does what it says, or is refused."""
+
+    @pytest.mark.parametrize("given", ["critics", "adversary"])
+    def test_the_attack_that_is_asked_for_is_made_or_refused(self, name: str, given: str, victim) -> None:
+        policy, critics, obs = victim
+        row = ATTACKS[name]
+        adversary = LinearAdversary(torch.randn(OBS, OBS + 1), obs.mean(0), obs.std(0))
+        beside = {"critics": critics, "adversary": adversary}[given]
+        threshold = 0.0 if row.gated else None
+
+        def run(beside: Critics | LinearAdversary | None) -> torch.Tensor:
+            draw = torch.Generator().manual_seed(0)
+            return perturb(
+                row, policy, beside, obs, EPSILON, Strength(3, 1, queries=17), draw, threshold=threshold
+            )
+
+        if row.plays != (given == "adversary"):
+            with pytest.raises(InputError, match=f"'{name}'"):
+                run(beside)
+        elif row.plays:
+            expected = adversary.perturbation(obs, torch.tensor(EPSILON), "linf")
+            torch.testing.assert_close(run(beside), obs + expected)
+        elif row.critics is None:
+            assert torch.equal(run(beside), run(None)), "critics that it does not ask change nothing"
+        else:
+            other = Critics(OBS, ACT, hidden=(32, 32))
+            assert not torch.equal(run(beside), run(other))
+
+    def test_a_threshold_gates_or_is_refused(self, name: str, victim) -> None:
+        policy, critics, obs = victim
+        if ATTACKS[name].gated:
+            options = (EPSILON, Strength(3, 1), torch.Generator())
+            nowhere = perturb(ATTACKS[name], policy, critics, obs, *options, threshold=1e9)
+            assert torch.equal(nowhere, obs)
+            return
+        adversary = LinearAdversary(torch.randn(OBS, OBS + 1), obs.mean(0), obs.std(0))
+        beside = adversary if ATTACKS[name].plays else critics
+        with pytest.raises(InputError, match=f"'{name}'.*1.5"):
+            perturb(
+                ATTACKS[name],
+                policy,
+                beside,
+                obs,
+                EPSILON,
+                Strength(3, 1),
+                torch.Generator(),
+                threshold=1.5,
+            )
+
+    @pytest.mark.parametrize("style", STYLES)
+    def test_a_start_is_climbed_on_from_in_the_papers_style_and_else_changes_nothing(
+        self, name: str, style: str, victim
+    ) -> None:
+        policy, critics, obs = victim
+        row = ATTACKS[name]
+        if row.plays:
+            critics = LinearAdversary(torch.randn(OBS, OBS + 1), obs.mean(0), obs.std(0))
+        threshold = -1e9 if row.gated else None
+        strength = STYLES[style]._replace(steps=2, queries=17)
+
+        def run(start: torch.Tensor | None) -> torch.Tensor:
+            draw = torch.Generator().manual_seed(0)
+            return perturb(row, policy, critics, obs, EPSILON, strength, draw, start, threshold)
+
+        carries = style == "paper" and row.climbs and not row.fresh_start
+        assert torch.equal(run(None), run(torch.full_like(obs, EPSILON / 2))) != carries
 
 
 SEARCHES = [
@@ -233,8 +303,8 @@ def test_amad_is_mad_in_the_states_with_the_highest_cost_and_nothing_elsewhere(v
     assert int(risky.sum()) == len(obs) // 4
     draws = (torch.Generator().manual_seed(0) for _ in range(2))
     mad, amad = (
-        perturb(ATTACKS[name], policy, critics, obs, EPSILON, Strength(), draw, threshold=threshold)
-        for name, draw in zip(("mad", "amad"), draws, strict=True)
+        perturb(ATTACKS[name], policy, critics, obs, EPSILON, Strength(), draw, threshold=gate)
+        for name, gate, draw in zip(("mad", "amad"), (None, threshold), draws, strict=True)
     )
     assert torch.equal(amad[risky], mad[risky])
     assert torch.equal(amad[~risky], obs[~risky])

@@ -98,8 +98,10 @@ def attack_stream(device: torch.device | str, seed: int, name: str, *place: int)
 def require_critics(attack: Attack, critics: Asked | None) -> None:
     """Refuse an attack that asks critics where there are none, or plays an adversary that is not there.
 
+    Critics that it does not ask are no fault: a policy brings them along. An adversary was made to be played.
+
     Raises:
-        InputError: says what is missing.
+        InputError: says what is missing, or that the adversary is not the attack's.
     """
     if attack.plays:
         if not isinstance(critics, LinearAdversary):
@@ -108,7 +110,13 @@ def require_critics(attack: Attack, critics: Asked | None) -> None:
                 "harden evaluate finds one; harden.algorithms.episode_search does in Python",
             )
         return
-    if attack.critics is None or isinstance(critics, Critics):
+    if isinstance(critics, LinearAdversary):
+        players = ", ".join(name for name, row in ATTACKS.items() if row.plays)
+        raise InputError(
+            f"attack '{attack.name}' plays no adversary that was found before, and one is given",
+            f"leave it out, or ask for the attack that plays it: {players}",
+        )
+    if attack.critics is None or critics is not None:
         return
     if attack.critics in ("independent", "learned"):
         raise InputError(
@@ -122,16 +130,23 @@ def require_critics(attack: Attack, critics: Asked | None) -> None:
 
 
 def require_ready(attack: Attack, critics: Asked | None, threshold: float | None) -> None:
-    """Refuse an attack that lacks something.
+    """Refuse an attack that lacks something, or that would ignore what it is given.
 
     Raises:
-        InputError: the critics that it asks are missing, or the threshold that gates it.
+        InputError: the critics that it asks are missing, or the threshold that gates it; an adversary or a
+            threshold is given, and it plays none or acts everywhere.
     """
     require_critics(attack, critics)
     if attack.gated and threshold is None:
         raise InputError(
             f"attack '{attack.name}' needs to know from which Q_c on it acts",
             "give it a threshold, such as harden.attacks.risk_threshold makes of natural states",
+        )
+    if threshold is not None and not attack.gated:
+        gated = ", ".join(name for name, row in ATTACKS.items() if row.gated)
+        raise InputError(
+            f"attack '{attack.name}' acts in every state, and the threshold {threshold:g} is given",
+            f"leave it out, or ask for an attack that it gates: {gated}",
         )
 
 
@@ -162,20 +177,21 @@ def perturb(
     Args:
         attack: a row of ATTACKS.
         policy: the policy under attack; neither it nor the critics get gradients.
-        critics: the critics that the attack asks, or the adversary that it plays; None is enough for one
-            that needs neither.
+        critics: the critics that the attack asks, or the adversary that it plays; an attack that asks none
+            needs none.
         obs: clean observations, (B, obs_dim).
         epsilon: radius, one number or one a coordinate, in raw observation units.
         strength: how a gradient attack climbs, and the norm.
         generator: the only source of randomness, on the observations' device.
-        start: (B, obs_dim), the perturbation that the paper's style begins from, none where not given.
-        threshold: clean Q_c below which a gated attack does nothing (`risk_threshold`).
+        start: (B, obs_dim), the perturbation of the state before, from which the paper's style climbs on;
+            what draws its own starts has no use for it.
+        threshold: clean Q_c below which a gated attack does nothing (`risk_threshold`); for no other attack.
 
     Returns:
         obs_adv, (B, obs_dim), detached.
 
     Raises:
-        InputError: an attack without the critics or the threshold that it needs.
+        InputError: what is given is not what the attack needs (`require_ready`).
     """
     require_ready(attack, critics, threshold)
     obs = obs.detach()
@@ -184,7 +200,8 @@ def perturb(
     radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
     if attack.noise is not None:
         obs_adv = obs + attack.noise(obs, radius, strength.norm, generator)
-    elif isinstance(critics, LinearAdversary):
+    elif attack.plays:
+        assert isinstance(critics, LinearAdversary)
         obs_adv = obs + critics.perturbation(obs, radius, strength.norm)
     elif attack.candidates:
         tried = [
