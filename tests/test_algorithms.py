@@ -241,6 +241,53 @@ class TestMStep:
             "the loss descends -L: theta ascends L"
         )
 
+    @pytest.mark.parametrize("anchor", ["benign", "old"])
+    def test_the_lagrangian_is_eq_62_term_by_term_with_its_gradient(
+        self, learner: Learner, anchor: str
+    ) -> None:
+        """Every bound, rate and multiplier is another number, and the policy has left policy_old."""
+        targets, policy = targets_for(learner), learner.policy
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)))
+        bounds = {"kl_mean": 0.02, "kl_std": 0.003, "kl_robust_mean": 0.04, "kl_robust_std": 0.001}
+        rates = {"beta_rate": 2.0, "beta_robust_rate": 0.5, "beta_max": 40.0, "beta_robust_max": 30.0}
+        options = configure(mstep=bounds | rates | {"robust_weight": 0.7, "robust_anchor": anchor}).mstep
+        before = torch.tensor((1.5, 2.5)), torch.tensor((3.0, 4.0))
+        adv = targets.obs + 0.5
+        found = lagrangian(policy, targets, adv, *before, options, VARIANTS["safer"])
+
+        Normal, kl = torch.distributions.Normal, torch.distributions.kl_divergence
+        (mean, std), (mean_adv, std_adv) = policy(targets.obs), policy(adv)
+        fixed = (mean.detach(), std.detach()) if anchor == "benign" else (targets.old_mean, targets.old_std)
+
+        def parts(old: tuple[Any, Any], new: tuple[Any, Any]) -> list[Any]:
+            moved = kl(Normal(*old), Normal(new[0], old[1])), kl(Normal(*old), Normal(old[0], new[1]))
+            return [part.sum(-1).mean() for part in moved]
+
+        def likelihood(at: tuple[Any, Any]) -> Any:
+            each = Normal(at[0].unsqueeze(1), at[1].unsqueeze(1)).log_prob(targets.actions).sum(-1)
+            return (targets.weights * each).sum(1).mean()
+
+        kls = parts((targets.old_mean, targets.old_std), (mean, std))
+        kls_adv = parts(fixed, (mean_adv, std_adv))
+        beta = [1.5 - 2.0 * (0.02 - float(kls[0])), 2.5 - 2.0 * (0.003 - float(kls[1]))]
+        beta_adv = [3.0 - 0.5 * (0.04 - float(kls_adv[0])), 4.0 - 0.5 * (0.001 - float(kls_adv[1]))]
+        assert found.beta.tolist() == pytest.approx(beta, rel=1e-5)
+        assert found.beta_robust.tolist() == pytest.approx(beta_adv, rel=1e-5)
+        assert found.kl.tolist() == pytest.approx([float(part) for part in kls], rel=1e-3)
+        assert found.kl_robust.tolist() == pytest.approx([float(part) for part in kls_adv], rel=1e-3)
+        benign = likelihood((mean, std)) - sum(b * part for b, part in zip(beta, kls, strict=True))
+        attacked = likelihood((mean_adv, std_adv)) - sum(
+            b * part for b, part in zip(beta_adv, kls_adv, strict=True)
+        )
+        expected = -(benign + 0.7 * attacked)
+        assert float(found.loss) == pytest.approx(float(expected), rel=1e-4)
+        parameters = list(policy.parameters())
+        of_found, of_expected = (torch.autograd.grad(loss, parameters) for loss in (found.loss, expected))
+        for own, by_hand in zip(of_found, of_expected, strict=True):
+            torch.testing.assert_close(own, by_hand, rtol=1e-3, atol=1e-5)
+
     def test_at_the_old_policy_the_vanilla_kl_is_zero(self, learner: Learner) -> None:
         result, _ = loss_of(learner, "cvpo")
         torch.testing.assert_close(result.kl, torch.zeros(2), atol=1e-6, rtol=0)

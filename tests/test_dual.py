@@ -169,6 +169,22 @@ def test_infeasible_is_said_and_lam_is_bounded_smoothed_and_recovers() -> None:
     assert float(solution.lam) == pytest.approx(0.0, abs=0.01)
 
 
+def test_both_multipliers_in_use_follow_the_exact_ones_at_the_rate() -> None:
+    """From the first solution, which is met from lam = 0, on."""
+    q_reward, q_cost, kl, kappa = draw(5)
+    kappa = 0.8 * float(q_cost.mean())
+    first = solve_dual(q_reward, q_cost, kl, kappa, lam_max=200.0, previous=None, rate=0.25)
+    assert float(first.eta) == float(first.eta_exact)
+    assert 0.0 < float(first.lam) == pytest.approx(0.25 * float(first.lam_exact))
+    second = solve_dual(3.0 * q_reward, q_cost, kl, kappa, lam_max=200.0, previous=first, rate=0.25)
+    exact = minimise_dual(3.0 * q_reward, q_cost, kl, kappa, lam_max=200.0)
+    assert float(second.eta_exact) == pytest.approx(exact.x, rel=1e-4)
+    assert float(second.lam_exact) == pytest.approx(exact.y, rel=1e-4)
+    for name in ("eta", "lam"):
+        old, new, in_use = getattr(first, name), getattr(second, f"{name}_exact"), getattr(second, name)
+        assert float(in_use) == pytest.approx(float(0.75 * old + 0.25 * new), rel=1e-12)
+
+
 def test_rate_one_uses_the_exact_solution() -> None:
     q_reward, q_cost, kl, kappa = draw(5)
     previous = solve_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, previous=None, rate=1.0)
