@@ -16,78 +16,33 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.files import read_errors, read_json, require_file, write_json, write_whole
+from harden.files import read_errors, read_json, write_json
 from harden.nets import Critics, GaussianPolicy
 from harden.tasks import TASKS, Task
+from harden.tensor_file import FORMAT_VERSION, ILL_DESCRIBED, digest_tensors, read_tensors, write_tensors
 
 Network = TypeVar("Network", GaussianPolicy, Critics)
 
-FORMAT_VERSION = 1
+# what a description says of the file that it stands in
+_OF_ONE_FILE = ("critics", "critics_digest", "file_digest", "tensors_digest")
 _KINDS = {GaussianPolicy: "gaussian-mlp", Critics: "q-ensemble"}
-# what a description that is not one of ours makes Python say
-ILL_DESCRIBED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
-def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 over names, types, shapes and bytes: the identity of a set of weights."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return total.hexdigest()
+def module_digest(module: GaussianPolicy | Critics | None) -> str:
+    """Return the identity of a policy or of critics, "" for none: of the same digest, they answer the same.
 
-
-def module_digest(module: nn.Module | None) -> str:
-    """Return the identity of a module's weights, "" for none."""
-    return "" if module is None else digest_tensors(module.state_dict())
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors and a JSON description as one safetensors file, whole."""
-    plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    header = {"about": json.dumps(about | {"tensors_digest": digest_tensors(plain)}, allow_nan=False)}
-    content = save(plain, metadata=header)
-    write_whole(path, lambda aside: aside.write_bytes(content))
-
-
-def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote.
-
-    Args:
-        path: the safetensors file.
-        made_by: the command that makes it, named when it is missing.
-
-    Raises:
-        MissingInputError: no such file; StorageError: it may not be read.
-        DamagedFileError: not ours, truncated, altered, or holding NaN or infinity.
+    It is of the weights and of all that the description says of what is made of them, such as the action
+    space's bounds and the unit of observations.
     """
-    remedy = f"make it again with: {made_by}"
-    require_file(path, f"make it with: {made_by}")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as handle:
-            about = json.loads((handle.metadata() or {})["about"])
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is not a model file of harden ({error})", remedy) from error
-    if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
-        said = about.get("format_version") if isinstance(about, dict) else about
-        raise DamagedFileError(
-            f"{path} has format version {said!r}, this harden reads {FORMAT_VERSION}", remedy
-        )
-    if about.get("tensors_digest") != digest_tensors(tensors):
-        raise DamagedFileError(
-            f"{path} is damaged: its weights do not have the digest they were written with", remedy
-        )
-    for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise DamagedFileError(f"{path} holds NaN or infinite values in '{name}'", remedy)
-    return tensors, about
+    if module is None:
+        return ""
+    # which spread the weights began with is no part of what they answer
+    acts = {key: value for key, value in module.architecture.items() if key != "init_std"}
+    weights = digest_tensors(module.state_dict())
+    return hashlib.sha256(f"{json.dumps(acts, sort_keys=True)} {weights}".encode()).hexdigest()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -185,7 +140,7 @@ def save_policy(folder: Path, policy: GaussianPolicy, critics: Critics | None, a
     """
     tensors = {f"policy.{name}": value for name, value in policy.state_dict().items()}
     # a manifest that was read may be handed on: what it says of its own weights is said anew
-    kept = {key: value for key, value in about.items() if key not in ("critics", "critics_digest")}
+    kept = {key: value for key, value in about.items() if key not in _OF_ONE_FILE}
     full: dict[str, Any] = kept | {"format_version": FORMAT_VERSION, "kind": "policy"}
     full |= {"policy": policy.architecture, "policy_digest": module_digest(policy)}
     if critics is not None:
@@ -214,6 +169,9 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     critics = None
     if "critics" in about:
         critics = _build(Critics, about["critics"], _part(tensors, "critics."), path, made_by)
+        about["critics_digest"] = module_digest(critics)
+    # a file of the first format says the digest of the weights alone
+    about["policy_digest"] = module_digest(policy)
     return LoadedPolicy(policy.eval(), critics, about)
 
 
@@ -276,4 +234,5 @@ def load_critics(folder: Path | str, made_by: str = "harden fit-critics") -> tup
     """
     path = Path(folder) / "critics.safetensors"
     tensors, about = read_tensors(path, made_by)
-    return _build(Critics, about.get("critics"), tensors, path, made_by), about
+    critics = _build(Critics, about.get("critics"), tensors, path, made_by)
+    return critics, about | {"critics_digest": module_digest(critics)}

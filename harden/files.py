@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
+import io
 import json
 import os
+import re
+import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harden.errors import DamagedFileError, InputError, MissingInputError, StorageError
+from harden.json_text import parse_json
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
@@ -21,6 +27,11 @@ _NO_LEAVE |= {errno.ENOENT, errno.ENAMETOOLONG}
 
 # what keeps a reader out and says nothing of what is in the file
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+
+# a file that is being written, which is locked as long as whoever writes it lives
+_ASIDE = re.compile(r"\.harden-[0-9a-f]{16}\.tmp")
+# of a text: beyond, it is not what its name promises
+_MOST_TEXT = 256 * 2**20
 
 
 @contextlib.contextmanager
@@ -37,6 +48,44 @@ def read_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read its bytes, and nothing that only looks like one: a pipe would never answer.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        StorageError: it may not be read.
+        DamagedFileError: it is a folder, a pipe, a socket or a device.
+    """
+    with read_errors(path):
+        # to open a device may do something, and a socket can't be
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DamagedFileError(f"{path} is no regular file", "name one, or put one there")
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return open(handle, "rb")
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return what is in a file of at most so many bytes.
+
+    Raises:
+        As `open_regular`; DamagedFileError: there is more in it.
+    """
+    with open_regular(path) as file, read_errors(path):
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DamagedFileError(f"{path} holds more than {most:,} bytes, too much for what it is to be")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        As `open_regular`; DamagedFileError: it is too long; UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_bytes(path, _MOST_TEXT).decode("utf-8")
+
+
 def require_file(path: Path, remedy: str) -> None:
     """Refuse a file that is not there, or that may not be read, before a library says something else of it.
 
@@ -44,12 +93,12 @@ def require_file(path: Path, remedy: str) -> None:
         remedy: what to do when it is missing.
 
     Raises:
-        MissingInputError: not there; StorageError: it may not be read.
+        MissingInputError: not there; StorageError: it may not be read; DamagedFileError: it is no file.
     """
-    with read_errors(path):
-        if not path.is_file():
-            raise MissingInputError(f"{path} is missing", remedy)
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    try:
+        open_regular(path).close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingInputError(f"{path} is missing", remedy) from None
 
 
 @contextlib.contextmanager
@@ -100,16 +149,44 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         StorageError: no room or no permission; the old file is as it was.
     """
     make_folder(path.parent)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors(path):
-        try:
+        clear_unfinished(path.parent)
+        with _aside(path.parent) as aside:
             write(aside)
             with open(aside, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(aside, path)
             sync_folder(path.parent)
-        finally:
-            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """Make a new empty file under a name that nobody can have foreseen, and hold its lock."""
+    while True:
+        path = folder / f".harden-{secrets.token_hex(8)}.tmp"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # another process may have taken it for a dead one's before it was locked
+        if os.fstat(lock).st_nlink:
+            break
+        os.close(lock)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the half-written files that killed processes left in a folder."""
+    for name in [entry.name for entry in os.scandir(folder) if _ASIDE.fullmatch(entry.name)]:
+        with contextlib.suppress(OSError):
+            left = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(folder / name)
+            finally:
+                os.close(left)
 
 
 def try_folder(path: Path) -> None:
@@ -179,8 +256,7 @@ def read_json(path: Path, made_by: str) -> Any:
         DamagedFileError: it is not JSON.
     """
     try:
-        with read_errors(path):
-            return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path))
     except FileNotFoundError:
         raise MissingInputError(f"{path} is missing", f"make it with: {made_by}") from None
     except (ValueError, OSError, RecursionError) as error:
@@ -193,7 +269,7 @@ def digest_file(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal.
 
     Raises:
-        StorageError: it may not be read.
+        As `open_regular`.
     """
-    with read_errors(path), open(path, "rb") as handle:
+    with open_regular(path) as handle, read_errors(path):
         return hashlib.file_digest(handle, "sha256").hexdigest()

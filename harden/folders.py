@@ -7,6 +7,7 @@ import fcntl
 import glob
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -66,8 +67,10 @@ def whole_folder(path: Path, instead_of: Sequence[Path] = ()) -> Iterator[Path]:
     for folder in (path, *instead_of):
         make_folder(folder.parent)
     _clear_leftovers(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    lock = os.open(make_folder(aside), os.O_RDONLY | os.O_DIRECTORY)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    with storage_errors(path):
+        aside.mkdir()
+    lock = os.open(aside, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield aside
@@ -126,7 +129,7 @@ def copy_folder(source: Path, out: Path) -> None:
 
 def _clear_leftovers(path: Path) -> None:
     """Remove what killed processes left of this folder; one that is being filled is locked, and stays."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+\.tmp")
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.tmp")
     for left in path.parent.iterdir():
         if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
@@ -137,11 +140,3 @@ def _clear_leftovers(path: Path) -> None:
                 pass
             finally:
                 os.close(lock)
-
-
-def clear_unfinished(*folders: Path) -> None:
-    """Remove the half-written files of a killed process from folders that nobody else writes to."""
-    for folder in folders:
-        for left in folder.glob(".*.tmp"):
-            if left.is_file() and not left.is_symlink():
-                left.unlink(missing_ok=True)

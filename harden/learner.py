@@ -10,21 +10,18 @@ import torch
 from torch import Tensor
 
 from harden.checkpoint import (
-    FORMAT_VERSION,
-    ILL_DESCRIBED,
     LoadedPolicy,
     check_declared,
     described,
-    read_tensors,
     reason,
     require_task,
-    write_tensors,
 )
 from harden.config import PipelineConfig
 from harden.errors import DamagedFileError, InputError
 from harden.nets import Critics, GaussianPolicy, StateValues
 from harden.ops.ppo import PidState
 from harden.seeds import derive
+from harden.tensor_file import ILL_DESCRIBED, read_tensors, write_tensors
 from harden.types import DualSolution
 
 
@@ -175,7 +172,7 @@ def _load_optimizer(prefix: str, tensors: dict[str, Tensor], optimizer: torch.op
 
 
 # what a state says of itself, beside what is stored with it
-_OWN: tuple[str, ...] = ("format_version", "kind", "seed", "counters", "tensors_digest")
+_OWN: tuple[str, ...] = ("format_version", "kind", "seed", "counters", "file_digest", "tensors_digest")
 _OWN += ("policy", "critics", "values", "pid", "behaviour")
 
 
@@ -193,7 +190,6 @@ def save_state(path: Path, learner: Learner, about: dict[str, Any]) -> None:
     if learner.dual is not None:
         tensors |= {f"dual.{name}": value for name, value in learner.dual._asdict().items()}
     full = {
-        "format_version": FORMAT_VERSION,
         "kind": "state",
         "seed": learner.seed,
         "counters": learner.counters._asdict(),

@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "harden").rglob("*.py"))
 # a module imports from its own row and the rows above it
 ROWS = [
-    {"types", "errors", "files", "folders", "problems", "seeds", "signals", "progress"},
+    {"types", "errors", "files", "folders", "problems", "seeds", "signals", "progress", "json_text"},
     {"tasks", "variants", "sections", "own_task", "config", "paper", "pipeline_file"},
     {"ops"},
-    {"nets", "checkpoint"},
+    {"nets", "tensor_file", "checkpoint"},
     {"learner", "exchange"},
     {"attacks"},
     {"envs"},
@@ -25,7 +25,7 @@ ROWS = [
     {"stages"},
     {"pipeline"},
     {"benchmark"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 OWNERS = {
     "h5py": "data",

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
+import re
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from harden.checkpoint import load_policy, module_digest, read_tensors, save_policy, write_tensors
+from harden.checkpoint import load_policy, module_digest, save_policy
 from harden.config import make_config
 from harden.errors import DamagedFileError, MissingInputError, StorageError
-from harden.files import read_json, write_json, write_text
+from harden.evaluation.reading import load_curve
+from harden.exchange.source import Bounds
+from harden.exchange.state_dict import open_state_dict, write_state_dict
+from harden.files import digest_file, read_json, write_json, write_text
 from harden.learner import Learner, load_state, new_learner, save_state
+from harden.nets import Critics, GaussianPolicy
+from harden.tensor_file import digest_tensors, read_tensors, write_tensors
 
 CPU = torch.device("cpu")
 
@@ -45,26 +57,166 @@ def test_numbers_that_are_not_finite_never_reach_a_json_file(tmp_path: Path) -> 
     assert read_json(tmp_path / "a.json", "") == {"x": 1}
 
 
-def test_tensors_survive_to_the_bit_and_are_refused_when_altered(tmp_path: Path) -> None:
+def test_tensors_survive_to_the_bit(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     tensors = {"a": torch.randn(3, 4), "b": torch.tensor(7), "c": torch.zeros(0, 2), "d": torch.tensor(True)}
-    write_tensors(path, tensors, {"format_version": 1})
+    write_tensors(path, tensors, {"x": 1})
     read, about = read_tensors(path, "")
     assert all(torch.equal(read[name], value) for name, value in tensors.items())
-    assert about["format_version"] == 1
+    assert about["x"] == 1
     with pytest.raises(MissingInputError, match="make it with: harden x"):
         read_tensors(tmp_path / "none.safetensors", "harden x")
-    content = bytearray(path.read_bytes())
-    content[-20] ^= 1
-    path.write_bytes(bytes(content))
-    with pytest.raises(DamagedFileError, match="digest"):
+
+
+def test_every_flipped_bit_of_a_model_file_is_found(tmp_path: Path) -> None:
+    """Also those of the description, which says what the weights mean."""
+    path = tmp_path / "t.safetensors"
+    about = {"policy": {"obs_scale": 1.0}, "counters": {"round": 5}, "seed": 3, "name": "ä"}
+    write_tensors(path, {"a": torch.ones(2), "b": torch.tensor(7)}, about)
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(DamagedFileError):
+            read_tensors(path, "")
+    path.write_bytes(whole)
+    assert read_tensors(path, "")[1]["seed"] == 3
+
+
+def with_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a model file's description, and nothing else."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    about = json.loads(header["__metadata__"]["about"])
+    change(about)
+    header["__metadata__"]["about"] = json.dumps(about)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("obs_scale", 9.0), ("high", [3.0, 1.0]), ("low", [-9.0, -1.0]), ("min_std", 0.01)]
+)
+def test_a_changed_description_is_refused_also_of_an_exported_policy(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    def change(about: dict[str, Any]) -> None:
+        about["policy"][key] = value
+
+    save_policy(tmp_path / "p", trained().policy, None, {"task": "ball-circle"})
+    write_state_dict(tmp_path / "e.safetensors", trained().policy, {"policy": trained().policy.architecture})
+    for path in (tmp_path / "p/policy.safetensors", tmp_path / "e.safetensors"):
+        with_header(path, change)
+    with pytest.raises(DamagedFileError):
+        load_policy(tmp_path / "p")
+    low = -torch.ones(2)
+    with pytest.raises(DamagedFileError):
+        open_state_dict(tmp_path / "e.safetensors", Bounds(low, -low, 0.5, 0.1, 1.0), None, None)
+
+
+def test_the_first_format_is_read_with_its_own_check(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    tensors = {"a": torch.randn(3)}
+    about = {"format_version": 1, "x": 2, "tensors_digest": digest_tensors(tensors)}
+    save_file(tensors, path, metadata={"about": json.dumps(about)})
+    read, said = read_tensors(path, "")
+    assert torch.equal(read["a"], tensors["a"])
+    assert said["x"] == 2
+    save_file({"a": tensors["a"] + 1}, path, metadata={"about": json.dumps(about)})
+    with pytest.raises(DamagedFileError):
         read_tensors(path, "")
 
 
 def test_a_later_format_is_refused_by_its_version(tmp_path: Path) -> None:
-    write_tensors(tmp_path / "t.safetensors", {"a": torch.ones(1)}, {"format_version": 2})
-    with pytest.raises(DamagedFileError, match="format version 2, this harden reads 1"):
-        read_tensors(tmp_path / "t.safetensors", "")
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"a": torch.ones(1)}, {})
+    with_header(path, lambda about: about.update(format_version=3))
+    with pytest.raises(DamagedFileError, match="format version 3, this harden reads 2"):
+        read_tensors(path, "")
+
+
+@pytest.mark.parametrize(
+    "other", [{"obs_scale": 9.0}, {"high": torch.tensor([3.0, 1.0])}, {"min_std": 0.2}, {"max_std": 0.9}]
+)
+def test_policies_of_one_identity_act_the_same(other: dict[str, Any]) -> None:
+    policy, changed = GaussianPolicy(3, 2, (4,)), GaussianPolicy(3, 2, (4,), **other)
+    changed.load_state_dict(policy.state_dict())
+    assert module_digest(policy) != module_digest(changed)
+    begun = GaussianPolicy(3, 2, (4,), init_std=0.3)
+    begun.load_state_dict(policy.state_dict())
+    assert module_digest(policy) == module_digest(begun)
+    critics, scaled = Critics(3, 2, hidden=(4,)), Critics(3, 2, hidden=(4,), obs_scale=2.0)
+    scaled.load_state_dict(critics.state_dict())
+    assert module_digest(critics) != module_digest(scaled)
+
+
+def test_what_only_looks_like_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    save_policy(tmp_path / "p", trained().policy, None, {})
+    for name, read in (
+        ("manifest.json", lambda: load_policy(tmp_path / "p")),
+        ("policy.safetensors", lambda: load_policy(tmp_path / "p")),
+        ("a.json", lambda: read_json(tmp_path / "p/a.json", "")),
+        ("learning_curve.csv", lambda: load_curve(tmp_path / "p/learning_curve.csv")),
+        ("shard.h5", lambda: digest_file(tmp_path / "p/shard.h5")),
+    ):
+        path = tmp_path / "p" / name
+        kept = path.read_bytes() if path.exists() else None
+        with socket.socket(socket.AF_UNIX) as bound:
+            for make in (
+                os.mkfifo,
+                os.mkdir,
+                lambda at: bound.bind(str(at)),
+                lambda at: at.symlink_to("/dev/zero"),
+            ):
+                path.unlink(missing_ok=True)
+                make(path)
+                with pytest.raises(DamagedFileError, match=re.escape(name)):
+                    read()
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+        path.unlink()
+        if kept is not None:
+            path.write_bytes(kept)
+
+
+def test_a_file_too_large_to_be_what_it_is_named_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "a.json", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DamagedFileError, match="too much"):
+        read_json(tmp_path / "a.json", "")
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "-" + "9" * 5000, '"\\ud800"', '{"a": ["\\uDfff"]}'])
+def test_what_can_be_neither_counted_nor_printed_is_no_json(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DamagedFileError, match=r"a\.json"):
+        read_json(tmp_path / "a.json", "")
+
+
+def test_a_write_follows_no_link_and_clears_what_the_killed_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious, out = tmp_path / "precious", tmp_path / "out"
+    precious.write_text("precious")
+    out.mkdir()
+    # every name that can be foreseen
+    monkeypatch.setattr("harden.files.secrets.token_hex", lambda _: "0" * 16)
+    planted = out / f".harden-{0:016}.tmp"
+    planted.symlink_to(precious)
+    with pytest.raises(StorageError):
+        write_text(out / "a.txt", "mine")
+    monkeypatch.undo()
+    planted.unlink()
+    dead, alive, other = out / f".harden-{1:016}.tmp", out / f".harden-{2:016}.tmp", out / ".mine.tmp"
+    for path in (dead, alive, other):
+        path.write_text("half")
+    with open(alive) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        write_text(out / "a.txt", "mine")
+    assert sorted(path.name for path in out.iterdir()) == sorted(["a.txt", alive.name, other.name])
+    assert precious.read_text() == "precious"
 
 
 def trained(seed: int = 0) -> Learner:
@@ -91,7 +243,7 @@ def test_a_policy_folder_gives_back_the_same_policy(tmp_path: Path) -> None:
     assert loaded.critics is not None
     assert torch.equal(loaded.critics(obs, actions), learner.critics(obs, actions))
     manifest = read_json(tmp_path / "p/manifest.json", "")
-    assert manifest == {key: value for key, value in loaded.about.items() if key != "tensors_digest"}
+    assert manifest == {key: value for key, value in loaded.about.items() if key != "file_digest"}
     assert manifest["policy_digest"] == module_digest(learner.policy)
 
 

@@ -78,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     """Return all tensors of a run's state."""
-    from harden.checkpoint import read_tensors
+    from harden.tensor_file import read_tensors
 
     return read_tensors(path / "state.safetensors", "")[0]
 
@@ -495,7 +495,7 @@ def load_state_of(name: str) -> Learner:
 
 
 def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
-    from harden.checkpoint import read_tensors
+    from harden.tensor_file import read_tensors
 
     harden("train", *SETTINGS)
     learner = load_state_of("ball-circle")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from harden.errors import DamagedFileError, HardenError, MissingInputError
 from harden.evaluation.offline_schema import OfflineFile
 from harden.evaluation.schema import EvaluationFile
-from harden.files import read_json
+from harden.files import read_json, read_text
 from harden.problems import first_problem, shortened
 
 FORMAT_VERSION = 1
@@ -77,9 +78,8 @@ def load_curve(path: Path) -> dict[str, list[float]]:
         MissingInputError: not there; DamagedFileError: not a table of numbers.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            rows, names = list(reader), reader.fieldnames or ()
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        rows, names = list(reader), reader.fieldnames or ()
         for column in ("env_steps", "reward", "cost"):
             if column not in names:
                 raise ValueError(f"it has no column '{column}'")

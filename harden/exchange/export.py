@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harden.checkpoint import FORMAT_VERSION, LoadedPolicy, module_digest
+from harden.checkpoint import LoadedPolicy, module_digest
 from harden.errors import HardenError, InputError
 from harden.exchange.onnx_file import INPUT, OUTPUT, open_session, write_onnx
 from harden.exchange.source import Bounds
@@ -18,6 +18,7 @@ from harden.exchange.state_dict import open_state_dict, write_state_dict
 from harden.exchange.torchscript import open_torchscript, write_torchscript
 from harden.files import write_whole
 from harden.nets import GaussianPolicy
+from harden.tensor_file import FORMAT_VERSION
 
 TOLERANCE = 1e-5
 FORMATS = ("onnx", "torchscript", "safetensors")

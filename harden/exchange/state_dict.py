@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from harden.checkpoint import write_tensors
 from harden.errors import DamagedFileError, InputError
 from harden.exchange.source import Bounds, Source, Weights, as_ours, check_file, exported_bounds, find_weights
 from harden.nets import GaussianPolicy
+from harden.tensor_file import read_tensors, tensor_bytes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
 SQUASHES = ("tanh", "none")
@@ -21,7 +21,7 @@ SQUASHES = ("tanh", "none")
 
 def write_state_dict(path: Path, policy: GaussianPolicy, about: dict[str, Any]) -> None:
     """Write a policy's parameters under their own names, with the architecture in the header."""
-    write_tensors(path, policy.state_dict(), about)
+    path.write_bytes(tensor_bytes(policy.state_dict(), about))
 
 
 def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: str | None) -> Source:
@@ -46,6 +46,9 @@ def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: 
         raise DamagedFileError(f"{path} can't be read as safetensors ({error})") from error
     if not isinstance(about, dict) or not all(bool(value.isfinite().all()) for value in state.values()):
         raise DamagedFileError(f"{path} holds NaN, infinite values, or a header that is not ours")
+    if "file_digest" in about:
+        # one of ours proves that it is as it was written
+        read_tensors(path, "harden policy export")
     weights = find_weights(state)
     if weights is None:
         raise InputError(

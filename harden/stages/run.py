@@ -13,7 +13,8 @@ from harden.config import PipelineConfig
 from harden.data.manifest import shard_files
 from harden.data.store import FolderLock
 from harden.errors import InputError, MissingInputError
-from harden.folders import bring_back, clear_unfinished, whole_folder
+from harden.files import clear_unfinished
+from harden.folders import bring_back, whole_folder
 from harden.learner import Learner, load_state
 from harden.stages.workspace import Workspace, commit, renew_folders
 
@@ -39,7 +40,9 @@ def open_run(
     """
     bring_back(place.run, (place.run, place.data))
     learner, about = load_run(config, place, device)
-    clear_unfinished(place.run, place.critics, place.policy)
+    for folder in (place.run, place.critics, place.policy):
+        if folder.is_dir():
+            clear_unfinished(folder)
     renew_folders(place, learner, about)
     return learner, about
 
