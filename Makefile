@@ -8,11 +8,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 INSTALL = PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh .ci/install.sh
 STAMP := $(VENV)/.installed
 RIVAL := .venv-rival
+MUTATE := .venv-mutate
 DEMO := runs/demo
 RELEASED := checkpoints/released/ball-circle/cvpo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench bench-rival-env clean
+.PHONY: help install demo test test-slow check bench bench-rival-env mutate clean
 # an index that is asked for by name may replace a build that is already installed
 ifeq ($(origin TORCH_INDEX),command line)
 .PHONY: $(STAMP)
@@ -63,5 +64,18 @@ $(RIVAL)/.installed:
 	@RIVAL=1 $(INSTALL) $(RIVAL)
 	@touch $@
 
+mutate: $(MUTATE)/.installed ## change the method's code, one place at a time, and count what the tests notice
+	@echo "== mutants (an hour on one core)"
+	$(MUTATE)/bin/python benchmarks/mutation.py --json benchmarks/results/mutation.json
+
+# mutmut beside what .venv holds, and no dependency of harden
+$(MUTATE)/.installed: $(STAMP)
+	@echo "== installing mutmut into $(MUTATE) (once)"
+	@$(BIN)/python -m venv --without-pip $(MUTATE)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $(MUTATE)/lib/python3.11/site-packages/harden.pth
+	@$(BIN)/python -m pip --python $(MUTATE)/bin/python install --quiet mutmut==3.8.1
+	@touch $@
+
 clean: ## remove what was installed and the demo's output
-	rm -rf $(VENV) $(RIVAL) $(DEMO) report.html datasets/quickstart checkpoints/quickstart
+	rm -rf $(VENV) $(RIVAL) $(MUTATE) $(DEMO) report.html datasets/quickstart checkpoints/quickstart

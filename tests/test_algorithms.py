@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from harden.algorithms import adversary as adversary_ops
+from harden.algorithms import critics as critic_ops
+from harden.algorithms import estep as estep_ops
+from harden.algorithms import mstep as mstep_ops
 from harden.algorithms.adversary import adversary_share
 from harden.algorithms.critics import TdTargets, critic_step, td_loss, td_targets
 from harden.algorithms.estep import draw_states, e_step
@@ -16,6 +19,7 @@ from harden.config import PipelineConfig, make_config
 from harden.learner import Learner, new_learner
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups
+from harden.seeds import generator
 from harden.stages.workspace import position_limits
 from harden.types import Limits, Targets
 from harden.variants import VARIANTS
@@ -193,7 +197,8 @@ class TestEStep:
         drawn = draw_states(learner, obs, states=64, window=100)
         assert float(drawn.min()) >= 900
         assert len(drawn.unique()) > 20
-        assert torch.equal(draw_states(learner, obs, states=500, window=100), obs[900:])
+        for states in (100, 500):
+            assert torch.equal(draw_states(learner, obs, states=states, window=100), obs[900:])
         learner.advance(round=1)
         assert not torch.equal(drawn, draw_states(learner, obs, states=64, window=100))
 
@@ -374,6 +379,45 @@ class TestMStep:
         with torch.no_grad():
             learner.policy.trunk[0].weight.zero_()
         assert adversary_share(learner, torch.randn(8, 8), configure(), 0.05) == 1.0
+
+
+def recorded_streams(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> list[tuple[Any, ...]]:
+    """Return the list that takes in each stream of random numbers that some modules draw from."""
+    streams: list[tuple[Any, ...]] = []
+
+    def recorded(device: Any, seed: int, *place: Any) -> torch.Generator:
+        streams.append((str(device), seed, *place))
+        return generator(device, seed, *place)
+
+    for module in modules:
+        monkeypatch.setattr(module, "generator", recorded)
+    return streams
+
+
+def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn follows from the seed, what it is for, and the learner's place, and from nothing else."""
+    streams = recorded_streams(monkeypatch, adversary_ops, critic_ops, estep_ops, mstep_ops)
+    config = configure(variant="adv-em-cvpo", seed=11)
+    learner, obs = new_learner(config, CPU), torch.randn(50, 8)
+    learner.advance(round=3, critic_steps=5, policy_steps=7)
+    others = torch.get_rng_state()
+    states = draw_states(learner, obs, 20, 40)
+    targets, _, _ = e_step(learner, states, config, LIMITS)
+    attack_states(learner, targets, config, 0.05)
+    adversary_share(learner, states, config, 0.05)
+    critic_step(learner, batch(), config, 0.05)
+    named = [
+        ("states", 3),
+        ("particles", 3),
+        ("adversary", 7),
+        ("adversary-share", 3),
+        ("adversary-share", 3),
+        ("critic-batch", 5),
+        ("critic-adversary", 5),
+        ("td", 5),
+    ]
+    assert streams == [("cpu", 11, *place) for place in named]
+    assert torch.equal(torch.get_rng_state(), others)
 
 
 def test_the_limits_follow_their_schedules_and_end_where_a_hand_run_stage_begins(learner: Learner) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from harden.attacks import ATTACKS, LinearAdversary, PaperStrength, Strength, perturb, risk_threshold
+from harden.attacks import (
+    ATTACKS,
+    LinearAdversary,
+    PaperStrength,
+    Strength,
+    attack_stream,
+    perturb,
+    pgd,
+    risk_threshold,
+)
 from harden.attacks.evolution import search
 from harden.attacks.objectives import action_difference, max_cost, max_reward, min_reward
 from harden.checkpoint import load_policy
@@ -18,7 +27,7 @@ from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
 from harden.ops import ball
 from harden.ops.ball import Norm
-from harden.seeds import episode_seeds
+from harden.seeds import derive, episode_seeds
 from harden.tasks import TASKS
 
 OBS, ACT = 4, 2
@@ -262,6 +271,60 @@ def test_mc_reaches_the_best_of_all_corners_where_a_trained_policy_goes(name: st
     assert float((found - clean).mean()) >= 0.98 * float((every - clean).mean())
 
 
+def hills(clean: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """Return an objective with several maxima, another one in each state."""
+    return (torch.sin(7.0 * given + clean) * torch.tensor([1.0, 0.3, 2.0], dtype=given.dtype)).sum(1)
+
+
+def climb_one_by_one(
+    obs: torch.Tensor, starts: torch.Tensor, radius: torch.Tensor, steps: int, share: float, norm: Norm
+) -> torch.Tensor:
+    """Return the best point that projected gradient ascent visits for each state, start after start."""
+    best = [(float(hills(row[None], row[None])), row) for row in obs]
+    for place, start in enumerate(starts):
+        row, delta = obs[place % len(obs)], start
+        for step in range(steps + 1):
+            delta = delta.clone().requires_grad_()
+            value = hills(row[None], (row + delta)[None]).sum()
+            if float(value.detach()) > best[place % len(obs)][0]:
+                best[place % len(obs)] = float(value.detach()), row + delta.detach()
+            (gradient,) = torch.autograd.grad(value, delta)
+            # from the whole share in the first step to a tenth of it in the last
+            length = share * (1.0 - 0.9 * (step / (steps - 1) if steps > 1 else 0.0)) * radius
+            move = length * gradient.sign()
+            if norm == "l2":
+                scaled = length * gradient
+                move = length * scaled / scaled.norm()
+            delta = ball.project(delta.detach() + move, radius, norm)
+    return torch.stack([point for _, point in best])
+
+
+@pytest.mark.parametrize("starts", ["ball", "corners"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("steps", "restarts"), [(0, 3), (1, 1), (2, 1), (5, 3)])
+def test_the_ascent_is_that_of_one_state_and_start_after_another(
+    norm: Norm, starts: pgd.Starts, steps: int, restarts: int
+) -> None:
+    obs = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for radius in (torch.tensor(0.4, dtype=torch.float64), torch.tensor((0.1, 0.5, 0.9)).double()):
+        draws = [torch.Generator().manual_seed(1) for _ in range(2)]
+        found = pgd.ascend(
+            hills,
+            obs,
+            radius,
+            steps=steps,
+            restarts=restarts,
+            step_share=0.6,
+            norm=norm,
+            generator=draws[0],
+            starts=starts,
+        )
+        draw = ball.sample if starts == "ball" else ball.sample_far
+        begun = draw(obs.repeat(restarts, 1), radius, norm, draws[1])
+        expected = climb_one_by_one(obs, begun, radius, steps, 0.6, norm)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_far_starts_are_on_the_balls_edge(norm: Norm) -> None:
     radius = torch.tensor([0.0, 0.1, 1.0, 2.0])
@@ -274,6 +337,32 @@ def test_far_starts_are_on_the_balls_edge(norm: Norm) -> None:
         assert float(length.max()) <= 1 + 1e-5
         assert float(delta[:, 0].abs().max()) == 0.0
     assert float(delta.mean(0).abs().max()) < 0.2
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_black_box_keeps_the_best_of_sixteen_mutations_at_a_time(norm: Norm) -> None:
+    """One state after another: shorter steps of fewer coordinates as the search goes on."""
+    obs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    radius, queries = torch.tensor((0.1, 0.5, 0.9)).double(), 45
+    draws = [torch.Generator().manual_seed(1) for _ in range(2)]
+    found = search(hills, obs, radius, queries=queries, norm=norm, generator=draws[0])
+    best = [torch.zeros(3, dtype=torch.float64) for _ in obs]
+    values = [float(hills(row[None], row[None])) for row in obs]
+    for generation, count in enumerate((16, 16, 12)):
+        left = 1.0 - generation / 3
+        order = torch.rand(4, count, 3, generator=draws[1], dtype=torch.float64)
+        step = torch.randn(4, count, 3, generator=draws[1], dtype=torch.float64)
+        for state, row in enumerate(obs):
+            parent = best[state]
+            for mutation in range(count):
+                lots = order[state, mutation]
+                chosen = (lots < left**2) | (lots == lots.min())
+                move = torch.where(chosen, step[state, mutation] * (0.1 + 1.9 * left) * radius, 0.0)
+                delta = ball.project(parent + move, radius, norm)
+                value = float(hills(row[None], (row + delta)[None]))
+                if value > values[state]:
+                    values[state], best[state] = value, delta
+    torch.testing.assert_close(found, obs + torch.stack(best), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -293,6 +382,13 @@ def test_black_box_asks_for_values_only_and_as_many_as_it_may(norm: str, victim)
         draw = torch.Generator().manual_seed(0)
         search(values, obs, torch.tensor(EPSILON), queries=queries, norm=norm, generator=draw)
         assert asked == queries * len(obs)
+
+
+def test_an_attack_draws_from_a_stream_of_its_own_name_and_place() -> None:
+    streams = [("mc",), ("mr",), ("mc", 1), ("mc", 2)]
+    seeds = [attack_stream("cpu", seed, *stream).initial_seed() for seed in (3, 4) for stream in streams]
+    assert seeds[:4] == [derive(3, f"attack-{name}", *place) for name, *place in streams]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_amad_is_mad_in_the_states_with_the_highest_cost_and_nothing_elsewhere(victim) -> None:

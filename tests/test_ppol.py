@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_algorithms import configure
+from test_algorithms import configure, recorded_streams
 from test_pipeline import SETTINGS, assert_same_run, harden, stages
 from test_variants import ALLOW, EPSILON, gap, stop_after
 from torch.distributions import Normal, kl_divergence
@@ -232,6 +232,18 @@ class TestUpdate:
             gaussian.kl(*learner.policy(obs), *learner.policy(seen)).mean() for seen in (adv, noise)
         )
         assert float(found) > 2 * float(chance)
+
+    def test_each_draw_is_from_a_stream_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        streams = recorded_streams(monkeypatch, ppol)
+        options = {"minibatch": 16, "actor_steps": 2, "value_steps": 2, "target_kl": 1e9}
+        learner, config = on_policy("sa-ppol", ppo=options, seed=11)
+        learner.advance(round=3)
+        others = torch.get_rng_state()
+        improve(learner, episodes(), config, 0.0, 0.05)
+        named = [("smoothing", 3)]
+        named += [(f"{part}-batch", 3, step) for part in ("actor", "value") for step in range(2)]
+        assert streams == [("cpu", 11, *place) for place in named]
+        assert torch.equal(torch.get_rng_state(), others)
 
     @pytest.mark.parametrize("minibatch", [None, 128])
     def test_it_learns_what_pays_and_under_a_multiplier_what_costs_nothing(
