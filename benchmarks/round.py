@@ -24,6 +24,7 @@ import torch
 
 from harden.algorithms.critics import critic_step
 from harden.algorithms.estep import draw_states, e_step
+from harden.algorithms.schedules import scheduled
 from harden.config import PipelineConfig, make_config
 from harden.files import write_json
 from harden.fit.mstep import RobustMStep, Work
@@ -32,7 +33,7 @@ from harden.learner import Learner, new_learner
 from harden.ops.bellman import Backups
 from harden.stages.fit_critics import look_ahead
 from harden.stages.rounds import em_round
-from harden.stages.workspace import position_limits, versions
+from harden.stages.workspace import versions
 from harden.types import Targets, Transitions
 
 ROWS = 80_000
@@ -90,14 +91,14 @@ class Bare:
     def __init__(self, config: PipelineConfig) -> None:
         self.config, self.replay = config, replay_of(config)
         self.learner = new_learner(config, CPU)
-        self.limits = position_limits(config, None)
+        self.terms = scheduled(config, 0)._replace(epsilon=0.0)
         self.job = RobustMStep(self.learner, config)
 
     def __call__(self, count: int) -> float:
         began = time.perf_counter()
         for _ in range(count):
             for work in em_round(
-                self.learner, self.replay, self.replay.obs, self.config, 0.0, self.limits, lambda *_: None
+                self.learner, self.replay, self.replay.obs, self.config, self.terms, lambda *_: None
             ):
                 m_step(self.learner, self.job, work)
         return time.perf_counter() - began
@@ -115,13 +116,13 @@ class Bare:
 
         def expect() -> Targets:
             obs = draw_states(learner, replay.obs, config.train.states, config.estep.window)
-            targets, learner.dual, _ = e_step(learner, obs, config, self.limits)
+            targets, learner.dual, _ = e_step(learner, obs, config, self.terms)
             return targets
 
         for _ in range(count):
             timed("critics", lambda: critic_step(learner, replay, config, 0.0))
             targets = timed("e-step", expect)
-            timed("m-step", lambda targets=targets: m_step(learner, self.job, Work(targets, 0.0, 0)))
+            timed("m-step", lambda targets=targets: m_step(learner, self.job, Work(targets, self.terms, 0)))
             learner.advance(round=1)
         return spent
 
@@ -144,7 +145,7 @@ class Timed:
             elif done == self.warm_up + self.count:
                 self.seconds = time.perf_counter() - began
             yield from em_round(
-                bare.learner, bare.replay, bare.replay.obs, bare.config, 0.0, bare.limits, lambda *_: None
+                bare.learner, bare.replay, bare.replay.obs, bare.config, bare.terms, lambda *_: None
             )
 
 

@@ -94,8 +94,11 @@ class Learner:
         self.seed = config.seed
         self.device = device
 
-    def finish_round(self) -> None:
+    def finish_round(self, *, publish: bool = False) -> None:
         """End a round: the running average, `train.average` of all rounds long, takes the policy in.
+
+        Args:
+            publish: the policy itself is to be kept, whatever was before; a stage by hand asks for that.
 
         Deviation: the paper keeps the last policy. While it rides on the cost limit, it and its critics
         swing; the average of a swing is safer than its ends (Polyak and Juditsky 1992).
@@ -103,7 +106,7 @@ class Learner:
         with torch.no_grad():
             now: list[Tensor] = list(self.policy.parameters())
             kept: list[Tensor] = list(self.average.parameters())
-            torch._foreach_lerp_(kept, now, 1.0 / self.memory)
+            torch._foreach_lerp_(kept, now, 1.0 if publish else 1.0 / self.memory)
         self.advance(round=1)
 
     def advance(self, **by: int) -> None:

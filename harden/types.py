@@ -29,18 +29,6 @@ class Transitions(NamedTuple):
     timeouts: Tensor
 
 
-class Limits(NamedTuple):
-    """What the E-step is held to at one place of a run.
-
-    Args:
-        kappa: the discounted cost allowed, on average over states.
-        lam_max: ceiling of the cost multiplier.
-    """
-
-    kappa: float
-    lam_max: float
-
-
 class DualSolution(NamedTuple):
     """The E-step's dual variables (Eq. 6), scalars in float64.
 

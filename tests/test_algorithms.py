@@ -15,17 +15,17 @@ from harden.algorithms.adversary import adversary_share
 from harden.algorithms.critics import TdTargets, critic_step, td_loss, td_targets
 from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import attack_states, lagrangian
+from harden.algorithms.schedules import Scheduled, scheduled
 from harden.config import PipelineConfig, make_config
 from harden.learner import Learner, new_learner
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups
 from harden.seeds import generator
-from harden.stages.workspace import position_limits
-from harden.types import Limits, Targets
+from harden.types import Targets
 from harden.variants import VARIANTS
 
 CPU = torch.device("cpu")
-LIMITS = Limits(kappa=0.8, lam_max=8.0)
+TERMS = Scheduled(epsilon=0.05, kappa=0.8, lam_max=8.0, dual_rate=0.05, learning_rate=1e-3)
 
 
 def configure(**sections: Any) -> PipelineConfig:
@@ -169,7 +169,7 @@ class TestEStep:
 
     def test_targets_are_weighted_particles_of_the_old_policy(self, learner: Learner) -> None:
         obs = torch.randn(50, 8)
-        targets, solution, expected_cost = e_step(learner, obs, configure(), LIMITS)
+        targets, solution, expected_cost = e_step(learner, obs, configure(), TERMS)
         mean, std = learner.policy(obs)
         torch.testing.assert_close(targets.old_mean, mean)
         torch.testing.assert_close(targets.old_std, std)
@@ -186,9 +186,9 @@ class TestEStep:
 
     def test_chunks_change_nothing(self, learner: Learner, monkeypatch) -> None:
         obs = torch.randn(50, 8)
-        whole, _, _ = e_step(learner, obs, configure(), LIMITS)
+        whole, _, _ = e_step(learner, obs, configure(), TERMS)
         monkeypatch.setattr("harden.nets.critics._CHUNK", 7)
-        parts, _, _ = e_step(learner, obs, configure(), LIMITS)
+        parts, _, _ = e_step(learner, obs, configure(), TERMS)
         torch.testing.assert_close(whole.weights, parts.weights, rtol=1e-4, atol=1e-6)
         assert torch.equal(whole.actions, parts.actions)
 
@@ -207,8 +207,8 @@ class TestEStep:
         with torch.no_grad():
             list(learner.critics.ensemble.biases)[-1][2].fill_(1.0)
         config = configure(estep={"dual_rate": 1.0})
-        loose, free, _ = e_step(learner, obs, config, Limits(1e6, 50.0))
-        tight, bound, _ = e_step(learner, obs, config, Limits(0.0, 50.0))
+        loose, free, _ = e_step(learner, obs, config, TERMS._replace(kappa=1e6, lam_max=50.0))
+        tight, bound, _ = e_step(learner, obs, config, TERMS._replace(kappa=0.0, lam_max=50.0))
         q_cost = learner.critics.q_cost(obs, loose.actions.clamp(-1, 1)).detach()
         assert float(free.lam) == 0.0
         assert float(bound.lam) > 0.0
@@ -218,7 +218,7 @@ class TestEStep:
 def targets_for(learner: Learner, states: int = 40) -> Targets:
     """Return targets of the learner's own policy."""
     draw = torch.Generator().manual_seed(3)
-    return e_step(learner, torch.randn(states, 8, generator=draw), configure(), LIMITS)[0]
+    return e_step(learner, torch.randn(states, 8, generator=draw), configure(), TERMS)[0]
 
 
 def loss_of(learner: Learner, variant: str = "safer", **mstep: Any) -> Any:
@@ -402,7 +402,7 @@ def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     learner.advance(round=3, critic_steps=5, policy_steps=7)
     others = torch.get_rng_state()
     states = draw_states(learner, obs, 20, 40)
-    targets, _, _ = e_step(learner, states, config, LIMITS)
+    targets, _, _ = e_step(learner, states, config, TERMS)
     attack_states(learner, targets, config, 0.05)
     adversary_share(learner, states, config, 0.05)
     critic_step(learner, batch(), config, 0.05)
@@ -420,36 +420,37 @@ def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(torch.get_rng_state(), others)
 
 
-def test_the_limits_follow_their_schedules_and_end_where_a_hand_run_stage_begins(learner: Learner) -> None:
+def test_the_schedules_end_where_a_stage_by_hand_works() -> None:
     config = configure(
         variant="safer",
-        estep={"limit_start": 80.0, "limit_ramp": 0.5, "lam_max": 8.0},
+        estep={"limit_start": 80.0, "limit_ramp": 0.5, "lam_max": 8.0, "dual_rate": 0.1},
         adversary={"lam_max": 20.0, "ramp_start": 0.0, "ramp": 0.5},
+        mstep={"learning_rate": 1e-3, "learning_rate_end": 1e-4},
         train={"env_steps": 20 * 2000},
     )
-    at_the_end = position_limits(config, None)
-    assert at_the_end.lam_max == 20.0
-    start = position_limits(config, learner)
-    assert start.lam_max == 8.0
-    assert start.kappa == pytest.approx(16 * at_the_end.kappa)
-    learner.advance(refresh=5)
-    half = position_limits(config, learner)
+    start, half, end, by_hand = (scheduled(config, refresh) for refresh in (0, 5, 19, None))
+    assert by_hand == end._replace(dual_rate=1.0, learning_rate=1e-4), (
+        "exact multipliers, and all else as at training's end"
+    )
+    assert (end.epsilon, end.lam_max, end.dual_rate) == (config.task_row.epsilon, 20.0, 0.1)
+    assert end.learning_rate == pytest.approx(1e-4)
+    assert (start.epsilon, start.lam_max, start.learning_rate) == (0.0, 8.0, 1e-3)
+    assert start.kappa == pytest.approx(16 * end.kappa)
     assert half.lam_max == pytest.approx(14.0)
-    assert half.kappa == pytest.approx(4 * at_the_end.kappa)
-    learner.advance(refresh=5)
-    assert position_limits(config, learner) == at_the_end
+    assert half.kappa == pytest.approx(4 * end.kappa)
+    assert half.epsilon == pytest.approx(config.task_row.epsilon / 2)
     doubled = config.model_copy(update={"estep": config.estep.model_copy(update={"limit_end": 10.0})})
-    assert position_limits(doubled, learner).kappa == pytest.approx(2 * at_the_end.kappa)
+    assert scheduled(doubled, None).kappa == pytest.approx(2 * end.kappa)
     assert doubled.task_row.cost_limit == 5.0, "what the policy is judged by stays"
     vanilla = config.model_copy(update={"variant": "cvpo"})
-    assert position_limits(vanilla, learner).lam_max == 8.0, "no adversary, no higher ceiling"
+    assert scheduled(vanilla, None)[:3] == (0.0, end.kappa, 8.0), "no adversary, no higher ceiling"
 
 
 def test_lam_has_the_units_of_both_critics() -> None:
     """Where Q_r sums over a longer horizon the same trade of reward for cost takes a larger lam."""
     settings = {"gamma_reward": 0.99, "gamma_cost": 0.97}
     config, plain = configure(critics=settings), configure()
-    apart, together = position_limits(config, None), position_limits(plain, None)
+    apart, together = scheduled(config, None), scheduled(plain, None)
     ones = {name: sum(gamma**t for t in range(200)) for name, gamma in settings.items()}
     ratio = ones["gamma_reward"] / ones["gamma_cost"]
     assert apart.lam_max == pytest.approx(ratio * together.lam_max)
@@ -458,20 +459,20 @@ def test_lam_has_the_units_of_both_critics() -> None:
 
 def test_an_infeasible_start_recovers() -> None:
     """With no particle under kappa the policy must not freeze: once costs fall, lam does too."""
-    config = configure(estep={"dual_rate": 0.2})
+    config, terms = configure(), TERMS._replace(dual_rate=0.2)
     learner = new_learner(config, CPU)
     obs = torch.randn(64, 8)
     bias = list(learner.critics.ensemble.biases)[-1]
     with torch.no_grad():
         bias[2].fill_(30.0)
     for _ in range(40):
-        _, learner.dual, _ = e_step(learner, obs, config, LIMITS)
+        _, learner.dual, _ = e_step(learner, obs, config, terms)
     assert learner.dual is not None
     assert not bool(learner.dual.feasible)
     assert float(learner.dual.lam) == pytest.approx(8.0, abs=0.05)
     with torch.no_grad():
         bias[2].fill_(-1.0)
     for _ in range(60):
-        _, learner.dual, _ = e_step(learner, obs, config, LIMITS)
+        _, learner.dual, _ = e_step(learner, obs, config, terms)
     assert bool(learner.dual.feasible)
     assert float(learner.dual.lam) < 0.1

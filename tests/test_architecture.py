@@ -73,16 +73,6 @@ def test_imports_point_upwards_and_libraries_stay_with_their_owners(path: Path) 
             assert row(theirs) <= row(mine), f"{path} imports {name}, which stands below it"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_and_functions_stay_readable(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 280
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= 60, f"{path}: {node.name} has {length} lines"
-
-
 def test_data_folders_hold_no_python() -> None:
     for name in ("datasets", "pipelines", "checkpoints"):
         assert not list((ROOT / name).rglob("*.py"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from test_algorithms import CPU, configure, targets_for
+from test_algorithms import CPU, TERMS, configure, targets_for
 
 from harden.algorithms import mstep as mstep_ops
 from harden.config import PipelineConfig
@@ -61,7 +61,7 @@ def take(work: Iterator[Work], made: RobustMStep, learner: Learner) -> None:
 def test_of_stored_targets_each_minibatch_has_the_adversary_of_its_own_rows(seen: Seen) -> None:
     learner, _, made = job(every=2)
     targets = targets_for(learner)
-    batches = TargetBatches(targets, 6, len(targets.obs) // 2, EPSILON, learner)
+    batches = TargetBatches(targets, 6, len(targets.obs) // 2, TERMS, learner)
     take(iter(batches), made, learner)
     assert len(seen.pairs) == 6
     for obs, adv in seen.pairs:
@@ -81,11 +81,21 @@ def test_in_a_round_the_adversary_is_asked_every_so_many_steps(
     monkeypatch.setattr(job_module, "attack_states", attack_states)
     for _ in range(2):
         targets = targets_for(learner)
-        take((Work(targets, EPSILON, iteration) for iteration in range(4)), made, learner)
+        take((Work(targets, TERMS, iteration) for iteration in range(4)), made, learner)
     assert asked == [0, 3, 4, 7], "at a round's first step, and every third after it"
     given = [adv for _, adv in seen.pairs]
     assert given[0] is given[1] is given[2]
     assert not torch.equal(given[2], given[3])
+
+
+def test_a_fit_by_hand_keeps_the_policy_that_it_fitted() -> None:
+    learner = new_learner(configure(train={"average": 0.1, "rounds": 10, "env_steps": 20_000}), CPU)
+    with torch.no_grad():
+        for parameter in learner.policy.parameters():
+            parameter.add_(1.0)
+    learner.finish_round(publish=True)
+    for kept, fitted in zip(learner.average.parameters(), learner.policy.parameters(), strict=True):
+        assert torch.equal(kept, fitted)
 
 
 def test_the_policy_that_is_kept_is_the_running_average_over_rounds() -> None:
@@ -110,7 +120,7 @@ def test_a_fit_that_is_told_to_end_is_none_that_is_done(monkeypatch: pytest.Monk
     learner, _, made = job(every=2)
     monkeypatch.setattr(made, "on_train_batch_start", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    batches = TargetBatches(targets_for(learner), 6, 2, EPSILON, learner)
+    batches = TargetBatches(targets_for(learner), 6, 2, TERMS, learner)
     try:
         with pytest.raises(Terminated, match="stopped by SIGTERM"):
             fit(make_trainer(None, CPU, "policy", 0), made, batches)

@@ -13,6 +13,7 @@ from test_store import HOW, TASK, make
 
 from harden.algorithms.critics import beyond_support, td_targets
 from harden.algorithms.estep import e_step
+from harden.algorithms.schedules import scheduled
 from harden.checkpoint import load_policy
 from harden.config import PipelineConfig, make_config
 from harden.data import DatasetWriter, draw_rows, open_dataset
@@ -23,7 +24,7 @@ from harden.ops.bellman import Backups, backups
 from harden.stages import offline, rounds
 from harden.stages.ranges import require_ranges
 from harden.tasks import TASKS
-from harden.types import Limits, Transitions
+from harden.types import Transitions
 
 CPU = torch.device("cpu")
 SHORT = [*SETTINGS, "--set", "offline.refreshes=3", "--set", "imitation.steps=40", "--quiet"]
@@ -222,7 +223,7 @@ def offline_learner(behaviour_mean: float, **keys: float) -> tuple[PipelineConfi
 def test_the_e_step_stays_among_the_datas_actions() -> None:
     config, learner = offline_learner(0.6)
     obs = torch.randn(40, 8)
-    targets, solution, _ = e_step(learner, obs, config, Limits(kappa=1e6, lam_max=5.0))
+    targets, solution, _ = e_step(learner, obs, config, scheduled(config, 0)._replace(kappa=1e6, lam_max=5.0))
     assert (targets.actions.mean((0, 1)) - 0.6).abs().max() < 0.02
     assert (targets.actions.std((0, 1)) - 0.2).abs().max() < 0.02
     # what the M-step may move is measured from the policy, not from the behaviour

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,12 @@ from harden.cli import main
 from harden.data import open_dataset, read_targets
 from harden.evaluation.entries import parse_attacks
 from harden.learner import Learner, load_state
+from harden.pipeline_file import find_pipeline, load_config
+from harden.progress import Reporter
+from harden.stages.collect import collect
+from harden.stages.estep import estep
+from harden.stages.fit_critics import fit_critics
+from harden.stages.fit_policy import fit_policy
 from harden.stages.refresh import write_curve
 from harden.stages.workspace import pick_device, workspace
 from harden.tasks import TASKS
@@ -96,18 +103,18 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
     common = [*SETTINGS, "--set", f"variant={variant}", "--quiet"]
     allow = "--allow-attacked-collection"
     harden("train", *common, allow)
-    (folder / "pipelines").mkdir()
-    harden("init")
-    by_hand = ["-p", "by-hand.toml", *common]
-    (folder / "by-hand.toml").write_text((folder / "pipelines/ball-circle.toml").read_text())
+    config = load_config(find_pipeline(Path("ball-circle")), [w for w in common if "=" in w])
+    place, quiet = workspace("by-hand"), {"report": Reporter(quiet=True)}
+    here = {"device": pick_device("cpu")} | quiet
     for refresh in range(3):
-        harden("collect", *by_hand, "--episodes", "2", allow)
+        at: dict[str, Any] = {"refresh": refresh}
+        collect(config, place, episodes=2, allow_attacked_collection=True, **at, **quiet)
         if refresh == 0:
-            harden("fit-critics", *by_hand, "--steps", "3")
+            fit_critics(config, place, steps=3, **at, **here)
         for _ in range(2):
-            harden("fit-critics", *by_hand, "--steps", "2")
-            harden("e-step", *by_hand, "--states", "24", "--particles", "4")
-            harden("fit-policy", *by_hand, "--steps", "3")
+            fit_critics(config, place, steps=2, **at, **here)
+            estep(config, place, states=24, particles=4, **at, **here)
+            fit_policy(config, place, steps=3, **at, **here)
     runs = folder / "checkpoints"
     assert_same_run(runs / "ball-circle", runs / "by-hand")
     first = open_dataset(folder / "datasets/ball-circle")
@@ -121,8 +128,6 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
 
 def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     """Each E-step sees the policy of the M-step before it: no batch may be fetched in advance."""
-    from harden.pipeline_file import find_pipeline, load_config
-    from harden.progress import Reporter
     from harden.stages import rounds
     from harden.stages.train import train
 

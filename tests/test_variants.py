@@ -18,6 +18,7 @@ from harden.algorithms.adversary import mc_attack
 from harden.algorithms.critics import draw_batch
 from harden.algorithms.estep import e_step
 from harden.algorithms.mstep import attack_states, lagrangian
+from harden.algorithms.schedules import scheduled
 from harden.checkpoint import load_policy
 from harden.data import DatasetWriter, open_dataset, read_targets
 from harden.envs.vector import VectorEnv
@@ -29,7 +30,7 @@ from harden.seeds import episode_seeds
 from harden.stages import collect as collect_stage
 from harden.stages.collect import Exploration, make_actor
 from harden.tasks import TASKS
-from harden.types import Limits, Targets, Transitions
+from harden.types import Targets, Transitions
 from harden.variants import VARIANTS
 
 ALLOW = "--allow-attacked-collection"
@@ -81,7 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def m_step_terms(name: str) -> frozenset[str]:
     """Return the terms that the Lagrangian of a variant has, by what moves it."""
     learner, config = new_learner(configure(), torch.device("cpu")), configure().mstep
-    targets = e_step(learner, torch.randn(20, 8), configure(), Limits(1.0, 8.0))[0]
+    targets = e_step(learner, torch.randn(20, 8), configure(), scheduled(configure(), 0))[0]
     adv, ones = targets.obs + 0.5, torch.ones(2)
 
     def loss(moved: Targets = targets, obs_adv: torch.Tensor = adv, robust: torch.Tensor = ones) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harden.algorithms.schedules import Scheduled
 from harden.config import PipelineConfig
 from harden.errors import InputError
 from harden.learner import Learner
 from harden.ops import dual, gaussian
 from harden.seeds import generator
-from harden.types import DualSolution, Limits, Targets
+from harden.types import DualSolution, Targets
 
 # of them all are in memory at once, each with its weight and two values
 _PARTICLES = 100_000_000
@@ -43,14 +44,14 @@ def kl_bound(learner: Learner, config: PipelineConfig) -> float:
 
 
 def e_step(
-    learner: Learner, obs: Tensor, config: PipelineConfig, limits: Limits
+    learner: Learner, obs: Tensor, config: PipelineConfig, terms: Scheduled
 ) -> tuple[Targets, DualSolution, Tensor]:
     """Solve the constrained E-step for some states.
 
     Args:
         learner: gives policy_old, the critics and the last dual; it is not changed.
         obs: (S, obs_dim).
-        limits: what the solution is held to.
+        terms: what the schedules set: kappa, the ceiling of lam, and how far the multipliers move.
 
     Returns:
         The targets, the dual's solution, and the expected cost sum_k q* Q_c averaged over states, scalar.
@@ -80,10 +81,10 @@ def e_step(
             q_reward,
             q_cost,
             kl_bound(learner, config),
-            limits.kappa,
-            lam_max=limits.lam_max,
+            terms.kappa,
+            lam_max=terms.lam_max,
             previous=learner.dual,
-            rate=step.dual_rate,
+            rate=terms.dual_rate,
             tolerance=step.tolerance,
         )
         eta, lam = solution.eta.float(), solution.lam.float()

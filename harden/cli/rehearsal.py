@@ -46,11 +46,11 @@ def collect(
 
     config, place, folder = ctx.config, ctx.place, out or ctx.place.data
     allowed = options["allow_attacked_collection"]
-    opened = open_inputs(config, place, behaviour or config.behaviour, policy_dir, allowed)
+    open_inputs(config, place, behaviour or config.behaviour, policy_dir, allowed)
     require_folder(folder)
     if (folder / "manifest.json").exists():
         open_dataset(folder, config.task_row)
-    return Plan(_known(ctx, policy_dir), [folder, *(_learned(ctx) if opened.begins else ())])
+    return Plan(_known(ctx, policy_dir), [folder])
 
 
 def fit_critics(

@@ -110,7 +110,7 @@ def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
         return
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(
-        f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g} ({done.epsilon_from}), "
+        f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g}, "
         f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, "
         f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.place.policy}"
     )

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from harden.algorithms.mstep import MStepLoss, attack_states, lagrangian
+from harden.algorithms.schedules import Scheduled
 from harden.config import PipelineConfig
 from harden.fit.trainer import log_now_and_then
 from harden.learner import Learner
-from harden.ops.schedule import scheduled_rate
 from harden.seeds import generator
 from harden.types import Targets
 
@@ -23,12 +23,12 @@ class Work(NamedTuple):
 
     Args:
         targets: a batch of the E-step's output.
-        epsilon: the scheduled radius of the adversary.
+        terms: what the schedules set: the radius of the adversary and the learning rate.
         iteration: m of Algorithm 2, from 0: earlier steps on these same rows.
     """
 
     targets: Targets
-    epsilon: float
+    terms: Scheduled
     iteration: int
 
 
@@ -47,13 +47,13 @@ class TargetBatches:
         targets: what `e-step` wrote.
         steps: gradient steps.
         batch: rows a step; all rows where there are no more than that.
-        epsilon: radius of the adversary.
+        terms: what the schedules set.
         learner: gives the place of the random stream.
     """
 
-    def __init__(self, targets: Targets, steps: int, batch: int, epsilon: float, learner: Learner) -> None:
+    def __init__(self, targets: Targets, steps: int, batch: int, terms: Scheduled, learner: Learner) -> None:
         self.targets, self.steps, self.batch = targets, steps, batch
-        self.epsilon, self.learner = epsilon, learner
+        self.terms, self.learner = terms, learner
 
     def __len__(self) -> int:
         return self.steps
@@ -68,7 +68,7 @@ class TargetBatches:
                 rows = torch.randint(count, (self.batch,), generator=place)
                 # other rows at each step, whose nu(s) no earlier step has
                 targets, iteration = Targets(*(column[rows] for column in targets)), 0
-            yield Work(targets, self.epsilon, iteration)
+            yield Work(targets, self.terms, iteration)
 
 
 class RobustMStep(L.LightningModule):
@@ -103,11 +103,9 @@ class RobustMStep(L.LightningModule):
         return self.learner.policy_optimizer
 
     def on_train_batch_start(self, work: Work, index: int) -> None:
-        """Set the learning rate that is due at the learner's place in training."""
-        step, place = self.config.mstep, self.learner.counters.refresh
-        end = step.learning_rate if step.learning_rate_end is None else step.learning_rate_end
+        """Set the scheduled learning rate."""
         for group in self.learner.policy_optimizer.param_groups:
-            group["lr"] = scheduled_rate(step.learning_rate, end, place, self.config.refreshes)
+            group["lr"] = work.terms.learning_rate
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch: it was made where the learner lives."""
@@ -126,11 +124,11 @@ class RobustMStep(L.LightningModule):
         targets = work.targets
         if not variant.robust:
             self._obs_adv = None
-        elif work.epsilon == 0:
+        elif work.terms.epsilon == 0:
             # nu(s) = s: Eq. 8 would have Eq. 7's likelihood once more, and is all that there is without it
             self._obs_adv = None if variant.vanilla else targets.obs
         elif work.iteration % config.adversary.every == 0 or self._obs_adv is None:
-            self._obs_adv = attack_states(learner, targets, config, work.epsilon)
+            self._obs_adv = attack_states(learner, targets, config, work.terms.epsilon)
         result = lagrangian(
             learner.policy,
             targets,
@@ -162,7 +160,7 @@ class RobustMStep(L.LightningModule):
         dual = (
             {} if self.learner.dual is None else {"eta": self.learner.dual.eta, "lam": self.learner.dual.lam}
         )
-        epsilon = torch.tensor(work.epsilon)
+        epsilon = torch.tensor(work.terms.epsilon)
         return (
             {"loss": result.loss.detach(), "likelihood": result.likelihood, "epsilon": epsilon} | parts | dual
         )

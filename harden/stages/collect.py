@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from harden.algorithms.adversary import mc_attack
+from harden.algorithms.schedules import scheduled
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.checkpoint import load_policy, module_digest
 from harden.config import PipelineConfig
@@ -21,14 +22,13 @@ from harden.envs.make import require_environment
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.files import require_writable
 from harden.learner import Learner
 from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
 from harden.sections import Collect
 from harden.seeds import episode_seeds, generator
 from harden.stages.permissions import require_permission
-from harden.stages.workspace import Workspace, carried, commit, open_learner, position_epsilon
+from harden.stages.workspace import Workspace, open_learner
 from harden.tasks import Task
 from harden.variants import MC_BEHAVIOUR
 
@@ -180,29 +180,29 @@ class Opened(NamedTuple):
     """What a collection begins with, once all of it was found in order.
 
     Args:
-        learner: acts, and is attacked; about: what is stored with its state.
-        begins: whether the collection begins the next refresh, the epoch of the epsilon schedule.
+        learner: acts, and is attacked.
+        begun: whether there is a state that it comes from.
     """
 
     learner: Learner
-    about: dict[str, Any] | None
-    begins: bool
+    begun: bool
 
 
 def open_inputs(
-    config: PipelineConfig, place: Workspace, behaviour: str, policy_dir: Path | None, allowed: bool
+    config: PipelineConfig,
+    place: Workspace,
+    behaviour: str,
+    policy_dir: Path | None,
+    allowed: bool,
+    refresh: int | None = None,
 ) -> Opened:
     """Open and check what `collect` reads, but for the data set; arguments and errors are its own."""
     require_permission(behaviour, allowed)
     require_environment(config.task_row)
-    learner, about = open_learner(config, place, torch.device("cpu"), policy_dir)
-    begins = about is not None and learner.counters.round > 0
-    if begins:
-        # or the shard would be stored, and the schedule not know of it
-        require_writable(place.state)
+    learner, about = open_learner(config, place, torch.device("cpu"), policy_dir, refresh=refresh)
     if behaviour == MC_BEHAVIOUR and policy_dir is not None and about is None:
         learner.critics = _victim_critics(policy_dir)
-    return Opened(learner, about, begins)
+    return Opened(learner, about is not None)
 
 
 def collect(
@@ -214,6 +214,7 @@ def collect(
     out: Path | None = None,
     policy_dir: Path | None = None,
     allow_attacked_collection: bool = False,
+    refresh: int | None = None,
     report: Reporter,
 ) -> Collected:
     """Collect episodes and append them to the data set as one shard.
@@ -225,6 +226,7 @@ def collect(
         out: the data set's folder, the workspace's where not given.
         policy_dir: the policy that acts, the workspace's where not given.
         allow_attacked_collection: let behaviour mc attack the policy while it acts.
+        refresh: the refresh of `train` whose place in the schedules is meant; without one, their end.
 
     Raises:
         InputError: the data set is of another task or kind, or an attack was not allowed; StorageError: it
@@ -233,14 +235,13 @@ def collect(
     began = time.monotonic()
     behaviour = behaviour or config.behaviour
     episodes = episodes or config.collect.episodes
-    learner, about, begins = open_inputs(config, place, behaviour, policy_dir, allow_attacked_collection)
-    if begins:
-        learner.advance(refresh=1)
+    allowed = allow_attacked_collection
+    learner, begun = open_inputs(config, place, behaviour, policy_dir, allowed, refresh)
     epsilon = config.train_epsilon
     if behaviour == config.variant_row.behaviour and policy_dir is None:
-        epsilon = position_epsilon(config, learner)
+        epsilon = scheduled(config, refresh).epsilon
     policy = None if behaviour == "random" else learner.policy
-    if policy is not None and about is None and policy_dir is None and not place.policy.is_dir():
+    if policy is not None and not begun and policy_dir is None and not place.policy.is_dir():
         report.say(f"no policy in {place.policy} yet: acting with an untrained one (seed {config.seed})")
     with (
         DatasetWriter(out or place.data, config.task_row) as writer,
@@ -252,8 +253,6 @@ def collect(
         shard = writer.append(
             data.transitions, seed=config.seed, policy_digest=module_digest(policy), behaviour=behaviour
         )
-    if begins:
-        commit(config, place, learner, carried(about))
     return Collected(shard, time.monotonic() - began)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from harden.algorithms.adversary import attack_replayed
 from harden.algorithms.estep import draw_states, e_step, kl_bound
+from harden.algorithms.schedules import Scheduled, scheduled
 from harden.checkpoint import critics_files, module_digest, policy_files
 from harden.config import PipelineConfig
 from harden.data import Dataset, TargetsHeader, data_files, write_targets
@@ -24,10 +25,8 @@ from harden.stages.workspace import (
     carried,
     commit,
     open_learner,
-    position_epsilon,
-    position_limits,
 )
-from harden.types import DualSolution, Limits, Targets
+from harden.types import DualSolution, Targets
 
 
 def describe_targets(
@@ -36,7 +35,7 @@ def describe_targets(
     solution: DualSolution,
     expected_cost: torch.Tensor,
     data_digest: str,
-    limits: Limits,
+    terms: Scheduled,
 ) -> TargetsHeader:
     """Return what is written beside targets; the learner is still the one that they were made with."""
     return TargetsHeader(
@@ -44,7 +43,7 @@ def describe_targets(
         lam=float(solution.lam),
         eta_exact=float(solution.eta_exact),
         lam_exact=float(solution.lam_exact),
-        kappa=limits.kappa,
+        kappa=terms.kappa,
         kl_bound=kl_bound(learner, config),
         expected_cost=float(expected_cost),
         status="feasible" if bool(solution.feasible) else "infeasible",
@@ -78,6 +77,7 @@ def open_inputs(
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
     out: Path | None = None,
+    refresh: int | None = None,
 ) -> Opened:
     """Open and check what `estep` reads, and where it writes; arguments and errors are its own."""
     require_em(config)
@@ -87,7 +87,7 @@ def open_inputs(
             f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
         )
     dataset = open_own(config, data or place.data)
-    opened = Opened(dataset, *open_learner(config, place, device, policy_dir, critics_dir))
+    opened = Opened(dataset, *open_learner(config, place, device, policy_dir, critics_dir, refresh=refresh))
     targets = out or place.targets
     models = [*policy_files(policy_dir or place.policy), *critics_files(critics_path)]
     require_apart(targets, place.state, *models, *data_files(dataset.path))
@@ -106,6 +106,7 @@ def estep(
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
     out: Path | None = None,
+    refresh: int | None = None,
     report: Reporter,
 ) -> TargetsHeader:
     """Solve the E-step for the most recent states and write the targets.
@@ -114,6 +115,7 @@ def estep(
         states, particles: the pipeline's where not given.
         data, policy_dir, critics_dir: inputs, the workspace's where not given.
         out: the targets' file, the workspace's where not given.
+        refresh: the refresh of `train` whose place in the schedules is meant; without one, their end.
 
     Returns:
         What is written beside the targets: multipliers, threshold, expected cost, status, digests.
@@ -125,14 +127,13 @@ def estep(
     """
     chosen = config.estep.model_copy(update={"particles": particles or config.estep.particles})
     asked = config.model_copy(update={"estep": chosen})
-    dataset, learner, about = open_inputs(config, place, device, data, policy_dir, critics_dir, out)
+    dataset, learner, about = open_inputs(config, place, device, data, policy_dir, critics_dir, out, refresh)
     obs = dataset.recent(config.estep.window).obs.to(device)
     obs = draw_states(learner, obs, states or config.estep.states, config.estep.window)
-    epsilon = config.train_epsilon if about is None else position_epsilon(config, learner)
-    obs = attack_replayed(learner, obs, config, epsilon, "states-adversary", learner.counters.round)
-    limits = position_limits(config, None if about is None else learner)
-    targets, solution, expected_cost = e_step(learner, obs, asked, limits)
-    header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest, limits)
+    terms = scheduled(config, refresh)
+    obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
+    targets, solution, expected_cost = e_step(learner, obs, asked, terms)
+    header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest, terms)
     write_targets(out or place.targets, Targets(*(column.cpu() for column in targets)), header)
     if about is not None:
         learner.dual = solution

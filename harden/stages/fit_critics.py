@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from harden.algorithms.schedules import scheduled
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import Dataset
@@ -21,7 +22,7 @@ from harden.ops.bellman import Backups, backups
 from harden.progress import Reporter
 from harden.stages.permissions import open_own
 from harden.stages.ranges import require_ranges
-from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
+from harden.stages.workspace import Workspace, carried_from, commit, open_learner
 from harden.types import Transitions
 
 
@@ -85,10 +86,11 @@ def open_inputs(
     data: Path | None = None,
     policy_dir: Path | None = None,
     out: Path | None = None,
+    refresh: int | None = None,
 ) -> Opened:
     """Open and check what `fit_critics` reads, and where it writes; arguments and errors are its own."""
     dataset = open_own(config, data or place.data)
-    learner, about = open_learner(config, place, device, policy_dir)
+    learner, about = open_learner(config, place, device, policy_dir, refresh=refresh)
     before = carried_from(about, policy_dir or place.policy)
     rows = dataset.recent(config.critics.replay)
     require_ranges(config, rows, dataset.path)
@@ -108,6 +110,7 @@ def fit_critics(
     policy_dir: Path | None = None,
     tensorboard: bool = False,
     out: Path | None = None,
+    refresh: int | None = None,
     report: Reporter,
 ) -> CriticsFitted:
     """Fit the critics of the workspace's policy and write critics/, policy/ and the state.
@@ -117,15 +120,16 @@ def fit_critics(
         data: a data set, the workspace's where not given.
         policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
         out: a new folder for a copy of the critics.
+        refresh: the refresh of `train` whose place in the schedules is meant; without one, their end.
 
     Raises:
         MissingInputError: no data; InputError: data of another task, actions outside its bounds, or not the
             variant's kind, or something at `out`; StorageError: the run can't be written.
     """
     steps = steps or config.critics.steps
-    dataset, rows, learner, before = open_inputs(config, place, device, data, policy_dir, out)
+    dataset, rows, learner, before = open_inputs(config, place, device, data, policy_dir, out, refresh)
     replay = look_ahead(rows, config, device)
-    epsilon = position_epsilon(config, learner)
+    epsilon = scheduled(config, refresh).epsilon
     losses: list[torch.Tensor] = []
     with report.track("fit-critics", steps, "steps") as track:
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harden.algorithms.mstep import MStepLoss
+from harden.algorithms.schedules import scheduled
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import TargetsHeader, read_targets
@@ -20,7 +21,7 @@ from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite
 from harden.stages.permissions import require_em
-from harden.stages.workspace import Workspace, carried_from, commit, open_learner, position_epsilon
+from harden.stages.workspace import Workspace, carried_from, commit, open_learner
 from harden.types import Targets
 
 
@@ -32,7 +33,6 @@ class PolicyFitted(NamedTuple):
         loss: the Lagrangian's negative at the last of them.
         kl, kl_robust: the mean part and the spread part at the last step, nats.
         epsilon: radius of the adversary.
-        epsilon_from: where the radius came from, in words.
     """
 
     steps: int
@@ -40,7 +40,6 @@ class PolicyFitted(NamedTuple):
     kl: tuple[float, float]
     kl_robust: tuple[float, float]
     epsilon: float
-    epsilon_from: str
 
 
 def _require_folders(place: Workspace, *folders: Path) -> None:
@@ -65,22 +64,12 @@ def _check_belonging(header: TargetsHeader, learner: Learner, targets_path: Path
         )
 
 
-def _epsilon(config: PipelineConfig, learner: Learner, begun: bool) -> tuple[float, str]:
-    """Return the adversary's radius and where it came from."""
-    if not config.variant_row.robust:
-        return 0.0, f"variant {config.variant} has no adversary here"
-    if not begun:
-        return config.train_epsilon, "the full one: there is no state"
-    where = f"the schedule's at refresh {learner.counters.refresh} of {config.refreshes}"
-    return position_epsilon(config, learner), where
-
-
 class Opened(NamedTuple):
     """What a fit of the policy begins with, once all of it was found in order.
 
     Args:
         path: the targets' file; targets, header: what it holds.
-        learner: is changed in place; begun: it comes from a state.
+        learner: is changed in place.
         carried: what the policy's folder and the state hand on.
     """
 
@@ -88,7 +77,6 @@ class Opened(NamedTuple):
     targets: Targets
     header: TargetsHeader
     learner: Learner
-    begun: bool
     carried: dict[str, Any]
 
 
@@ -100,19 +88,20 @@ def open_inputs(
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
     out: Path | None = None,
+    refresh: int | None = None,
 ) -> Opened:
     """Open and check what `fit_policy` reads, and where it writes; arguments and errors are its own."""
     require_em(config)
     path = targets_path or place.targets
     _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
     targets, header = read_targets(path)
-    learner, about = open_learner(config, place, device, policy_dir, critics_dir)
+    learner, about = open_learner(config, place, device, policy_dir, critics_dir, refresh=refresh)
     _check_belonging(header, learner, path, about)
     before = carried_from(about, policy_dir or place.policy)
     require_writable(place.state)
     if out is not None:
         require_place(out)
-    return Opened(path, targets, header, learner, about is not None, before)
+    return Opened(path, targets, header, learner, before)
 
 
 def fit_policy(
@@ -126,6 +115,7 @@ def fit_policy(
     critics_dir: Path | None = None,
     tensorboard: bool = False,
     out: Path | None = None,
+    refresh: int | None = None,
     report: Reporter,
 ) -> PolicyFitted:
     """Fit the policy to the targets and write policy/ and the state.
@@ -136,6 +126,8 @@ def fit_policy(
         steps: gradient steps, the pipeline's where not given.
         targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
         out: a new folder for a copy of the policy.
+        refresh: the refresh of `train` whose place in the schedules is meant, and whose policy enters the
+            running average; without one, their end, and the policy fitted is the one published.
 
     Raises:
         MissingInputError: no targets, critics or policy yet.
@@ -143,10 +135,10 @@ def fit_policy(
         StorageError: the run can't be written.
     """
     steps = steps or config.mstep.steps
-    path, targets, header, learner, begun, before = open_inputs(
-        config, place, device, targets_path, policy_dir, critics_dir, out
+    path, targets, header, learner, before = open_inputs(
+        config, place, device, targets_path, policy_dir, critics_dir, out, refresh
     )
-    epsilon, origin = _epsilon(config, learner, begun)
+    terms = scheduled(config, refresh)
     parent = module_digest(learner.policy)
     with report.track("fit-policy", steps, "steps") as track:
         done = 0
@@ -159,17 +151,17 @@ def fit_policy(
 
         job = RobustMStep(learner, config, on_step)
         on_device = Targets(*(column.to(device) for column in targets))
-        batches = TargetBatches(on_device, steps, config.train.states, epsilon, learner)
+        batches = TargetBatches(on_device, steps, config.train.states, terms, learner)
         step = learner.counters.policy_steps
         trainer = make_trainer(place.run, device, "policy", step, tensorboard=tensorboard)
         fit(trainer, job, batches)
     result = job.result
     loss = float(result.loss.detach())
     check_finite(learner, loss)
-    learner.finish_round()
+    learner.finish_round(publish=refresh is None)
     digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
     commit(config, place, learner, before | digests)
     if out is not None:
         copy_folder(place.policy, out)
     kl, robust = ((float(mean), float(std)) for mean, std in (result.kl, result.kl_robust))
-    return PolicyFitted(steps, loss, kl, robust, epsilon, origin)
+    return PolicyFitted(steps, loss, kl, robust, terms.epsilon if config.variant_row.robust else 0.0)

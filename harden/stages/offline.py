@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from harden.algorithms.imitation import split_episodes
+from harden.algorithms.schedules import scheduled
 from harden.attacks import Strength
 from harden.checkpoint import load_policy, module_digest
 from harden.config import PipelineConfig
@@ -30,8 +31,6 @@ from harden.stages.workspace import (
     Workspace,
     lasting,
     origin_of,
-    position_epsilon,
-    position_limits,
     versions,
 )
 
@@ -80,7 +79,7 @@ class Stored:
         return {
             "refresh": len(history) + 1,
             "rows": 0 if self.rows is None else len(self.rows.rewards),
-            "epsilon": position_epsilon(self.config, self.learner),
+            "epsilon": scheduled(self.config, self.learner.counters.refresh).epsilon,
             "seconds": before + gathering + learning,
         }
 
@@ -215,7 +214,7 @@ def _estimates(
         "not_simulated": [*NOT_SIMULATED, *_blind(config, dataset)],
         "task": task.name,
         "cost_limit": task.cost_limit,
-        "kappa": position_limits(config, learner).kappa,
+        "kappa": scheduled(config, None).kappa,
         "epsilon": config.eval_epsilon,
         "policy": {"path": str(place.policy), "policy_digest": module_digest(learner.average)},
         "data": told | logs | {"path": str(dataset.path), "cost": info.cost / info.episodes},

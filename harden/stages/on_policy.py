@@ -7,6 +7,7 @@ from typing import Any
 
 from harden.algorithms.critics import critic_step
 from harden.algorithms.ppol import improve
+from harden.algorithms.schedules import scheduled
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import Dataset, DatasetWriter
@@ -16,7 +17,7 @@ from harden.learner import Learner
 from harden.progress import Reporter
 from harden.stages.fit_critics import check_finite, look_ahead
 from harden.stages.refresh import History, collect_refresh, progress_row, write_curve
-from harden.stages.workspace import Workspace, commit, position_epsilon, which_policy
+from harden.stages.workspace import Workspace, commit, which_policy
 
 
 def require_no_job(config: PipelineConfig, tensorboard: bool) -> None:
@@ -66,7 +67,7 @@ def train_on_policy(
             learner.advance(refresh=1)
         shard = collect_refresh(config, learner, history, writer, envs, report)
         collected = time.monotonic()
-        parent, epsilon = module_digest(learner.policy), position_epsilon(config, learner)
+        parent, epsilon = module_digest(learner.policy), scheduled(config, learner.counters.refresh).epsilon
         dataset = Dataset(place.data)
         fresh = dataset.recent(shard.transitions)
         done = improve(learner, fresh, config, shard.cost / shard.episodes, epsilon)

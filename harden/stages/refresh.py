@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from harden.algorithms.schedules import scheduled
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import Dataset, DatasetWriter, ShardInfo
@@ -18,7 +19,6 @@ from harden.ops.bellman import Backups
 from harden.progress import Reporter
 from harden.stages.collect import collect_episodes
 from harden.stages.fit_critics import look_ahead
-from harden.stages.workspace import position_epsilon
 
 History = list[dict[str, float]]
 
@@ -49,7 +49,7 @@ def collect_refresh(
         if (last.policy_digest, last.episodes, last.seed) == (digest, episodes, config.seed):
             return last
     first = writer.info.episodes
-    behaviour, epsilon = config.behaviour, position_epsilon(config, learner)
+    behaviour, epsilon = config.behaviour, scheduled(config, learner.counters.refresh).epsilon
     data = collect_episodes(envs, learner, config, first, episodes, behaviour, epsilon, report)
     return writer.append(data.transitions, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
@@ -77,7 +77,7 @@ def progress_row(
         "reward": shard.reward / shard.episodes,
         "cost": shard.cost / shard.episodes,
         "cumulative_cost": before["cumulative_cost"] + shard.cost,
-        "epsilon": position_epsilon(config, learner),
+        "epsilon": scheduled(config, learner.counters.refresh).epsilon,
         "seconds": before["seconds"] + collecting + learning,
         "collect_seconds": collecting,
     }

@@ -12,6 +12,7 @@ from harden.algorithms.adversary import adversary_share, attack_replayed
 from harden.algorithms.critics import critic_step
 from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import MStepLoss
+from harden.algorithms.schedules import Scheduled, scheduled
 from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.data import TargetsHeader, write_targets
@@ -24,8 +25,8 @@ from harden.progress import Reporter
 from harden.stages.estep import describe_targets
 from harden.stages.fit_critics import check_finite
 from harden.stages.refresh import History, write_curve
-from harden.stages.workspace import Workspace, commit, position_epsilon, position_limits, which_policy
-from harden.types import DualSolution, Limits, Targets
+from harden.stages.workspace import Workspace, commit, which_policy
+from harden.types import DualSolution, Targets
 
 
 class _Meter:
@@ -58,8 +59,7 @@ def em_round(
     replay: Backups,
     states: torch.Tensor,
     config: PipelineConfig,
-    epsilon: float,
-    limits: Limits,
+    terms: Scheduled,
     on_estep: Callable[[Targets, DualSolution, torch.Tensor], None],
 ) -> Iterator[Work]:
     """Do one round but for its M-step, which whoever takes the batches does between two of them.
@@ -68,8 +68,7 @@ def em_round(
         learner: is changed in place.
         replay: what the critics learn from.
         states: (N, obs_dim), where the E-step's states are drawn from.
-        epsilon: radius of the adversary.
-        limits: what the E-step is held to.
+        terms: what the schedules set.
         on_estep: called with the targets, the dual's solution and the expected cost, before the M-step.
 
     Source: Algorithm 2, lines 6 to 21.
@@ -79,13 +78,13 @@ def em_round(
     """
     train = config.train
     for _ in range(train.critic_steps):
-        critic_step(learner, replay, config, epsilon)
+        critic_step(learner, replay, config, terms.epsilon)
     obs = draw_states(learner, states, train.states, len(states))
-    obs = attack_replayed(learner, obs, config, epsilon, "states-adversary", learner.counters.round)
-    targets, learner.dual, expected_cost = e_step(learner, obs, config, limits)
+    obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
+    targets, learner.dual, expected_cost = e_step(learner, obs, config, terms)
     on_estep(targets, learner.dual, expected_cost)
     for iteration in range(train.policy_steps):
-        yield Work(targets, epsilon, iteration)
+        yield Work(targets, terms, iteration)
     learner.finish_round()
 
 
@@ -165,22 +164,22 @@ class LiveRounds:
     def _learn(self) -> Iterator[Work]:
         config, learner, train = self.config, self.learner, self.config.train
         replay, states = self.supply.load()
-        epsilon, limits = position_epsilon(config, learner), position_limits(config, learner)
+        terms = scheduled(config, learner.counters.refresh)
         if not self.history:
             for _ in range(self.warm_up):
-                critic_step(learner, replay, config, epsilon)
+                critic_step(learner, replay, config, terms.epsilon)
         with self.report.track(f"refresh {len(self.history) + 1}", train.rounds, "rounds") as track:
             for done in range(train.rounds):
                 last = done == train.rounds - 1
                 on_estep = self._keep if last else self.meter.on_estep
-                yield from em_round(learner, replay, states, config, epsilon, limits, on_estep)
+                yield from em_round(learner, replay, states, config, terms, on_estep)
                 track(done + 1)
 
     def _keep(self, targets: Targets, solution: DualSolution, expected_cost: torch.Tensor) -> None:
         """Hold the refresh's last targets until it is stored."""
         self.meter.on_estep(targets, solution, expected_cost)
-        digest, limits = self.supply.digest, position_limits(self.config, self.learner)
-        header = describe_targets(self.config, self.learner, solution, expected_cost, digest, limits)
+        digest, terms = self.supply.digest, scheduled(self.config, self.learner.counters.refresh)
+        header = describe_targets(self.config, self.learner, solution, expected_cost, digest, terms)
         self._targets = Targets(*(column.cpu() for column in targets)), header
 
     def _finish(self, parent: str, gathering: float, learning: float) -> None:
@@ -206,7 +205,7 @@ class LiveRounds:
 
     def _adversary_share(self) -> float:
         """Return how strong the training adversary is on the refresh's last states."""
-        epsilon = position_epsilon(self.config, self.learner)
+        epsilon = scheduled(self.config, self.learner.counters.refresh).epsilon
         if not self.config.variant_row.adversarial or epsilon == 0:
             return 1.0
         obs = self._targets[0].obs.to(self.learner.device)

@@ -14,8 +14,6 @@ from harden.config import PipelineConfig
 from harden.errors import HardenError, InputError
 from harden.files import read_json, write_json
 from harden.learner import Learner, load_state, new_learner, save_state
-from harden.ops.schedule import discounted_horizon, discounted_threshold, scheduled_epsilon, scheduled_limit
-from harden.types import Limits
 
 # what is said of a run once, at its beginning
 _LASTING = ("origin", "offline", "run_config")
@@ -109,11 +107,15 @@ def open_learner(
     device: torch.device,
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
+    *,
+    refresh: int | None = None,
 ) -> tuple[Learner, dict[str, Any] | None]:
     """Return the learner of a workspace: its state, or one begun from what is there.
 
     Args:
         policy_dir, critics_dir: folders named by the user instead of the workspace's own.
+        refresh: of `train`, whose learning goes on; without one, a stage by hand goes on from the policy that
+            the run published.
 
     Returns:
         The learner, and what was stored with its state, None where there is no state.
@@ -147,6 +149,8 @@ def open_learner(
                 if path in (policy_dir, critics_dir)
                 else f"go on from the state with: harden train -p {place.name} --resume",
             )
+    if refresh is None:
+        learner.policy.load_state_dict(learner.average.state_dict())
     return learner, about
 
 
@@ -159,39 +163,6 @@ def _require_same(config: PipelineConfig, about: dict[str, Any], place: Workspac
                 f"the state in {place.state} was made with another '{key}' ({recorded[key]}, here {value})",
                 "go on with its own, or begin under another pipeline's name",
             )
-
-
-def position_epsilon(config: PipelineConfig, learner: Learner) -> float:
-    """Return epsilon_t at the learner's place in the schedule; 0 for a variant without an adversary."""
-    if not config.variant_row.adversarial:
-        return 0.0
-    total, adversary = config.refreshes, config.adversary
-    return scheduled_epsilon(
-        config.train_epsilon,
-        learner.counters.refresh,
-        adversary.ramp_start * total,
-        adversary.ramp * total,
-    )
-
-
-def position_limits(config: PipelineConfig, learner: Learner | None) -> Limits:
-    """Return what the E-step is held to at the learner's place in the schedules, without one at their end."""
-    task, step = config.task_row, config.estep
-    limit, lam_max = config.train_limit, step.lam_max
-    if learner is not None and step.limit_start is not None:
-        ramp = step.limit_ramp * config.refreshes
-        limit = scheduled_limit(limit, step.limit_start, learner.counters.refresh, ramp)
-    full = config.train_epsilon if config.variant_row.adversarial else 0.0
-    if full > 0 and config.adversary.lam_max is not None:
-        share = 1.0 if learner is None else position_epsilon(config, learner) / full
-        lam_max += share * (config.adversary.lam_max - lam_max)
-    # lam trades Q_r for Q_c: where Q_r sums over a longer horizon, the same trade takes a larger lam
-    critics = config.critics
-    reward_horizon, cost_horizon = (
-        discounted_horizon(task.horizon, gamma) for gamma in (critics.gamma_reward, critics.gamma_cost)
-    )
-    kappa = discounted_threshold(limit, task.horizon, critics.gamma_cost)
-    return Limits(kappa, lam_max * (reward_horizon / cost_horizon))
 
 
 def which_policy(config: PipelineConfig) -> str:
