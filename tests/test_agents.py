@@ -16,6 +16,7 @@ from harden.attacks import ATTACKS, Strength, perturb
 from harden.checkpoint import load_policy
 from harden.config import make_config
 from harden.errors import Interrupted
+from harden.exchange.export import export_policy
 from harden.exchange.opaque import OpaquePolicy
 from harden.exchange.torchscript import write_torchscript
 from harden.pipeline_file import find_pipeline, load_config
@@ -234,24 +235,17 @@ def test_a_function_acts_in_the_range_of_a_task_of_ones_own(folder: Path) -> Non
     assert "clipped" not in loaded.about["how"]
 
 
-def test_weights_of_our_kind_are_taken_over_with_their_gradients(folder: Path) -> None:
+def test_weights_of_an_onnx_file_are_taken_over_and_torchscript_is_asked_itself(folder: Path) -> None:
     released = load_policy(RELEASED).policy
-
-    class Mean(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.policy = released
-
-        def forward(self, obs: torch.Tensor) -> torch.Tensor:
-            return self.policy.mean(obs)
-
-    write_torchscript(folder / "ours.pt", Mean(), 8, {})
-    loaded = open_agent("ours.pt", config(), QUIET)
+    for name, kind in (("ours.onnx", "onnx"), ("ours.pt", "torchscript")):
+        export_policy(load_policy(RELEASED), kind, folder / name, torch.randn(9, 8))
     obs = torch.randn(20, 8)
-    torch.testing.assert_close(loaded.policy.mean(obs), released.mean(obs), atol=1e-5, rtol=0)
-    assert loaded.policy.differentiable
-    assert not isinstance(loaded.policy, OpaquePolicy)
-    assert "taken over" in loaded.about["how"]
+    for name in ("ours.onnx", "ours.pt"):
+        loaded = open_agent(name, config(), QUIET)
+        torch.testing.assert_close(loaded.policy.mean(obs), released.mean(obs), atol=1e-5, rtol=0)
+        assert loaded.policy.differentiable
+        assert isinstance(loaded.policy, OpaquePolicy) == name.endswith("pt")
+        assert ("taken over" in loaded.about["how"]) == name.endswith("onnx")
 
 
 class Bends(torch.nn.Module):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "harden").rglob("*.py"))
 # a module imports from its own row and the rows above it
 ROWS = [
-    {"types", "errors", "files", "folders", "problems", "seeds", "signals", "progress", "json_text"},
+    {"types", "errors", "files", "folders", "problems", "seeds", "signals", "progress", "json_text", "child"},
     {"tasks", "variants", "sections", "own_task", "config", "paper", "pipeline_file"},
     {"ops"},
     {"nets", "tensor_file", "checkpoint"},

@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 import copy
 import json
+import os
 import random
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,19 +24,27 @@ from test_bad_input import refused
 from test_pipeline import harden
 from torch import Tensor, nn
 
+import harden as harden_package
 from harden.checkpoint import LoadedPolicy, load_policy, save_policy
 from harden.data import DatasetWriter
 from harden.errors import HardenError
 from harden.exchange import export as export_module
+from harden.exchange.layers import Bounds, Linear, make_policy
+from harden.exchange.onnx_file import open_onnx
+from harden.exchange.opaque import OpaquePolicy
+from harden.exchange.source import answer
 from harden.exchange.torchscript import open_torchscript
 from harden.nets import GaussianPolicy
 from harden.pipeline_file import find_pipeline, load_config
 from harden.progress import Reporter
+from harden.stages.agent import open_agent
 from harden.stages.import_policy import import_policy
 from harden.tasks import TASKS
 from harden.types import Transitions
 
 ROOT = Path(__file__).parents[1]
+BOUNDS = Bounds(-torch.ones(2), torch.ones(2), 0.3, 0.1, 0.5)
+CONFIG = load_config(find_pipeline(Path("ball-circle")))
 RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"
 FILES = {"onnx": "policy.onnx", "torchscript": "policy.pt", "safetensors": "policy.safetensors"}
 QUICK = [
@@ -149,7 +159,7 @@ def test_what_goes_out_comes_back(folder: Path, kind: str) -> None:
     obs = torch.randn(500, 8)
     with torch.no_grad():
         torch.testing.assert_close(back.policy.mean(obs), original.policy.mean(obs), atol=1e-6, rtol=0)
-    if kind == "onnx":
+    if kind != "safetensors":
         assert float(back.policy(obs)[1].detach().std()) < 1e-6, "an action alone brings no spread"
         assert "networks.init_std" in said
     else:
@@ -296,24 +306,29 @@ def found_obs() -> Tensor:
     return open_dataset(Path("data")).recent(1000).obs
 
 
-def test_a_spread_of_its_own_is_kept_and_has_to_be_named(folder: Path) -> None:
-    theirs = WithSpread(-1.2)
+@pytest.mark.parametrize("log_std", [-1.2, -9.0])
+def test_a_spread_of_its_own_is_kept_and_has_to_be_named(folder: Path, log_std: float) -> None:
+    theirs = WithSpread(log_std)
     script(theirs, "their.pt")
-    assert "--spread std|log-std|none" in refused("policy", "import", "their.pt", "--out", "mine", "--quiet")
-    said = harden(
-        "policy", "import", "their.pt", "--out", "mine", "--spread", "log-std", "--data", "data"
-    ).output
-    assert "spread the file's" in said
-    obs = torch.randn(50, 8)
-    mean, std = load_policy("mine").policy(obs)
-    torch.testing.assert_close(mean, theirs(obs)[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(std, torch.full_like(std, float(np.exp(-1.2))), atol=1e-5, rtol=0)
-    script(WithSpread(-9.0), "narrow.pt")
-    said = harden(
-        "policy", "import", "narrow.pt", "--out", "floor", "--spread", "log-std", "--data", "data"
-    ).output
+    assert "--spread" in refused("policy", "import", "their.pt", "--out", "mine", "--quiet")
+    words = ["--spread", "log-std", "--data", "data", "--quiet", *QUICK]
+    said = harden("policy", "import", "their.pt", "--out", "mine", *words).output
     assert "kept inside our floor and ceiling" in said
-    assert float(load_policy("floor").policy(obs)[1].detach().min()) >= 0.1
+    with torch.no_grad():
+        mean, std = load_policy("mine").policy(found_obs())
+        error = (mean - theirs(found_obs())[0]).square().mean().sqrt()
+    assert float(error) < 0.1
+    torch.testing.assert_close(std, torch.full_like(std, max(float(np.exp(log_std)), 0.1)), atol=0.05, rtol=0)
+
+
+def test_a_state_dict_with_a_spread_is_taken_over_with_it(folder: Path) -> None:
+    theirs, said = actor(), ["--activation", "relu", "--squash", "tanh"]
+    for log_std, kept in ((-1.2, np.exp(-1.2)), (-9.0, 0.1)):
+        save_file(theirs.state_dict() | {"log_std": torch.full((2,), log_std)}, "their.safetensors")
+        harden("policy", "import", "their.safetensors", "--out", "mine", "--overwrite", *said)
+        mean, std = load_policy("mine").policy(found_obs())
+        torch.testing.assert_close(mean, theirs(found_obs()), atol=1e-5, rtol=0)
+        torch.testing.assert_close(std, torch.full_like(std, float(kept)), atol=2e-3, rtol=0)
 
 
 def test_a_spread_that_depends_on_the_observation_is_distilled_too(folder: Path) -> None:
@@ -335,12 +350,11 @@ def test_a_spread_that_depends_on_the_observation_is_distilled_too(folder: Path)
 def test_a_torchscript_policy_that_takes_one_observation_at_a_time(folder: Path, axes: int) -> None:
     theirs = actor()
     script(OneAtATime(theirs, axes), "their.pt")
-    said = harden("policy", "import", "their.pt", "--out", "mine", "--data", "data", *QUICK).output
-    assert "taken over exactly" in said
+    source = open_torchscript(Path("their.pt"), None, BOUNDS)
+    assert source.ours is None, "it refuses what our architecture takes"
     obs = torch.randn(20, 8)
-    torch.testing.assert_close(load_policy("mine").policy.mean(obs), theirs(obs), atol=1e-5, rtol=0)
+    torch.testing.assert_close(source.run(obs)[0], theirs(obs), atol=1e-5, rtol=0)
     # gradients flow through it as through a batch
-    source = open_torchscript(Path("their.pt"), None)
     leaf = obs.clone().requires_grad_()
     source.run(leaf)[0].sum().backward()
     wanted = obs.clone().requires_grad_()
@@ -372,7 +386,7 @@ def test_a_policy_of_another_size_or_none_at_all_is_refused(folder: Path) -> Non
     words = ["--out", "mine", "--data", "data", "--quiet"]
     assert "can't be run on observations" in refused("policy", "import", "small.pt", *words)
     assert "the task has 2 actions" in refused("policy", "import", "three.pt", *words)
-    assert "another action each time" in refused("policy", "import", "drawn.pt", *words)
+    assert "draws its actions" in refused("policy", "import", "drawn.pt", *words)
     save_file({"a.weight": torch.zeros(2, 8), "norm.running_mean": torch.zeros(8)}, "odd.safetensors")
     assert "its names are not" in refused("policy", "import", "odd.safetensors", *words)
     for squash in ("tanh", "none"):
@@ -428,34 +442,374 @@ def test_spoiled_bytes_give_a_policy_or_one_of_our_errors(folder: Path, kind: st
     assert 0 < refusals < 40
 
 
-def test_onnx_weights_outside_the_file_are_refused_before_they_are_followed(folder: Path) -> None:
-    harden("policy", "export", str(RELEASED), "--to", "onnx", "--out", "policy.onnx")
-    model = onnx.load("policy.onnx")
-    tensor = model.graph.initializer[0]
-    Path("weights.bin").write_bytes(tensor.raw_data)
-    onnx.external_data_helper.set_external_data(tensor, location="weights.bin")
+def with_weights_beside(location: str, length: int = 8 * 24 * 4, offset: int = 0) -> None:
+    """Write their.onnx, whose first weights lie somewhere else."""
+    write_own_onnx(actor(), "whole.onnx")
+    model = onnx.load("whole.onnx")
+    tensor = next(item for item in model.graph.initializer if list(item.dims) == [24, 8])
+    onnx.external_data_helper.set_external_data(tensor, location, offset=offset, length=length)
     tensor.ClearField("raw_data")
-    Path("outside.onnx").write_bytes(model.SerializeToString())
-    assert "keeps its numbers in another file" in refused("policy", "import", "outside.onnx", "--out", "mine")
-    # as a constant inside a node, too
-    other = onnx.load("policy.onnx")
-    node = onnx.helper.make_node("Constant", [], ["unused"], value=tensor)
-    other.graph.node.insert(0, node)
-    Path("node.onnx").write_bytes(other.SerializeToString())
-    assert "keeps its numbers in another file" in refused("policy", "import", "node.onnx", "--out", "mine")
+    Path("their.onnx").write_bytes(model.SerializeToString())
+
+
+def test_onnx_weights_beside_the_file_are_read(folder: Path) -> None:
+    theirs = actor()
+    # as it comes: PyTorch writes their.onnx.data
+    torch.onnx.export(theirs, (torch.zeros(1, 8),), "their.onnx", verbose=False)
+    assert Path("their.onnx.data").stat().st_size > 0
+    harden("policy", "import", "their.onnx", "--out", "mine")
+    obs = torch.randn(20, 8)
+    torch.testing.assert_close(load_policy("mine").policy.mean(obs), theirs(obs), atol=1e-5, rtol=0)
+    first = open_agent("their.onnx", CONFIG, Reporter(True)).about["policy_digest"]
+    content = bytearray(Path("their.onnx.data").read_bytes())
+    content[:4] = np.float32(3).tobytes()
+    Path("their.onnx.data").write_bytes(content)
+    assert open_agent("their.onnx", CONFIG, Reporter(True)).about["policy_digest"] != first
+
+
+@pytest.mark.parametrize("location", ["{}/weights.bin", "../weights.bin", "link", "", ".", "missing", "data"])
+def test_onnx_weights_in_another_folder_are_refused_before_they_are_followed(
+    folder: Path, location: str
+) -> None:
+    outside = folder.parent / "weights.bin"
+    outside.write_bytes(bytes(9999))
+    Path("link").symlink_to(outside)
+    with_weights_beside(location.format(folder.parent))
+    said = refused("policy", "import", "their.onnx", "--out", "mine")
+    assert location.format(folder.parent) in said
+    # as a constant inside of a node, too
+    model = onnx.load("their.onnx", load_external_data=False)
+    tensor = next(item for item in model.graph.initializer if item.external_data)
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["unused"], value=tensor))
+    model.graph.initializer.remove(tensor)
+    Path("their.onnx").write_bytes(model.SerializeToString())
+    assert location.format(folder.parent) in refused("policy", "import", "their.onnx", "--out", "mine")
+
+
+@pytest.mark.parametrize("part", [{"length": 9999}, {"offset": -4}, {"length": -4}, {"offset": 10**30}])
+def test_onnx_weights_beyond_the_end_of_their_file_are_refused(folder: Path, part: dict[str, int]) -> None:
+    Path("weights.bin").write_bytes(bytes(8 * 24 * 4))
+    with_weights_beside("weights.bin", **part)
+    assert "weights.bin" in refused("policy", "import", "their.onnx", "--out", "mine")
 
 
 def test_what_harden_wrote_into_a_file_is_checked_too(folder: Path) -> None:
     harden("policy", "export", str(RELEASED), "--to", "safetensors", "--out", "policy.safetensors")
     state = load_file("policy.safetensors")
+    fine = load_policy(RELEASED).policy.architecture
     for policy in (
-        {"low": [1, 1], "high": [-1, -1]},
-        {"low": [-1] * 3},
+        fine | {"low": [1, 1], "high": [-1, -1]},
+        fine | {"low": [-1] * 3},
         {"low": [-1, -1], "high": [1, 1]},
         7,
+        fine | {"low": [-(10**400), -1]},
+        fine | {"high": [1e39, 1]},
+        fine | {"max_std": 10**400},
+        fine | {"min_std": "0.1"},
+        fine | {"init_std": -1},
     ):
         save_file(state, "spoiled.safetensors", {"about": json.dumps({"policy": policy})})
-        assert "damaged" in refused("policy", "import", "spoiled.safetensors", "--out", "mine")
+        assert "spoiled.safetensors" in refused("policy", "import", "spoiled.safetensors", "--out", "mine")
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.int64])
+def test_weights_of_types_that_no_policy_has_are_refused(folder: Path, kind: torch.dtype) -> None:
+    save_file({n: v.to(kind) for n, v in actor().state_dict().items()}, "odd.safetensors")
+    words = ["--activation", "relu", "--squash", "tanh", "--out", "mine"]
+    assert str(kind).removeprefix("torch.") in refused("policy", "import", "odd.safetensors", *words)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_policy_in_another_precision_is_asked_in_it(folder: Path, kind: torch.dtype) -> None:
+    theirs, obs = actor(), found_obs()[:100]
+    script(copy.deepcopy(theirs).to(kind), "their.pt")
+    policies = [open_agent("their.pt", CONFIG, Reporter(True)).policy]
+    if kind != torch.bfloat16:
+        given = torch.zeros(1, 8, dtype=kind)
+        torch.onnx.export(copy.deepcopy(theirs).to(kind), (given,), "their.onnx", verbose=False)
+        policies.append(open_agent("their.onnx", CONFIG, Reporter(True)).policy)
+    for policy in policies:
+        with torch.no_grad():
+            torch.testing.assert_close(policy.mean(obs), theirs(obs), atol=0.02, rtol=0)
+
+
+class Behind(nn.Module):
+    """An actor of our architecture with something more, which small observations do not show."""
+
+    def __init__(self, net: nn.Module, more: str) -> None:
+        super().__init__()
+        self.net, self.more = net, more
+        self.register_buffer("deviation", torch.linspace(0.5, 2, 8))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return the action."""
+        if self.more == "clip":
+            return self.net(obs.clamp(-2.5, 2.5))
+        if self.more == "normaliser":
+            return self.net((obs / self.deviation).clamp(-6, 6))
+        if self.more == "shield":
+            return self.net(obs) * (obs[:, :1].abs() < 2.5)
+        if self.more == "fade":
+            return self.net(obs) - 0.3 * nn.functional.relu(obs[:, :2] - 2.5)
+        if self.more == "dead zone":
+            return self.net(obs + nn.functional.relu(obs.abs() - 2.5))
+        return self.net(obs).clamp(-0.9999, 0.9999)
+
+
+MORE = ["clip", "normaliser", "shield", "fade", "dead zone", "output clip"]
+
+
+@pytest.mark.parametrize("more", MORE)
+@pytest.mark.parametrize("name", ["their.onnx", "their.pt"])
+def test_a_file_that_holds_more_than_an_mlp_is_asked_itself(folder: Path, name: str, more: str) -> None:
+    theirs = Behind(actor(), more)
+    with torch.no_grad():
+        theirs.net[-2].weight.mul_(8)
+    if name.endswith("onnx"):
+        write_own_onnx(theirs, name)
+    else:
+        torch.jit.save(torch.jit.trace(theirs, torch.zeros(2, 8)), name)
+    assert "--data" in refused("policy", "import", name, "--out", "mine")
+    policy = open_agent(name, CONFIG, Reporter(True)).policy
+    assert isinstance(policy, OpaquePolicy)
+    obs = 8 * torch.randn(200, 8)
+    with torch.no_grad():
+        wanted = theirs(obs).clamp(-1, 1)
+        assert not torch.allclose(wanted, theirs.net(obs), atol=1e-5, rtol=0), "there is something to lose"
+        torch.testing.assert_close(policy.mean(obs), wanted, atol=1e-5, rtol=0)
+    assert policy.differentiable == name.endswith("pt")
+    if policy.differentiable:
+        leaf = obs.clone().requires_grad_()
+        (wanted_slope,) = torch.autograd.grad(theirs(leaf).clamp(-1, 1).sum(), leaf)
+        (slope,) = torch.autograd.grad(policy.mean(leaf).sum(), leaf)
+        torch.testing.assert_close(slope, wanted_slope, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_extra_node_of_an_onnx_file_is_left_over(folder: Path, seed: int) -> None:
+    write_own_onnx(actor(), "plain.onnx")
+    assert open_onnx(Path("plain.onnx"), None, BOUNDS).ours is not None
+    model, draw = onnx.load("plain.onnx"), random.Random(seed)
+    nodes = model.graph.node
+    at = draw.randrange(len(nodes))
+    value = nodes[at].output[0] if draw.random() < 0.7 else nodes[at].input[0]
+    operation = draw.choice(["Abs", "Relu", "Tanh", "Neg", "Sigmoid", "Elu", "Softsign", "Sin"])
+    for node in nodes:
+        for i, name in enumerate(node.input):
+            if name == value:
+                node.input[i] = f"{value} changed"
+    if value == model.graph.output[0].name:
+        model.graph.output[0].name = f"{value} changed"
+    at += value == nodes[at].output[0]
+    nodes.insert(at, onnx.helper.make_node(operation, [value], [f"{value} changed"]))
+    onnx.save(model, "changed.onnx")
+    source, obs = open_onnx(Path("changed.onnx"), None, BOUNDS), torch.randn(50, 8)
+    if source.ours is not None:
+        # a ReLU after a ReLU is the same policy; it is not ours all the same
+        pytest.fail(f"{operation} at {at} was left over")
+    assert source.run(obs)[0].shape == (50, 2)
+
+
+def test_weights_that_act_otherwise_on_visited_states_are_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = actor()
+    write_own_onnx(nn.Sequential(nn.Hardtanh(-0.05, 0.05), *net), "their.onnx")
+    # a mistake of ours: the clip is overlooked, and no state is tried that shows it
+    layers = [Linear(layer.weight, layer.bias) for layer in net[::2]]
+    monkeypatch.setattr(
+        "harden.exchange.onnx_file._as_ours", lambda model, bounds: make_policy(layers, bounds)
+    )
+    monkeypatch.setattr("harden.stages.agent.tried_on", lambda size: 0.04 * torch.rand(50, size))
+    assert not isinstance(open_agent("their.onnx", CONFIG, Reporter(True)).policy, OpaquePolicy)
+    evaluation = harden_package.evaluate("their.onnx", "random", episodes=1)
+    assert evaluation["policy"]["how"].startswith("asked for actions only")
+
+
+def test_actions_that_are_clipped_are_no_secret(folder: Path) -> None:
+    class Newtons(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = actor()
+
+        def forward(self, obs: Tensor) -> Tensor:
+            return 40 * self.net(obs)
+
+    write_own_onnx(Newtons(), "their.onnx")
+    words = ["--out", "mine", "--data", "data", "--quiet", *QUICK]
+    said = harden("policy", "import", "their.onnx", *words).output
+    assert "warning" in said
+    assert "[-1, 1]" in said
+    assert "clipped" in load_policy("mine").about["imported"]["clipped"]
+
+
+def test_a_distillation_that_is_far_off_is_a_failure(folder: Path) -> None:
+    class Wild(nn.Module):
+        def forward(self, obs: Tensor) -> Tensor:
+            return torch.sin(900 * obs[:, :2])
+
+    script(Wild(), "their.pt")
+    said = refused("policy", "import", "their.pt", "--out", "mine", "--data", "data", "--quiet", *QUICK)
+    assert "% of the action range" in said
+    assert not Path("mine").exists()
+
+
+class Remembers(nn.Module):
+    """A policy that stacks its last observation by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(1, 8))
+        self.net = nn.Linear(16, 2)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return the action."""
+        stacked = torch.cat((obs, self.last.expand(obs.shape[0], 8)), 1)
+        self.last = obs[-1:]
+        return torch.tanh(self.net(stacked))
+
+
+class Recurrent(nn.Module):
+    """A policy whose state goes in and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(8, 6), nn.Linear(6, 2)
+
+    def forward(self, obs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return action and state."""
+        state = self.cell(obs, state)
+        return torch.tanh(self.head(state)), state
+
+
+def test_recurrent_and_stacked_policies_are_called_so(folder: Path) -> None:
+    script(Remembers(), "remembers.pt")
+    script(Recurrent(), "recurrent.pt")
+    given = (torch.zeros(1, 8), torch.zeros(1, 6))
+    torch.onnx.export(Recurrent(), given, "recurrent.onnx", verbose=False)
+    stacked_onnx("stacked.onnx", [1, 4, 8])
+    stacked_onnx("flat.onnx", [1, 32])
+    for name in ("remembers.pt", "recurrent.pt", "recurrent.onnx", "stacked.onnx", "flat.onnx"):
+        said = refused("policy", "import", name, "--out", "mine", "--data", "data", "--quiet")
+        assert ("recurrent" if "re" in name else "stacked") in said
+        assert "one observation alone" in said
+
+
+def stacked_onnx(path: str, shape: list[int | str] | None, features: int = 8, kind: Any = np.float32) -> None:
+    """Write an ONNX policy with an input of some shape: tanh of the sum of its coordinates."""
+    of = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    size = shape[-1] if shape and isinstance(shape[-1], int) else features
+    weight = onnx.numpy_helper.from_array(np.full((size, 2), 0.1, kind), "w")
+    make = onnx.helper.make_node
+    nodes = [make("MatMul", ["x", "w"], ["h"]), make("Tanh", ["h"], ["y"])]
+    ends = [onnx.helper.make_tensor_value_info(n, of, s) for n, s in (("x", shape), ("y", None))]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [["b", 8], ["b", "n"], [1, 8], [1, "n"], [8], ["n"], [7, 8], ["b", 1, 8], [1, 1, 8], ["b", "t", 8], None],
+)
+def test_an_onnx_policy_takes_observations_in_whatever_shape(folder: Path, shape: Any) -> None:
+    stacked_onnx("their.onnx", shape)
+    obs = torch.randn(20, 8)
+    policy = open_agent("their.onnx", CONFIG, Reporter(True)).policy
+    wanted = torch.tanh(0.1 * obs.sum(1, keepdim=True)).expand(-1, 2)
+    torch.testing.assert_close(policy.mean(obs), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "shape", [[1, 7], ["b", 7], [7], [1, 4, 8], ["b", 4, 8], [4, 4, 8], [1, 16], [2, 3, 8, 8]]
+)
+def test_an_onnx_policy_of_other_shapes_is_refused_in_one_line(folder: Path, shape: Any) -> None:
+    stacked_onnx("their.onnx", shape)
+    for words in (
+        ["policy", "import", "their.onnx", "--out", "mine"],
+        ["evaluate", "--policy", "their.onnx"],
+    ):
+        said = refused(*words)
+        assert "their.onnx" in said
+        assert str(shape[-1]) in said
+
+
+def odd_onnx(path: str, nodes: list[Any], *weights: Any, result: int = onnx.TensorProto.FLOAT) -> None:
+    """Write an ONNX file that takes observations of 8 coordinates."""
+    ends = [("x", onnx.TensorProto.FLOAT, ["b", 8]), ("y", result, None)]
+    infos = [onnx.helper.make_tensor_value_info(*end) for end in ends]
+    held = [onnx.numpy_helper.from_array(value, name) for name, value in weights]
+    graph = onnx.helper.make_graph(nodes, "g", infos[:1], infos[1:], held)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
+def test_an_onnx_file_without_an_end_or_a_limit_is_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harden.exchange.onnx_file.SECONDS", 1)
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    kinds, anything = onnx.TensorProto, ["b", 2]
+    body = onnx.helper.make_graph(
+        [make("Identity", ["go"], ["on"]), make("Identity", ["v"], ["w"])],
+        "body",
+        [info("i", kinds.INT64, []), info("go", kinds.BOOL, []), info("v", kinds.FLOAT, anything)],
+        [info("on", kinds.BOOL, []), info("w", kinds.FLOAT, anything)],
+    )
+    weight, go = ("m", np.zeros((8, 2), "f4")), ("t", np.array(True))
+    product = make("MatMul", ["x", "m"], ["h"])
+    odd_onnx("endless.onnx", [product, make("Loop", ["", "t", "h"], ["y"], body=body)], weight, go)
+    huge = [make("ConstantOfShape", ["s"], ["z"]), make("ReduceSum", ["z"], ["r"], keepdims=0)]
+    size = ("s", np.array([2**40]))
+    odd_onnx("huge.onnx", [*huge, product, make("Add", ["h", "r"], ["y"])], weight, size)
+    # as large as what is asked for, and no more than a loader may fold
+    wide = [make("Shape", ["x"], ["n"]), make("Mul", ["n", "s"], ["k"]), make("Expand", ["e", "k"], ["y"])]
+    odd_onnx("wide.onnx", wide, ("e", np.zeros((1, 1), "f4")), ("s", np.array([1, 2**32])))
+    for name in ("endless.onnx", "huge.onnx", "wide.onnx"):
+        began = time.monotonic()
+        assert name in refused("policy", "import", name, "--out", "mine")
+        assert time.monotonic() - began < 20
+
+
+def test_an_onnx_file_that_gives_no_numbers_is_refused(folder: Path) -> None:
+    make, kinds, weight = onnx.helper.make_node, onnx.TensorProto, ("m", np.ones((8, 2), "f4"))
+    product = make("MatMul", ["x", "m"], ["h"])
+    odd_onnx("classes.onnx", [product, make("ArgMax", ["h"], ["y"], axis=1)], weight, result=kinds.INT64)
+    odd_onnx("truth.onnx", [product, make("Greater", ["h", "h"], ["y"])], weight, result=kinds.BOOL)
+    odd_onnx("logarithm.onnx", [product, make("Log", ["h"], ["y"])], weight)
+    odd_onnx("none.onnx", [product, make("ReduceSum", ["h"], ["y"], keepdims=0)], weight)
+    for name in ("classes.onnx", "truth.onnx", "logarithm.onnx", "none.onnx"):
+        assert name in refused("policy", "import", name, "--out", "mine", "--data", "data")
+
+
+def test_nothing_but_the_file_is_written_by_an_export(folder: Path) -> None:
+    for name in ("home", "temporary", "made"):
+        Path(name).mkdir()
+    places = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "temporary"), "PYTHONPATH": str(ROOT)}
+    # of fonts, which whatever imports matplotlib keeps
+    places["MPLCONFIGDIR"] = str(folder / "fonts")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
+    words = ["policy", "export", str(RELEASED), "--to", "onnx", "--out", "made/policy.onnx"]
+    command = [sys.executable, "-m", "harden.cli", *words]
+    subprocess.run(command, check=True, env=inherited | places, capture_output=True)
+    words = ["policy", "import", "made/policy.onnx", "--out", "made/policy"]
+    subprocess.run([*command[:3], *words], check=True, env=inherited | places, capture_output=True)
+    assert not [*Path("home").rglob("*"), *Path("temporary").rglob("*")]
+    assert {path.name for path in Path("made").iterdir()} == {"policy.onnx", "policy"}
+
+
+def test_one_flipped_bit_of_a_torchscript_file_is_a_policy_or_one_of_our_errors(folder: Path) -> None:
+    script(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2), nn.Tanh()), "their.pt")
+    whole, path, refusals = Path("their.pt").read_bytes(), Path("flipped.pt"), 0
+    for seed in range(400):
+        draw, flipped = random.Random(seed), bytearray(whole)
+        flipped[draw.randrange(len(flipped))] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            answer(open_torchscript(path, None, BOUNDS), torch.zeros(9, 8), 2, path)
+        except HardenError:
+            refusals += 1
+    assert 0 < refusals < 400
 
 
 def test_a_policy_that_is_there_stays(folder: Path) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
-import sys
-from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from harden.child import start_child
 from harden.envs.worker import Slots
 from harden.errors import HardenError
 from harden.tasks import Task
@@ -38,21 +36,7 @@ class _Worker:
     """One child process and our end of its pipe."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        # a fresh interpreter: a fork would copy torch's threads in whatever state they are; it looks for
-        # modules where this one does, and (-P) not first in the folder that the user happens to stand in
-        command = [sys.executable, "-P", "-m", "harden.envs.worker", str(theirs.fileno())]
-        search = os.pathsep.join(os.path.abspath(place) for place in sys.path)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search}
-        self.process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdout=subprocess.DEVNULL,
-            env=environment,
-            process_group=0,  # or Ctrl-C reaches it too, and before it can say that it ignores that
-        )
-        theirs.close()
-        self.pipe = Connection(ours.detach())
+        self.process, self.pipe = start_child("harden.envs.worker")
 
     def ask(self, *request: Any) -> None:
         try:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from harden.checkpoint import LoadedPolicy, module_digest
 from harden.errors import HardenError, InputError
-from harden.exchange.onnx_file import INPUT, OUTPUT, open_session, write_onnx
-from harden.exchange.source import Bounds
+from harden.exchange.layers import Bounds
+from harden.exchange.onnx_worker import start_session
+from harden.exchange.onnx_write import INPUT, OUTPUT, require_onnx, write_onnx
 from harden.exchange.state_dict import open_state_dict, write_state_dict
 from harden.exchange.torchscript import open_torchscript, write_torchscript
 from harden.files import write_whole
@@ -53,16 +54,17 @@ class MeanAction(nn.Module):
 
 def _reopen(kind: str, path: Path, policy: GaussianPolicy) -> Callable[[Tensor], Tensor]:
     """Return the written policy as its runtime runs it."""
+    said = policy.architecture
+    spread = (said["init_std"], said["min_std"], said["max_std"])
+    bounds = Bounds(torch.tensor(said["low"]), torch.tensor(said["high"]), *spread)
     if kind == "onnx":
-        session = open_session(path)
+        require_onnx("onnxruntime")
+        session = start_session(path.read_bytes())
         return lambda obs: torch.from_numpy(session.run([OUTPUT], {INPUT: obs.numpy()})[0])
     if kind == "torchscript":
-        script = open_torchscript(path, None)
-        return lambda obs: script.run(obs)[0]
-    said = policy.architecture
-    low, high = torch.tensor(said["low"]), torch.tensor(said["high"])
-    spread = (said["init_std"], said["min_std"], said["max_std"])
-    read = open_state_dict(path, Bounds(low, high, *spread), None, None)
+        read = open_torchscript(path, None, bounds)
+    else:
+        read = open_state_dict(path, bounds, None, None)
     return lambda obs: read.run(obs)[0]
 
 

@@ -1,99 +1,72 @@
-"""Policies as ONNX: a graph of arithmetic that runs anywhere; reading it runs no code and leaves the file."""
+"""Policies as ONNX: a graph of arithmetic, which runs in a child process under limits of time and memory."""
 
 from __future__ import annotations
 
-import json
-import logging
-import warnings
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from harden.child import start_child
 from harden.errors import DamagedFileError, InputError
-from harden.exchange.source import Linear, Source, Weights, as_gaussian, check_file
+from harden.exchange.layers import Bounds, Node, adopt_weights
+from harden.exchange.onnx_write import require_onnx
+from harden.exchange.source import (
+    MOST_BYTES,
+    Source,
+    as_gaussian,
+    check_file,
+    failures,
+    require_one_input,
+    stacked,
+)
+from harden.nets import GaussianPolicy
 
-INPUT, OUTPUT = "observation", "action"
+# for one request, a few milliseconds for a policy
+SECONDS = 10
+_ROWS = 1024
+_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+_OPERATIONS = {"Gemm": "linear", "MatMul": "product", "Add": "add", "Mul": "mul"}
+_OPERATIONS |= {"Relu": "relu", "Tanh": "tanh", "Min": "minimum", "Max": "maximum"}
 
 
-def _require(*names: str) -> None:
-    for name in names:
+class _Session:
+    """A model in a child process; a request that takes too long or too much memory is an InputError.
+
+    The child ends when its pipe is closed, with this object or with this process.
+    """
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self.path = path
+        self.process, self.pipe = start_child("harden.exchange.onnx_worker")
+        self.inputs = self._ask("load", content, DamagedFileError, f"{path} can't be run as ONNX")
+
+    def run(self, parts: list[np.ndarray]) -> list[list[Any]]:
+        """Return what the model answers to each part, as `onnx_worker.Model.run` does."""
+        what = f"{self.path} can't be run on observations {parts[0].shape}"
+        answers: list[list[Any]] = self._ask("run", parts, InputError, what)
+        return answers
+
+    def _ask(self, request: str, argument: Any, kind: type[InputError], what: str) -> Any:
         try:
-            __import__(name)
-        except ImportError as error:
+            self.pipe.send((SECONDS, request, argument))
+            fine, value = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            status = self.process.wait()
+            why = (
+                f"took more than {SECONDS} s" if status == -signal.SIGALRM else f"ended with status {status}"
+            )
             raise InputError(
-                f"{name} is not installed", "install it with: pip install 'harden[onnx]'"
+                f"{self.path} {why} when it was run",
+                "a policy file is run under limits of time and memory; a policy answers within milliseconds",
             ) from error
-
-
-def write_onnx(path: Path, module: nn.Module, obs_dim: int, about: dict[str, Any]) -> None:
-    """Write a module as one self-contained file with a free batch size.
-
-    Raises:
-        InputError: the onnx extra is not installed.
-    """
-    _require("onnx", "onnxscript")
-    # it says of each optional package that it is not there
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module,
-            (torch.zeros(2, obs_dim),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={INPUT: {0: "batch"}},
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    # the exporter notes where in the source each node came from: paths of this machine
-    for node in model.graph.node:
-        del node.metadata_props[:]
-    model.metadata_props.add(key="harden", value=json.dumps(about))
-    path.write_bytes(model.SerializeToString())
-
-
-def open_session(path: Path) -> Any:
-    """Return an onnxruntime session of a file, on one CPU, as a robot would open it.
-
-    Raises:
-        MissingInputError: no such file; DamagedFileError: not ONNX, or its weights are in other files.
-        InputError: the onnx extra is not installed.
-    """
-    _require("onnxruntime")
-    import onnxruntime
-
-    content = _read(path).SerializeToString()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
-    # each of its errors is a class of its own, below Exception only
-    except Exception as error:
-        raise DamagedFileError(f"{path} can't be run as ONNX ({str(error).splitlines()[0]})") from error
-
-
-def _read(path: Path) -> Any:
-    _require("onnx")
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    check_file(path)
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except (DecodeError, ValueError) as error:
-        raise DamagedFileError(f"{path} can't be read as ONNX ({error})") from error
-    for message in _messages(model):
-        if isinstance(message, onnx.TensorProto) and (message.external_data or message.data_location):
-            raise DamagedFileError(f"{path} is refused: '{message.name}' keeps its numbers in another file")
-    return model
+        if not fine:
+            raise kind(f"{what} ({value})")
+        return value
 
 
 def _messages(message: Any) -> Iterator[Any]:
@@ -105,68 +78,150 @@ def _messages(message: Any) -> Iterator[Any]:
                 yield from _messages(item)
 
 
-def open_onnx(path: Path, spread: str | None) -> Source:
+def _take_in(model: Any, path: Path) -> list[Path]:
+    """Put numbers that a model keeps in files beside it into the model, and return those files.
+
+    Raises:
+        MissingInputError: no such file; DamagedFileError: it lies elsewhere, or lacks the numbers.
+    """
+    import onnx
+
+    contents, taken = dict[Path, bytes](), 0
+    for tensor in _messages(model):
+        if not isinstance(tensor, onnx.TensorProto) or not (tensor.external_data or tensor.data_location):
+            continue
+        entries = {item.key: item.value for item in tensor.external_data}
+        name = entries.get("location", "")
+        beside = path.parent / name
+        if Path(name).name != name or beside.resolve().parent != path.parent.resolve():
+            raise DamagedFileError(
+                f"{path} is refused: '{tensor.name}' keeps its numbers in '{name}'",
+                "only a file in the same folder is read: copy both there, or export with external_data=False",
+            )
+        if beside not in contents:
+            check_file(beside)
+            contents[beside] = beside.read_bytes()
+        whole = contents[beside]
+        with failures(f"{path} says wrongly where in {name} its numbers are", kind=DamagedFileError):
+            first = int(entries.get("offset", 0))
+            length = int(entries.get("length", len(whole) - first))
+        taken += length
+        if min(first, length) < 0 or first + length > len(whole) or taken > MOST_BYTES:
+            raise DamagedFileError(f"{beside} does not hold the numbers of '{tensor.name}' in {path}")
+        tensor.raw_data = whole[first : first + length]
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    return list(contents)
+
+
+def _read(path: Path) -> tuple[Any, list[Path]]:
+    """Return a model with all its numbers, and the files that they were read from."""
+    require_onnx("onnx", "onnxruntime")
+    import onnx
+
+    check_file(path)
+    with failures(f"{path} can't be read as ONNX", kind=DamagedFileError):
+        model = onnx.load_model_from_string(path.read_bytes())
+        return model, [path, *_take_in(model, path)]
+
+
+def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[np.ndarray]]:
+    """Return how many rows a model takes at once, and rows in parts of that shape, the last one filled up.
+
+    Args:
+        rows: (B, obs_dim).
+        shape: of the model's input; a size that is free is no int. [] where the file does not say it.
+
+    Raises:
+        InputError: it takes other observations, or several at once.
+    """
+    *outer, features = [size if isinstance(size, int) else None for size in shape or (None, None)]
+    obs_dim = rows.shape[1]
+    if any(size not in (None, 1) for size in outer[1:]):
+        raise stacked(path, shape)
+    if features not in (None, obs_dim):
+        if features and features % obs_dim == 0:
+            raise stacked(path, shape)
+        raise InputError(f"{path} takes {features} coordinates", f"the task's observations have {obs_dim}")
+    # without an axis for a batch it takes one observation
+    at_once = (outer[0] if outer else 1) or len(rows)
+    filled = np.resize(rows, (-(-len(rows) // at_once) * at_once, obs_dim))
+    part = (at_once,) * bool(outer) + (1,) * len(outer[1:]) + (obs_dim,)
+    return at_once, list(filled.reshape(-1, *part))
+
+
+def _column(outputs: list[Any], at_once: int, path: Path) -> Tensor:
+    """Return one output of all parts, (rows, its size)."""
+    for output in outputs:
+        if not isinstance(output, np.ndarray):
+            raise InputError(f"{path} gives {output}", "actions are floating point numbers, no classes")
+        if at_once > 1 and (output.ndim < 1 or len(output) != at_once):
+            raise InputError(f"{path} gives an array {output.shape} for {at_once} observations")
+    return torch.from_numpy(np.stack(outputs)).float().reshape(len(outputs) * at_once, -1)
+
+
+def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> Source:
     """Read an ONNX policy: one input of observations, actions as the first output.
 
     Args:
         spread: what a second output is, as in `as_gaussian`.
+        bounds: of the action space, and of the spread of our policy with the file's weights.
 
     Raises:
-        As `open_session`; InputError: it has more inputs than one, or no numbers in it.
+        MissingInputError: no such file; DamagedFileError: not ONNX, or its numbers lie in another folder.
+        InputError: more inputs than one, no numbers, no end, too much memory, or no onnx extra.
     """
-    session = open_session(path)
-    model = _read(path)
-    if len(session.get_inputs()) != 1 or session.get_inputs()[0].type not in (
-        "tensor(float)",
-        "tensor(double)",
-    ):
-        named = ", ".join(f"{item.name} {item.type}" for item in session.get_inputs())
-        raise InputError(f"{path} has inputs {named}", "a policy has one, of floating point numbers")
-    entry = session.get_inputs()[0]
-    dtype = np.float32 if entry.type == "tensor(float)" else np.float64
-    # exported without a free batch size: one observation at a time
-    single = len(entry.shape) == 1 or entry.shape[0] == 1
+    model, files = _read(path)
+    session = _Session(path, model.SerializeToString())
+    require_one_input(path, [name for name, _, _ in session.inputs])
+    _, kind, shape = session.inputs[0]
+    if kind not in _TYPES:
+        raise InputError(f"{path} takes {kind}", f"a policy takes one of: {', '.join(_TYPES)}")
+
+    def run_some(obs: Tensor) -> list[Tensor]:
+        at_once, parts = _arrange(obs.numpy().astype(_TYPES[kind]), shape, path)
+        columns = list(zip(*session.run(parts), strict=True))[: 1 if spread == "none" else None]
+        with failures(f"{path} can't be run on observations {tuple(obs.shape)}"):
+            return [_column(list(column), at_once, path)[: len(obs)] for column in columns]
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
-        rows = obs.numpy().astype(dtype)
-        parts = [row.reshape(entry.shape) for row in rows] if single else [rows]
-        try:
-            given = [session.run(None, {entry.name: part}) for part in parts]
-        except Exception as error:
-            raise InputError(
-                f"{path} can't be run on observations {tuple(obs.shape)} ({str(error).splitlines()[0]})"
-            ) from error
-        columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*given, strict=True)]
-        return as_gaussian([column.reshape(len(rows), -1) for column in columns], spread, path)
+        parts = [run_some(part) for part in obs.detach().cpu().split(_ROWS)]
+        outputs = [torch.cat(column) for column in zip(*parts, strict=True)]
+        return as_gaussian(outputs, spread, path)
 
-    said = {item.key: item.value for item in model.metadata_props}
-    try:
-        about = json.loads(said.get("harden", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: what harden wrote into it is damaged ({error})") from error
-    return Source("onnx", run, _layers(model), about if isinstance(about, dict) else {})
+    return Source("onnx", run, _as_ours(model, bounds), files=tuple(files))
 
 
-def _layers(model: Any) -> Weights | None:
-    """Return the linear layers in the order of the graph: whether they are all, the outputs have to show."""
-    from onnx import numpy_helper
+def _constants(model: Any) -> dict[str, Tensor]:
+    """Return the floating point numbers that a model holds, by name."""
+    from onnx import TensorProto, numpy_helper
 
-    stored = {item.name: item for item in model.graph.initializer}
-    found: list[Linear] = []
+    stored = [(item.name, item) for item in model.graph.initializer]
+    nodes = [node for node in model.graph.node if node.op_type == "Constant"]
+    stored += [(node.output[0], item.t) for node in nodes for item in node.attribute if item.name == "value"]
+    kinds = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+    held = [(name, item) for name, item in stored if item.data_type in kinds]
+    return {name: torch.tensor(numpy_helper.to_array(item)).float() for name, item in held}
 
-    def tensor(name: str, axes: int) -> Tensor | None:
-        item = stored.get(name)
-        return torch.tensor(numpy_helper.to_array(item)).float() if item and len(item.dims) == axes else None
 
-    for node in model.graph.node:
-        inputs = [*node.input, "", ""]
-        if node.op_type in ("Gemm", "MatMul") and (weight := tensor(inputs[1], 2)) is not None:
-            stands = any(item.name == "transB" and item.i for item in node.attribute)
-            weight = weight if stands else weight.T.contiguous()
-            bias = tensor(inputs[2], 1)
-            found.append(Linear(weight, torch.zeros(len(weight)) if bias is None else bias))
-        elif node.op_type == "Add" and found and not bool(found[-1].bias.any()):
-            bias = next((b for name in inputs[:2] if (b := tensor(name, 1)) is not None), None)
-            if bias is not None and bias.shape == found[-1].bias.shape:
-                found[-1] = found[-1]._replace(bias=bias)
-    return Weights(tuple(found[:-1]), found[-1]) if len(found) > 1 else None
+def _as_ours(model: Any, bounds: Bounds) -> GaussianPolicy | None:
+    """Return our policy with a model's weights, None where it is more than arithmetic on stored numbers."""
+    graph, constants = model.graph, _constants(model)
+    entries = {item.name for item in graph.input} - {item.name for item in graph.initializer}
+    plain = all(node.domain in ("", "ai.onnx") and len(node.output) == 1 for node in graph.node)
+    if model.functions or not plain or len(entries) != 1 or len(graph.output) != 1:
+        return None
+    nodes = list[Node]()
+    for node in graph.node:
+        if node.op_type == "Constant":
+            continue
+        options = {item.name: item.i or item.f for item in node.attribute}
+        operation = _OPERATIONS.get(node.op_type, node.op_type)
+        if node.op_type == "Gemm" and (
+            options.get("alpha", 1) != 1 or options.get("beta", 1) != 1 or options.get("transA")
+        ):
+            return None
+        if node.op_type == "Gemm" and not options.get("transB"):
+            operation = "product"
+        nodes.append((operation, [name for name in node.input if name], node.output[0]))
+    return adopt_weights(nodes, constants, entries.pop(), graph.output[0].name, bounds)

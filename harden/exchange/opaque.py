@@ -6,8 +6,7 @@ import hashlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harden.errors import HardenError, InputError
-from harden.exchange.source import Source
+from harden.errors import InputError
+from harden.exchange.source import Source, failures
 from harden.nets import GaussianPolicy
 
 # how far a roll-out that is to teach critics leaves the agent's action; a share of half the action range
@@ -35,6 +34,7 @@ class OpaquePolicy(GaussianPolicy):
         obs_dim, act_dim: coordinates.
         differentiable: gradients flow through `act`.
         bounds: the lowest and the highest action, (act_dim,) each; -1 and 1 where not given.
+        identity: the digest of the files that it was read from; "" where there are none.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class OpaquePolicy(GaussianPolicy):
         act_dim: int,
         differentiable: bool = False,
         bounds: tuple[Tensor, Tensor] | None = None,
+        identity: str = "",
     ) -> None:
         nn.Module.__init__(self)
-        self.act, self.differentiable = act, differentiable
+        self.act, self.differentiable, self.identity = act, differentiable, identity
         self.architecture: dict[str, Any] = {"kind": "opaque", "obs_dim": obs_dim, "act_dim": act_dim}
         low, high = bounds or (-torch.ones(act_dim), torch.ones(act_dim))
         self.register_buffer("center", (low + high) / 2, persistent=False)
@@ -70,7 +71,12 @@ class OpaquePolicy(GaussianPolicy):
         return mean, (_SPREAD * self.half_range).expand_as(mean)
 
     def digest(self) -> str:
-        """Return an identity: of its answers to fixed observations, for the rest of it can't be seen."""
+        """Return an identity: of its files, of a function its answers to fixed observations.
+
+        Two policies that answer alike to these observations may differ elsewhere; a function shows no more.
+        """
+        if self.identity:
+            return self.identity
         draw = torch.Generator().manual_seed(0)
         probes = torch.randn(_PROBES, self.architecture["obs_dim"], generator=draw)
         with torch.no_grad():
@@ -79,7 +85,7 @@ class OpaquePolicy(GaussianPolicy):
 
     def source(self) -> Source:
         """Return it as what a policy of ours can be distilled from."""
-        return Source("opaque", lambda obs: (self.mean(obs).detach(), None), None, {})
+        return Source("opaque", lambda obs: (self.mean(obs).detach(), None))
 
 
 def tried_on(obs_dim: int) -> Tensor:
@@ -99,19 +105,6 @@ def name_of(found: Callable[..., Any]) -> str:
     return str(getattr(found, "__name__", type(found).__name__))
 
 
-@contextmanager
-def _failures(what: str, remedy: str) -> Iterator[None]:
-    """Turn whatever somebody else's code raises into one line; Ctrl-C is ours, and passes."""
-    try:
-        yield
-    except HardenError:
-        raise
-    # a script that ends itself when it is imported would end harden, and look like success
-    except (Exception, SystemExit) as error:
-        said = str(error).strip().splitlines()[:1]
-        raise InputError(f"{what} ({': '.join([type(error).__name__, *said])})", remedy) from error
-
-
 def open_callable(named: str) -> Source:
     """Import a function, which is run because the user named it: a batch of observations in, actions out.
 
@@ -127,7 +120,7 @@ def open_callable(named: str) -> Source:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     remedy = f"name it as module:function, from a folder where python -c 'import {module_name}' works"
-    with _failures(f"policy '{named}' can't be imported", remedy):
+    with failures(f"policy '{named}' can't be imported", remedy):
         found: Any = importlib.import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
@@ -160,7 +153,7 @@ def as_source(found: Callable[..., Any], named: str | None = None) -> Source:
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
         batch = obs.detach().cpu().numpy().astype(np.float32)
-        with _failures(f"{policy} fails on an array {batch.shape}", _CONTRACT):
+        with failures(f"{policy} fails on an array {batch.shape}", _CONTRACT):
             given = found(batch, **asks)
             actions = np.asarray(given[0] if isinstance(given, tuple) else given, dtype=np.float32)
         if actions.ndim != 2 or len(actions) != len(obs):
@@ -169,4 +162,4 @@ def as_source(found: Callable[..., Any], named: str | None = None) -> Source:
             )
         return torch.as_tensor(actions).to(obs.device), None
 
-    return Source("callable", run, None, {})
+    return Source("callable", run)

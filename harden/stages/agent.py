@@ -15,16 +15,24 @@ from harden.envs.rollout import rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError, MissingInputError
 from harden.exchange.opaque import OpaquePolicy, as_source, is_code, name_of, open_callable, tried_on
-from harden.exchange.source import answer
+from harden.exchange.source import Source, answer, digest_files
 from harden.nets import GaussianPolicy
 from harden.progress import Reporter
 from harden.seeds import episode_seeds, generator
 from harden.stages.clone import CPU
 from harden.stages.collect import Exploration, make_actor
-from harden.stages.import_policy import Reading, bounds_of, distil, open_source, take_over
+from harden.stages.import_policy import (
+    SUFFIXES,
+    Reading,
+    bounds_of,
+    clipped,
+    distil,
+    failed,
+    open_source,
+    take_over,
+)
 
-# a few answers outside the action range, or by less than rounding, are not worth a warning
-_MATTERS, _ROUNDING = 0.01, 1e-5
+ADOPTED = "its weights, taken over exactly: it has gradients"
 
 
 def agent_name(named: str | Path | Callable[..., Any]) -> str:
@@ -32,18 +40,37 @@ def agent_name(named: str | Path | Callable[..., Any]) -> str:
     return name_of(named) if callable(named) else str(named)
 
 
+def _open_foreign(named: str | Path | Callable[..., Any], config: PipelineConfig, report: Reporter) -> Source:
+    """Open a policy that is no folder of ours; arguments and errors are those of `open_agent`."""
+    path = Path(agent_name(named))
+    if callable(named):
+        return as_source(named)
+    if not path.exists() and is_code(named):
+        report.say(f"{named} is code: it is being imported and run, because you named it")
+        return open_callable(str(named))
+    if SUFFIXES.get(path.suffix) in ("onnx", "torchscript"):
+        return open_source(path, Reading(spread="none"), bounds_of(config), report)
+    if path.exists():
+        raise InputError(f"{named} is no policy", "name an ONNX file (.onnx) or TorchScript (.pt, .ts)")
+    raise MissingInputError(
+        f"policy folder {named} is missing",
+        "make it with: harden train; or name an ONNX or TorchScript file, or module:function",
+    )
+
+
 def open_agent(
-    named: str | Path | Callable[..., Any], config: PipelineConfig, report: Reporter
+    named: str | Path | Callable[..., Any], config: PipelineConfig, report: Reporter, adopt: bool = True
 ) -> LoadedPolicy:
     """Return what is to be attacked.
 
-    Weights that make our own architecture act as a file does are taken over, so that the policy has
-    gradients; else it is only asked, and a warning says so where its answers are clipped.
+    The weights of an ONNX file that holds nothing but our architecture are taken over, for their gradients.
+    Any other policy is asked as it is, and a warning says so where its answers are clipped.
 
     Args:
         named: a policy folder, a TorchScript or ONNX file, module:function, or a function. TorchScript and a
             function are code, and are run.
         config: gives the task.
+        adopt: weights may be taken over.
 
     Raises:
         MissingInputError: not there; InputError: of another task, no policy at all, or code that fails.
@@ -54,48 +81,48 @@ def open_agent(
         loaded = load_policy(path, "harden train")
         require_task(loaded, config.task_row, f"the policy in {path}")
         return loaded
-    if callable(named):
-        source = as_source(named)
-    elif not path.exists() and is_code(named):
-        report.say(f"{named} is code: it is being imported and run, because you named it")
-        source = open_callable(str(named))
-    elif path.suffix in (".onnx", ".pt", ".ts"):
-        source = open_source(path, Reading(spread="none"), bounds_of(config), report)
-    else:
-        if path.exists():
-            raise InputError(f"{named} is no policy", "name an ONNX file (.onnx) or TorchScript (.pt, .ts)")
-        raise MissingInputError(
-            f"policy folder {named} is missing",
-            "make it with: harden train; or name an ONNX or TorchScript file, or module:function",
-        )
-    task = config.task_row
-    bounds, obs = bounds_of(config), tried_on(task.obs_dim)
-    made = take_over(source, bounds, obs, task.act_dim, path)
-    about: dict[str, Any] = {"variant": f"somebody else's ({source.kind})", "format": source.kind}
-    if made is not None:
-        about["how"] = "its weights, taken over exactly: it has gradients"
-        return LoadedPolicy(made.policy, None, about | {"policy_digest": module_digest(made.policy)})
+    source, task, bounds = _open_foreign(named, config, report), config.task_row, bounds_of(config)
+    obs = tried_on(task.obs_dim)
     answers, _ = answer(source, obs, task.act_dim, path)
-    sizes, in_range = (task.obs_dim, task.act_dim), (bounds.low, bounds.high)
-    policy = OpaquePolicy(lambda o: source.run(o)[0], *sizes, source.differentiable, in_range)
+    about: dict[str, Any] = {"variant": f"somebody else's ({source.kind})", "format": source.kind}
+    # a program that lets gradients through is asked itself
+    if adopt and not source.differentiable and (made := take_over(source, bounds, obs, answers)):
+        about["how"] = ADOPTED
+        return LoadedPolicy(made.policy, None, about | {"policy_digest": module_digest(made.policy)})
+    policy = OpaquePolicy(
+        lambda o: source.run(o)[0],
+        task.obs_dim,
+        task.act_dim,
+        source.differentiable,
+        (bounds.low, bounds.high),
+        digest_files(source.files) if source.files else "",
+    )
     about["how"] = "asked for actions" + (
         ", with gradients" if source.differentiable else " only: no gradients"
     )
-    if clipped := _clipped(policy, answers):
-        report.say(f"warning: {path}: {clipped}; scale them to that range")
-        about["how"] += f"; {clipped}"
+    if outside := clipped(answers, bounds):
+        report.say(f"warning: {path}: {outside}")
+        about["how"] += f"; {outside}"
     return LoadedPolicy(policy, None, about | {"policy_digest": policy.digest()})
 
 
-def _clipped(policy: OpaquePolicy, answers: Tensor) -> str:
-    """Say how many answers, (B, act_dim), are not applied as they were given; "" where hardly any is."""
-    outside = (policy.clip(answers) - answers).abs() > _ROUNDING
-    share = float(outside.any(dim=1).float().mean())
-    if share <= _MATTERS:
-        return ""
-    ranges = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in zip(*policy.bounds, strict=True))
-    inside = " by ".join(ranges)
-    return f"{100 * share:.0f} % of its answers lie outside the action range, {inside}, and are clipped"
+def acts_alike(
+    named: str | Path | Callable[..., Any],
+    loaded: LoadedPolicy,
+    config: PipelineConfig,
+    obs: Tensor,
+    report: Reporter,
+) -> bool:
+    """Return whether a policy whose weights were taken over acts as its file on states that it visited.
+
+    Args:
+        loaded: of `named`, by `open_agent`; any whose weights were not taken over is the policy itself.
+        obs: the states, (B, obs_dim).
+    """
+    if loaded.about.get("how") != ADOPTED:
+        return True
+    source, bounds, rows = _open_foreign(named, config, report), bounds_of(config), obs.cpu()
+    return take_over(source, bounds, rows, source.run(rows)[0]) is not None
 
 
 def roll_out(
@@ -145,4 +172,6 @@ def surrogate(
     dataset = open_dataset(data, config.task_row)
     rows = dataset.recent(config.imitation.rows)
     made = distil(policy.source(), bounds_of(config), config, rows, data, CPU, report)
+    if why := failed(made):
+        report.say(f"warning: {why}: what is fitted with it knows the policy badly")
     return made.policy, made.error

@@ -25,7 +25,7 @@ from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
 from harden.files import write_json
 from harden.progress import Reporter
-from harden.stages.agent import agent_name, open_agent
+from harden.stages.agent import acts_alike, agent_name, open_agent
 from harden.stages.attackers import arm
 from harden.stages.workspace import versions
 
@@ -169,11 +169,12 @@ def open_inputs(
     curves: bool,
     data: Path | None,
     report: Reporter,
+    adopt: bool = True,
 ) -> Opened:
     """Open and check what `evaluate` reads; arguments and errors are its own."""
     require_environment(config.task_row)
     spread = data_spread(open_dataset(data, config.task_row)) if data else None
-    loaded = open_agent(named, config, report)
+    loaded = open_agent(named, config, report, adopt)
     trials = [trial_of(one)._replace(gradients=loaded.policy.differentiable) for one in (config, *also)]
     points = curve_points(trials[0], config.train_epsilon, attacks) if curves else []
     return Opened(loaded, spread, trials, points)
@@ -190,6 +191,7 @@ def evaluate(
     independent: Path | None = None,
     data: Path | None = None,
     outs: Sequence[Path] = (),
+    adopt: bool = True,
     report: Reporter,
 ) -> dict[str, Any]:
     """Try a policy and write the evaluation file.
@@ -204,6 +206,7 @@ def evaluate(
         independent: where critics fitted here are kept, beside the policy where not given.
         data: of whose spread epsilon is a share; of that over the natural episodes where not given.
         outs: JSON files to write it to.
+        adopt: weights may be taken over from an ONNX file.
 
     Returns:
         The evaluation, as in the file.
@@ -213,11 +216,18 @@ def evaluate(
             policy or data of another task, or curves of nothing.
     """
     began = time.monotonic()
-    loaded, spread, trials, points = open_inputs(config, named, attacks, also, curves, data, report)
+    loaded, spread, trials, points = open_inputs(config, named, attacks, also, curves, data, report, adopt)
     task, meant, path = config.task_row, config.train_epsilon, Path(agent_name(named))
     folder = independent or critics_folder(path)
     victim, said = arm(config, loaded, attacks, trials, folder, device=device, report=report)
     tried = _try(config, victim, attacks, trials, points, device, report)
+    if not acts_alike(named, loaded, config, tried.natural_obs, report):
+        report.say(
+            f"{path} acts otherwise than its weights do on the states that they visited: asking it itself"
+        )
+        options: dict[str, Any] = {"independent": independent, "data": data, "outs": outs, "report": report}
+        options |= {"device": device, "also": also, "curves": curves, "adopt": False}
+        return evaluate(config, named, attacks, **options)
     results = tried.entries
     evaluation = {
         **_setting(config, device),

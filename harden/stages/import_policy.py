@@ -14,11 +14,11 @@ from harden.config import PipelineConfig
 from harden.data import open_dataset
 from harden.errors import InputError
 from harden.exchange.export import TOLERANCE
+from harden.exchange.layers import Bounds, set_spread
 from harden.exchange.onnx_file import open_onnx
-from harden.exchange.source import Bounds, Source, answer, as_ours, exported_bounds, set_spread
-from harden.exchange.state_dict import open_state_dict
+from harden.exchange.source import Source, answer, digest_files
+from harden.exchange.state_dict import KEPT_INSIDE, open_state_dict
 from harden.exchange.torchscript import open_torchscript
-from harden.files import digest_file
 from harden.fit.imitation import fit_imitation
 from harden.learner import new_learner
 from harden.nets import GaussianPolicy
@@ -28,8 +28,13 @@ from harden.stages.export_policy import check_observations
 from harden.stages.workspace import describe
 from harden.types import Transitions
 
-SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors", ".pt": "torchscript", ".ts": "torchscript"}
-_KEPT_INSIDE = "the file's, kept inside our floor and ceiling"
+SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors"}
+# the last is what torch.save writes for most, which is refused by its content
+SUFFIXES |= dict.fromkeys((".pt", ".ts", ".pth"), "torchscript")
+# a few answers outside the action range, or by less than rounding, are not worth a warning
+_MATTERS, _ROUNDING = 0.01, 1e-5
+# of the action range; a copy that is further off acts otherwise than its original
+_FAILED = 0.1
 
 
 class Reading(NamedTuple):
@@ -56,12 +61,14 @@ class Imported(NamedTuple):
             distilled, in the action space's units.
         checked_on: which observations that was measured on, in words.
         spread: where the spread comes from, in words.
+        clipped: what was clipped to the action range, in words, "" where hardly anything was.
     """
 
     exact: bool
     error: float
     checked_on: str
     spread: str
+    clipped: str
 
 
 class Made(NamedTuple):
@@ -70,11 +77,13 @@ class Made(NamedTuple):
     Args:
         policy: ours.
         error: as in `Imported`.
+        share: the error as a share of the action range.
         spread: where its spread comes from, in words.
     """
 
     policy: GaussianPolicy
     error: float
+    share: float
     spread: str
 
 
@@ -86,11 +95,11 @@ def open_source(path: Path, reading: Reading, bounds: Bounds, report: Reporter) 
     """
     kind = reading.kind or SUFFIXES.get(path.suffix)
     if kind == "onnx":
-        return open_onnx(path, reading.spread)
+        return open_onnx(path, reading.spread, bounds)
     if kind == "safetensors":
         return open_state_dict(path, bounds, reading.activation, reading.squash)
     if kind == "torchscript":
-        return open_torchscript(path, reading.spread, report.say)
+        return open_torchscript(path, reading.spread, bounds, report.say)
     raise InputError(
         f"{path.name} does not say its format", f"its suffix is one of {', '.join(SUFFIXES)}, or give --from"
     )
@@ -107,26 +116,33 @@ def _chosen(bounds: Bounds) -> str:
     return f"{bounds.init_std:g} of half the action range, networks.init_std: the file brings none"
 
 
-def take_over(source: Source, bounds: Bounds, obs: Tensor, act_dim: int, path: Path) -> Made | None:
-    """Return our policy with the source's weights, None where it does not act as the source does."""
-    mean, std = answer(source, obs, act_dim, path)
-    policy = None if source.weights is None else as_ours(source.weights, bounds)
-    if policy is None or source.weights is None or policy.architecture["obs_dim"] != obs.shape[1]:
+def clipped(actions: Tensor, bounds: Bounds) -> str:
+    """Say how many actions, (B, act_dim), are not applied as they were given; "" where hardly any is."""
+    outside = (actions < bounds.low - _ROUNDING) | (actions > bounds.high + _ROUNDING)
+    share = float(outside.any(dim=1).float().mean())
+    if share <= _MATTERS:
+        return ""
+    ranges = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in zip(bounds.low, bounds.high, strict=True))
+    return (
+        f"{100 * share:.0f} % of its answers lie outside the action range, {' by '.join(ranges)}, and are "
+        f"clipped; they reach from {float(actions.min()):g} to {float(actions.max()):g}: scale them to it"
+    )
+
+
+def take_over(source: Source, bounds: Bounds, obs: Tensor, answers: Tensor) -> Made | None:
+    """Return our policy with the source's weights, None where it has others or acts otherwise.
+
+    Args:
+        obs: states that the policy visits, (B, obs_dim).
+        answers: the source's to them, (B, act_dim).
+    """
+    policy = source.ours
+    if policy is None or policy.architecture["obs_dim"] != obs.shape[1]:
         return None
     with torch.no_grad():
-        ours, our_std = policy(obs)
-    error = float((policy.clip(mean) - ours).abs().max())
-    if error > TOLERANCE:
-        return None
-    if std is None:
-        brings = source.weights.std is not None or source.weights.log_std is not None
-        return Made(policy, error, "the file's" if brings else _chosen(bounds))
-    if float((our_std - std).abs().max()) <= TOLERANCE:
-        return Made(policy, error, "the file's")
-    if float((std - std[0]).abs().max()) > TOLERANCE:
-        return None
-    inside = set_spread(policy, std[0] / policy.half_range)
-    return Made(policy, error, "the file's" if inside else _KEPT_INSIDE)
+        off = (policy.clip(answers) - policy.mean(obs)).abs()
+    error, share = float(off.max()), float((off / (2 * policy.half_range)).max())
+    return None if error > TOLERANCE else Made(policy, error, share, source.spread or _chosen(bounds))
 
 
 def distil(
@@ -143,7 +159,7 @@ def distil(
     mean, std = answer(source, rows.obs, config.task_row.act_dim, path)
     policy = new_learner(config, CPU).policy
     set_spread(policy, torch.full_like(policy.half_range, bounds.init_std))
-    spread = _KEPT_INSIDE
+    spread = KEPT_INSIDE
     if std is None:
         std, spread = (bounds.init_std * policy.half_range).expand_as(mean), _chosen(bounds)
     margin = 0.01 * (policy.max_std - policy.min_std)
@@ -155,7 +171,17 @@ def distil(
     fit_imitation(
         policy, distil_loss, fit, stop, options, seed=config.seed, device=device, logs=None, report=report
     )
-    return Made(policy, score(policy, *held_out[:2]).action_error, spread)
+    error = score(policy, *held_out[:2]).action_error
+    with torch.no_grad():
+        off = (policy.mean(held_out[0]) - held_out[1]) / (2 * policy.half_range)
+    return Made(policy, error, float(off.square().mean().sqrt()), spread)
+
+
+def failed(made: Made) -> str:
+    """Say that a distillation gave another policy, "" where it did not."""
+    if made.share <= _FAILED:
+        return ""
+    return f"the copy's actions are off by {100 * made.share:.0f} % of the action range"
 
 
 def import_policy(
@@ -172,8 +198,8 @@ def import_policy(
 ) -> Imported:
     """Make a policy folder, without critics, of a policy in another format.
 
-    Weights are taken over where our architecture with them acts as the file does; else a new policy is
-    fitted to its answers on the data set's observations.
+    Weights are taken over where the file holds nothing but our architecture; else a new policy is fitted to
+    its answers on the data set's observations.
 
     Args:
         path: a state dict in safetensors, a TorchScript or an ONNX file. TorchScript is a program and is run.
@@ -185,30 +211,40 @@ def import_policy(
 
     Raises:
         MissingInputError: no such file; DamagedFileError: not what its name promises.
-        InputError: a policy of another task, one that can't be read as such, or a distillation without data.
+        InputError: a policy of another task, one that can't be read as such, a distillation without data, or
+            one that failed.
     """
     free_folder(out, overwrite)
     task, bounds = config.task_row, bounds_of(config)
     source = open_source(path, reading, bounds, report)
     obs, words = check_observations(data, reach, task.obs_dim, task)
-    made = take_over(source, exported_bounds(source.about, bounds, path), obs, task.act_dim, path)
-    exact, data_digest = made is not None, ""
+    answers, _ = answer(source, obs, task.act_dim, path)
+    outside, data_digest = clipped(answers, bounds), ""
+    if outside:
+        report.say(f"warning: {path}: {outside}")
+    made = take_over(source, bounds, obs, answers)
+    exact = made is not None
     if made is None:
         if data is None:
             raise InputError(
-                f"{path} does not act as our architecture does with its weights",
+                f"{path} holds more than an MLP such as ours, so that its weights can't be taken over",
                 "to distil it give observations with --data DATA",
             )
         dataset = open_dataset(data, task)
         rows, data_digest = dataset.recent(config.imitation.rows), dataset.info.digest
         made = distil(source, bounds, config, rows, path, device, report)
         words = f"held-out episodes of {data}"
-    done = Imported(exact, made.error, words, made.spread)
+        if why := failed(made):
+            raise InputError(
+                f"{path} can't be distilled: on {words} {why}",
+                "nothing was written; give more data of its own, or raise imitation.steps",
+            )
+    done = Imported(exact, made.error, words, made.spread, outside)
     about = describe(
         config,
         variant="imported",
         made_by="harden policy import",
-        inputs={"data": data_digest, "policy": "", "file": digest_file(path)},
+        inputs={"data": data_digest, "policy": "", "file": digest_files(source.files)},
         imported={"format": source.kind} | done._asdict(),
     )
     save_policy(out, made.policy, None, about)
