@@ -75,7 +75,7 @@ def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: An
     )
     how = "taken over exactly: largest" if done.exact else "distilled: root mean square"
     if done.clipped:
-        click.echo(f"warning: {done.clipped}")
+        click.echo(f"warning: {path}: {done.clipped}", err=True)
     click.echo(f"{how} action error {done.error:.2g} on {done.checked_on}; spread {done.spread} -> {out}")
     click.echo(
         "it has no critics yet: harden evaluate fits some for its attacks; harden fit-critics -p PIPELINE "

@@ -180,6 +180,37 @@ def open_inputs(
     return Opened(loaded, spread, trials, points)
 
 
+def _run(
+    config: PipelineConfig,
+    named: Path | str | Callable[..., Any],
+    attacks: list[str],
+    also: Sequence[PipelineConfig],
+    curves: bool,
+    *,
+    independent: Path | None,
+    data: Path | None,
+    device: torch.device,
+    report: Reporter,
+    adopt: bool = True,
+) -> tuple[Opened, Victim, dict[str, Any], Tried]:
+    """Return what was opened, the policy with its critics, what is said of these, and the episodes.
+
+    A file that acts otherwise on the visited states than its weights, which were taken over, is tried itself.
+    """
+    opened = open_inputs(config, named, attacks, also, curves, data, report, adopt)
+    loaded, path = opened.loaded, Path(agent_name(named))
+    folder = independent or critics_folder(path)
+    victim, said = arm(config, loaded, attacks, opened.trials, folder, device=device, report=report)
+    tried = _try(config, victim, attacks, opened.trials, opened.points, device, report)
+    if acts_alike(named, loaded, config, tried.natural_obs, report):
+        return opened, victim, said, tried
+    report.say(
+        f"{path} acts otherwise than its weights on the states that they visited: trying the file itself"
+    )
+    options: dict[str, Any] = {"independent": independent, "data": data, "device": device, "report": report}
+    return _run(config, named, attacks, also, curves, **options, adopt=False)
+
+
 def evaluate(
     config: PipelineConfig,
     named: Path | str | Callable[..., Any],
@@ -191,7 +222,6 @@ def evaluate(
     independent: Path | None = None,
     data: Path | None = None,
     outs: Sequence[Path] = (),
-    adopt: bool = True,
     report: Reporter,
 ) -> dict[str, Any]:
     """Try a policy and write the evaluation file.
@@ -206,7 +236,6 @@ def evaluate(
         independent: where critics fitted here are kept, beside the policy where not given.
         data: of whose spread epsilon is a share; of that over the natural episodes where not given.
         outs: JSON files to write it to.
-        adopt: weights may be taken over from an ONNX file.
 
     Returns:
         The evaluation, as in the file.
@@ -216,18 +245,10 @@ def evaluate(
             policy or data of another task, or curves of nothing.
     """
     began = time.monotonic()
-    loaded, spread, trials, points = open_inputs(config, named, attacks, also, curves, data, report, adopt)
     task, meant, path = config.task_row, config.train_epsilon, Path(agent_name(named))
-    folder = independent or critics_folder(path)
-    victim, said = arm(config, loaded, attacks, trials, folder, device=device, report=report)
-    tried = _try(config, victim, attacks, trials, points, device, report)
-    if not acts_alike(named, loaded, config, tried.natural_obs, report):
-        report.say(
-            f"{path} acts otherwise than its weights do on the states that they visited: asking it itself"
-        )
-        options: dict[str, Any] = {"independent": independent, "data": data, "outs": outs, "report": report}
-        options |= {"device": device, "also": also, "curves": curves, "adopt": False}
-        return evaluate(config, named, attacks, **options)
+    options: dict[str, Any] = {"independent": independent, "data": data, "device": device, "report": report}
+    opened, victim, said, tried = _run(config, named, attacks, also, curves, **options)
+    loaded, spread, trials, _ = opened
     results = tried.entries
     evaluation = {
         **_setting(config, device),

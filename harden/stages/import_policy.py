@@ -184,6 +184,39 @@ def failed(made: Made) -> str:
     return f"the copy's actions are off by {100 * made.share:.0f} % of the action range"
 
 
+def _distilled(
+    source: Source,
+    config: PipelineConfig,
+    data: Path | None,
+    path: Path,
+    outside: str,
+    device: torch.device,
+    report: Reporter,
+) -> tuple[Made, str]:
+    """Return our policy fitted to the source's answers on a data set, and the digest of that.
+
+    Args:
+        outside: what `clipped` says of the answers.
+
+    Raises:
+        InputError: there is no data set, or the policy acts otherwise than the source.
+    """
+    if data is None:
+        raise InputError(
+            f"{path} holds more than an MLP such as ours, so that its weights can't be taken over",
+            "to distil it give observations with --data DATA",
+        )
+    dataset = open_dataset(data, config.task_row)
+    rows = dataset.recent(config.imitation.rows)
+    made = distil(source, bounds_of(config), config, rows, path, device, report)
+    if why := failed(made):
+        raise InputError(
+            f"{path} can't be distilled: on held-out episodes of {data} {why}",
+            outside or "nothing was written; give more data of its own, or raise imitation.steps",
+        )
+    return made, dataset.info.digest
+
+
 def import_policy(
     config: PipelineConfig,
     path: Path,
@@ -220,25 +253,11 @@ def import_policy(
     obs, words = check_observations(data, reach, task.obs_dim, task)
     answers, _ = answer(source, obs, task.act_dim, path)
     outside, data_digest = clipped(answers, bounds), ""
-    if outside:
-        report.say(f"warning: {path}: {outside}")
     made = take_over(source, bounds, obs, answers)
     exact = made is not None
     if made is None:
-        if data is None:
-            raise InputError(
-                f"{path} holds more than an MLP such as ours, so that its weights can't be taken over",
-                "to distil it give observations with --data DATA",
-            )
-        dataset = open_dataset(data, task)
-        rows, data_digest = dataset.recent(config.imitation.rows), dataset.info.digest
-        made = distil(source, bounds, config, rows, path, device, report)
+        made, data_digest = _distilled(source, config, data, path, outside, device, report)
         words = f"held-out episodes of {data}"
-        if why := failed(made):
-            raise InputError(
-                f"{path} can't be distilled: on {words} {why}",
-                "nothing was written; give more data of its own, or raise imitation.steps",
-            )
     done = Imported(exact, made.error, words, made.spread, outside)
     about = describe(
         config,
