@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,12 +77,12 @@ def _exported_bounds(about: dict[str, Any], default: Bounds, path: Path) -> Boun
     with failures(f"{path}: what harden wrote into it is damaged", kind=DamagedFileError):
         said = about["policy"]
         low, high = torch.tensor(said["low"]).float(), torch.tensor(said["high"]).float()
-        std = torch.tensor([said[name] for name in ("min_std", "init_std", "max_std")]).float()
-        ordered = bool((low < high).all()) and 0 < std[0] < std[1] < std[2]
-        finite = all(bool(value.isfinite().all()) for value in (low, high, std))
+        least, first, most = (float(said[name]) for name in ("min_std", "init_std", "max_std"))
+        ordered = bool((low < high).all()) and 0 < least < first < most < math.inf
+        finite = bool((low.isfinite() & high.isfinite()).all())
         if not (ordered and finite and low.shape == high.shape == default.low.shape):
             raise ValueError("bounds out of order")
-        return Bounds(low, high, float(std[1]), float(std[0]), float(std[2]))
+        return Bounds(low, high, first, least, most)
 
 
 def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: str | None) -> Source:
