@@ -37,6 +37,10 @@ TESTS = [
     "tests/test_attacks.py",
     "tests/test_algorithms.py",
     *(f"tests/test_ppol.py::Test{name}" for name in ("Advantages", "Losses", "Update")),
+    "tests/test_offline.py::test_the_e_step_stays_among_the_datas_actions",
+    "tests/test_offline.py::test_distance_beyond_the_support_by_hand",
+    "tests/test_offline.py::test_the_cost_of_leaving_the_data_enters_the_target",
+    "tests/test_offline.py::test_it_enters_the_target_under_attack_as_well",
 ]
 COPIED = ("harden", "tests", "pipelines", "checkpoints/released/ball-circle", "pyproject.toml")
 # mutmut leaves decorated functions alone: where the decorator is applied below, they are plain ones

@@ -344,6 +344,14 @@ class TestMStep:
         assert float(clean.abs().sum()) == 0.0
         assert float(attacked.abs().sum()) > 0.0
 
+    def test_all_is_made_where_the_policy_is(self, learner: Learner) -> None:
+        """On a device without values, which refuses to meet another one."""
+        targets = Targets(*(column.to("meta") for column in targets_for(learner)))
+        zeros = torch.zeros(2, device="meta")
+        rest = zeros, zeros, configure().mstep, VARIANTS["safer"]
+        result = lagrangian(learner.policy.to("meta"), targets, targets.obs, *rest)
+        assert {column.device.type for column in result} == {"meta"}
+
     def test_the_adversary_attacks_the_policy_as_it_is_now(self, learner: Learner, monkeypatch) -> None:
         seen = []
         monkeypatch.setattr(adversary_ops, "perturb", lambda attack, *rest: seen.append((attack.name, *rest)))

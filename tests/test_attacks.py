@@ -391,6 +391,24 @@ def test_an_attack_draws_from_a_stream_of_its_own_name_and_place() -> None:
     assert len(set(seeds)) == len(seeds)
 
 
+def test_a_linear_adversary_is_a_clipped_linear_map_of_the_standardised_observation() -> None:
+    obs, centre, spread = 2.0 * torch.randn(50, 3), torch.randn(3), torch.tensor((0.5, 2.0, 0.0))
+    weights, radius = torch.randn(3, 4), torch.tensor((0.1, 0.2, 0.3))
+    obs[:, 2] = centre[2]
+    standard = (obs - centre) / torch.tensor((0.5, 2.0, 1.0))
+    expected = (standard @ weights[:, :3].T + weights[:, 3]).clamp(-1, 1) * radius
+    adversary = LinearAdversary(weights, centre, spread)
+    torch.testing.assert_close(adversary.perturbation(obs, radius, "linf"), expected)
+    torch.testing.assert_close(
+        adversary.perturbation(obs, radius, "l2"), ball.project(expected, radius, "l2")
+    )
+    # what never moved is measured in millionths
+    stuck = LinearAdversary(torch.tensor([[0.0, 0.0, 1e-4, 0.0]] * 3), torch.zeros(3), spread)
+    torch.testing.assert_close(
+        stuck.perturbation(torch.tensor([[0.0, 0.0, 1e-3]]), radius, "linf"), 0.1 * radius[None]
+    )
+
+
 def test_amad_is_mad_in_the_states_with_the_highest_cost_and_nothing_elsewhere(victim) -> None:
     policy, critics, obs = victim
     threshold = risk_threshold(policy, critics, obs, 0.25)

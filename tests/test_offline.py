@@ -11,6 +11,7 @@ from test_bad_input import refused
 from test_pipeline import SETTINGS, assert_same_run, harden
 from test_store import HOW, TASK, make
 
+from harden.algorithms.adversary import mc_attack
 from harden.algorithms.critics import beyond_support, td_targets
 from harden.algorithms.estep import e_step
 from harden.algorithms.schedules import scheduled
@@ -21,6 +22,7 @@ from harden.errors import InputError, Interrupted
 from harden.learner import Learner, new_learner
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups, backups
+from harden.seeds import generator
 from harden.stages import offline, rounds
 from harden.stages.ranges import require_ranges
 from harden.tasks import TASKS
@@ -256,6 +258,31 @@ def test_the_cost_of_leaving_the_data_enters_the_target() -> None:
     # the policy's actions are around 0, four spreads from the data
     assert (with_it[1] > without[1] + 0.2).all()
     torch.testing.assert_close(with_it[0], without[0])
+
+
+def test_it_enters_the_target_under_attack_as_well() -> None:
+    """By a share of the squared distance of the action that the attacked policy takes, at the clean state."""
+    config, learner = offline_learner(0.9, pessimism=0.01)
+    behaviour = learner.behaviour
+    assert behaviour is not None
+    with torch.no_grad():
+        behaviour.mean_head.weight.normal_()
+    ahead = torch.zeros(8), torch.randn(8, 8), torch.full((8,), 0.9)
+    batch = Backups(torch.randn(8, 8), torch.rand(8, 2), torch.rand(8), *ahead[1:], *ahead, *ahead)
+    steps = {"epsilon": 0.5, "steps": 5}
+    config = make_config(config.model_dump() | {"adversary": config.adversary.model_dump() | steps})
+    free = make_config(config.model_dump() | {"offline": config.offline.model_dump() | {"pessimism": 0.0}})
+    radius, policy = config.task_row.radius(0.5), learner.policy
+    draw = generator(CPU, learner.seed, "td", 0)
+    policy.sample(batch.next_obs, draw)
+    given = mc_attack(policy, learner.target_critics, batch.step_next_obs, radius, config.adversary, draw)
+    with torch.no_grad():
+        far = beyond_support(behaviour, batch.step_next_obs, policy.mean(given), config.offline.support)
+        cost = learner.target_critics.q_cost(batch.step_next_obs, policy.mean(given))
+    assert float(far.min()) > 0
+    targets = [td_targets(learner, batch, settings, 0.5).costs for settings in (free, config)]
+    for found, share in zip(targets, (0.0, 0.01), strict=True):
+        torch.testing.assert_close(found, (0.9 * (cost + share * far)).clamp(min=0))
 
 
 def counted(folder: Path, rows: int, length: int) -> Path:

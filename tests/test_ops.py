@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from harden.ops import ball, bellman, gaussian
 from harden.ops.constraint import step_multiplier
-from harden.ops.schedule import discounted_threshold, scheduled_epsilon, scheduled_limit, scheduled_rate
+from harden.ops.schedule import (
+    discounted_horizon,
+    discounted_threshold,
+    scheduled_epsilon,
+    scheduled_limit,
+    scheduled_rate,
+)
 from harden.types import Transitions
 
 
@@ -76,6 +82,12 @@ def test_threshold_is_the_discounted_sum_of_an_even_cost() -> None:
     by_hand = sum(gamma**t * limit / horizon for t in range(horizon))
     assert discounted_threshold(limit, horizon, gamma) == pytest.approx(by_hand)
     assert discounted_threshold(limit, 300, gamma) != pytest.approx(by_hand)
+    assert discounted_threshold(limit, 300, 1.0) == limit
+
+
+def test_the_discounted_horizon_is_the_sum_of_the_discounts() -> None:
+    assert discounted_horizon(4, 0.5) == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+    assert discounted_horizon(4, 1.0) == 4.0
 
 
 @settings(max_examples=60, deadline=None)
@@ -209,6 +221,13 @@ def test_each_transition_stands_beside_what_was_looked_ahead(n_step: int) -> Non
     assert torch.equal(ahead.step_discounts, alone.discounts)
 
 
+def test_what_is_looked_ahead_is_made_where_the_data_are() -> None:
+    """On a device without values, which refuses to meet another one."""
+    data = Transitions(*(column.to("meta") for column in episodes()))
+    ahead = bellman.backups(data, (0.5, 3), (0.9, 2))
+    assert {column.device.type for column in ahead} == {"meta"}
+
+
 def test_n_step_values_of_a_known_chain() -> None:
     """On a deterministic chain the n-step target of the true values is the true value, for every n."""
     data, gamma = episodes(), 0.9
@@ -230,6 +249,8 @@ def test_monte_carlo_returns() -> None:
     ends = torch.tensor([False, False, True, False, True])
     returns = bellman.monte_carlo_returns(torch.tensor([1.0, 1, 1, 2, 2]), ends, 0.5)
     np.testing.assert_allclose(returns.numpy(), [1.75, 1.5, 1.0, 3.0, 2.0])
+    unfinished = bellman.monte_carlo_returns(torch.tensor([1.0, 2.0, 4.0]), torch.zeros(3).bool(), 0.5)
+    np.testing.assert_allclose(unfinished.numpy(), [3.0, 4.0, 4.0])
 
 
 def test_cost_ceiling() -> None:
