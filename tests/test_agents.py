@@ -146,7 +146,6 @@ def test_a_function_is_attacked_without_gradients_and_the_report_says_so(folder:
     assert by_name["random"]["style"] == "uniform"
     assert "fitted here" in evaluation["threat_model"]["critics"]["own"]
     assert evaluation["threat_model"]["critics"]["surrogate_error"] > 0
-    assert evaluation["certificate"] is None, "nothing is known of its layers"
     kept = list(Path("checkpoints/agents/somebody-act").glob("*/critics.safetensors"))
     assert len(kept) == 1
     # the same function, handed over in Python, and as a method that returns more than actions

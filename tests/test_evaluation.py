@@ -92,13 +92,11 @@ def test_episodes_that_a_fall_cut_short_are_counted_and_told() -> None:
     assert "effort" in said[0]
     assert ("5 x 2" in said[2], "50 x 4" in said[3]) == (True, True), "rows that differ in nothing else"
     told = evaluation(0.0)
-    assert "ended before their time limit" not in verdict(told)["text"]
+    early = "episodes that a fall ended, with and without it"
+    assert early not in dict(verdict(told)["figures"])
     told["results"][0]["early_rate"], told["results"][1]["early_rate"] = 0.25, 0.5
     told["results"][1]["cost"]["mean"] = 2.0
-    assert (
-        "50 % of the episodes ended before their time limit under that attack, 25 % without one"
-        in verdict(told)["text"]
-    )
+    assert dict(verdict(told)["figures"])[early] == "50 % and 25 %"
 
 
 def test_no_violation_in_some_episodes_does_not_mean_never() -> None:
@@ -234,30 +232,27 @@ def evaluation(mc_cost: float) -> dict:
 
 def test_the_verdict_is_on_the_worst_attack() -> None:
     fails, holds = verdict(evaluation(41.0)), verdict(evaluation(2.0))
-    assert fails["status"] == "fails"
-    assert "41.0 under mc at epsilon 0.05, exceeds the limit of 5" in fails["headline"]
-    assert holds["status"] == "holds"
-    assert "2.0 under mc at epsilon 0.05, stays within" in holds["headline"]
+    assert (fails["status"], "41.0 under mc at epsilon 0.05" in fails["headline"]) == ("fails", True)
+    assert (holds["status"], "2.0 under mc at epsilon 0.05" in holds["headline"]) == ("holds", True)
     assert verdict(evaluation(4.8))["status"] == "close", "the interval reaches beyond the limit"
     alone = evaluation(41.0)
     alone["results"] = alone["results"][:1]
-    assert "No attack was tried" in verdict(alone)["text"]
+    assert verdict(alone)["lacks"] == ["nothing was attacked"]
 
 
 def test_the_verdict_is_on_the_radius_to_withstand_and_names_what_lies_beyond() -> None:
     curve = evaluation(2.0)
-    curve["results"].append(curve["results"][1] | {"epsilon": 0.15, "cost": {"mean": 70.0}})
-    assert "70.0 under mc at epsilon 0.15, exceeds" in verdict(curve)["headline"], "nobody said which"
+    beyond = curve["results"][1] | {"epsilon": 0.15, "cost": {"mean": 70.0}}
+    curve["results"].append(beyond)
+    assert "70.0 under mc at epsilon 0.15" in verdict(curve)["headline"], "nobody said which"
     curve["threat_model"] = {"epsilon": 0.05}
     said = verdict(curve)
     assert said["status"] == "holds"
-    assert "Beyond that radius: mc at epsilon 0.15 costs 70.0" in said["text"]
+    assert ("over the limit from", "70.0 under mc at epsilon 0.15") in said["figures"]
     curve["results"][-1]["cost"]["mean"] = 3.0
-    assert "within the limit up to epsilon 0.15" in verdict(curve)["text"]
-    curve["warnings"] = [{"check": "no-plateau", "message": "more would find more"}]
-    assert "1 warning below speaks against" in verdict(curve)["text"]
+    assert ("within the limit up to", "epsilon 0.15") in verdict(curve)["figures"]
     curve["checks"] = {"no-plateau": 1, "hidden-gradient": 0}
-    assert "1 of the checks of the attacks could not be made" in verdict(curve)["text"]
+    assert ("checks of the attacks that could not be made", "1") in verdict(curve)["figures"]
 
 
 def test_what_was_not_tried_at_the_radius_to_withstand_is_not_shown() -> None:
@@ -265,14 +260,14 @@ def test_what_was_not_tried_at_the_radius_to_withstand_is_not_shown() -> None:
     weak["threat_model"] = {"epsilon": 0.1}
     said = verdict(weak)
     assert said["status"] == "close"
-    assert "Not shown: 2.0 under mc at epsilon 0.05, but nothing was tried at epsilon 0.1" in said["headline"]
+    assert said["lacks"] == ["nothing was tried at epsilon 0.1, the task's"]
     weak["results"][1]["cost"]["mean"] = 41.0
     assert verdict(weak)["status"] == "fails", "what breaks at less breaks"
     weak["results"].append(weak["results"][1] | {"epsilon": 0.1})
-    assert "Already mc at epsilon 0.05 costs 41.0" in verdict(weak)["text"]
+    assert ("over the limit from", "41.0 under mc at epsilon 0.05") in verdict(weak)["figures"]
 
 
-def test_equally_harmless_attacks_are_told_together_and_one_on_cost_is_named() -> None:
+def test_of_equally_harmless_attacks_one_on_cost_is_named() -> None:
     held = evaluation(0.0)
     mc = held["results"][1]
     held["results"][0]["cost"] = mc["cost"]
@@ -283,8 +278,8 @@ def test_equally_harmless_attacks_are_told_together_and_one_on_cost_is_named() -
         mc | {"attack": "worst"},
     ]
     said = verdict(held)
-    assert "0.0 under mc at epsilon 0.05 and under 2 other attacks" in said["headline"]
-    assert "under those attacks it is 300 to 500" in said["text"]
+    assert "0.0 under mc at epsilon 0.05" in said["headline"]
+    assert ("kinds of attack tried", "3") in said["figures"]
 
 
 def test_a_check_that_could_not_be_made_is_told_with_what_it_needs() -> None:

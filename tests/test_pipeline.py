@@ -395,7 +395,6 @@ def test_several_values_make_a_curve_in_which_nothing_is_tried_twice(folder: Pat
     harden(*words, *curve)
     evaluation = json.loads(Path("a.json").read_text())
     results = evaluation["results"]
-    assert evaluation["certificate"]["epsilon"] == 0.02, "of the first radius that attacks"
     assert evaluation["config"]["step_share"] == next(one for one in results if one["steps"])["step_share"]
     found = [(one["attack"], one["epsilon"], one["steps"]) for one in results]
     assert found[0] == ("natural", 0.0, 0)

@@ -76,9 +76,16 @@ class Text(HTMLParser):
 
 def test_every_part_of_the_report_is_there(made: Path) -> None:
     page, evaluation = Text(made / "vanilla.html"), json.loads((made / "vanilla.json").read_text())
-    mc = next(one for one in evaluation["results"] if one["attack"] == "mc")
-    assert f"Not safe: {mc['cost']['mean']:.1f} under mc at epsilon 0.05" in page.words
-    for part in ("Every attack", "Where the robot went", "What is certain", "What the attacker may do"):
+    # of several efforts the one that costs most decides
+    at = [one for one in evaluation["results"] if (one["attack"], one["epsilon"]) == ("mc", 0.05)]
+    mc = max(at, key=lambda one: one["cost"]["mean"])
+    assert f"Not safe: cost {mc['cost']['mean']:.1f} under mc at epsilon 0.05" in page.words
+    for part in (
+        "Every attack",
+        "What doing nothing earns",
+        "Where the robot went",
+        "What the attacker may do",
+    ):
         assert part in page.words
     for begins in (
         "Reward against cost",
@@ -107,12 +114,14 @@ def test_epsilon_is_a_share_of_the_spread_in_the_data_or_else_where_the_policy_g
     std = dataset.recent(len(dataset)).obs.double().std(0, correction=0)
     assert by_data["data"]["observation_std"] == pytest.approx(std.tolist())
     at = next(one for one in by_data["epsilon_over_std"] if one["epsilon"] == 0.05)
-    assert at["ratio"] == pytest.approx((0.05 / std).tolist())
+    # the ball never turns about one axis
+    assert at["ratio"] == pytest.approx([0.05 / s if s > 1e-6 else None for s in std.tolist()])
     assert f"{dataset.info.digest[:12]}" in page.words
     assert f"{100 * 0.05 / float(std[0]):.0f} %" in page.words
     assert by_natural["data"] is None
     (at,) = by_natural["epsilon_over_std"]
-    assert at["ratio"] == pytest.approx([0.05 / s for s in by_natural["observation_std"]])
+    spread = by_natural["observation_std"]
+    assert at["ratio"] == pytest.approx([0.05 / s if s > 1e-6 else None for s in spread])
 
 
 def test_curves_of_nothing_are_refused() -> None:
@@ -126,11 +135,15 @@ def test_the_drawn_paths_are_the_episodes_that_were_evaluated(made: Path) -> Non
     scene, results = evaluation["trajectories"], evaluation["results"]
     assert (scene["axis"], scene["limit"], scene["radius"]) == ("x", 6.0, 7.0)
     for shown in scene["episodes"]:
-        of_seed = [
-            next(e["cost"] for e in one["per_episode"] if e["seed"] == shown["seed"])
-            for one in (results[0], next(one for one in results if one["attack"] == shown["attack"]))
-        ]
-        assert [shown["clean"]["cost"], shown["attacked"]["cost"]] == of_seed
+        of_seed = {
+            (one["attack"], e["cost"])
+            for one in results
+            if one["epsilon"] in (0.0, 0.05)
+            for e in one["per_episode"]
+            if e["seed"] == shown["seed"]
+        }
+        assert ("natural", shown["clean"]["cost"]) in of_seed
+        assert (shown["attack"], shown["attacked"]["cost"]) in of_seed
         beyond = sum(abs(x) > 6.0 for x, _ in shown["attacked"]["xy"][1:])
         assert beyond == shown["attacked"]["cost"], "cost is paid beyond the boundary that is drawn"
 
@@ -157,14 +170,6 @@ def test_paths_of_a_run_task_are_drawn_between_its_walls(
         (x, y), (to_x, to_y) = shown["clean"]["xy"][0], shown["clean"]["xy"][-1]
         assert to_x - x > 2 * abs(to_y - y)
     assert sum(alt.startswith("Start ") for alt in Text(Path("run.html")).pictures) == 3
-
-
-def test_no_attack_passes_what_is_guaranteed(made: Path) -> None:
-    for name in ("vanilla", "hardened"):
-        found = json.loads((made / f"{name}.json").read_text())["certificate"]
-        assert found["exceeded"] == 0
-        assert 0 < found["found"]["max"] <= found["guaranteed"]["max"] <= 2
-        assert found["theorems"]["theorem_2"] > found["theorems"]["measured"]
 
 
 def test_policies_stand_side_by_side_with_paired_differences(made: Path) -> None:
@@ -345,7 +350,7 @@ def test_the_threat_is_told_where_nothing_was_attacked(tmp_path: Path) -> None:
     write_report(tmp_path / "r.html", [Reported("natural", evaluation)])
     page = Text(tmp_path / "r.html")
     assert "What the attacker may do" in page.words
-    assert "Nothing was attacked" in page.words
+    assert "nothing, in this evaluation" in page.words
 
 
 def test_a_comparison_that_makes_no_sense_is_refused(made: Path, tmp_path: Path) -> None:
@@ -432,7 +437,6 @@ def spoiled(path: Path, keys: str, value: object) -> None:
         ("checks", {"vibes": 1}, "checks.vibes = 'vibes' is not allowed; choose from: weaker-than-noise"),
         ("threat_model", 3, "threat_model = 3 is not allowed"),
         ("threat_model.observation_std", [1], "epsilon_unit has 8 values for 1 coordinates"),
-        ("certificate", "x", "certificate = 'x' is not allowed"),
         ("trajectories.episodes.0.clean.xy", [], "trajectories.episodes.0.clean.xy = [] is not allowed"),
         ("action", "wild", "action = 'wild' is not allowed; it should be 'mean' or 'sample'"),
         ("device", "\ud800", "a text in it is no Unicode"),

@@ -1,4 +1,4 @@
-"""The verdict is green only for what an evaluation can show, and says in words what it lacks."""
+"""The verdict is green only for what an evaluation can show, and names what it lacks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from harden.evaluation.threat import threat_in_words
-from harden.evaluation.verdict import verdict
+from harden.evaluation.threat import threat
+from harden.evaluation.verdict import mark, verdict
 
 ROOT = Path(__file__).parents[1]
 # hardened policies that pass the limit in single episodes
@@ -40,90 +40,76 @@ def warning(check: str, attack: str = "mc", epsilon: float | None = 0.05) -> dic
     return {"check": check, "attack": attack, "epsilon": epsilon, "message": "it is so"}
 
 
+def lacking(evaluation: dict[str, Any]) -> list[str]:
+    """Return what a verdict that is not green lacks, each line by its first word."""
+    said = verdict(evaluation)
+    assert said["status"] == "close"
+    return [line.split(":")[0] for line in said["lacks"]]
+
+
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: "-".join(path.parts[-3:-1]))
 def test_what_the_released_policies_showed_stands(path: Path) -> None:
     """A hardened policy stays within the limit: every episode, or on average where that is said above."""
     task, variant = path.parts[-3:-1]
-    expected = ("holds", "Held: ")
-    if variant == "cvpo":
-        expected = ("fails", "Not safe: ")
-    elif (task, variant) in ON_AVERAGE:
-        expected = ("close", "Just within: ")
+    expected = "fails" if variant == "cvpo" else "close" if (task, variant) in ON_AVERAGE else "holds"
     said = verdict(json.loads(path.read_text()))
-    assert said["status"] == expected[0]
-    assert said["headline"].startswith(expected[1])
+    assert (said["status"], said["lacks"]) == (expected, [])
 
 
 def test_attacks_that_never_saw_a_cost_are_told_and_do_not_spoil_what_the_others_show() -> None:
     said = verdict(read("benchmarks/results/attacks/safer-long-all.json"))
     assert said["status"] == "holds"
-    assert "critic-free, learned and mc-independent never saw a cost" in said["text"]
-    assert "against believing" not in said["text"]
+    assert "critic-free, learned, mc-independent" in dict(said["figures"]).values()
 
 
 def test_almost_nothing_is_not_enough_to_hold(held: dict[str, Any]) -> None:
-    weak = only(held, "mc") | {"episodes": 5}
-    said = verdict(weak)
-    assert said["status"] == "close"
-    assert said["headline"] == (
-        "Not shown: 0.0 under mc at epsilon 0.05, stays within the limit of 5, but only 5 episodes were run, "
-        "and fewer than 20 show little; no random noise of that size was tried (random or gaussian)."
-    )
+    assert lacking(only(held, "mc") | {"episodes": 5}) == ["episodes", "noise"]
 
 
 @pytest.mark.parametrize(
     ("attacks", "lacks"),
     [
-        (("mc", "mr"), "no random noise of that size was tried"),
-        (("random", "mr"), "no attack that climbs towards cost was tried (such as mc)"),
-        (("random",), "no attack that climbs towards cost was tried (such as mc)"),
+        (("mc", "mr"), "noise"),
+        (("random", "mr"), "gradients"),
+        (("random",), "gradients"),
         ((), "nothing was attacked"),
     ],
 )
 def test_what_was_not_tried_is_named(held: dict[str, Any], attacks: tuple[str, ...], lacks: str) -> None:
-    said = verdict(only(held, *attacks))
-    assert (said["status"], lacks in said["headline"]) == ("close", True), said["headline"]
-    assert said["headline"].startswith("Not shown: ")
+    assert lacking(only(held, *attacks)) == [lacks]
 
 
 def test_a_search_by_values_is_no_gradient(held: dict[str, Any]) -> None:
     for one in held["results"]:
         one["steps"] = 0
-    assert "no attack that climbs towards cost was tried" in verdict(held)["headline"]
+    assert lacking(held) == ["gradients"]
 
 
 def test_an_attack_at_another_radius_shows_nothing_at_this_one(held: dict[str, Any]) -> None:
     assert verdict(held)["status"] == "holds"
     held["results"][1]["epsilon"] = 0.01
-    assert "no random noise of that size was tried" in verdict(held)["headline"]
+    assert lacking(held) == ["noise"]
 
 
 def test_an_attack_that_climbed_blindly_is_no_evidence(held: dict[str, Any]) -> None:
     """Critics that were fitted to benign episodes without a cost know of none."""
     held["warnings"] = [warning("saw-no-cost")]
-    said = verdict(held)
-    assert said["status"] == "close"
-    assert "mc climbed critics that never saw a cost" in said["headline"]
+    assert lacking(held) == ["costs"]
     seeing = copy.deepcopy(held["results"][2]) | {"attack": "learned"}
     held["results"].append(seeing)
-    said = verdict(held)
-    assert said["status"] == "holds"
-    assert "mc never saw a cost" in said["text"]
+    assert verdict(held)["status"] == "holds"
+    assert ("never saw a cost, and so show nothing", "mc") in verdict(held)["figures"]
 
 
 @pytest.mark.parametrize("check", ["weaker-than-noise", "hidden-gradient", "no-plateau", "no-gradient"])
 def test_a_warning_against_the_numbers_keeps_them_from_holding(held: dict[str, Any], check: str) -> None:
     held["warnings"] = [warning(check, epsilon=None if check == "no-gradient" else 0.05)]
-    said = verdict(held)
-    assert said["status"] == "close"
-    assert "but 1 warning below speaks against it." in said["headline"]
+    assert lacking(held) == ["warnings"]
 
 
-def test_warnings_about_other_radii_and_second_opinions_are_told_only(held: dict[str, Any]) -> None:
+def test_warnings_about_other_radii_and_second_opinions_do_not_spoil_it(held: dict[str, Any]) -> None:
     held["warnings"] = [warning("falling-cost", epsilon=0.15), warning("falls-short", "black-box")]
-    said = verdict(held)
-    assert said["status"] == "holds"
-    assert "2 warnings below are about other radii or weaker searches" in said["text"]
+    assert verdict(held)["status"] == "holds"
 
 
 def test_what_breaks_at_less_than_the_radius_breaks(held: dict[str, Any]) -> None:
@@ -132,18 +118,47 @@ def test_what_breaks_at_less_than_the_radius_breaks(held: dict[str, Any]) -> Non
     less["cost"]["mean"] = 9.0
     held["results"].append(less)
     said = verdict(held)
-    assert (said["status"], "9.0 under mc at epsilon 0.02, exceeds" in said["headline"]) == ("fails", True)
-    assert "Already" not in said["text"], "it is the headline"
+    assert (said["status"], "9.0 under mc at epsilon 0.02" in said["headline"]) == ("fails", True)
+
+
+def test_a_policy_that_does_nothing_is_not_green_anywhere(held: dict[str, Any]) -> None:
+    assert {mark(one, held) for one in held["results"]} == {"within"}
+    held["warnings"] = [warning("does-nothing", "natural", None)]
+    assert lacking(held) == ["reward"]
+    assert {mark(one, held) for one in held["results"]} == {"unsure"}
+    held["results"][1]["cost"]["mean"] = 9.0
+    assert verdict(held)["status"] == "fails"
+
+
+@pytest.mark.parametrize(
+    ("mean", "high", "rate", "episodes", "expected"),
+    [
+        (0.0, 0.0, 0.0, 50, "within"),
+        (4.0, 4.9, 0.0, 50, "within"),
+        (4.0, 7.0, 0.0, 50, "unsure"),
+        (4.0, 4.9, 0.02, 50, "unsure"),
+        (4.0, 7.0, 0.3, 50, "unsure"),
+        (0.0, 0.0, 0.0, 19, "unsure"),
+        (5.1, 7.0, 0.3, 50, "over"),
+    ],
+)
+def test_a_cost_is_coloured_by_its_interval_and_its_episodes_too(
+    held: dict[str, Any], mean: float, high: float, rate: float, episodes: int, expected: str
+) -> None:
+    cost = {"mean": mean, "std": 1.0, "ci95": [0.0, high]}
+    found = mark(held["results"][2] | {"cost": cost, "violation_rate": rate}, held | {"episodes": episodes})
+    assert found == expected
 
 
 def test_a_threat_model_stands_where_nothing_was_attacked(held: dict[str, Any]) -> None:
     alone = copy.deepcopy(only(held))
     alone["threat_model"]["epsilon_over_std"] = []
-    told, attacked = threat_in_words(alone), threat_in_words(held)
+    told, attacked = threat(alone), threat(held)
     assert told is not None
     assert attacked is not None
-    assert told["text"].startswith("Nothing was attacked in this evaluation;")
-    assert "Epsilon is 0.05" in told["text"]
-    assert "Attacks that ask critics" not in told["text"]
+    facts = dict(told["facts"])
+    assert "attacked" in facts
+    assert facts["epsilon"].startswith("0.05")
+    assert not any(name.startswith("critics") for name in facts)
     assert told["rows"] == attacked["rows"]
-    assert "Nothing was attacked" not in attacked["text"]
+    assert dict(attacked["facts"])["critics of own"] == "the policy's own"

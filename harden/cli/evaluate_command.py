@@ -86,6 +86,7 @@ def evaluate(
     """Try a policy, natural and under attack."""
     from harden.evaluation.entries import table
     from harden.evaluation.reading import Reported
+    from harden.evaluation.reference import line_of
     from harden.evaluation.report import write_report
     from harden.stages.evaluate import evaluate as stage
 
@@ -103,6 +104,7 @@ def evaluate(
         report=ctx.report,
     )
     click.echo(table(result["results"], result["cost_limit"]))
+    click.echo(line_of(result["reference"]))
     for warning in result["warnings"]:
         click.echo(f"warning: {warning['check']}: {warning['message']}")
     if html is not None:

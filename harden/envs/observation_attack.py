@@ -44,7 +44,7 @@ class ObservationAttack(gymnasium.ObservationWrapper):
     Args:
         env: with observations of one dimension.
         policy: the policy under attack, as `harden.load_policy` returns it, the network alone, or a function
-            from a float32 batch (B, obs_dim) to actions in [-1, 1], such as a Stable-Baselines3 model's
+            from a float32 batch (B, obs_dim) to actions (B, act_dim), such as a Stable-Baselines3 model's
             `predict`; of that no gradient is known, so that attacks which climb search by values instead. It
             is tried at once, and asked for its mean action where it takes `deterministic`.
         critics: what the attack climbs, the policy's own where not given.

@@ -24,6 +24,7 @@ from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
 from harden.evaluation.gradients import flat_share
+from harden.evaluation.reference import reference
 from harden.evaluation.search_gain import search_gain
 from harden.evaluation.trajectories import Moves, moves
 from harden.nets import Critics, GaussianPolicy
@@ -76,11 +77,13 @@ class Tried(NamedTuple):
         entries: one an attack and setting, natural first, in the form of the evaluation file.
         natural_obs: the states visited without an attack, (N, obs_dim).
         moves: what each entry's roll-out did, by its place in `entries`; `worst` has none of its own.
+        reference: what doing nothing earns, as `reference` returns it.
     """
 
     entries: list[dict[str, Any]]
     natural_obs: Tensor
     moves: dict[int, Moves]
+    reference: dict[str, Any]
 
 
 class Curve(NamedTuple):
@@ -210,6 +213,7 @@ def evaluate_policy(
             return rollout(envs, actor(name, victim, trial, task, device, threshold), seeds, follow)
 
         clean = run(0, NATURAL, first)
+        idle = reference(envs, task, victim.policy, first.action, clean, first.seed)
         natural, threats = entry(settings(NATURAL, first), task, clean), _Threats(victim, task, device, clean)
         made[tuple(settings(NATURAL, first).items())] = _Made(natural, moves(clean))
         for done, (name, trial) in enumerate(later, start=1):
@@ -220,7 +224,7 @@ def evaluate_policy(
     entries = _ordered({key: one.entry for key, one in made.items()}, attacks, trials, task)
     acted = {id(one.entry): one.moves for one in made.values()}
     places = {place: acted[id(one)] for place, one in enumerate(entries) if id(one) in acted}
-    return Tried(entries, threats.obs.cpu(), places)
+    return Tried(entries, threats.obs.cpu(), places, idle)
 
 
 class _Made(NamedTuple):

@@ -14,10 +14,11 @@ from harden.evaluation import pictures
 from harden.evaluation.checks import strongest
 from harden.evaluation.entries import NAMES
 from harden.evaluation.reading import Reported, seeds_of_one
+from harden.evaluation.reference import rows_of
 from harden.evaluation.soundness import soundness
 from harden.evaluation.statistics import paired, pooled, violation_rate
-from harden.evaluation.threat import threat_in_words
-from harden.evaluation.verdict import certain, meant_radius, verdict
+from harden.evaluation.threat import threat
+from harden.evaluation.verdict import mark, meant_radius, verdict
 from harden.files import write_text
 
 _PICTURED = (
@@ -48,10 +49,6 @@ def how(entry: dict[str, Any]) -> str:
     if entry.get("queries"):
         said.append(f"{entry['queries']} queries")
     return ", ".join(said)
-
-
-def _mark(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    return "over" if entry["cost"]["mean"] > evaluation["cost_limit"] else "within"
 
 
 def _pictures(shown: Sequence[Reported]) -> list[dict[str, str]]:
@@ -119,7 +116,7 @@ def _section(one: Reported) -> dict[str, Any]:
         {
             **{key: entry[key] for key in ("attack", "reward", "cost", "violation_rate")},
             "how": how(entry),
-            "mark": _mark(entry, evaluation),
+            "mark": mark(entry, evaluation),
             "over": entry.get("over_natural", {}).get("cost"),
             "worst": entry.get("worst_episode", {}).get("cost"),
             "share": entry.get("violation_ci95"),
@@ -136,8 +133,8 @@ def _section(one: Reported) -> dict[str, Any]:
         "further": [row for row in rows if row["further"]],
         "pictures": _pictures([one]),
         "paths": _paths(evaluation),
-        "certificate": certain(evaluation),
-        "threat": threat_in_words(evaluation),
+        "threat": threat(evaluation),
+        "idle": rows_of(evaluation),
         "provenance": _provenance(evaluation),
     }
 
@@ -156,7 +153,6 @@ def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
     starts = [{e["seed"] for e in entries[0].get("per_episode", [])} for entries in results]
     with_pairs = len(shown) == 2 and bool(starts[0]) and starts[0] == starts[1]
     several = seeds_of_one(shown)
-    limit = shown[0].evaluation["cost_limit"]
     rows = []
     for key in keys:
         entries = [_same(one, key) for one in results]
@@ -164,7 +160,7 @@ def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
             e
             and {
                 **{name: e[name] for name in ("cost", "reward", "violation_rate")},
-                "mark": _mark(e, one.evaluation),
+                "mark": mark(e, one.evaluation),
             }
             for e, one in zip(entries, shown, strict=True)
         ]
@@ -174,7 +170,9 @@ def _comparison(shown: Sequence[Reported]) -> dict[str, Any]:
                 "attack": key[0],
                 "how": key[1],
                 "cells": cells,
-                "pools": [_pool([entries[i] for i in places], limit) for places in several],
+                "pools": [
+                    _pool([entries[i] for i in places], [shown[i] for i in places]) for places in several
+                ],
                 "difference": paired(both[1]["per_episode"], both[0]["per_episode"], "cost")
                 if with_pairs and len(both) == 2
                 else None,
@@ -198,7 +196,8 @@ def _radii(shown: Sequence[Reported]) -> str:
     return ", ".join(f"{one.title} {radius}" for one, radius in zip(shown, said, strict=True))
 
 
-def _pool(entries: Sequence[dict[str, Any] | None], limit: float) -> dict[str, Any] | None:
+def _pool(entries: Sequence[dict[str, Any] | None], shown: Sequence[Reported]) -> dict[str, Any] | None:
+    """Return an attack's numbers over several policies, each of which counts alike."""
     whole = [entry["per_episode"] for entry in entries if entry and entry.get("per_episode")]
     if len(whole) < len(entries):
         return None
@@ -206,9 +205,11 @@ def _pool(entries: Sequence[dict[str, Any] | None], limit: float) -> dict[str, A
         name: [np.array([episode[name] for episode in episodes]) for episodes in whole]
         for name in ("cost", "reward")
     }
-    # each policy counts alike, however many episodes it was given
+    limit = shown[0].evaluation["cost_limit"]
     rate = float(np.mean([violation_rate(costs, limit) for costs in values["cost"]]))
-    return {name: pooled(groups) for name, groups in values.items()} | {"violation_rate": rate}
+    found = {name: pooled(groups) for name, groups in values.items()} | {"violation_rate": rate}
+    marks = {mark(found, one.evaluation) for one in shown}
+    return found | {"mark": next(name for name in ("over", "unsure", "within") if name in marks)}
 
 
 def _template() -> Any:
@@ -220,6 +221,7 @@ def _template() -> Any:
     )
     environment.filters["fixed"] = lambda value, digits: f"{value:.{digits}f}"
     environment.filters["plain"] = lambda value: f"{value:g}"
+    environment.filters["plain3"] = lambda value: f"{value:.3g}"
     return environment.get_template("report.html")
 
 

@@ -146,35 +146,6 @@ class ThreatModel(Part):
         return self
 
 
-class Moved(Part):
-    """How far actions move, over states."""
-
-    median: NonNegative
-    p95: NonNegative
-    max: NonNegative
-
-
-class Theorems(Part):
-    """The paper's bounds, as they come out."""
-
-    theorem_1: float
-    theorem_2: float
-    trivial: float
-    measured: float
-    kappa: float
-
-
-class Certificate(Part):
-    """What can be guaranteed."""
-
-    epsilon: NonNegative
-    states: Count
-    guaranteed: Moved
-    found: Moved
-    exceeded: Count
-    theorems: Theorems
-
-
 class Walk(Part):
     """Where a robot went."""
 
@@ -209,6 +180,31 @@ class Adversary(Part):
     digest: str = ""
 
 
+class Idle(Part):
+    """Who does nothing, and what that earns."""
+
+    reward: Summary
+    cost: Summary
+
+
+class Compared(Idle):
+    """The same beside the policy."""
+
+    level: float
+    equal_within: NonNegative
+    does_nothing: bool
+
+
+class Reference(Part):
+    """What doing nothing earns."""
+
+    episodes: Annotated[int, Field(ge=1)]
+    reward: float
+    random: Idle
+    standing_still: Compared
+    untrained: Compared
+
+
 class EvaluationFile(Part):
     """What `harden evaluate --json` writes."""
 
@@ -222,8 +218,8 @@ class EvaluationFile(Part):
     results: Annotated[list[Entry], Field(min_length=1)]
     warnings: list[Warned] = []
     checks: dict[Annotated[str, AfterValidator(_known_check)], Count] = {}
+    reference: Reference = ABSENT
     threat_model: ThreatModel = ABSENT
-    certificate: Certificate | None = None
     trajectories: Trajectories | None = None
     independent_critics: dict[str, Any] = {}
     learned: list[Adversary] = []

@@ -16,6 +16,7 @@ MEANINGS = {
     "no-plateau": "The attack was not yet at its strongest.",
     "too-few-episodes": "Run more episodes before anybody relies on this.",
     "no-gradient": "An attacker who knows the policy from inside could do more.",
+    "does-nothing": "A robot that does nothing is safe, and of no use.",
     "falls-short": "It is the second opinion that is weak here, not the attack it is compared with.",
 }
 # what each check asks, and what an evaluation needs for it

@@ -17,10 +17,10 @@ from harden.envs.make import require_environment
 from harden.envs.rollout import Progress
 from harden.errors import InputError
 from harden.evaluation.attacked import Curve, Tried, Victim, evaluate_policy, plan
-from harden.evaluation.certificate import certificate
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
 from harden.evaluation.reading import FORMAT_VERSION
+from harden.evaluation.reference import does_nothing
 from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
 from harden.files import write_json
@@ -59,7 +59,7 @@ def curve_points(trial: Trial, radius: float, attacks: Sequence[str]) -> list[Cu
 
     Args:
         trial: the evaluation's own setting.
-        radius: that training defends against: cost is tried from 0 to 3 times of it.
+        radius: the task's, which the verdict is on: cost is tried from 0 to 3 times of it.
         attacks: names of those that are run.
 
     Returns:
@@ -119,15 +119,16 @@ def _not_climbed(attacks: Sequence[str], loaded: LoadedPolicy, queries: int) -> 
 
 
 def _checked(
-    results: Sequence[dict[str, Any]],
+    tried: Tried,
     said: dict[str, Any],
     attacks: Sequence[str],
     loaded: LoadedPolicy,
     queries: int,
 ) -> dict[str, Any]:
     """Return the warnings of an evaluation, and how many comparisons each check could make."""
-    found = check(results, said)
-    return {"warnings": _not_climbed(attacks, loaded, queries) + found.warnings, "checks": found.made}
+    found = check(tried.entries, said)
+    warnings = does_nothing(tried.reference) + _not_climbed(attacks, loaded, queries) + found.warnings
+    return {"warnings": warnings, "checks": found.made}
 
 
 def _setting(config: PipelineConfig, device: torch.device) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def open_inputs(
     spread = data_spread(open_dataset(data, config.task_row)) if data else None
     loaded = open_agent(named, config, report, adopt)
     trials = [trial_of(one)._replace(gradients=loaded.policy.differentiable) for one in (config, *also)]
-    points = curve_points(trials[0], config.train_epsilon, attacks) if curves else []
+    points = curve_points(trials[0], config.task_row.epsilon, attacks) if curves else []
     return Opened(loaded, spread, trials, points)
 
 
@@ -245,7 +246,7 @@ def evaluate(
             policy or data of another task, or curves of nothing.
     """
     began = time.monotonic()
-    task, meant, path = config.task_row, config.train_epsilon, Path(agent_name(named))
+    task, path = config.task_row, Path(agent_name(named))
     options: dict[str, Any] = {"independent": independent, "data": data, "device": device, "report": report}
     opened, victim, said, tried = _run(config, named, attacks, also, curves, **options)
     loaded, spread, trials, _ = opened
@@ -254,10 +255,10 @@ def evaluate(
         **_setting(config, device),
         "policy": {"path": str(path)} | {k: v for k, v in loaded.about.items() if k in _SAID_OF_POLICY},
         "results": results,
-        **_checked(results, said, attacks, loaded, config.evaluate.queries),
+        "reference": tried.reference,
+        **_checked(tried, said, attacks, loaded, config.evaluate.queries),
         "threat_model": threat_model(config, trials, tried, said.pop("critics"), spread),
-        "certificate": certificate(victim, task, trials, meant, tried, config.critics.gamma_cost),
-        "trajectories": trajectories(task, results, tried.moves, meant),
+        "trajectories": trajectories(task, results, tried.moves, task.epsilon),
         **said,
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),

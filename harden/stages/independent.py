@@ -45,6 +45,8 @@ def fit_config(config: PipelineConfig, loaded: LoadedPolicy, purpose: str = "ind
         networks = {name: given[name] for name in ("init_std", "min_std", "max_std")}
         tree["networks"] |= networks | {"policy_hidden": given["hidden"]}
     tree["critics"] |= {"n_step_reward": _N_STEP, "n_step_cost": _N_STEP}
+    # the noise in half of the episodes: a training at a margin does not choose it
+    tree["adversary"]["epsilon"] = config.task_row.epsilon
     # the policy as it is, without what training adds to explore
     tree["collect"] |= PLAIN_ROLL_OUTS
     return make_config(tree)
