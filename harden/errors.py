@@ -44,6 +44,10 @@ class DamagedFileError(InputError):
     """A file is not what its name promises: truncated, foreign, hostile or altered."""
 
 
+class OtherConfigurationError(InputError):
+    """A run that is to be resumed was made with another configuration."""
+
+
 class StorageError(InputError):
     """The file system refused: no room, no permission."""
 

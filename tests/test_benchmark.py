@@ -6,23 +6,28 @@ import copy
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_pipeline import SMALL, harden
 
 from harden.benchmark import executors, figures, plan
 from harden.benchmark import job as one_run
 from harden.benchmark.claims import claims
 from harden.benchmark.figures import Cell, Figure, interval
-from harden.benchmark.job import job_of, spec_of
+from harden.benchmark.job import job_of, place_of, spec_of
 from harden.benchmark.ledger import entry_path, front, read_ledger, write_failure
 from harden.benchmark.page import page
 from harden.benchmark.tables import TABLES, Budget, digest, jobs, make_job
 from harden.config import PipelineConfig, make_config
-from harden.errors import InputError
+from harden.errors import DamagedFileError, InputError, OtherConfigurationError, StorageError
 from harden.files import write_json
+from harden.pipeline_file import find_pipeline, load_config
+from harden.stages.run import load_run
+from harden.stages.workspace import workspace
 from harden.variants import VARIANTS
 
 TINY = SMALL | {
@@ -187,6 +192,41 @@ def test_twice_the_effort_is_for_what_the_first_left_within_the_limit(
     found = one_run.tried(make_config({"task": "ball-circle"}), Path("policy"))
     assert list(found) == ["pgd", *["pgd-doubled"] * doubled, "paper", "paper-no-stop"]
     assert len(asked) == len(found)
+
+
+@pytest.mark.parametrize("error", [InputError, StorageError, DamagedFileError, OtherConfigurationError])
+def test_only_a_run_of_another_configuration_is_begun_anew(
+    tmp_path: Path, monkeypatch, error: type[InputError]
+) -> None:
+    """A full disk, a lock or a damaged file is written down, and what was trained stays."""
+    asked: list[bool] = []
+
+    def train(config: PipelineConfig, place: object, *, overwrite: bool = False, **_: object) -> Any:
+        asked.append(overwrite)
+        if not overwrite:
+            raise error("it is so")
+        row = dict.fromkeys(one_run.CURVE, 1.0)
+        return SimpleNamespace(history=[row])
+
+    monkeypatch.setattr(one_run, "train", train)
+    job = make_job("ball-circle", "cvpo", 0, Budget())
+    place = place_of(spec_of(job, tmp_path, tmp_path))
+    if error is OtherConfigurationError:
+        one_run._learn(job.config, place)
+    else:
+        with pytest.raises(error):
+            one_run._learn(job.config, place)
+    assert asked == [False, True][: 1 + (error is OtherConfigurationError)]
+
+
+def test_a_run_made_with_another_configuration_says_so_by_its_class(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = [f"{key}={value}" for key, value in SMALL.items()]
+    harden("train", *(word for key in keys for word in ("--set", key)))
+    for key in ("critics.gamma_cost=0.9", "networks.policy_hidden=[8]"):
+        config = load_config(find_pipeline(Path("pipelines/ball-circle.toml")), [*keys, key])
+        with pytest.raises(OtherConfigurationError):
+            load_run(config, workspace("ball-circle"), torch.device("cpu"))
 
 
 class TestSweep:

@@ -132,8 +132,8 @@ def test_an_unknown_attack_lists_the_known() -> None:
 def test_branches_share_their_beginning_and_average_their_returns() -> None:
     policy = GaussianPolicy(8, 2, (8,), init_std=0.5)
     task = TASKS["ball-circle"]._replace(horizon=12)
-    found = branch(policy, task, 0.5, points=4, branches=3, seed=5, workers=0)
-    again = branch(policy, task, 0.5, points=4, branches=3, seed=5, workers=1)
+    found = branch(policy, task, (0.5, 0.5), points=4, branches=3, seed=5, workers=0)
+    again = branch(policy, task, (0.5, 0.5), points=4, branches=3, seed=5, workers=1)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
     assert found.obs.shape == (4, 8)
     # the first point by hand: the same actions up to it, and three ways on from there

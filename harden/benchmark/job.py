@@ -24,7 +24,7 @@ from harden.benchmark.tables import Job
 from harden.checkpoint import load_policy
 from harden.config import PipelineConfig, make_config
 from harden.data.store import FolderLock
-from harden.errors import HardenError, InputError
+from harden.errors import HardenError, InputError, OtherConfigurationError
 from harden.files import write_json
 from harden.progress import Reporter
 from harden.stages.evaluate import evaluate
@@ -123,8 +123,8 @@ def _learn(config: PipelineConfig, place: Workspace) -> dict[str, Any]:
     options: dict[str, Any] = {"device": CPU, "allow_attacked_collection": True, "report": Reporter()}
     try:
         done = train(config, place, resume=place.state.is_file(), **options)
-    except InputError:
-        # what is there was made by another version of the program
+    except OtherConfigurationError:
+        # by a version of the program with other defaults; a full disk or a lock leaves the run to be resumed
         done = train(config, place, overwrite=True, **options)
     last = done.history[-1]
     held = [name for name in CONSTRAINTS if all(name in row for row in done.history)]

@@ -12,7 +12,7 @@ from harden.checkpoint import LoadedPolicy, module_digest
 from harden.config import PipelineConfig
 from harden.data.manifest import shard_files
 from harden.data.store import FolderLock
-from harden.errors import InputError, MissingInputError
+from harden.errors import InputError, MissingInputError, OtherConfigurationError
 from harden.files import clear_unfinished
 from harden.folders import bring_back, whole_folder
 from harden.learner import Learner, load_state
@@ -53,8 +53,8 @@ def load_run(
     """Return the learner of a run that has begun, and what is stored with it.
 
     Raises:
-        MissingInputError: no run; InputError: made by single stages, or with another configuration, or there
-            are other results or data where a run would be.
+        MissingInputError: no run; OtherConfigurationError: made with another one; InputError: made by single
+            stages, or there are other results or data where a run would be.
     """
     if not place.state.is_file():
         # what is there without a state has a line of its own, which says how to keep it
@@ -72,7 +72,7 @@ def load_run(
     # stages by hand since may have had settings of their own
     different = _difference(about.get("run_config", about.get("config", {})), new)
     if different:
-        raise InputError(
+        raise OtherConfigurationError(
             f"the run in {place.run} was made with another {different}",
             "resume it with its own (config.json there holds all of it), or begin anew with --overwrite",
         )

@@ -11,7 +11,7 @@ import torch
 
 from harden.checkpoint import load_critics, load_policy, module_digest, save_critics, save_policy
 from harden.config import PipelineConfig
-from harden.errors import HardenError, InputError
+from harden.errors import HardenError, InputError, OtherConfigurationError
 from harden.files import read_json, write_json
 from harden.learner import Learner, load_state, new_learner, save_state
 
@@ -159,7 +159,7 @@ def _require_same(config: PipelineConfig, about: dict[str, Any], place: Workspac
     recorded, now = about.get("config", {}), config.model_dump(mode="json", include={"variant", "networks"})
     for key, value in now.items():
         if recorded.get(key, value) != value:
-            raise InputError(
+            raise OtherConfigurationError(
                 f"the state in {place.state} was made with another '{key}' ({recorded[key]}, here {value})",
                 "go on with its own, or begin under another pipeline's name",
             )
