@@ -193,8 +193,8 @@ def _run(
     device: torch.device,
     report: Reporter,
     adopt: bool = True,
-) -> tuple[Opened, Victim, dict[str, Any], Tried]:
-    """Return what was opened, the policy with its critics, what is said of these, and the episodes.
+) -> tuple[Opened, dict[str, Any], Tried]:
+    """Return what was opened, what is said of the critics, and the episodes.
 
     A file that acts otherwise on the visited states than its weights, which were taken over, is tried itself.
     """
@@ -204,7 +204,7 @@ def _run(
     victim, said = arm(config, loaded, attacks, opened.trials, folder, device=device, report=report)
     tried = _try(config, victim, attacks, opened.trials, opened.points, device, report)
     if acts_alike(named, loaded, config, tried.natural_obs, report):
-        return opened, victim, said, tried
+        return opened, said, tried
     report.say(
         f"{path} acts otherwise than its weights on the states that they visited: trying the file itself"
     )
@@ -248,7 +248,7 @@ def evaluate(
     began = time.monotonic()
     task, path = config.task_row, Path(agent_name(named))
     options: dict[str, Any] = {"independent": independent, "data": data, "device": device, "report": report}
-    opened, victim, said, tried = _run(config, named, attacks, also, curves, **options)
+    opened, said, tried = _run(config, named, attacks, also, curves, **options)
     loaded, spread, trials, _ = opened
     results = tried.entries
     evaluation = {
