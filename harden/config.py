@@ -167,7 +167,8 @@ def _known_keys(path: Sequence[str | int]) -> str:
 
 def _blamed(problem: Problem, where: str, assignments: Sequence[str]) -> str:
     """Return who made a problem: the assignment that set the key, or else the file as they left it."""
-    keys = {text.partition("=")[0].strip(): f"--set {text}" for text in assignments}
+    short = [text if len(text) <= 120 else f"{text[:119]}…" for text in assignments]
+    keys = {text.partition("=")[0].strip(): f"--set {text}" for text in short}
     for key, said in keys.items():
         if f"{problem.key}.".startswith(f"{key}."):
             return said

@@ -15,6 +15,24 @@ from pathlib import Path
 from harden.errors import InputError
 from harden.files import make_folder, storage_errors, sync_folder, try_folder
 
+_PLAIN_NAME = re.compile(r"\w[\w.-]*")
+
+
+def require_plain_name(name: str, what: str) -> None:
+    """Refuse a name that a folder can't be made under without it being another one, or hidden.
+
+    Args:
+        what: has the name, such as "pipeline".
+
+    Raises:
+        InputError: it is empty, begins with a dot or a dash, or has more in it than letters and digits . _ -
+    """
+    if not _PLAIN_NAME.fullmatch(name):
+        raise InputError(
+            f"{what} is named {name!r}, and its results would be kept under that name",
+            "a name is made of letters, digits, . _ and -, and begins with a letter, a digit or _",
+        )
+
 
 def require_new(path: Path) -> None:
     """Refuse a path where something is already; an empty folder is nothing.

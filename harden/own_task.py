@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from harden.sections import Count, NonNegative, Positive, Section
+from harden.sections import MOST, Count, NonNegative, Positive, Section
 from harden.tasks import Task
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]
 Coordinates = Annotated[int, Field(ge=1, le=10_000)]
 Bounds = Annotated[tuple[Finite, ...], Field(strict=False)]
 Scales = Annotated[tuple[NonNegative, ...], Field(strict=False)]

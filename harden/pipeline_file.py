@@ -11,6 +11,7 @@ from typing import Any
 
 from harden.config import PipelineConfig, make_config
 from harden.errors import InputError, MissingInputError
+from harden.files import read_text
 from harden.paper import on_policy_settings, paper_settings
 from harden.variants import VARIANTS
 
@@ -24,7 +25,7 @@ def _set_key(tree: dict[str, Any], assignment: str) -> None:
         raise InputError(f"'--set {assignment}' is not an assignment", "write it as --set section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         value = text
     *path, last = key.strip().split(".")
     for name in path:
@@ -113,12 +114,13 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
         InputError: not TOML, an unknown key, a wrong type, a value out of range.
     """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise MissingInputError(
             f"pipeline {path} is missing", "write the shipped ones with: harden init"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
+    # a ValueError: not TOML, not UTF-8, or a number of thousands of digits
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} is not a pipeline file: {error}") from error
     asked: dict[str, Any] = {}
     for assignment in assignments:

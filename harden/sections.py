@@ -16,8 +16,11 @@ Few = Annotated[int, Field(ge=1, le=100)]
 Width = Annotated[int, Field(ge=1, le=8192)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Discount = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# beyond, squares and products of them pass what a float32 holds; below, so do their reciprocals
+MOST = 1e9
+LEAST = 1e-9
+Positive = Annotated[float, Field(ge=LEAST, le=MOST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 # TOML and JSON have lists, a configuration keeps tuples
 Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=32, strict=False)]
 

@@ -9,12 +9,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from test_bad_input import refused
 from test_pipeline import SETTINGS, harden, stages
 
 from harden.data.store import FolderLock
-from harden.errors import StorageError
+from harden.errors import InputError, StorageError
 from harden.stages import run as run_stage
+from harden.stages.workspace import workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/safer/"
 
@@ -191,3 +193,47 @@ def test_a_policy_of_another_task_with_equal_sizes_is_refused(
         assert f"is of task '{policy.split('/')[0]}'" in said
         assert f"not of '{task}'" in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "-p", "a\n", "a b"])
+def test_a_pipelines_name_is_a_plain_one(name: str, tmp_path: Path) -> None:
+    """Its folders would be those of all others, hidden, or elsewhere."""
+    with pytest.raises(InputError):
+        workspace(name, tmp_path)
+
+
+@pytest.mark.parametrize("file", ["..toml", "...toml", "..", ".toml", ".hidden.toml", "a b.toml"])
+def test_a_file_without_a_plain_name_discards_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("checkpoints/other", "datasets/other"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "precious").write_text("precious")
+    if file != "..":
+        Path(file).write_text("")
+    before = whole(tmp_path)
+    refused("train", "-p", f"./{file}", *SETTINGS, "--overwrite")
+    assert whole(tmp_path) == before
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so(trained: Path) -> None:
+    config = json.loads(Path("checkpoints/ball-circle/policy/manifest.json").read_text())
+    assert config["versions"]["threads"] == "1"
+    try:
+        said = harden("train", *SETTINGS, "--resume", "--threads", "2").output
+    finally:
+        torch.set_num_threads(1)
+    (line,) = [line for line in said.splitlines() if "warning" in line and "threads" in line]
+    assert "--threads 1" in line
+
+
+def test_an_input_that_does_not_fit_the_pipeline_that_nobody_named_says_which_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = str(RELEASED.parents[1] / "car-circle/safer")
+    words = ["evaluate", "--policy", folder, "--episodes", "1"]
+    assert "no -p was given" in refused(*words)
+    assert "ball-circle" in refused(*words)
+    assert "no -p was given" not in refused(*words, "-p", "ball-circle")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
-from harden.config import make_config, renamed
+from harden.config import PipelineConfig, make_config, renamed
 from harden.errors import InputError, MissingInputError
 from harden.paper import TABLE_4
 from harden.pipeline_file import PRESETS, find_pipeline, load_config
@@ -296,3 +299,39 @@ def test_the_variants_are_the_designs_rows() -> None:
     assert terms["safer-no-kl"] == (True, True, False, False)
     assert terms["safer-no-mle"] == (True, False, True, False)
     assert not VARIANTS["cvpo"].adversarial
+
+
+def _numbers(section: type[BaseModel], before: str = "") -> list[str]:
+    """Return the keys of all real numbers of a section, and of those in it."""
+    found = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += _numbers(kind, f"{before}{name}.")
+        elif float in (kind, *get_args(kind)):
+            found.append(before + name)
+    return found
+
+
+@pytest.mark.parametrize("key", _numbers(PipelineConfig))
+@pytest.mark.parametrize("value", [1e300, 3e38, 1e20, 10**400])
+def test_a_number_whose_square_is_none_is_refused_wherever_it_stands(key: str, value: float) -> None:
+    """A float32 holds 3.4e38."""
+    section, _, name = key.rpartition(".")
+    with pytest.raises(InputError, match=re.escape(key)):
+        make_config({section: {name: value}} if section else {name: value})
+
+
+@pytest.mark.parametrize(
+    "text", ["seed = " + "9" * 5000, "seed = " + "9" * 400, "[mstep]\nbeta_max = " + "9" * 400]
+)
+def test_numbers_of_many_digits_are_refused_in_a_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as found:
+        load_config(path)
+    path.write_text("")
+    section = "mstep.beta_max=" if "mstep" in text else "seed="
+    with pytest.raises(InputError) as also:
+        load_config(path, [section + text.rpartition(" ")[2]])
+    assert max(len(str(found.value)), len(str(also.value))) < 500

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from test_bad_input import refused
@@ -14,8 +19,10 @@ from harden.attacks import ATTACKS, Strength, attack_stream, perturb
 from harden.checkpoint import LoadedPolicy, load_policy
 from harden.config import make_config
 from harden.data import open_dataset
+from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.pipeline_file import load_config
+from harden.tasks import Task
 
 OWN = """
 [own_task]
@@ -164,7 +171,7 @@ def test_a_task_that_is_none_is_refused(folder: Path, old: str, new: str, said: 
         ("point_mass", "no_such_module", "'no_such_module' can't be imported"),
         ("[-2.0]", "[-1.0]", "own_task.action_low"),
         ("PointMass-v0", "PointMassFree-v0", "gives no info['cost']"),
-        ("act_dim = 1", "act_dim = 2", "has shapes"),
+        ("act_dim = 1", "act_dim = 2", "own_task.obs_dim"),
         ("PointMass-v0", "PointMassByKey-v0", "are Box and Discrete, not Box and Box"),
     ],
 )
@@ -178,6 +185,66 @@ def test_an_environment_that_does_not_fit_is_refused(
     Path("point.toml").write_text(text)
     result = harden("collect", *POINT, "--set", f"collect.workers={workers}", code=2)
     assert said in result.output
+
+
+class Strange(gymnasium.Env[Any, Any]):
+    """A point at rest, that gives what it is told to."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def __init__(self, start: Any, step: Any, limit: float) -> None:
+        self.start, self.given = start, step
+        self.action_space = gymnasium.spaces.Box(-limit, limit, (1,), np.float32)
+
+    def reset(self, **_: Any) -> Any:
+        """Return what is to be returned."""
+        return self.start
+
+    def step(self, action: Any) -> Any:
+        """Return what is to be returned."""
+        return self.given
+
+
+REST, FREE = np.zeros(2, np.float32), {"cost": 0.0}
+STEP = (REST, 0.0, False, False, FREE)
+
+
+def played(task: Task) -> None:
+    """Begin an episode and take one step."""
+    with VectorEnv(task, 1, 0) as envs:
+        envs.reset(np.zeros(1, int), np.zeros(1, int))
+        envs.step(np.zeros(1, int), np.zeros((1, 1), np.float32))
+
+
+@pytest.mark.parametrize("steps", [None, 20], ids=["bare", "limited"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"step": (REST, 0.0, 0.0, False, False, {})}, "terminated, truncated, info"),
+        ({"step": (REST, 0.0, False, FREE)}, "terminated, truncated, info"),
+        ({"step": REST}, "terminated, truncated, info"),
+        ({"start": REST}, "(obs, info)"),
+        ({"limit": np.inf}, "no limits"),
+        ({"step": (REST, 0.0, False, False, {"cost": np.zeros(3)})}, "cost"),
+        ({"step": (REST, 0.0, False, False, {"cost": "high"})}, "cost"),
+        ({"step": (REST, 0.0, False, False, None)}, "info['cost']"),
+        ({"step": (REST, None, False, False, FREE)}, "reward"),
+        ({"step": (np.zeros(3), 0.0, False, False, FREE)}, "(3,)"),
+        ({"step": ({"obs": REST}, 0.0, False, False, FREE)}, "observes"),
+        ({"start": (np.zeros((1, 2)), {})}, "(1, 2)"),
+    ],
+)
+def test_an_environment_of_another_interface_is_refused_in_a_line(
+    change: dict[str, Any], said: str, steps: int | None
+) -> None:
+    options = {"start": (REST, {}), "step": STEP, "limit": 2.0} | change
+    name = f"Strange{abs(hash((said, steps)))}-v0"
+    gymnasium.register(name, lambda: Strange(**options), max_episode_steps=steps)
+    task = make_config({"own_task": tomllib.loads(OWN)["own_task"] | {"env_id": name, "module": ""}}).task_row
+    with pytest.raises(InputError, match=re.escape(said)) as found:
+        played(task)
+    assert found.value.remedy
+    assert "unpack" not in str(found.value)
 
 
 def test_an_environment_that_is_not_there_costs_no_earlier_run(folder: Path) -> None:

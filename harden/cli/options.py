@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from harden import signals
-from harden.errors import Interrupted
+from harden.errors import InputError, Interrupted
 
 
 class _NotNan:
@@ -150,6 +151,23 @@ def stage_options(rehearse: Callable[..., Any]) -> Callable[[F], F]:
     return functools.partial(_staged, rehearse)
 
 
+# options that name no input
+_WRITTEN = {"out", "json_path", "html"}
+
+
+@contextlib.contextmanager
+def _assumed(pipeline: str) -> Iterator[None]:
+    """Say of an input that does not fit which pipeline it had to fit: nobody named one."""
+    try:
+        yield
+    except InputError as error:
+        # the others are of a file as such, whatever it is used for
+        if type(error) is not InputError:
+            raise
+        said = f"no -p was given, so it had to fit {pipeline}"
+        raise InputError(error.message, f"{error.remedy}; {said}" if error.remedy else said) from error
+
+
 def _staged(rehearse: Callable[..., Any], command: F) -> F:
     @click.option(
         "-p", "--pipeline", type=FOLDER, default=None, help="Pipeline file [pipelines/ball-circle.toml]."
@@ -176,11 +194,15 @@ def _staged(rehearse: Callable[..., Any], command: F) -> F:
         path = pipeline or DEFAULT_PIPELINE
         extra = [*assignments, *([f"seed={seed}"] if seed is not None else []), *_as_keys(options)]
         several = {name: options.pop(name) for name in _SEVERAL if name in options}
-        loaded = load_config(find_pipeline(path), extra)
-        config, *also = variations(loaded, {name: found for name, found in several.items() if found})
+        found = find_pipeline(path)
+        loaded = load_config(found, extra)
+        config, *also = variations(loaded, {name: given for name, given in several.items() if given})
         where = workspace(path.stem)
         context = Context(config, also, where, pick_device(device), Reporter(shared.quiet))
-        if shared.dry_run:
+        own = pipeline is None and any(isinstance(options[name], Path) for name in options.keys() - _WRITTEN)
+        with _assumed(f"pipeline {found} of task '{config.task}'") if own else contextlib.nullcontext():
+            if not shared.dry_run:
+                return command(context, **options)
             done = rehearse(context, **options)
             resolved: dict[str, Any] = {"pipeline": where.name, "config": config.model_dump(mode="json")}
             if also:
@@ -188,7 +210,6 @@ def _staged(rehearse: Callable[..., Any], command: F) -> F:
             resolved |= {key: [str(path) for path in paths] for key, paths in done._asdict().items()}
             click.echo(json.dumps(resolved, indent=2))
             return None
-        return command(context, **options)
 
     return wrapped  # type: ignore[return-value]
 

@@ -131,7 +131,7 @@ def narrow(values: np.ndarray, ndim: int, what: str, rounded: set[str]) -> Tenso
         rounded: takes the name where float32 can't hold a value exactly.
 
     Raises:
-        DamagedFileError: another number of axes.
+        DamagedFileError: another number of axes; InputError: a number beyond what float32 holds.
     """
     if values.ndim != ndim:
         raise DamagedFileError(f"{what} has {values.ndim} axes, expected {ndim}")
@@ -139,4 +139,10 @@ def narrow(values: np.ndarray, ndim: int, what: str, rounded: set[str]) -> Tenso
         kept = np.ascontiguousarray(values, dtype=np.float32)
         if values.dtype != np.float32 and not np.array_equal(kept.astype(values.dtype), values):
             rounded.add(what.rsplit("'", 2)[-2])
+            beyond = np.isinf(kept) & np.isfinite(values)
+            if beyond.any():
+                raise InputError(
+                    f"{what} holds {values[beyond][0]:g}, more than the 3.4e38 of a float32",
+                    "which is what is stored: give it in a larger unit, or remove that episode",
+                )
     return torch.from_numpy(kept)

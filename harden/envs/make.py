@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -13,6 +13,10 @@ import numpy as np
 
 from harden.errors import InputError
 from harden.tasks import Task
+
+# what Gymnasium says that an environment gives
+_RESET = ("obs", "info")
+_STEP = ("obs", "reward", "terminated", "truncated", "info")
 
 
 class StepResult(NamedTuple):
@@ -51,6 +55,11 @@ def _make(task: Task) -> Any:
 
 
 def _check_bounds(task: Task, low: np.ndarray, high: np.ndarray) -> None:
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise InputError(
+            f"task '{task.name}': actions of {task.env_id} have no limits: {low.tolist()} to {high.tolist()}",
+            "a policy of harden acts between limits: wrap the environment so that its action_space has them",
+        )
     wanted = [np.asarray(bound, dtype=np.float32) for bound in task.bounds]
     if not (np.array_equal(low, wanted[0]) and np.array_equal(high, wanted[1])):
         raise InputError(
@@ -132,7 +141,11 @@ class SeededEnv:
         self.high: np.ndarray = np.asarray(self.env.action_space.high, dtype=np.float32)
         shapes = self.env.observation_space.shape, self.env.action_space.shape
         if shapes != ((task.obs_dim,), (task.act_dim,)):
-            raise InputError(f"task '{task.name}': {task.env_id} has shapes {shapes}, not the task's")
+            raise InputError(
+                f"task '{task.name}': {task.env_id} has spaces of the shapes {shapes[0]} and {shapes[1]}, "
+                f"the task's are ({task.obs_dim},) and ({task.act_dim},)",
+                "say so with own_task.obs_dim and act_dim, or wrap the environment so that both are vectors",
+            )
         if not self.bullet:
             _check_bounds(task, self.low, self.high)
             return
@@ -149,29 +162,66 @@ class SeededEnv:
             for joint in range(client.getNumJoints(body)):
                 client.setJointMotorControl2(body, joint, client.VELOCITY_CONTROL, targetVelocity=0, force=0)
         with _drawing_from(seed):
-            obs, _ = self.env.reset() if self.bullet else self.env.reset(seed=seed)
+            given = (
+                self.env.reset() if self.bullet else self._values(lambda: self.env.reset(seed=seed), _RESET)
+            )
         self.steps = 0
-        return np.asarray(obs, dtype=np.float32)
+        return self._observed(given[0])
 
     def step(self, action: np.ndarray) -> StepResult:
         """Advance by one step with an action inside the action space."""
-        obs, reward, terminal, truncated, info = self.env.step(action)
+        given = self._values(lambda: self.env.step(action), _STEP)
+        obs, reward, terminal, truncated, info = given
         self.steps += 1
-        if "cost" not in info:
-            raise InputError(
-                f"task '{self.task.name}': a step of {self.task.env_id} gives no info['cost']",
-                "wrap the environment so that it does",
-            )
-        cost = float(info["cost"])
+        if not isinstance(info, dict) or "cost" not in info:
+            raise self._unlike("gives no info['cost']", "wrap the environment so that it does")
+        cost, reward = self._number(info["cost"], "cost"), self._number(reward, "reward")
         if not self.task.allows_cost(cost):
-            raise InputError(
-                f"task '{self.task.name}': a step of {self.task.env_id} costs {cost:g}, "
-                f"which is not in 0 to {self.task.max_step_cost:g}",
+            raise self._unlike(
+                f"costs {cost:g}, which is not in 0 to {self.task.max_step_cost:g}",
                 "set own_task.max_step_cost to the highest cost of a step, or wrap the environment",
             )
         limit = self.steps >= self.task.horizon or (bool(truncated) and not self.bullet)
         timeout = limit and not terminal
-        return StepResult(np.asarray(obs, dtype=np.float32), float(reward), cost, bool(terminal), timeout)
+        return StepResult(self._observed(obs), reward, cost, bool(terminal), timeout)
+
+    def _unlike(self, said: str, remedy: str) -> InputError:
+        return InputError(f"task '{self.task.name}': a step of {self.task.env_id} {said}", remedy)
+
+    def _values(self, ask: Callable[[], Any], names: tuple[str, ...]) -> tuple[Any, ...]:
+        """Return what the environment answers, which has to be as many values as Gymnasium says."""
+        try:
+            given = ask()
+        except ValueError as error:
+            # of a wrapper of Gymnasium's, which takes the values apart before they come here
+            if "values to unpack" not in str(error):
+                raise
+            given = None
+        if isinstance(given, tuple) and len(given) == len(names):
+            return given
+        count = f"{len(given)} values" if isinstance(given, tuple) else "other values"
+        raise self._unlike(
+            f"or reset gives {count}, not the {len(names)} of Gymnasium ({', '.join(names)})",
+            "wrap the environment so that it gives these, a cost of its own as info['cost'], "
+            "as safety_gymnasium.wrappers.SafetyGymnasium2Gymnasium does",
+        )
+
+    def _number(self, given: Any, what: str) -> float:
+        """Return a reward or a cost as the number that it has to be."""
+        value = np.asarray(given)
+        if value.size != 1 or value.dtype.kind not in "biuf":
+            raise self._unlike(f"gives {given!r} as its {what}", f"a {what} is one number: add up several")
+        return float(value.reshape(()))
+
+    def _observed(self, given: Any) -> np.ndarray:
+        """Return an observation as float32 (obs_dim,)."""
+        obs = np.asarray(given)
+        if obs.shape != (self.task.obs_dim,) or obs.dtype.kind not in "biuf":
+            raise self._unlike(
+                f"observes {obs.dtype} {obs.shape}, not numbers ({self.task.obs_dim},) as its space says",
+                "wrap the environment so that it does",
+            )
+        return obs.astype(np.float32, copy=False)
 
     def close(self) -> None:
         """Close the environment."""

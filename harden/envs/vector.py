@@ -114,7 +114,8 @@ class VectorEnv:
             self.close()
             if isinstance(error, HardenError) or not isinstance(error, Exception):
                 raise
-            raise HardenError(f"the simulation failed: {type(error).__name__}: {error}") from error
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise HardenError(f"the simulation failed: {said}") from error
 
     def _ask_workers(
         self, request: str, slots: np.ndarray, values: np.ndarray

@@ -145,7 +145,7 @@ def train_offline(
         for missing in _blind(config, dataset):
             report.say(f"warning: not in these logs: {missing}")
         _begin(config, place, dataset, device, init, overwrite, report)
-    learner, about = open_run(config, place, device)
+    learner, about = open_run(config, place, device, report)
     told = require_own_data(place, about, dataset)
     history = about["history"]
     supply = Stored(config, learner, dataset)

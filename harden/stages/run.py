@@ -16,7 +16,8 @@ from harden.errors import InputError, MissingInputError, OtherConfigurationError
 from harden.files import clear_unfinished
 from harden.folders import bring_back, whole_folder
 from harden.learner import Learner, load_state
-from harden.stages.workspace import Workspace, commit, renew_folders
+from harden.progress import Reporter
+from harden.stages.workspace import Workspace, commit, renew_folders, versions
 
 # what changes nothing of what is learned
 _MAY_DIFFER: dict[str, set[str] | bool] = {"collect": {"workers"}, "evaluate": True}
@@ -31,15 +32,23 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
 
 
 def open_run(
-    config: PipelineConfig, place: Workspace, device: torch.device
+    config: PipelineConfig, place: Workspace, device: torch.device, report: Reporter
 ) -> tuple[Learner, dict[str, Any]]:
     """Return the learner of a run that has begun, and mend what a killed process left of its folders.
+
+    What is said of it where it goes on otherwise than it began: with another number of threads.
 
     Raises:
         As `load_run`.
     """
     bring_back(place.run, (place.run, place.data))
     learner, about = load_run(config, place, device)
+    threads, now = about.get("versions", {}).get("threads"), versions()["threads"]
+    if threads not in (None, now):
+        report.say(
+            f"warning: the run had --threads {threads} so far and has {now} now: it ends at another policy "
+            f"than without the interruption; --threads {threads} would not"
+        )
     for folder in (place.run, place.critics, place.policy):
         if folder.is_dir():
             clear_unfinished(folder)

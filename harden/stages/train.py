@@ -141,7 +141,7 @@ def _train_online(
     if config.most_steps != config.train.env_steps:
         asked = f"train.env_steps {config.train.env_steps:,}"
         report.say(f"refreshes are whole: up to {config.most_steps:,} steps of simulation ({asked})")
-    learner, about = open_run(config, place, device)
+    learner, about = open_run(config, place, device, report)
     history: History = about["history"]
     warm_up, also = about.get("warm_up", 0), lasting(about)
     slots = min(config.collect.envs, config.train.episodes)

@@ -13,6 +13,7 @@ from harden.checkpoint import load_critics, load_policy, module_digest, save_cri
 from harden.config import PipelineConfig
 from harden.errors import HardenError, InputError, OtherConfigurationError
 from harden.files import read_json, write_json
+from harden.folders import require_plain_name
 from harden.learner import Learner, load_state, new_learner, save_state
 
 # what is said of a run once, at its beginning
@@ -64,7 +65,8 @@ class Workspace(NamedTuple):
 
 
 def workspace(name: str, root: Path = Path()) -> Workspace:
-    """Return a pipeline's folders below `root`."""
+    """Return a pipeline's folders below `root`; InputError where they can't be named so."""
+    require_plain_name(name, "the pipeline")
     return Workspace(name, root / "datasets" / name, root / "checkpoints" / name)
 
 
@@ -82,9 +84,10 @@ def pick_device(name: str) -> torch.device:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions that a result depends on, and the number of threads, on which its last bits do."""
     names = ("harden", "torch", "numpy", "lightning", "gymnasium", "bullet-safety-gym", "pybullet")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    of_python = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
+    return of_python | {name: version(name) for name in names}
 
 
 def describe(config: PipelineConfig, **more: Any) -> dict[str, Any]:
