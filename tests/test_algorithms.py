@@ -17,6 +17,7 @@ from harden.algorithms.estep import draw_states, e_step
 from harden.algorithms.mstep import attack_states, lagrangian
 from harden.algorithms.schedules import Scheduled, scheduled
 from harden.config import PipelineConfig, make_config
+from harden.errors import InputError
 from harden.learner import Learner, new_learner
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups
@@ -184,6 +185,17 @@ class TestEStep:
         torch.testing.assert_close(weights, targets.weights, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(expected_cost, (weights * q_cost).sum(1).mean())
 
+    def test_more_particles_than_a_machine_holds_are_refused(self, learner: Learner, monkeypatch) -> None:
+        monkeypatch.setattr(estep_ops, "_PARTICLES", 50 * 8)
+        e_step(learner, torch.randn(50, 8), configure(), TERMS)
+        with pytest.raises(InputError, match="51 states of 8 particles"):
+            e_step(learner, torch.randn(51, 8), configure(), TERMS)
+
+    def test_states_and_batches_are_drawn_where_the_data_are(self, learner: Learner) -> None:
+        data = Backups(*(column.to("meta") for column in batch()))
+        assert draw_states(learner, data.obs, 4, 8).device.type == "meta"
+        assert critic_ops.draw_batch(learner, data, configure(variant="cvpo"), 0.0).obs.device.type == "meta"
+
     def test_chunks_change_nothing(self, learner: Learner, monkeypatch) -> None:
         obs = torch.randn(50, 8)
         whole, _, _ = e_step(learner, obs, configure(), TERMS)
@@ -273,6 +285,10 @@ class TestMStep:
         def likelihood(at: tuple[Any, Any]) -> Any:
             each = Normal(at[0].unsqueeze(1), at[1].unsqueeze(1)).log_prob(targets.actions).sum(-1)
             return (targets.weights * each).sum(1).mean()
+
+        tight = options.model_copy(update={"beta_max": 1.0, "beta_robust_max": 2.0})
+        held = lagrangian(policy, targets, adv, *before, tight, VARIANTS["safer"])
+        assert (held.beta.tolist(), held.beta_robust.tolist()) == ([1.0, 1.0], [2.0, 2.0])
 
         kls = parts((targets.old_mean, targets.old_std), (mean, std))
         kls_adv = parts(fixed, (mean_adv, std_adv))
@@ -425,6 +441,7 @@ def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) 
         ("td", 5),
     ]
     assert streams == [("cpu", 11, *place) for place in named]
+    td_targets(learner, batch(), configure(variant="cvpo", critics={"n_step_cost": 3}), 0.0)
     assert torch.equal(torch.get_rng_state(), others)
 
 

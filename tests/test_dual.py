@@ -151,6 +151,15 @@ def test_no_overflow_at_any_scale_or_without_any_difference(scale: float) -> Non
         assert bool(weights_of(found, rewards, q_cost).isfinite().all())
 
 
+def test_what_all_particles_of_a_state_share_changes_nothing() -> None:
+    """However large it is beside what tells them apart."""
+    q_reward, q_cost, kl, kappa = draw(6)
+    plain = minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, tolerance=1e-9)
+    shared = 1e9 * torch.randn(len(q_reward), 1, dtype=torch.float64)
+    found = minimise_dual(q_reward + shared, q_cost, kl, kappa, lam_max=20.0, tolerance=1e-9)
+    assert (found.x, found.y) == pytest.approx((plain.x, plain.y), rel=1e-5)
+
+
 def test_infeasible_is_said_and_lam_is_bounded_smoothed_and_recovers() -> None:
     q_reward, q_cost, kl, _ = draw(4)
     dangerous = q_cost + 10.0

@@ -13,7 +13,7 @@ from test_store import HOW, TASK, make
 
 from harden.algorithms.adversary import mc_attack
 from harden.algorithms.critics import beyond_support, td_targets
-from harden.algorithms.estep import e_step
+from harden.algorithms.estep import e_step, kl_bound
 from harden.algorithms.schedules import scheduled
 from harden.checkpoint import load_policy
 from harden.config import PipelineConfig, make_config
@@ -235,7 +235,8 @@ def test_the_e_step_stays_among_the_datas_actions() -> None:
     # KL(q* || behaviour), from the particles: sum_k w log(w K), on average over states
     weights = targets.weights.double()
     divergence = (weights * (weights * 64).clamp_min(1e-30).log()).sum(1).mean()
-    assert float(divergence) <= 0.3 + 1e-3
+    assert float(divergence) == pytest.approx(0.3, abs=1e-3)
+    assert kl_bound(new_learner(config, CPU), config) == config.estep.kl_bound == 0.1
     assert bool(solution.feasible)
 
 

@@ -53,6 +53,13 @@ def test_cross_entropy_is_the_weighted_log_likelihood_and_differentiates() -> No
     assert torch.autograd.gradcheck(lambda m, s: gaussian.cross_entropy(q_mean, q_var, m, s), (mean, std))
 
 
+def test_a_draw_is_the_mean_and_its_noise_in_spreads() -> None:
+    mean, std = torch.randn(3, 2), torch.rand(3, 2)
+    noise = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(1))
+    found = gaussian.sample(mean, std, 5, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found, mean[:, None] + std[:, None] * noise)
+
+
 def test_split_kl_differentiates() -> None:
     old_mean, old_std = torch.randn(3, 2, dtype=torch.float64), torch.rand(3, 2, dtype=torch.float64) + 0.3
     mean = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
@@ -221,6 +228,14 @@ def test_each_transition_stands_beside_what_was_looked_ahead(n_step: int) -> Non
     assert torch.equal(ahead.step_discounts, alone.discounts)
 
 
+def test_an_episode_that_goes_on_beyond_the_data_is_looked_ahead_to_its_last_row() -> None:
+    data = episodes()
+    data = data._replace(timeouts=torch.zeros(5, dtype=torch.bool))
+    ahead = bellman.backups(data, (0.5, 4), (0.5, 1))
+    torch.testing.assert_close(ahead.rewards[3:], torch.tensor([8 + 8.0, 16.0]))
+    torch.testing.assert_close(ahead.discounts[3:], torch.tensor([0.25, 0.5]))
+
+
 def test_what_is_looked_ahead_is_made_where_the_data_are() -> None:
     """On a device without values, which refuses to meet another one."""
     data = Transitions(*(column.to("meta") for column in episodes()))
@@ -251,6 +266,7 @@ def test_monte_carlo_returns() -> None:
     np.testing.assert_allclose(returns.numpy(), [1.75, 1.5, 1.0, 3.0, 2.0])
     unfinished = bellman.monte_carlo_returns(torch.tensor([1.0, 2.0, 4.0]), torch.zeros(3).bool(), 0.5)
     np.testing.assert_allclose(unfinished.numpy(), [3.0, 4.0, 4.0])
+    assert unfinished.dtype == torch.float64
 
 
 def test_cost_ceiling() -> None:
@@ -263,6 +279,7 @@ def test_the_limit_falls_geometrically_to_its_own() -> None:
     assert scheduled_limit(5.0, 80.0, 2, ramp=4) == pytest.approx(20.0)
     assert scheduled_limit(5.0, 80.0, 4, ramp=4) == scheduled_limit(5.0, 80.0, 9, ramp=4) == 5.0
     assert scheduled_limit(5.0, 80.0, 0, ramp=0) == 5.0
+    assert scheduled_limit(5.0, 80.0, 0.5, ramp=1) == pytest.approx(20.0)
 
 
 def test_the_learning_rate_falls_linearly_and_stays_at_its_end() -> None:
