@@ -402,7 +402,7 @@ def test_a_loss_that_is_nan_keeps_the_last_good_state(folder: Path, monkeypatch:
     words = ["train", "-p", "run.toml", *SETTINGS]
     harden(*words)
     kept = weights(Path("checkpoints/run"))
-    far = ["--set", "critics.learning_rate=1e9", "--set", "train.warm_up_critic_steps=20"]
+    far = ["--set", "critics.learning_rate=1e9", "--set", "networks.critic_hidden=[16, 16]"]
     assert "learning rates" in refused(*words, *far, "--overwrite", code=1)
     assert "policy_optimizer.0.step" not in weights(Path("checkpoints/run")), "the state it began with stands"
     harden(*words, "--overwrite")
