@@ -278,7 +278,7 @@ class TestSweep:
         root, _ = swept
         monkeypatch.chdir(root)
         harden("benchmark", "--render")
-        text = (root / "docs/benchmark.md").read_text()
+        text = (root / "docs/results.md").read_text()
         assert "## ball-circle, tiny" in text
         assert "cvpo | 800 | 0 |" in text
         assert "622 ± 103 / 0.00 ± 0.00 | 556 ± 102 / 20.91 ± 13.31" in text
@@ -401,11 +401,21 @@ class TestFigures:
         rows = {"cvpo": costly, "safer": entry, "adv-ppol": dear, "safer-no-kl": costly}
         groups = {row: figures.Group(row, [found]) for row, found in rows.items()}
         said = {claim: verdict for claim, verdict, _ in claims(groups, "pgd")}
-        assert said["vanilla CVPO is unsafe under attack"] == "yes: up to 40.0 an episode under attack"
-        assert said["safer is safe under attack"].startswith("yes")
+        assert said["vanilla CVPO is unsafe under attack"].startswith(
+            "yes: up to 40.0 an episode under attack"
+        )
+        assert said["safer is safe under attack"].startswith("yes: up to 0.0")
         assert said["adv-ppol costs more in training than safer"].startswith("yes")
         assert said["safer-no-kl is worse than safer"].startswith("yes")
         assert said["safer-no-mle is worse than safer"] == "not run yet: safer-no-mle"
+        # a mean within the limit is not enough for a plain yes
+        near = copy.deepcopy(entry)
+        for one in near["trials"]["pgd"]:
+            one["by_episode"] = {"reward": [500.0] * 10, "cost": [0.0] * 6 + [10.0] * 4}
+        groups["safer"] = figures.Group("safer", [near])
+        doubtful = {claim: verdict for claim, verdict, _ in claims(groups, "pgd")}
+        assert doubtful["safer is safe under attack"].startswith("on average only: up to 4.0")
+        assert "40 % of the episodes" in doubtful["safer is safe under attack"]
         # a further seed of safer alone, a bad one, is no comparison with a row that has not run it
         bad = copy.deepcopy(costly) | {"seed": 1}
         groups["safer"] = figures.Group("safer", [entry, bad])

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
+from harden.benchmark.figures import Group
+from harden.benchmark.headline import _line, with_headline
 from harden.benchmark.page import page
+from harden.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def render() -> ModuleType:
-    """Return benchmarks/render.py as a module."""
-    spec = importlib.util.spec_from_file_location("render", ROOT / "benchmarks/render.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+LEDGER = ROOT / "benchmarks/results/ledger"
+_AGAIN = "run: harden benchmark --render --into README.md"
 
 
-def test_the_results_page_and_the_readme_are_what_the_committed_runs_render_to(render: ModuleType) -> None:
-    assert (ROOT / "docs/results.md").read_text() == render.page(), "run: python benchmarks/render.py"
-    assert (ROOT / "README.md").read_text() == render.readme(), "run: python benchmarks/render.py"
+def test_the_results_page_is_what_the_committed_ledger_renders_to() -> None:
+    assert (ROOT / "docs/results.md").read_text() == page(LEDGER, ROOT / "docs/falls-short.md"), _AGAIN
 
 
-def test_the_benchmark_page_is_what_the_committed_ledger_renders_to() -> None:
-    made = page(ROOT / "benchmarks/results/ledger", ROOT / "docs/benchmark-notes.md")
-    assert (ROOT / "docs/benchmark.md").read_text() == made, "run: harden benchmark --render"
+def test_the_readmes_table_is_what_the_committed_ledger_renders_to() -> None:
+    assert (ROOT / "README.md").read_text() == with_headline(ROOT / "README.md", LEDGER), _AGAIN
+
+
+def test_a_file_without_a_place_for_the_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("nothing")
+    with pytest.raises(InputError, match=r"a\.md"):
+        with_headline(tmp_path / "a.md", LEDGER)
+
+
+def test_the_headline_is_mean_and_deviation_over_seeds() -> None:
+    """By hand, from two runs of two episodes."""
+
+    def run(seed: int, *rewards: float) -> dict[str, Any]:
+        episodes = {"reward": list(rewards), "cost": [0.0, 1.0]}
+        trial = [{"attack": name, "style": None, "by_episode": episodes} for name in ("natural", "mc", "mr")]
+        return {"seed": seed, "trials": {"pgd": trial}, "trained": {"wall_time_s": 120.0 * (seed + 1)}}
+
+    line = _line("nowhere", Group("cvpo", [run(0, 1.0, 3.0), run(1, 5.0, 7.0)]))
+    cell = "4 ± 3 / 0.5 ± 0.0"
+    assert line == f"| nowhere | `cvpo` | 2 | {cell} | {cell} | {cell} | {cell} | 3 ± 1 |  |"
 
 
 def test_the_attacks_page_says_what_the_committed_evaluations_found() -> None:
@@ -64,16 +76,3 @@ def test_the_attacks_page_says_how_fast_they_were() -> None:
         f"{1000 * found['one_state']['seconds']:.0f} ms a state, {found['times_as_fast']['wall']:.0f} times"
         in page
     )
-
-
-def test_a_goal_is_reached_when_three_refreshes_average_it_within_the_limit(render: ModuleType) -> None:
-    curve = {
-        "reward": [0.0, 400.0, 450.0, 500.0, 500.0, 500.0],
-        "cost": [0.0, 30.0, 0.0, 0.0, 0.0, 0.0],
-        "env_steps": [1, 2, 3, 4, 5, 6],
-        "seconds": [10, 20, 30, 40, 50, 60],
-    }
-    run = {"trained": {"curve": curve}}
-    assert render.reached(run, 450, 5.0) == (5, 50), "the first window to average it costs ten an episode"
-    assert render.reached(run, 200, 10.0) == (3, 30)
-    assert render.reached(run, 501, 5.0) is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harden.benchmark.figures import Cell, Group, failing
+import numpy as np
+
+from harden.benchmark.figures import Cell, Figure, Group, failing, worst
 from harden.benchmark.tables import ON_POLICY, REMOVALS
 
 COST_LIMIT = 5.0
@@ -22,24 +24,29 @@ def claims(rows: dict[str, Group], trial: str) -> list[Claim]:
     cells: Cells = {row: group.cells(trial) for row, group in rows.items()}
     stars = failing(cells)
 
-    def said(claim: str, row: str, ask: Callable[[str], tuple[bool, str]], *beside: str) -> Claim:
+    def said(claim: str, row: str, ask: Callable[[str], tuple[bool | str, str]], *beside: str) -> Claim:
         lacking = [name for name in (row, *beside) if name not in cells]
         if lacking:
             return claim, f"not run yet: {', '.join(lacking)}", trial
         holds, numbers = ask(row)
-        return claim, f"{'yes' if holds else 'no'}: {numbers}", trial
+        word = holds if isinstance(holds, str) else "yes" if holds else "no"
+        return claim, f"{word}: {numbers}", trial
 
     def unsafe(row: str) -> tuple[bool, str]:
-        cost = _attacked(cells[row])
-        return cost > COST_LIMIT, f"up to {cost:.1f} an episode under attack"
+        cost, share = _attacked(cells[row]), _over(rows[row], trial)
+        said = f"up to {cost.mean:.1f} an episode under attack, its interval to {cost.high:.1f}"
+        return cost.mean > COST_LIMIT, f"{said}, {100 * share:.0f} % of the episodes over the limit"
 
     def fails(row: str) -> tuple[bool, str]:
         holds, numbers = unsafe(row)
         return holds or row in stars, numbers + (", and it does not do the task" if row in stars else "")
 
-    def safe(row: str) -> tuple[bool, str]:
+    def safe(row: str) -> tuple[bool | str, str]:
         holds, numbers = unsafe(row)
-        return not holds and row not in stars, numbers
+        if holds or row in stars:
+            return False, numbers
+        doubt = _attacked(cells[row]).high > COST_LIMIT or _over(rows[row], trial) > 0
+        return "on average only" if doubt else True, numbers
 
     def worse(row: str) -> tuple[bool, str]:
         one, full = (group.cells(trial)["average"] for group in _of_equal_seeds(rows[row], rows["safer"]))
@@ -66,8 +73,15 @@ def claims(rows: dict[str, Group], trial: str) -> list[Claim]:
     return found
 
 
-def _attacked(cells: dict[str, Cell]) -> float:
-    return max(cells["mc"].cost.mean, cells["mr"].cost.mean)
+def _attacked(cells: dict[str, Cell]) -> Figure:
+    """Return the cost under the attack, MC or MR, that cost more."""
+    return worst(cells).cost
+
+
+def _over(group: Group, trial: str) -> float:
+    """Return the share of attacked episodes over the limit, of the attack with more of them."""
+    columns = group.episodes(trial)
+    return max(float(np.mean([run[1] > COST_LIMIT for run in columns[name]])) for name in ("mc", "mr"))
 
 
 def _of_equal_seeds(one: Group, other: Group) -> tuple[Group, Group]:

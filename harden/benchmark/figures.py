@@ -54,16 +54,25 @@ class Group(NamedTuple):
     entries: list[Entry]
 
     def cells(self, trial: str) -> dict[str, Cell]:
-        """Return reward and cost by column, under one kind of attack; the natural one is the same in all."""
-        columns = {name: self._episodes("pgd" if name == "natural" else trial, name) for name in COLUMNS[:3]}
-        # equal starts: an episode's average over what was done to it
-        columns["average"] = [np.mean(parts, axis=0) for parts in zip(*columns.values(), strict=True)]
+        """Return reward and cost by column, under one kind of attack."""
         return {
             name: Cell(*(interval([run[i] for run in runs]) for i in (0, 1)))
-            for name, runs in columns.items()
+            for name, runs in self.episodes(trial).items()
         }
 
-    def _episodes(self, trial: str, attack: str) -> list[np.ndarray]:
+    def episodes(self, trial: str) -> dict[str, list[np.ndarray]]:
+        """Return (2, episodes) of each run by column: rewards and costs; all trials share the natural one."""
+        columns = {name: self._of("pgd" if name == "natural" else trial, name) for name in COLUMNS[:3]}
+        # equal starts: an episode's average over what was done to it
+        columns["average"] = [np.mean(parts, axis=0) for parts in zip(*columns.values(), strict=True)]
+        return columns
+
+    def having(self, trial: str) -> Group | None:
+        """Return the runs that have a trial, None where none has: what is unsafe is not tried harder."""
+        entries = [entry for entry in self.entries if trial in entry["trials"]]
+        return self._replace(entries=entries) if entries else None
+
+    def _of(self, trial: str, attack: str) -> list[np.ndarray]:
         """Return (2, episodes) of each run: rewards and costs."""
         found = []
         for entry in self.entries:

@@ -31,7 +31,7 @@ TITLES = {
 }
 # the two verdicts: the one that leads, and the paper's kind of attack
 STYLES = {trial: TRIALS[trial] for trial in ("pgd", "paper")}
-_NOTES = Path("benchmark-notes.md")
+_NOTES = Path("falls-short.md")
 Cells = dict[str, dict[str, Cell]]
 
 
@@ -66,7 +66,7 @@ def page(ledger: Path, notes: Path) -> str:
     """
     found = groups(finished(ledger))
     lines = [
-        "# Benchmark",
+        "# Results",
         "",
         "Made by `harden benchmark --render` from its ledger (`benchmarks/results/ledger/` where no other",
         "is named), which `harden benchmark TABLE` fills. Reward / cost an episode, acting with the mean,",
@@ -94,8 +94,10 @@ def _section(task: str, budget: str, rows: dict[str, Group]) -> list[str]:
         own = TABLES[table] if table == "table5" else TABLES[table][2:]
         if any(row in rows for row in own):
             lines += [f"### {title}", ""]
-            for trial, how in STYLES.items():
-                lines += [f"Under attack, {how}:", "", *_table(task, rows, TABLES[table], trial), ""]
+            for trial, how in (TRIALS if table == "table5" else STYLES).items():
+                tried = {row: kept for row, group in rows.items() if (kept := group.having(trial))}
+                if any(row in tried for row in TABLES[table]):
+                    lines += [f"Under attack, {how}:", "", *_table(task, tried, TABLES[table], trial), ""]
     lines += _thresholds(task, rows)
     of_costs, of_attacks = _pictures(task, budget)
     lines += ["### Figure 2: best reward so far against cumulative cost", "", *_training(rows), ""]

@@ -53,16 +53,25 @@ class _Names(click.ParamType):
     "--measure", is_flag=True, help="Only time a few refreshes of what is left, to tell its length."
 )
 @click.option("--render", is_flag=True, help="Make the page and its pictures, of the whole ledger.")
+@click.option(
+    "--into", type=FOLDER, default=None, help="With --render: a file with a place for the headline table."
+)
 @click.option("--ledger", type=FOLDER, default=Path("benchmarks/results/ledger"), help="One JSON a run.")
 @click.option("--work", type=FOLDER, default=Path("runs/benchmark"), help="Where the runs are kept.")
-@click.option("--out", type=FOLDER, default=Path("docs/benchmark.md"), help="With --render: the page.")
+@click.option("--out", type=FOLDER, default=Path("docs/results.md"), help="With --render: the page.")
 @pass_shared
 def benchmark(
-    shared: Shared, tables: tuple[str, ...], render: bool, ledger: Path, out: Path, **options: Any
+    shared: Shared,
+    tables: tuple[str, ...],
+    render: bool,
+    into: Path | None,
+    ledger: Path,
+    out: Path,
+    **options: Any,
 ) -> None:
     """Run what the paper's tables still lack, widest first; it can be stopped and called again."""
     if render:
-        _render(shared, tables, ledger, out)
+        _render(shared, tables, ledger, out, into)
         return
     if not tables:
         raise InputError("no table is named", f"choose from: {', '.join(_TABLES)}; or --render")
@@ -114,16 +123,26 @@ def _jobs(tables: Sequence[str], options: dict[str, Any]) -> list[Any]:
     return jobs(tables, tasks, options["variants"] or (), options["seeds"], budget)
 
 
-def _render(shared: Shared, tables: tuple[str, ...], ledger: Path, out: Path) -> None:
+def _render(shared: Shared, tables: tuple[str, ...], ledger: Path, out: Path, into: Path | None) -> None:
+    from harden.benchmark.headline import with_headline
     from harden.benchmark.page import write_page
-    from harden.files import require_writable
+    from harden.files import require_writable, write_text
 
     if tables:
         raise InputError("--render makes the whole page", "leave the tables' names out")
     if not ledger.is_dir():
         raise MissingInputError(f"ledger {ledger} is no folder", "name one that is there with --ledger")
-    require_writable(out)
-    if shared.only_said(out):
+    if into is not None and not into.is_file():
+        raise MissingInputError(f"{into} is missing", "name a file with a place for the table with --into")
+    text = None if into is None else with_headline(into, ledger)
+    outs = [out, *([] if into is None else [into])]
+    for path in outs:
+        require_writable(path)
+    if shared.only_said(*outs):
         return
-    for path in write_page(ledger, out):
+    written = write_page(ledger, out)
+    if into is not None and text is not None:
+        write_text(into, text)
+        written.append(into)
+    for path in written:
         click.echo(f"-> {path}")
