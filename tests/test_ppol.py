@@ -233,6 +233,23 @@ class TestUpdate:
         )
         assert float(found) > 2 * float(chance)
 
+    def test_the_state_values_go_to_their_targets(self) -> None:
+        options = {"actor_steps": 1, "value_steps": 100, "value_learning_rate": 1e-2}
+        learner, config = on_policy(ppo=options)
+        batch = prepare(learner, episodes(), config, 0.0)
+        assert learner.values is not None
+
+        def errors() -> list[float]:
+            with torch.no_grad():
+                return (learner.values(batch.obs) - batch.targets).square().mean(1).tolist()
+
+        before = errors()
+        done = improve(learner, episodes(), config, 0.0, 0.0)
+        after = errors()
+        for i, reported in enumerate((done.value_loss, done.cost_value_loss)):
+            assert after[i] < 0.5 * before[i]
+            assert reported == pytest.approx(after[i], rel=0.2)
+
     def test_each_draw_is_from_a_stream_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         streams = recorded_streams(monkeypatch, ppol)
         options = {"minibatch": 16, "actor_steps": 2, "value_steps": 2, "target_kl": 1e9}
