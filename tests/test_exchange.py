@@ -439,7 +439,8 @@ def test_spoiled_bytes_give_a_policy_or_one_of_our_errors(folder: Path, kind: st
         except HardenError:
             refusals += 1
             assert not Path(f"out-{seed}").exists()
-    assert 0 < refusals < 40
+    # a digest is in our safetensors alone: there no other weight passes for the policy's
+    assert refusals == 40 if kind == "safetensors" else 0 < refusals < 40
 
 
 def with_weights_beside(location: str, length: int = 8 * 24 * 4, offset: int = 0) -> None:
