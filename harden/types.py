@@ -33,11 +33,14 @@ class DualSolution(NamedTuple):
     """The E-step's dual variables (Eq. 6), scalars in float64.
 
     Args:
-        eta: the temperature that the weights use.
+        eta: the temperature that the weights use: the dual's minimiser for `lam`, so that the bound on the KL
+            holds for these weights.
         lam: the cost multiplier that the weights use.
         eta_exact: the minimiser's temperature.
         lam_exact: the minimiser's multiplier, at its upper bound when infeasible.
         feasible: bool, False when no multiplier within bounds meets the cost threshold.
+        converged: bool, False when a search ended before its tolerance.
+        kl: KL(q* || policy_old) of the weights in use, nats, mean over states.
     """
 
     eta: Tensor
@@ -45,6 +48,8 @@ class DualSolution(NamedTuple):
     eta_exact: Tensor
     lam_exact: Tensor
     feasible: Tensor
+    converged: Tensor
+    kl: Tensor
 
 
 class Targets(NamedTuple):

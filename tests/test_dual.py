@@ -178,20 +178,39 @@ def test_infeasible_is_said_and_lam_is_bounded_smoothed_and_recovers() -> None:
     assert float(solution.lam) == pytest.approx(0.0, abs=0.01)
 
 
-def test_both_multipliers_in_use_follow_the_exact_ones_at_the_rate() -> None:
+def test_lam_follows_the_exact_one_at_the_rate_and_eta_is_solved_for_it() -> None:
     """From the first solution, which is met from lam = 0, on."""
     q_reward, q_cost, kl, kappa = draw(5)
     kappa = 0.8 * float(q_cost.mean())
     first = solve_dual(q_reward, q_cost, kl, kappa, lam_max=200.0, previous=None, rate=0.25)
-    assert float(first.eta) == float(first.eta_exact)
     assert 0.0 < float(first.lam) == pytest.approx(0.25 * float(first.lam_exact))
     second = solve_dual(3.0 * q_reward, q_cost, kl, kappa, lam_max=200.0, previous=first, rate=0.25)
     exact = minimise_dual(3.0 * q_reward, q_cost, kl, kappa, lam_max=200.0)
     assert float(second.eta_exact) == pytest.approx(exact.x, rel=1e-4)
     assert float(second.lam_exact) == pytest.approx(exact.y, rel=1e-4)
-    for name in ("eta", "lam"):
-        old, new, in_use = getattr(first, name), getattr(second, f"{name}_exact"), getattr(second, name)
-        assert float(in_use) == pytest.approx(float(0.75 * old + 0.25 * new), rel=1e-12)
+    assert float(second.lam) == pytest.approx(float(0.75 * first.lam + 0.25 * second.lam_exact), rel=1e-12)
+    for rewards, solution in ((q_reward, first), (3.0 * q_reward, second)):
+        weights = particle_weights(rewards, q_cost, solution.eta, solution.lam)
+        used = (weights * (weights * weights.shape[1]).log()).sum(1).mean()
+        assert float(used) == pytest.approx(kl, rel=1e-4), "of the weights in use, not of the exact ones"
+        assert float(solution.kl) == pytest.approx(float(used), rel=1e-4)
+        assert bool(solution.converged)
+
+
+def test_eta_alone_is_found_where_lam_is_given() -> None:
+    q_reward, q_cost, kl, kappa = draw(7)
+    found = minimise_dual(q_reward, q_cost, kl, kappa, lam_min=3.0, lam_max=3.0)
+    around = [found.x * factor for factor in np.linspace(0.7, 1.4, 200)]
+    values = [
+        float(evaluate_dual(eta, 3.0, prepare_particles(q_reward, q_cost), kl, kappa).value) for eta in around
+    ]
+    assert found.y == 3.0
+    assert found.at.value <= min(values)
+
+
+def test_a_search_that_ends_early_says_so() -> None:
+    q_reward, q_cost, kl, kappa = draw(8)
+    assert not minimise_dual(q_reward, q_cost, kl, kappa, lam_max=20.0, max_iterations=1).converged
 
 
 def test_rate_one_uses_the_exact_solution() -> None:

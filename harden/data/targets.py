@@ -30,6 +30,8 @@ class TargetsHeader(NamedTuple):
         seed, round: the place of the random stream.
         data_digest, policy_digest, critics_digest: of what they were made from.
         settings: the pipeline's sections that they depend on, as JSON; "" in files older than this.
+        kl: KL(q* || policy_old) of the weights, nats; converged: whether the dual's search reached its
+            tolerance. Files older than these say nan and True.
     """
 
     eta: float
@@ -46,6 +48,8 @@ class TargetsHeader(NamedTuple):
     policy_digest: str
     critics_digest: str
     settings: str = ""
+    kl: float = float("nan")
+    converged: bool = True
 
 
 def write_targets(path: Path, targets: Targets, header: TargetsHeader) -> None:

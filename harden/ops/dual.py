@@ -109,17 +109,19 @@ def minimise_dual(
     kappa: float,
     *,
     lam_max: float,
+    lam_min: float = 0.0,
     start: tuple[float, float] | None = None,
     tolerance: float = 1e-6,
     max_iterations: int = 100,
 ) -> Minimum:
-    """Minimise the dual over eta > 0 and 0 <= lam <= lam_max.
+    """Minimise the dual over eta > 0 and lam_min <= lam <= lam_max.
 
     Args:
         q_reward, q_cost: (S, K).
         kl_bound: delta, nats.
         kappa: the discounted cost threshold.
         lam_max: upper bound of the cost multiplier (without one an infeasible problem runs to infinity).
+        lam_min: lower bound; equal to `lam_max` it leaves eta alone to be found.
         start: eta and lam to start from.
         tolerance: allowed slack of an active constraint, relative to its bound.
         max_iterations: steps of the search at most.
@@ -134,8 +136,8 @@ def minimise_dual(
     spread = particles.std_reward + lam_max * particles.std_cost + 1e-8
     return minimise(
         lambda eta, lam: evaluate_dual(eta, lam, particles, kl_bound, kappa),
-        (spread, 0.0) if start is None else start,
-        low=(spread * 1e-7, 0.0),
+        (spread, lam_min) if start is None else start,
+        low=(spread * 1e-7, lam_min),
         high=(spread * 1e9, lam_max),
         # the model holds near its point only
         ratio=10.0,
@@ -160,26 +162,38 @@ def solve_dual(
     rate: float,
     tolerance: float = 1e-6,
 ) -> DualSolution:
-    """Solve the dual and move the multipliers in use towards the solution.
+    """Solve the dual, move lam towards its solution, and solve eta for the lam in use.
 
     Args:
         q_reward, q_cost, kl_bound, kappa, lam_max, tolerance: as in `minimise_dual`.
         previous: the last round's solution: start of the search and of the smoothing.
-        rate: share of the way from the multipliers last used to the exact ones, 1 uses the exact ones.
+        rate: share of the way from the lam last used to the exact one, 1 uses the exact one.
 
     Source: Eq. 6.
-    Deviation: lam is bounded and both variables are smoothed over rounds. While no particle meets kappa the
-        exact lam runs to its bound and the policy collapses to standing still.
+    Deviation: lam is bounded and smoothed over rounds. While no particle meets kappa the exact lam runs to
+        its bound and the policy collapses to standing still. Eta is the dual's minimiser for the lam in use,
+        so that the bound on the KL holds for the weights as they are used.
     """
-    start = None if previous is None else (float(previous.eta_exact), float(previous.lam_exact))
-    found = minimise_dual(
-        q_reward, q_cost, kl_bound, kappa, lam_max=lam_max, start=start, tolerance=tolerance
+
+    def search(lam_min: float, lam_max: float, start: tuple[float, float] | None) -> Minimum:
+        return minimise_dual(
+            *(q_reward, q_cost, kl_bound, kappa),
+            lam_min=lam_min,
+            lam_max=lam_max,
+            start=start,
+            tolerance=tolerance,
+        )
+
+    exact = search(
+        0.0, lam_max, None if previous is None else (float(previous.eta_exact), float(previous.lam_exact))
     )
-    feasible = found.y < lam_max or found.at.by_y >= -_cost_slack(tolerance, kappa)
-    exact = torch.tensor((found.x, found.y), dtype=torch.float64, device=q_cost.device)
     # the first solution is met from lam = 0: critics that have seen little must not freeze the policy
-    before = (
-        exact.new_tensor((found.x, 0.0)) if previous is None else torch.stack((previous.eta, previous.lam))
-    )
-    used = before.lerp(exact, rate)
-    return DualSolution(used[0], used[1], exact[0], exact[1], torch.tensor(feasible, device=q_cost.device))
+    lam_before = 0.0 if previous is None else float(previous.lam)
+    lam = lam_before + rate * (exact.y - lam_before)
+    used = exact if lam == exact.y else search(lam, lam, (exact.x, lam))
+    feasible = exact.y < lam_max or exact.at.by_y >= -_cost_slack(tolerance, kappa)
+    # the dual's derivative by eta is the bound less the KL
+    numbers = torch.tensor((used.x, lam, exact.x, exact.y, kl_bound - used.at.by_x), dtype=torch.float64)
+    facts = torch.tensor((feasible, exact.converged and used.converged)).to(q_cost.device)
+    eta, lam_used, eta_exact, lam_exact, kl = numbers.to(q_cost.device)
+    return DualSolution(eta, lam_used, eta_exact, lam_exact, facts[0], facts[1], kl)

@@ -53,6 +53,8 @@ def describe_targets(
         policy_digest=module_digest(learner.policy),
         critics_digest=module_digest(learner.critics),
         settings=json.dumps(stage_sections("e-step", config), sort_keys=True),
+        kl=float(solution.kl),
+        converged=bool(solution.converged),
     )
 
 

@@ -41,7 +41,8 @@ class _Meter:
         self.rows.append(torch.cat(parts))
 
     def on_estep(self, targets: Targets, solution: DualSolution, expected_cost: torch.Tensor) -> None:
-        values = (solution.eta, solution.lam, solution.lam_exact, solution.feasible, expected_cost)
+        values = [solution.eta, solution.lam, solution.lam_exact, solution.feasible, expected_cost]
+        values += [solution.kl, solution.converged]
         self.solutions.append(torch.stack([value.double() for value in values]))
 
     def summary(self) -> dict[str, float]:
@@ -50,7 +51,7 @@ class _Meter:
         steps = torch.stack(self.rows).mean(0).tolist()
         duals = torch.stack(self.solutions).mean(0).tolist()
         self.rows, self.solutions = [], []
-        dual_names = ("eta", "lam", "lam_exact", "feasible", "q_cost")
+        dual_names = ("eta", "lam", "lam_exact", "feasible", "q_cost", "kl_estep", "converged")
         return dict(zip(names, steps, strict=True)) | dict(zip(dual_names, duals, strict=True))
 
 
