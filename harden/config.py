@@ -19,6 +19,7 @@ from harden.own_task import OwnTask
 from harden.problems import Problem, first_problem
 from harden.sections import (
     Adversary,
+    ByHand,
     Collect,
     CriticsConfig,
     EStep,
@@ -68,6 +69,7 @@ class PipelineConfig(Section):
     mstep: MStep = MStep()
     adversary: Adversary = Adversary()
     train: Train = Train()
+    by_hand: ByHand = ByHand()
     offline: Offline = Offline()
     imitation: Imitation = Imitation()
     ppo: OnPolicy = OnPolicy()
@@ -178,7 +180,10 @@ def _blamed(problem: Problem, where: str, assignments: Sequence[str]) -> str:
 
 
 # keys of earlier versions, and today's that say the same
-_RENAMED = {"critics": {"gamma": ("gamma_reward", "gamma_cost"), "n_step": ("n_step_reward", "n_step_cost")}}
+_RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
+    "critics": {"gamma": ("gamma_reward", "gamma_cost"), "n_step": ("n_step_reward", "n_step_cost")},
+    "mstep": {"beta_robust_max": ("kl_robust_weight",)},
+}
 
 
 def renamed(tree: dict[str, Any]) -> dict[str, Any]:

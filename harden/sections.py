@@ -115,6 +115,9 @@ class EStep(Section):
 class MStep(Section):
     """Eq. 7, 8, 62-66; `train.states` rows a step. Each KL bound has a mean part and a spread part.
 
+    The KL of Eq. 7 is a constraint: its multiplier rises until the bound is met. The KL of Eq. 8 is a penalty
+    with the weight `kl_robust_weight`: its multiplier may rise no further, and the shipped pipelines, which
+    weigh it mildly, leave the KL above `kl_robust_mean` and `kl_robust_std` for most of training.
     The learning rate falls over training to `learning_rate_end`, unset the same.
     """
 
@@ -129,8 +132,24 @@ class MStep(Section):
     kl_robust_mean: Positive = 0.05
     kl_robust_std: Positive = 0.05
     beta_robust_rate: Positive = 0.1
-    beta_robust_max: NonNegative = 1.0
+    kl_robust_weight: NonNegative = 1.0
     robust_anchor: Literal["benign", "old"] = "benign"
+
+
+class ByHand(Section):
+    """What a round by hand has of its own: `e-step` and `fit-policy` outside `train`.
+
+    One E-step on many states and one long fit stand for hundreds of `train`'s rounds, each of which may
+    move the policy by a hundredth of a nat. So by hand the trust regions are wide, and the term under attack
+    is strong. All else is as at the end of training.
+    """
+
+    kl_estep: Positive = 1.0
+    kl_mean: Positive = 0.5
+    kl_std: Positive = 0.05
+    robust_weight: NonNegative = 1.0
+    kl_robust_weight: NonNegative = 0.5
+    learning_rate: Positive = 5e-4
 
 
 class Adversary(Section):

@@ -26,7 +26,6 @@ from harden.types import Targets
 from harden.variants import VARIANTS
 
 CPU = torch.device("cpu")
-TERMS = Scheduled(epsilon=0.05, kappa=0.8, lam_max=8.0, dual_rate=0.05, learning_rate=1e-3)
 
 
 def configure(**sections: Any) -> PipelineConfig:
@@ -38,6 +37,9 @@ def configure(**sections: Any) -> PipelineConfig:
     for name, value in sections.items():
         base[name] = base.get(name, {}) | value if isinstance(value, dict) else value
     return make_config(base)
+
+
+TERMS = Scheduled(epsilon=0.05, kappa=0.8, lam_max=8.0, dual_rate=0.05, kl_estep=0.1, mstep=configure().mstep)
 
 
 def batch(count: int = 32) -> Backups:
@@ -268,7 +270,7 @@ class TestMStep:
             for parameter in policy.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)))
         bounds = {"kl_mean": 0.02, "kl_std": 0.003, "kl_robust_mean": 0.04, "kl_robust_std": 0.001}
-        rates = {"beta_rate": 2.0, "beta_robust_rate": 0.5, "beta_max": 40.0, "beta_robust_max": 30.0}
+        rates = {"beta_rate": 2.0, "beta_robust_rate": 0.5, "beta_max": 40.0, "kl_robust_weight": 30.0}
         options = configure(mstep=bounds | rates | {"robust_weight": 0.7, "robust_anchor": anchor}).mstep
         before = torch.tensor((1.5, 2.5)), torch.tensor((3.0, 4.0))
         adv = targets.obs + 0.5
@@ -318,7 +320,9 @@ class TestMStep:
         expected = 2.0 * (result.kl_robust - 1e-6)
         torch.testing.assert_close(result.beta_robust, expected.clamp(0, 1.0))
         assert float(result.beta_robust.min()) > 0
-        capped, _ = loss_of(learner, "safer", beta_robust_rate=1e9, kl_robust_mean=1e-6, beta_robust_max=0.25)
+        capped, _ = loss_of(
+            learner, "safer", beta_robust_rate=1e9, kl_robust_mean=1e-6, kl_robust_weight=0.25
+        )
         assert float(capped.beta_robust.max()) == 0.25
         slack, _ = loss_of(learner, "cvpo", beta_rate=5.0)
         torch.testing.assert_close(slack.beta, torch.zeros(2))
@@ -454,12 +458,14 @@ def test_the_schedules_end_where_a_stage_by_hand_works() -> None:
         train={"env_steps": 20 * 2000},
     )
     start, half, end, by_hand = (scheduled(config, refresh) for refresh in (0, 5, 19, None))
-    assert by_hand == end._replace(dual_rate=1.0, learning_rate=1e-4), (
+    assert by_hand[:4] == (*end[:3], 1.0), "exact multipliers, and all else as at training's end"
+    assert by_hand.kl_estep == config.by_hand.kl_estep > end.kl_estep == config.estep.kl_bound
+    assert by_hand.mstep.kl_mean == config.by_hand.kl_mean > end.mstep.kl_mean == config.mstep.kl_mean, (
         "exact multipliers, and all else as at training's end"
     )
     assert (end.epsilon, end.lam_max, end.dual_rate) == (config.task_row.epsilon, 20.0, 0.1)
-    assert end.learning_rate == pytest.approx(1e-4)
-    assert (start.epsilon, start.lam_max, start.learning_rate) == (0.0, 8.0, 1e-3)
+    assert end.mstep.learning_rate == pytest.approx(1e-4)
+    assert (start.epsilon, start.lam_max, start.mstep.learning_rate) == (0.0, 8.0, 1e-3)
     assert start.kappa == pytest.approx(16 * end.kappa)
     assert half.lam_max == pytest.approx(14.0)
     assert half.kappa == pytest.approx(4 * end.kappa)

@@ -65,7 +65,7 @@ class TestPlan:
                 bounds = {"kl_robust_mean", "kl_robust_std"}
                 swept, whole = job.config.model_dump(), safer.model_dump()
                 assert {key for key in whole["mstep"] if swept["mstep"][key] != whole["mstep"][key]} == bounds
-                assert swept["mstep"]["beta_robust_max"] == 0.5, "the bound that is swept has to be in force"
+                assert swept["mstep"]["kl_robust_weight"] == 0.5, "the bound that is swept has to be in force"
 
     def test_the_widest_comes_first(self) -> None:
         found = jobs(["table6"], ["car-circle", "ball-circle"], [], [0, 1, 2], Budget())

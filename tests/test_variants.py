@@ -86,7 +86,7 @@ def m_step_terms(name: str) -> frozenset[str]:
     adv, ones = targets.obs + 0.5, torch.ones(2)
 
     def loss(moved: Targets = targets, obs_adv: torch.Tensor = adv, robust: torch.Tensor = ones) -> float:
-        config_ = config.model_copy(update={"beta_robust_max": 1e3})
+        config_ = config.model_copy(update={"kl_robust_weight": 1e3})
         return float(
             lagrangian(learner.policy, moved, obs_adv, ones, robust, config_, VARIANTS[name]).loss.detach()
         )
@@ -242,7 +242,7 @@ def robust_kl(name: str) -> float:
             "kl_robust_mean": bound,
             "kl_robust_std": bound,
             "beta_robust_rate": 2.0,
-            "beta_robust_max": 1e4,
+            "kl_robust_weight": 1e4,
             "learning_rate": 3e-3,
         },
         adversary={"steps": 2, "step_share": 1.0},

@@ -38,9 +38,9 @@ def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tens
     return recent[rows.to(obs.device)]
 
 
-def kl_bound(learner: Learner, config: PipelineConfig) -> float:
+def kl_bound(learner: Learner, config: PipelineConfig, terms: Scheduled) -> float:
     """Return delta, to policy_old; offline to the behaviour policy, and its own."""
-    return config.estep.kl_bound if learner.behaviour is None else config.offline.kl_bound
+    return terms.kl_estep if learner.behaviour is None else config.offline.kl_bound
 
 
 def e_step(
@@ -80,7 +80,7 @@ def e_step(
         solution = dual.solve_dual(
             q_reward,
             q_cost,
-            kl_bound(learner, config),
+            kl_bound(learner, config, terms),
             terms.kappa,
             lam_max=terms.lam_max,
             previous=learner.dual,

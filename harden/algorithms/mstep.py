@@ -81,10 +81,11 @@ def lagrangian(
         variant: which terms are on.
 
     Source: Eq. 62-66, Algorithm 2 lines 19 and 20.
-    Deviation: each KL is bounded in its mean and its spread part (Abdolmaleki et al. 2018a); the adversarial
-        half carries a weight; its KL starts from the stopped benign path pi_theta(.|s) where `robust_anchor`
-        is "benign" (B.1 allows it); multipliers have a ceiling, and the policy's loss descends -L (Eq. 66
-        prints the sign the other way).
+    Deviation: each KL is bounded in its mean and its spread part (Abdolmaleki et al. 2018a). The adversarial
+        half carries a weight, and the multiplier of its KL may rise to a weight only: while the KL is above
+        its bound the term is a penalty, not a constraint. That KL starts from the stopped benign path
+        pi_theta(.|s) where `robust_anchor` is "benign" (B.1 allows it). All multipliers have a ceiling, and
+        the policy's loss descends -L (Eq. 66 prints the sign the other way).
     """
     count = len(targets.obs)
     inputs = targets.obs if obs_adv is None else torch.cat((targets.obs, obs_adv))
@@ -111,7 +112,7 @@ def lagrangian(
         if variant.robust_kl:
             bounds = torch.tensor((config.kl_robust_mean, config.kl_robust_std), device=kl.device)
             beta_robust = step_multiplier(
-                beta_robust, kl_robust.detach(), bounds, config.beta_robust_rate, config.beta_robust_max
+                beta_robust, kl_robust.detach(), bounds, config.beta_robust_rate, config.kl_robust_weight
             )
             robust = robust + (beta_robust * kl_robust).sum()
         loss = loss + config.robust_weight * robust

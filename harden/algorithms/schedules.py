@@ -12,6 +12,7 @@ from harden.ops.schedule import (
     scheduled_limit,
     scheduled_rate,
 )
+from harden.sections import MStep
 
 
 class Scheduled(NamedTuple):
@@ -22,14 +23,16 @@ class Scheduled(NamedTuple):
         kappa: the discounted cost that the E-step allows, on average over states.
         lam_max: ceiling of the cost multiplier.
         dual_rate: share of the way to the exact multipliers that a round takes; 1 uses the exact ones.
-        learning_rate: of the M-step.
+        kl_estep: delta, the E-step's bound on KL(q* || policy_old), nats.
+        mstep: the M-step's section, with the learning rate and the bounds in force.
     """
 
     epsilon: float
     kappa: float
     lam_max: float
     dual_rate: float
-    learning_rate: float
+    kl_estep: float
+    mstep: MStep
 
 
 def scheduled(config: PipelineConfig, refresh: int | None) -> Scheduled:
@@ -38,7 +41,8 @@ def scheduled(config: PipelineConfig, refresh: int | None) -> Scheduled:
     Args:
         config: the pipeline.
         refresh: the refresh of `train`, t of Eq. 67, from 0. None is the end of every schedule, where a stage
-            works that is run by hand: the full radius, the task's limit and exact multipliers.
+            works that is run by hand: the full radius, the task's limit and exact multipliers, with the trust
+            regions of `by_hand`.
 
     Source: Eq. 67 and appendix B.1.
     """
@@ -52,7 +56,8 @@ def scheduled(config: PipelineConfig, refresh: int | None) -> Scheduled:
         discounted_threshold(limit, task.horizon, critics.gamma_cost),
         _lam_max(config, epsilon) * (reward_horizon / cost_horizon),
         1.0 if refresh is None else config.estep.dual_rate,
-        _learning_rate(config, refresh),
+        config.by_hand.kl_estep if refresh is None else config.estep.kl_bound,
+        _mstep(config, refresh),
     )
 
 
@@ -81,7 +86,10 @@ def _lam_max(config: PipelineConfig, epsilon: float) -> float:
     return low + epsilon / config.train_epsilon * (high - low)
 
 
-def _learning_rate(config: PipelineConfig, refresh: int | None) -> float:
+def _mstep(config: PipelineConfig, refresh: int | None) -> MStep:
     step = config.mstep
+    if refresh is None:
+        return step.model_copy(update=config.by_hand.model_dump(exclude={"kl_estep"}))
     end = step.learning_rate if step.learning_rate_end is None else step.learning_rate_end
-    return end if refresh is None else scheduled_rate(step.learning_rate, end, refresh, config.refreshes)
+    rate = scheduled_rate(step.learning_rate, end, refresh, config.refreshes)
+    return step.model_copy(update={"learning_rate": rate})

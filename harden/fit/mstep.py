@@ -105,7 +105,7 @@ class RobustMStep(L.LightningModule):
     def on_train_batch_start(self, work: Work, index: int) -> None:
         """Set the scheduled learning rate."""
         for group in self.learner.policy_optimizer.param_groups:
-            group["lr"] = work.terms.learning_rate
+            group["lr"] = work.terms.mstep.learning_rate
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Return the batch: it was made where the learner lives."""
@@ -135,7 +135,7 @@ class RobustMStep(L.LightningModule):
             self._obs_adv,
             learner.beta,
             learner.beta_robust,
-            config.mstep,
+            work.terms.mstep,
             variant,
         )
         learner.beta, learner.beta_robust = result.beta, result.beta_robust

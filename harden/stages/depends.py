@@ -9,8 +9,8 @@ from harden.config import PipelineConfig
 _ALL = ("task", "own_task", "variant", "seed", "cost_limit")
 _OWN = {
     "fit-critics": ("networks", "critics"),
-    "e-step": ("estep",),
-    "fit-policy": ("networks", "mstep", "adversary"),
+    "e-step": ("estep", "by_hand"),
+    "fit-policy": ("networks", "mstep", "by_hand", "adversary"),
 }
 
 

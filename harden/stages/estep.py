@@ -44,7 +44,7 @@ def describe_targets(
         eta_exact=float(solution.eta_exact),
         lam_exact=float(solution.lam_exact),
         kappa=terms.kappa,
-        kl_bound=kl_bound(learner, config),
+        kl_bound=kl_bound(learner, config, terms),
         expected_cost=float(expected_cost),
         status="feasible" if bool(solution.feasible) else "infeasible",
         seed=learner.seed,

@@ -20,7 +20,7 @@ from harden.progress import Reporter
 from harden.stages.workspace import Workspace, commit, renew_folders, versions
 
 # what changes nothing of what is learned
-_MAY_DIFFER: dict[str, set[str] | bool] = {"collect": {"workers"}, "evaluate": True}
+_MAY_DIFFER: dict[str, set[str] | bool] = {"collect": {"workers"}, "evaluate": True, "by_hand": True}
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str | None:
