@@ -22,7 +22,8 @@ from test_store import HOW, TASK, same
 
 from harden.data import DatasetWriter, open_dataset
 from harden.data.convert import detect_format
-from harden.data.episodes import batches, limit_ends
+from harden.data.ends import limit_ends
+from harden.data.episodes import batches
 from harden.errors import InputError
 from harden.folders import whole_folder
 from harden.types import Transitions
@@ -213,9 +214,10 @@ def test_episodes_of_minari_that_end_twice_or_never(tmp_path: Path, monkeypatch:
     twice.timeouts[3] = True
     twice.timeouts[9] = False
     folder = made_by_minari(monkeypatch, tmp_path / "root", twice, LENGTHS)
-    said = harden("data", "import", str(folder), "--out", str(tmp_path / "set")).output
-    assert "1 episodes were terminated and truncated at once" in said
-    assert "1 episodes have no end" in said
+    words = ["data", "import", str(folder), "--out", str(tmp_path / "set")]
+    assert "--at-horizon" in refused(*words)
+    said = harden(*words, "--at-horizon", "terminal").output
+    assert said.count("note: 1 episodes") == 2
     assert same(whole(tmp_path / "set"), DATA)
 
 
@@ -405,10 +407,12 @@ def test_rows_that_end_twice_are_terminals(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     twice = DATA._replace(timeouts=DATA.timeouts | DATA.terminals)
     write_flat(Path("d.hdf5"), twice)
-    assert (
-        "2 rows are terminal and timeout at once" in harden("data", "import", "d.hdf5", "--out", "set").output
-    )
+    words = ["data", "import", "d.hdf5", "--out"]
+    assert "--at-horizon" in refused(*words, "set")
+    harden(*words, "set", "--at-horizon", "terminal")
     assert same(whole("set"), DATA)
+    harden(*words, "other", "--at-horizon", "timeout")
+    assert same(whole("other"), DATA._replace(timeouts=twice.timeouts, terminals=torch.zeros(10).bool()))
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=8), st.integers(1, 5))
@@ -467,12 +471,27 @@ def _no_costs(path: Path) -> None:
         file["episode_2/infos"].move("cost", "danger")
 
 
+def _virtual(path: Path) -> None:
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        del file["episode_1/infos/cost"]
+        layout = h5py.VirtualLayout((2,), np.float32)
+        layout[:] = h5py.VirtualSource("/etc/passwd", "costs", (2,))
+        file.create_virtual_dataset("episode_1/infos/cost", layout)
+
+
+def _one_more(path: Path) -> None:
+    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
+        file.copy("episode_0", "episode_4")
+
+
 SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "gap": (_no_group, "without a gap"),
+    "gap": (_no_group, "3 episodes"),
     "short": (_short, "one observation more than steps"),
     "early": (_early, "ends before its last step"),
-    "external link": (_linked, "a link that leads elsewhere"),
-    "nested": (_nested, "harden learns from vectors"),
+    "external link": (_linked, "leads elsewhere"),
+    "virtual": (_virtual, "virtual"),
+    "more episodes than said": (_one_more, "5 episodes"),
+    "nested": (_nested, "main_data.hdf5"),
     "no costs": (_no_costs, "name the info that holds the costs with --cost-key: danger"),
     "metadata": (lambda path: (path / "data/metadata.json").write_text("[]"), "is not Minari's metadata"),
 }
@@ -519,7 +538,7 @@ def test_a_provenance_that_does_not_fit_is_refused_or_read(stored: Path, provena
         (["import", ".", "--out", "x"], "holds no data/main_data.hdf5"),
         (["import", "other.h5", "--out", "x"], "is in no format that harden knows (it holds: a, b)"),
         (["import", "set/shard-00000.h5", "--out", "set"], "set is there already"),
-        (["import", "set/shard-00000.h5", "--from", "minari", "--out", "x"], "episode_0"),
+        (["import", "set/shard-00000.h5", "--from", "minari", "--out", "x"], "metadata.json"),
         (["import", "text.h5", "--out", "x"], "can't be read as HDF5"),
         (["export", "set", "--to", "dsrl", "--out", "other.h5"], "other.h5 is there already"),
         (["export", "set", "--to", "minari", "--out", "plain"], "'plain' is no Minari id"),

@@ -127,16 +127,48 @@ def repair(shared: Shared, path: Path) -> None:
     default=None,
     help="Steps of the time limit, likewise.",
 )
+@click.option(
+    "--at-horizon",
+    type=click.Choice(["timeout", "terminal"]),
+    default=None,
+    help="What an end on the last step of the time limit is, where the file flags it as a terminal.",
+)
+@click.option(
+    "--at-break",
+    type=click.Choice(["timeout", "keep"]),
+    default=None,
+    help="What a row is that leads elsewhere than to the next one without a flag: an end, or none.",
+)
+@click.option(
+    "--shift-flags",
+    "shift",
+    type=click.IntRange(-1, 1),
+    default=None,
+    help="Move the flags of ends by so many rows; 0: they are right.",
+)
+@click.option(
+    "--tail",
+    type=click.Choice(["drop", "keep"]),
+    default=None,
+    help="Rows at the end of the file that are all alike, as those that were never filled.",
+)
 @_OUT
 @pass_shared
 def import_file(
-    shared: Shared, path: Path, source: str | None, cost_key: str, env_id: str, horizon: int | None, out: Path
+    shared: Shared,
+    path: Path,
+    source: str | None,
+    cost_key: str,
+    env_id: str,
+    horizon: int | None,
+    out: Path,
+    **choices: Any,
 ) -> None:
     """Make a data set of a file in the layout of DSRL, D4RL or Minari."""
-    from harden.data import READERS, Wanted, detect_format, import_data
+    from harden.data import READERS, Choices, Wanted, detect_format, import_data
     from harden.folders import require_place
 
-    wanted = Wanted(cost_key, env_id, horizon or 0)
+    wanted = Wanted(cost_key, env_id, horizon or 0, Choices(**choices))
     if shared.dry_run:
         require_place(out)
         READERS[source or detect_format(path)](path, wanted)

@@ -3,6 +3,7 @@
 from harden.data.convert import READERS, WRITERS, Imported, detect_format, export_data, import_data
 from harden.data.dataset import Dataset, open_dataset
 from harden.data.edit import Limits, filter_episodes, merge, split
+from harden.data.ends import Choices
 from harden.data.manifest import DatasetInfo, ShardInfo, data_files
 from harden.data.recovery import Repaired, repair
 from harden.data.sample import draw_rows
@@ -14,6 +15,7 @@ from harden.data.targets import TargetsHeader, read_targets, write_targets
 __all__ = [
     "READERS",
     "WRITERS",
+    "Choices",
     "Dataset",
     "DatasetInfo",
     "DatasetWriter",

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
-
 from harden.data.dataset import Dataset
-from harden.data.flat import read_flat, write_dsrl
+from harden.data.dsrl import write_dsrl
+from harden.data.flat import read_flat
 from harden.data.hdf5 import open_hdf5
+from harden.data.header import MOST_STEPS
 from harden.data.manifest import DatasetInfo
-from harden.data.minari import find_minari, read_minari, write_minari
-from harden.data.source import MOST_STEPS, Source, Wanted
+from harden.data.minari import find_minari, read_minari
+from harden.data.minari_export import write_minari
+from harden.data.source import Source, Wanted
 from harden.data.store import DatasetWriter
 from harden.errors import InputError, MissingInputError
 from harden.folders import require_new, whole_folder
@@ -53,11 +54,10 @@ def detect_format(path: Path) -> str:
         raise MissingInputError(f"{path} is missing", "name a file, or the folder of a Minari data set")
     if found.is_dir():
         raise InputError(f"{path} holds no data/main_data.hdf5", "name a file, or a Minari data set's folder")
-    with open_hdf5(found, "the tool that wrote it", max_objects=5_000_000) as file:
+    with open_hdf5(found, "the tool that wrote it") as file:
         # h5py gives a name that is no UTF-8 as bytes
         names = {name if isinstance(name, str) else repr(name) for name in file}
-        groups = isinstance(file.get("episode_0"), h5py.Group)
-    if groups:
+    if "episode_0" in names:
         return "minari"
     if {"observations", "actions", "rewards", "terminals"} <= names:
         return "dsrl" if {"costs", "next_observations", "timeouts"} <= names else "d4rl"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from harden.data.header import MADE_BY
 from harden.data.manifest import (
     ShardInfo,
     check_kind,
@@ -19,15 +18,11 @@ from harden.data.manifest import (
     shard_files,
     total_problems,
 )
-from harden.data.reading import Plan, empty_rows, plan_shard, read_rows
-from harden.data.shard import MADE_BY
+from harden.data.shard import empty_rows, read_rows
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
-from harden.files import read_errors
+from harden.files import digest_file, read_errors, require_file
 from harden.tasks import Task
 from harden.types import Transitions
-
-# threads that read shards
-_READERS = 2
 
 
 def _remedy(path: Path) -> str:
@@ -50,7 +45,6 @@ class Dataset:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._plans: dict[str, Plan] = {}
         with read_errors(path):
             self.has_manifest = path.is_dir()
         if self.has_manifest:
@@ -89,22 +83,16 @@ class Dataset:
 
     def _read(self, parts: list[tuple[ShardInfo, int, int]]) -> Transitions:
         """Read rows of shards in one piece: of each the first, and the one after the last."""
+        obs_dim, act_dim = self.info.obs_dim, self.info.act_dim
         # memory that a lying manifest asks for is never touched: a shard is looked at before it is read
-        data = empty_rows(sum(last - first for _, first, last in parts), self.info.obs_dim, self.info.act_dim)
-        stops = itertools.accumulate(last - first for _, first, last in parts)
-
-        def fill(part: tuple[ShardInfo, int, int], stop: int) -> None:
-            shard, first, last = part
-            into = Transitions(*(column[stop - last + first : stop] for column in data))
+        data = empty_rows(sum(last - first for _, first, last in parts), obs_dim, act_dim)
+        start = 0
+        for shard, first, last in parts:
+            stop = start + last - first
+            into = Transitions(*(column[start:stop] for column in data))
             with self._mendable():
-                read_rows(self.folder / shard.name, self._plan(shard), first, into)
-
-        if len(parts) == 1:
-            fill(parts[0], len(data.rewards))
-        else:
-            # one looks through a shard, which takes the interpreter, while the other copies, which does not
-            with ThreadPoolExecutor(_READERS) as pool:
-                list(pool.map(fill, parts, stops))
+                read_rows(self.folder / shard.name, first, into, (shard.transitions, obs_dim, act_dim))
+            start = stop
         return data
 
     @contextmanager
@@ -119,14 +107,6 @@ class Dataset:
             mend = f"keep the other shards with: harden data repair {self.folder}"
             raise type(error)(error.message, mend) from error
 
-    def _plan(self, shard: ShardInfo) -> Plan:
-        path = self.folder / shard.name
-        plan = plan_shard(path, self._plans.get(shard.name))
-        if (plan.rows, *plan.sizes) != (shard.transitions, self.info.obs_dim, self.info.act_dim):
-            raise DamagedFileError(f"{path} is not the shard that the manifest lists")
-        self._plans[shard.name] = plan
-        return plan
-
     def shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
         """Read shard after shard, one in memory at a time.
 
@@ -135,6 +115,21 @@ class Dataset:
         """
         for shard in self.info.shards:
             yield shard, self._read([(shard, 0, shard.transitions)])
+
+    def verified_shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
+        """Read shard after shard as `shards`, each compared with its entry in the manifest as by `verify`.
+
+        For whoever stores them again: a new checksum would vouch for whatever was damaged before.
+
+        Raises:
+            DamagedFileError: a shard is damaged, or not what the manifest says.
+        """
+        for shard in self.info.shards:
+            with self._mendable():
+                problems, data = self._verify(shard)
+                if data is None or problems:
+                    raise DamagedFileError(problems[0])
+            yield shard, data
 
     def recent(self, count: int) -> Transitions:
         """Read the last `count` rows, or all where there are fewer."""
@@ -149,20 +144,24 @@ class Dataset:
         problems = total_problems(self.folder, self.info) if self.has_manifest else []
         for shard in self.info.shards:
             try:
-                problems += self._verify(shard)
+                problems += self._verify(shard)[0]
             except HardenError as error:
                 problems.append(error.message)
         return problems + self.links()
 
-    def _verify(self, shard: ShardInfo) -> list[str]:
+    def _verify(self, shard: ShardInfo) -> tuple[list[str], Transitions | None]:
+        """Return what is wrong with a shard, and its transitions where the manifest lists its checksum."""
         path = self.folder / shard.name
+        require_file(path, "")
+        if digest_file(path) != shard.sha256:
+            return [f"{path} does not have the checksum that the manifest lists"], None
         found, data = inspect_shard(path)
         problems = []
         if not bool((data.terminals | data.timeouts)[-1]):
             problems.append(f"{path} does not end with an episode's end")
         problems += entry_problems(path, shard, data, found.shards[0])
         check_kind(found, self.info, str(path), "the manifest", "")
-        return problems
+        return problems, data
 
     def links(self) -> list[str]:
         """Return which shards are links out of the folder, one line each: it does not hold them."""

@@ -41,7 +41,7 @@ def _append(writer: DatasetWriter, dataset: Dataset, keep: Callable[[int, Transi
         keep: takes the number of a shard's first episode and its data; returns bool (episodes,).
     """
     before = 0
-    for shard, data in dataset.shards():
+    for shard, data in dataset.verified_shards():
         kept = keep(before, data)
         before += len(kept)
         if bool(kept.any()):

@@ -73,14 +73,6 @@ def batches(stops: np.ndarray, rows: int = SHARD_ROWS) -> Iterator[tuple[int, in
         start = stop
 
 
-def limit_ends(terminals: np.ndarray, horizon: int) -> np.ndarray:
-    """Return where a time limit of `horizon` steps ended an episode, in data that do not say so."""
-    row = np.arange(len(terminals))
-    begins = np.r_[0, np.flatnonzero(terminals) + 1]
-    age = row - begins[np.searchsorted(begins, row, side="right") - 1]
-    return ((age + 1) % horizon == 0) & ~terminals
-
-
 def derive_next(data: Transitions) -> Transitions:
     """Fill in the next observations of a file that has none, from the rows that follow in the same episode.
 

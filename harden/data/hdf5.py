@@ -1,273 +1,284 @@
-"""HDF5 opened with suspicion: nothing in a file may lead out of it, or claim more than it holds."""
+"""HDF5 opened with suspicion: nothing that is read may lead out of the file, or claim more than it holds."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 
-from harden.data.heaps import require_heaps_that_end
-from harden.data.sink import Sink
+from harden.data.limited import UNREADABLE, within_time
 from harden.errors import DamagedFileError
 from harden.files import require_file
 
-_MAX_OBJECTS = 10_000
-_MAX_DEPTH = 8
+# HDF5's deflate packs a thousand bytes of zeros into one
 _MAX_RATIO = 1100
-_MAX_ATTRIBUTE = 1 << 20
+# bytes that are unpacked in memory to read one row
+_MAX_CHUNK = 1 << 28
+_MAX_LINKS = 8
 # HDF5's own filters and h5py's lzf: any other makes the library load code from a plugin folder
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
-# what is still open in a file goes with it
-_ACCESS = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-_ACCESS.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-# what h5py raises on bytes that are not what they claim to be
-_UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+_ATTRIBUTE_SECONDS = 10.0
+# how files that are often taken for HDF5 begin
+_OTHER_FORMATS = (
+    (b"PK\x03\x04", "a zip archive, such as NumPy's .npz or PyTorch's .pt"),
+    (b"\x93NUMPY", "NumPy's .npy"),
+    (b"PAR1", "Parquet"),
+    (b"ARROW1", "Arrow (Feather)"),
+    (b"\xff\xff\xff\xff", "an Arrow stream"),
+    (b"\x80\x02", "a Python pickle"),
+    (b"\x80\x03", "a Python pickle"),
+    (b"\x80\x04", "a Python pickle"),
+    (b"\x80\x05", "a Python pickle"),
+    (b"\x1f\x8b", "packed by gzip"),
+    (b"MATLAB 5.0", "MATLAB's older .mat (MATLAB's -v7.3 is HDF5)"),
+    (b"CDF\x01", "NetCDF 3"),
+    (b"CDF\x02", "NetCDF 3"),
+    (b"#ROSBAG", "a ROS bag"),
+    (b"\x89MCAP", "MCAP"),
+    (b"SQLite format 3", "an SQLite database, such as a ROS 2 bag"),
 )
 
 
 @contextmanager
-def open_hdf5(path: Path, made_by: str, max_objects: int = _MAX_OBJECTS) -> Iterator[h5py.File]:
-    """Open a file for reading, after checking that nothing in it points elsewhere.
+def open_hdf5(path: Path, made_by: str) -> Iterator[h5py.File]:
+    """Open a file for reading; what is in it is judged where it is used (`numbers`, `attributes`).
 
     Args:
         path: the file.
         made_by: the command that makes it, named when it is missing.
-        max_objects: groups and arrays that it may hold.
 
     Raises:
         MissingInputError: not there; StorageError: it may not be read.
-        DamagedFileError: empty, truncated, not HDF5, or with links or storage outside itself.
+        DamagedFileError: empty, truncated, not HDF5, or open for writing in another program.
     """
-    with open_arrays(path, made_by, (), max_objects) as (opened, _), h5py.File(opened) as file:
-        # arrays are numbers; whoever opens a file for more than them reads strings
-        require_heaps_that_end(path)
-        yield file
-
-
-class Stored(NamedTuple):
-    """What a file says of an array.
-
-    Args:
-        shape: None where it has none.
-        type: of its values.
-        offset: where its bytes lie in the file, in one piece and as they are; None where they do not.
-    """
-
-    shape: tuple[int, ...] | None
-    type: h5py.h5t.TypeID
-    offset: int | None
-
-
-@contextmanager
-def open_arrays(
-    path: Path, made_by: str, names: Collection[str], max_objects: int = _MAX_OBJECTS
-) -> Iterator[tuple[h5py.h5f.FileID, dict[str, Stored]]]:
-    """Open a file as `open_hdf5` does; returns its handle, and those of the named arrays that lie at its top.
-
-    The check has them in its hands: to open each of them a second time would take as long again, and so would
-    the making of an h5py.File.
-    """
-    remedy = f"make it again with: {made_by}"
     require_file(path, f"make it with: {made_by}")
     try:
-        file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, _ACCESS)
-        try:
-            walk = _Walk(path, max_objects, names)
-            walk.group(h5py.h5g.open(file, b"/"), 0)
-            yield file, walk.found
-        finally:
-            if file.valid:
-                file.close()
-    except _UNREADABLE as error:
-        # of a key that is not there, str() is in quotes; of other errors there may be several lines, or none
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = "it is empty" if path.stat().st_size == 0 else said
-        raise DamagedFileError(f"{path} can't be read as HDF5 ({reason})", remedy) from error
+        with h5py.File(path, "r") as file:
+            yield file
+    except UNREADABLE as error:
+        raise _unreadable(path, error, made_by) from error
 
 
-class _Walk:
-    """Looks at everything in a file; by h5py's low-level calls, which take a third of the others' time.
+def _unreadable(path: Path, error: BaseException, made_by: str) -> DamagedFileError:
+    """Return what to say of a file that h5py can't read."""
+    # of a key that is not there, str() is in quotes; of other errors there may be several lines, or none
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    with path.open("rb") as file:
+        begin = file.read(16)
+    if "unable to lock file" in reason or "already open for write" in reason:
+        return DamagedFileError(
+            f"{path} is open for writing in another program, or was when that was killed",
+            "close the file there; after a crash: h5clear -s FILE (of HDF5's tools), then look at its rows",
+        )
+    for head, name in _OTHER_FORMATS:
+        if begin.startswith(head):
+            return DamagedFileError(
+                f"{path} is not HDF5 but {name}",
+                "write its arrays to HDF5 first: docs/your-own-data.md, 'Logs in another format', says how",
+            )
+    if not begin:
+        reason = "it is empty"
+    elif begin.startswith(b"\x89HDF"):
+        reason = f"its writer may have been killed before it closed the file: {reason}"
+    return DamagedFileError(f"{path} can't be read as HDF5 ({reason})", f"make it again with: {made_by}")
 
-    Args:
-        path: the file.
-        left: groups and arrays that it may still hold.
-        names: the arrays at its top that `found` is to hold.
+
+def _follow(group: h5py.Group, path: str, links: int = 0) -> Any:
+    """Return what a path leads to within the file; None where nothing is there.
+
+    Raises:
+        DamagedFileError: a link on the way leads to another file, or from link to link without an end.
     """
-
-    def __init__(self, path: Path, left: int, names: Collection[str]) -> None:
-        self.path, self.left, self.names = path, left, names
-        self.size = path.stat().st_size
-        self.seen: set[int] = set()
-        self.found: dict[str, Stored] = {}
-
-    def group(self, group: h5py.h5g.GroupID, depth: int) -> None:
-        """Look at a group and all in it."""
-        path = self.path
-        if depth > _MAX_DEPTH:
-            raise DamagedFileError(f"{path} nests groups more than {_MAX_DEPTH} deep")
-        # groups within themselves, or linked over and over, would be walked for ever
-        address = h5py.h5o.get_info(group).addr
-        if address in self.seen:
-            raise DamagedFileError(f"{path} is refused: group {h5py.h5i.get_name(group)!r} has two places")
-        self.seen.add(address)
-        links = group.links
-        for link in group:
-            self.left -= 1
-            if self.left < 0:
-                raise DamagedFileError(f"{path} holds too many objects")
-            name = link.decode(errors="replace")
-            if links.get_info(link).type != h5py.h5l.TYPE_HARD:
-                raise DamagedFileError(f"{path} is refused: {name!r} is a link that leads elsewhere")
-            item = h5py.h5o.open(group, link)
-            if isinstance(item, h5py.h5g.GroupID):
-                self.group(item, depth + 1)
-            elif isinstance(item, h5py.h5d.DatasetID):
-                stored = self.array(item, name)
-                if depth == 0 and name in self.names:
-                    self.found[name] = stored
-
-    def array(self, item: h5py.h5d.DatasetID, name: str) -> Stored:
-        """Look at an array, and return it."""
-        # of what is not in one piece inside this file there is no offset
-        offset = item.get_offset()
-        plan = item.get_create_plist() if offset is None else None
-        if plan is not None and plan.get_layout() == h5py.h5d.VIRTUAL:
-            raise DamagedFileError(f"{self.path} is refused: {name!r} is a virtual data set")
-        if plan is not None and plan.get_external_count():
-            raise DamagedFileError(f"{self.path} is refused: {name!r} keeps its bytes in another file")
-        found = Stored(item.shape, item.get_type(), offset)
-        if found.shape is None:
-            return found
-        stored, width = item.get_storage_size(), found.type.get_size()
-        size = math.prod(found.shape) * width
-        # a declared shape far beyond the bytes at hand would be filled with zeros at our expense
-        if size and stored == 0:
-            raise DamagedFileError(f"{self.path}: {name!r} declares shape {found.shape} and stores nothing")
-        if stored > self.size or size / max(stored, 1) > _MAX_RATIO:
+    item: Any = group
+    for part in path.split("/"):
+        if part in ("", "."):
+            continue
+        if not isinstance(item, h5py.Group):
+            return None
+        link = item.get(part, getlink=True)
+        if link is None:
+            return None
+        if isinstance(link, h5py.HardLink):
+            item = item[part]
+        elif isinstance(link, h5py.SoftLink) and links < _MAX_LINKS:
+            item = _follow(group.file if link.path.startswith("/") else item, link.path, links + 1)
+        else:
             raise DamagedFileError(
-                f"{self.path}: {name!r} declares shape {found.shape}, far more than it stores"
+                f"{group.file.filename} is refused: {part!r} is a link that leads elsewhere"
             )
-        if plan is not None and plan.get_layout() == h5py.h5d.CHUNKED:
-            self.chunks(plan, size, width, name)
-        return found
-
-    def chunks(self, plan: h5py.h5p.PropDCID, size: int, width: int, name: str) -> None:
-        """Look at how an array of `size` bytes is cut and packed."""
-        # to read one row, a whole chunk is made in memory
-        chunk = plan.get_chunk()
-        if math.prod(chunk) * width > max(size, 1 << 20):
-            raise DamagedFileError(f"{self.path}: {name!r} declares chunks {chunk} for {size} bytes")
-        foreign = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} - _FILTERS
-        if foreign:
-            raise DamagedFileError(
-                f"{self.path} is refused: {name!r} needs the HDF5 plugin of filter {min(foreign)}"
-            )
+    return item
 
 
 def numbers(group: h5py.Group, name: str) -> h5py.Dataset:
     """Return an array of numbers, unread.
 
+    Args:
+        group: where the path begins.
+        name: the path of the array; soft links inside the file are followed.
+
     Raises:
-        DamagedFileError: there is no such array, or it holds something else.
+        DamagedFileError: there is no such array, it holds something else, or it is not stored in this file.
     """
-    item = group.get(name)
+    item = _follow(group, name)
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         raise DamagedFileError(f"{group.file.filename} has no array '{name}'")
     if item.dtype.kind not in "fiub":
         raise DamagedFileError(
             f"{group.file.filename} is refused: '{name}' has type {item.dtype}, not numbers"
         )
+    require_stored_here(item, name)
     return item
 
 
-def read_array(group: h5py.Group, name: str, dtype: type, rows: slice, ndim: int) -> np.ndarray:
-    """Read rows of one array, in memory's type.
+def require_stored_here(item: h5py.Dataset, name: str) -> None:
+    """Refuse an array that reads other files, loads code or fills memory by a declaration alone.
+
+    Rows that were never written hold the fill value. A vector of one number a row, such as flags that were
+    never raised, may hold nothing else.
 
     Raises:
-        DamagedFileError: no such array, another number of axes, or flags that are neither 0 nor 1.
+        DamagedFileError: says which.
     """
-    item = numbers(group, name)
-    if item.ndim != ndim:
+    where, plan = item.file.filename, item.id.get_create_plist()
+    if plan.get_layout() == h5py.h5d.VIRTUAL:
         raise DamagedFileError(
-            f"{group.file.filename}: '{name}' has shape {item.shape}, expected {ndim} axes"
+            f"{where} is refused: {name!r} is a virtual data set", "write its values into one file"
         )
-    if item.dtype == dtype:
-        # straight into its place: by indexing, h5py would gather the rows on the way, a third slower
-        first, last, _ = rows.indices(len(item))
-        values = np.empty((max(last - first, 0), *item.shape[1:]), dtype)
-        if values.size:
-            item.read_direct(values, np.s_[first:last])
-        return values
-    values = item[rows]
-    if dtype is np.bool_ and not np.isin(values, (0, 1)).all():
-        raise DamagedFileError(f"{group.file.filename}: '{name}' holds values other than 0 and 1")
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, dtype=dtype)
+    if plan.get_external_count():
+        raise DamagedFileError(f"{where} is refused: {name!r} keeps its bytes in another file")
+    foreign = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} - _FILTERS
+    if foreign:
+        raise DamagedFileError(
+            f"{where} is refused: {name!r} needs the HDF5 plugin of filter {min(foreign)}",
+            "write it again with gzip, lzf or no filter",
+        )
+    width = item.id.get_type().get_size()
+    chunk = item.chunks and math.prod(item.chunks) * width
+    if chunk and chunk > _MAX_CHUNK:
+        raise DamagedFileError(f"{where}: {name!r} declares chunks of {chunk:,} bytes")
+    shape, stored, most = item.shape or (), item.id.get_storage_size(), os.path.getsize(where)
+    basis = most if math.prod(shape[1:]) == 1 else stored
+    if stored > most or math.prod(shape) * width > _MAX_RATIO * basis:
+        raise DamagedFileError(
+            f"{where}: {name!r} declares shape {item.shape}, far more than it stores ({stored:,} bytes)"
+        )
 
 
-def attribute(group: h5py.Group, name: str, default: Any) -> Any:
-    """Return an attribute as a plain Python value.
+def read_array(item: h5py.Dataset, dtype: type, rows: slice = slice(None)) -> np.ndarray:
+    """Read rows of an array, in memory's type.
 
     Raises:
-        DamagedFileError: it is larger than any that harden writes.
+        DamagedFileError: flags that are neither 0 nor 1.
     """
-    if name not in group.attrs:
-        return default
-    if group.attrs.get_id(name).get_storage_size() > _MAX_ATTRIBUTE:
-        raise DamagedFileError(f"{group.file.filename}: attribute '{name}' is too large")
-    value = group.attrs[name]
+    first, last, _ = rows.indices(len(item))
+    values = np.empty((max(last - first, 0), *item.shape[1:]), dtype)
+    read_into(item, values, first)
+    return values
+
+
+def read_into(item: h5py.Dataset, values: np.ndarray, first: int) -> None:
+    """Fill an array of memory with rows from `first` on.
+
+    Raises:
+        DamagedFileError: flags that are neither 0 nor 1.
+    """
+    rows = np.s_[first : first + len(values)]
+    if not values.size:
+        return
+    if item.dtype == values.dtype:
+        # straight into its place: by indexing, h5py would gather the rows on the way, a third slower
+        item.read_direct(values, rows)
+        wrong = values.dtype == np.bool_ and values.view(np.uint8).max() > 1
+    else:
+        stored = item[rows]
+        wrong = values.dtype == np.bool_ and not np.isin(stored, (0, 1)).all()
+        with np.errstate(over="ignore", invalid="ignore"):
+            values[...] = stored
+    if wrong:
+        raise DamagedFileError(
+            f"{item.file.filename}: '{item.name.lstrip('/')}' holds values other than 0 and 1"
+        )
+
+
+def attributes(group: h5py.Group, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the named attributes that are there, as plain Python values.
+
+    Raises:
+        DamagedFileError: one of them can't be read.
+    """
+    if not len(group.attrs):
+        return {}
+
+    def read() -> dict[str, Any]:
+        return {name: _plain(group.attrs[name]) for name in names if name in group.attrs}
+
+    found: dict[str, Any] = within_time(read, _ATTRIBUTE_SECONDS, group.file.filename)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
     if isinstance(value, bytes):
-        return value.decode()
-    return value.item() if isinstance(value, np.generic) else value
+        return value.decode(errors="surrogateescape")
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
-@contextmanager
-def create_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a new file for writing; inside `write_whole` or `storage_errors`, that make a line of an error.
+def hdf5_image(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> bytes:
+    """Return arrays and root attributes as the bytes of an HDF5 file.
+
+    Stored plain and contiguous: floats of a simulation shrink by under a tenth in compression, which costs
+    more time to read than the disk gives back. Made in memory and written by ourselves: a file that HDF5
+    can't close for want of room stays open in it, and ends the process when that exits.
+    """
+    with _memory_file() as file:
+        file.attrs.update(attributes)
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
+
+
+def _memory_file() -> h5py.File:
+    return h5py.File("memory", "w", driver="core", backing_store=False, libver=("v110", "v110"))
+
+
+def reserve_hdf5(
+    path: Path,
+    arrays: dict[str, tuple[tuple[int, ...], np.dtype]],
+    attributes: dict[str, Any],
+    room: int = 1 << 16,
+) -> None:
+    """Make a file that is to be filled by h5py, and take all the room that it will need from the disk.
+
+    For what does not fit into memory; the reason is that of `hdf5_image`. What is left over of the room is
+    given back when h5py closes the file.
+
+    Args:
+        path: the file, to be made.
+        arrays: shape and type of each.
+        attributes: of the root.
+        room: bytes that are to be taken beyond those of the arrays.
 
     Raises:
         OSError: what the file system refused, such as for want of room.
     """
-    with Sink(path, "w+") as sink:
-        try:
-            with h5py.File(sink, "w", libver=("v110", "v110")) as file:
-                try:
-                    yield file
-                finally:
-                    sink.closing = True
-        except Exception:
-            # what HDF5 makes of it says neither what nor why
-            if sink.error is not None:
-                raise sink.error from None
-            raise
-        if sink.error is not None:
-            raise sink.error
-
-
-def write_hdf5(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
-    """Write arrays and root attributes to a new file.
-
-    Stored plain and contiguous: floats of a simulation shrink by under a tenth in compression, which costs
-    more time to read than the disk gives back.
-
-    Raises:
-        OSError: as `create_hdf5`.
-    """
-    with create_hdf5(path) as file:
+    with _memory_file() as file:
         file.attrs.update(attributes)
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values)
+        for name, (shape, dtype) in arrays.items():
+            # HDF5 gives it a place in the file when it is filled
+            file.create_dataset(name, shape, dtype)
+        file.flush()
+        image = file.id.get_file_image()
+    room += len(image) + sum(math.prod(shape) * dtype.itemsize for shape, dtype in arrays.values())
+    with path.open("wb") as plain:
+        plain.write(image)
+        plain.flush()
+        os.posix_fallocate(plain.fileno(), 0, room)

@@ -1,41 +1,37 @@
-"""Minari's layout on the disk: a group an episode, with one observation more than actions.
+"""Minari's data sets, by the minari package: a group an episode, with one observation more than actions.
 
-Read and written here, not by the minari package: its reader follows whatever links a file holds, and its
-writer fills a folder of its own below the user's home. Tests hold both against the package.
+The package follows whatever a file holds, so that a file is looked through before the package opens it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
 
-from harden.data.dataset import Dataset
-from harden.data.episodes import SHARD_ROWS, lengths
-from harden.data.hdf5 import create_hdf5, numbers, open_hdf5, read_array
-from harden.data.manifest import ShardInfo
-from harden.data.shard import Provenance, check_values
-from harden.data.source import Source, Wanted, check_lengths, check_said, narrow, read_provenance
+from harden.data.ends import settle_ends
+from harden.data.episodes import batches
+from harden.data.hdf5 import open_hdf5, require_stored_here
+from harden.data.header import MOST_STEPS, Provenance, check_attribute, parse_attributes
+from harden.data.limited import UNREADABLE, within_time
+from harden.data.shard import check_values
+from harden.data.source import Source, Wanted, check_lengths, narrow
 from harden.errors import DamagedFileError, InputError
-from harden.files import read_json, storage_errors, write_json
-from harden.folders import whole_folder
+from harden.files import read_json
 from harden.types import Transitions
 
 FILE = "main_data.hdf5"
-# the first version that keeps its metadata in a file of its own; later ones read it
-_VERSION = "0.5.0"
-_ID = re.compile(r"[-_\w]+-v[0-9]+")
-_EPISODE = re.compile(r"episode_([0-9]{1,9})")
+_EPISODE = re.compile(r"episode_[0-9]{1,9}")
 _MADE_BY = "minari"
-# seven objects an episode, and whatever the infos hold
-_MAX_OBJECTS = 5_000_000
+_LOOK_SECONDS = 600.0
 
 
 def find_minari(path: Path) -> Path:
@@ -43,209 +39,197 @@ def find_minari(path: Path) -> Path:
     return next((place for place in (path / "data" / FILE, path / FILE) if place.is_file()), path)
 
 
-class _Episode(NamedTuple):
-    """One episode's group."""
+def storage_class() -> Any:
+    """Return the package's class that reads and writes.
 
-    name: str
-    rows: int
-    provenance: Provenance
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        from minari.dataset.minari_storage import MinariStorage
+    except ImportError:
+        raise InputError("minari is not installed", "install it with: pip install 'harden[minari]'") from None
+    return MinariStorage
 
 
 def read_minari(path: Path, wanted: Wanted) -> Source:
-    """Open a Minari data set for conversion.
+    """Open a Minari data set for conversion; all of it is read into memory.
 
     Args:
         path: its folder, or its HDF5 file.
         wanted: what the user says of it; the cost key is one of the infos, "cost" where not given.
 
     Raises:
-        MissingInputError, DamagedFileError: as `open_hdf5`; episodes missing or of other shapes.
-        InputError: no costs, data that are not vectors, or an episode longer than the horizon.
+        MissingInputError, DamagedFileError: as `open_hdf5`; links out of the file, episodes missing or of
+            other shapes.
+        InputError: the package is not installed, no costs, data that are not vectors, an episode longer than
+            the horizon, or ends that can't be told apart.
     """
-    file_path = find_minari(path)
-    cost_key = wanted.cost_key or "cost"
+    file = find_minari(path)
     notes: list[str] = []
-    with open_hdf5(file_path, _MADE_BY, _MAX_OBJECTS) as file:
-        count = sum(1 for name in file if _EPISODE.fullmatch(name))
-        names = [f"episode_{i}" for i in range(count)]
-        if not count or not all(name in file for name in names):
-            raise DamagedFileError(f"{file_path} does not hold episode_0, episode_1, ... without a gap")
-        episodes = [_episode(file[name], cost_key) for name in names]
-        obs_dim, act_dim = (int(numbers(file[names[0]], key).shape[1]) for key in ("observations", "actions"))
-        env_id, horizon = _task(file_path, file, wanted)
-        check_lengths(max(episode.rows for episode in episodes), horizon, file_path)
-    kind = env_id, horizon, obs_dim, act_dim
-    return Source(*kind, _chunks(file_path, episodes, cost_key, notes), notes)
+    rounded: set[str] = set()
+    storage, env_id, horizon = _open(file, wanted)
+    with _package_errors(file):
+        every = range(storage.total_episodes)
+        episodes = [
+            _transitions(f"{file}: episode {number}", episode, wanted.cost_key or "cost", rounded)
+            for number, episode in enumerate(storage.get_episodes(every))
+        ]
+        said = [_plain(attributes) for attributes in storage.get_episode_metadata(every)]
+        sources = [
+            parse_attributes(attributes, f"{file}: episode {number}", "harden_")[2]
+            for number, attributes in enumerate(said)
+        ]
+    if len({(episode.obs.shape[1], episode.actions.shape[1]) for episode in episodes}) != 1:
+        raise DamagedFileError(f"{file}: episodes of different shapes")
+    if rounded:
+        notes.append(f"rounded to float32, which is what harden keeps: {', '.join(sorted(rounded))}")
+    # what harden wrote itself was flagged by harden
+    ours = "terminal" if all("harden_behaviour" in attributes for attributes in said) else None
+    _settle(file, episodes, horizon, wanted.choices.at_horizon or ours, notes)
+    first = episodes[0]
+    sizes = first.obs.shape[1], first.actions.shape[1]
+    return Source(env_id, horizon, *sizes, _chunks(episodes, sources), notes)
 
 
-def _episode(group: h5py.Group, cost_key: str) -> _Episode:
-    where = f"{group.file.filename}: {group.name}"
+def _settle(
+    file: Path, episodes: list[Transitions], horizon: int, choice: str | None, notes: list[str]
+) -> None:
+    """Have each episode end in one way, and say what had to be decided."""
+    rows = np.array([len(episode.rewards) for episode in episodes])
+    check_lengths(int(rows.max()), horizon, file)
+    terminals, timeouts = (
+        np.array([bool(flags[-1]) for flags in column])
+        for column in zip(*((episode.terminals, episode.timeouts) for episode in episodes), strict=True)
+    )
+    endless = ~(terminals | timeouts)
+    if endless.any():
+        notes.append(f"{int(endless.sum())} episodes have no end: their last step is taken for a timeout")
+    terminals, timeouts = settle_ends(file, rows, terminals, timeouts | endless, horizon, choice, notes)
+    for episode, terminal, timeout in zip(episodes, terminals, timeouts, strict=True):
+        episode.terminals[-1], episode.timeouts[-1] = bool(terminal), bool(timeout)
+
+
+def _chunks(
+    episodes: list[Transitions], sources: list[Provenance]
+) -> Iterator[tuple[Provenance, Transitions]]:
+    """Yield whole episodes, a shard at a time."""
+    for source, group in itertools.groupby(zip(sources, episodes, strict=True), key=lambda pair: pair[0]):
+        parts = [episode for _, episode in group]
+        data = Transitions(*map(torch.cat, zip(*parts, strict=True)))
+        stops = np.cumsum([len(part.rewards) for part in parts])
+        for start, stop in batches(stops):
+            yield source, Transitions(*(column[start:stop] for column in data))
+
+
+def _open(file: Path, wanted: Wanted) -> tuple[Any, str, int]:
+    """Return the package's reader of a data set, its environment and its time limit ("" and 0 if unknown)."""
+    reader = storage_class()
+    with open_hdf5(file, _MADE_BY) as opened:
+        count = within_time(lambda: _look_through(opened), _LOOK_SECONDS, str(file))
+    beside = file.with_name("metadata.json")
+    about = read_json(beside, _MADE_BY)
+    # without spaces the package would make the environment that the metadata name: anybody's code
+    if not isinstance(about, dict) or not {"observation_space", "action_space", "total_episodes"} <= set(
+        about
+    ):
+        raise DamagedFileError(f"{beside} is not Minari's metadata")
+    if about.get("data_format") != "hdf5":
+        raise InputError(f"{beside}: data_format {about.get('data_format')!r}", "harden reads Minari's hdf5")
+    if about["total_episodes"] != count or not count:
+        raise DamagedFileError(f"{file} holds {count} episodes, its metadata say {about['total_episodes']!r}")
+    try:
+        spec = about.get("env_spec")
+        found = json.loads(spec) if isinstance(spec, str) else about.get("harden", {})
+        # an environment without a time limit says null
+        env_id, horizon = found.get("id") or "", found.get("max_episode_steps") or 0
+    except (AttributeError, ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{beside}: env_spec can't be read ({error})") from error
+    with _package_errors(beside):
+        storage = reader.read(file.parent.absolute())
+    return (
+        storage,
+        wanted.env_id or check_attribute(env_id, "", f"{beside}: the environment's id"),
+        wanted.horizon or check_attribute(horizon, 0, f"{beside}: max_episode_steps", 0, MOST_STEPS),
+    )
+
+
+def _look_through(file: h5py.File) -> int:
+    """Return how many episodes a file holds, after a look at all its links, arrays and strings."""
+
+    # h5py ends its walk with the first thing that is returned, and loses what is raised
+    def link(name: str, found: object) -> str | None:
+        return None if isinstance(found, h5py.HardLink | h5py.SoftLink) else name
+
+    def item(name: str, found: h5py.Group | h5py.Dataset) -> Exception | None:
+        try:
+            dict(found.attrs)
+            if isinstance(found, h5py.Dataset) and found.shape is not None:
+                require_stored_here(found, name)
+                if found.dtype.kind == "O":
+                    found[()]
+        except (DamagedFileError, *UNREADABLE) as error:
+            return error
+        return None
+
+    elsewhere = file.visititems_links(link)
+    if elsewhere is not None:
+        raise DamagedFileError(f"{file.filename} is refused: {elsewhere!r} is a link that leads elsewhere")
+    wrong = file.visititems(item)
+    if wrong is not None:
+        raise wrong
+    return sum(1 for name in file if _EPISODE.fullmatch(name))
+
+
+@contextlib.contextmanager
+def _package_errors(path: Path) -> Iterator[None]:
+    """Turn what the package raises on a data set that is not whole into one line."""
+    try:
+        yield
+    except (*UNREADABLE, AssertionError, NotImplementedError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedFileError(f"{path} is not a Minari data set that is whole ({reason})") from error
+
+
+def _plain(said: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in said.items()}
+
+
+def _transitions(where: str, episode: dict[str, Any], cost_key: str, rounded: set[str]) -> Transitions:
+    rows = len(episode["rewards"])
     for key in ("observations", "actions"):
-        if isinstance(group.get(key), h5py.Group) or numbers(group, key).ndim != 2:
+        if not isinstance(episode[key], np.ndarray) or episode[key].ndim != 2:
             raise InputError(
-                f"{where}/{key} is not (steps, coordinates)",
+                f"{where}: {key} are not (steps, coordinates)",
                 "harden learns from vectors, stored as one array",
             )
-    rows = len(numbers(group, "rewards"))
-    if len(numbers(group, "observations")) != rows + 1 or not rows:
+    if len(episode["observations"]) != rows + 1 or not rows:
         raise DamagedFileError(f"{where} has {rows} steps; Minari keeps one observation more than steps")
-    infos = group.get("infos")
-    if not isinstance(infos, h5py.Group) or cost_key not in infos:
-        others = ", ".join(infos) if isinstance(infos, h5py.Group) else "none"
+    infos = episode["infos"] or {}
+    if not isinstance(infos.get(cost_key), np.ndarray):
+        others = ", ".join(infos) or "none"
         raise InputError(
             f"{where} has no infos/{cost_key}",
             f"name the info that holds the costs with --cost-key: {others}",
         )
-    return _Episode(group.name, rows, read_provenance(group, "harden_"))
-
-
-def _task(path: Path, file: h5py.File, wanted: Wanted) -> tuple[str, int]:
-    """Return the environment and the time limit, "" and 0 where neither the user nor the data set says."""
-    beside = path.with_name("metadata.json")
-    about: Any = read_json(beside, _MADE_BY) if beside.is_file() else dict(file.attrs)
-    if not isinstance(about, dict):
-        raise DamagedFileError(f"{beside} is not Minari's metadata")
-    spec = about.get("env_spec")
-    found: Any = json.loads(spec) if isinstance(spec, str) else about.get("harden", {})
-    # an environment without a time limit says null
-    env_id, horizon = found.get("id") or "", found.get("max_episode_steps") or 0
-    return (
-        wanted.env_id or check_said(env_id, "", f"{path}: the environment's id"),
-        wanted.horizon or check_said(horizon, 0, f"{path}: max_episode_steps"),
-    )
-
-
-def _chunks(
-    path: Path, episodes: list[_Episode], cost_key: str, notes: list[str]
-) -> Iterator[tuple[Provenance, Transitions]]:
-    """Yield whole episodes, a shard at a time."""
-    said: Counter[str] = Counter()
-    rounded: set[str] = set()
-    start = 0
-    while start < len(episodes):
-        stop, rows = start, 0
-        while stop < len(episodes) and episodes[stop].provenance == episodes[start].provenance:
-            rows += episodes[stop].rows
-            if rows > SHARD_ROWS and stop > start:
-                break
-            stop += 1
-        with open_hdf5(path, _MADE_BY, _MAX_OBJECTS) as file:
-            parts = [
-                _read(file[episode.name], episode, cost_key, said, rounded)
-                for episode in episodes[start:stop]
-            ]
-        if len({(part.obs.shape[1], part.actions.shape[1]) for part in parts}) != 1:
-            raise DamagedFileError(f"{path}: episodes of different shapes")
-        yield episodes[start].provenance, Transitions(*map(torch.cat, zip(*parts, strict=True)))
-        start = stop
-    notes += [f"{count} {what}" for what, count in said.items()]
-    if rounded:
-        notes.append(f"rounded to float32, which is what harden keeps: {', '.join(sorted(rounded))}")
-
-
-def _read(
-    group: h5py.Group, episode: _Episode, cost_key: str, said: Counter[str], rounded: set[str]
-) -> Transitions:
-    where, rows = f"{group.file.filename}: {episode.name}", episode.rows
-    columns = {
-        key: narrow(numbers(group, key)[()], ndim, f"{where} '{key}'", rounded)
-        for key, ndim in (("observations", 2), ("actions", 2), ("rewards", 1))
-    }
-    costs = narrow(numbers(group["infos"], cost_key)[()], 1, f"{where} '{cost_key}'", rounded)
     # the infos' first entry is the reset's, where the collector was there to see it
-    costs = costs[1:] if len(costs) == rows + 1 else costs
-    whole = slice(None)
-    terminals, timeouts = (
-        torch.from_numpy(read_array(group, key, np.bool_, whole, 1))
-        for key in ("terminations", "truncations")
-    )
-    if {len(column) for column in (columns["actions"], costs, terminals, timeouts)} != {rows}:
+    costs = infos[cost_key][-rows:]
+    ends = [episode[key].astype(bool) for key in ("terminations", "truncations")]
+    lengths = {len(values) for values in (episode["actions"], costs, *ends)}
+    if lengths != {rows} or len(infos[cost_key]) > rows + 1:
         raise DamagedFileError(f"{where} has arrays of different lengths")
-    if bool((terminals | timeouts)[:-1].any()):
+    if any(flags[:-1].any() for flags in ends):
         raise DamagedFileError(f"{where} ends before its last step")
-    if bool(terminals[-1] & timeouts[-1]):
-        said["episodes were terminated and truncated at once: kept as terminals"] += 1
-        timeouts = timeouts & ~terminals
-    elif not bool(terminals[-1] | timeouts[-1]):
-        said["episodes have no end: their last step is taken for a timeout"] += 1
-        timeouts = timeouts.clone()
-        timeouts[-1] = True
-    obs = columns["observations"]
-    data = Transitions(obs[:-1], columns["actions"], columns["rewards"], costs, obs[1:], terminals, timeouts)
-    check_values(data, where)
+    obs, actions, rewards, cost = (
+        narrow(values, ndim, f"{where}, '{name}'", rounded)
+        for name, values, ndim in (
+            ("observations", episode["observations"], 2),
+            ("actions", episode["actions"], 2),
+            ("rewards", episode["rewards"], 1),
+            (cost_key, costs, 1),
+        )
+    )
+    terminals, timeouts = map(torch.from_numpy, ends)
+    data = Transitions(obs[:-1], actions, rewards, cost, obs[1:], terminals, timeouts)
+    check_values(data._replace(timeouts=timeouts & ~terminals), where)
     return data
-
-
-def write_minari(dataset: Dataset, path: Path) -> list[str]:
-    """Write a data set as Minari's, so that `minari.load_dataset` reads it.
-
-    Args:
-        dataset: what is written.
-        path: the folder to be made; it is named like the data set's id.
-
-    Returns:
-        What the layout can't express.
-
-    Raises:
-        InputError: not an id, something is there already, or steps that do not share an observation.
-    """
-    if not _ID.fullmatch(path.name):
-        raise InputError(
-            f"'{path.name}' is no Minari id", "a Minari data set's folder is named like it: NAME-v0"
-        )
-    info = dataset.info
-    with whole_folder(path) as aside:
-        folder = aside / "data"
-        folder.mkdir()
-        with storage_errors(path), create_hdf5(folder / FILE) as file:
-            number = 0
-            for shard, data in dataset.shards():
-                for part in zip(*(column.split(lengths(data).tolist()) for column in data), strict=True):
-                    _write(file.create_group(f"episode_{number}"), number, Transitions(*part), shard)
-                    number += 1
-        size = (folder / FILE).stat().st_size / 1e6
-        about = {
-            "dataset_id": path.name,
-            "minari_version": _VERSION,
-            "data_format": "hdf5",
-            "total_episodes": info.episodes,
-            "total_steps": info.transitions,
-            "dataset_size": round(size, 1),
-            "observation_space": _space(info.obs_dim),
-            "action_space": _space(info.act_dim),
-            "description": "written by harden",
-            "harden": {"id": info.env_id, "max_episode_steps": info.horizon},
-        }
-        write_json(folder / "metadata.json", about)
-    return ["env_spec is left out: minari's recover_environment() will not know the environment"]
-
-
-def _write(group: h5py.Group, number: int, data: Transitions, shard: ShardInfo) -> None:
-    # compared as bits: -0.0 is not 0.0 to who reads it
-    shared = data.next_obs[:-1].view(torch.int32) == data.obs[1:].view(torch.int32)
-    if not bool(shared.all()):
-        row = int(torch.nonzero(~shared)[0][0])
-        raise InputError(
-            f"{shard.name}, episode {number}: the next observation of step {row} is not step {row + 1}'s",
-            "Minari keeps one observation for both (these were collected under noise or attack): "
-            "export with --to dsrl",
-        )
-    zero = torch.zeros(1, dtype=data.costs.dtype)
-    group.attrs.update({"id": number, "total_steps": len(data.rewards)})
-    group.attrs.update({f"harden_{key}": value for key, value in shard.provenance._asdict().items()})
-    for key, values in (
-        ("observations", torch.cat((data.obs, data.next_obs[-1:]))),
-        ("actions", data.actions),
-        ("rewards", data.rewards),
-        ("terminations", data.terminals),
-        ("truncations", data.timeouts),
-        ("infos/cost", torch.cat((zero, data.costs))),
-    ):
-        group.create_dataset(key, data=values.numpy())
-
-
-def _space(size: int) -> str:
-    """Return Minari's description of the space of all vectors of a size."""
-    bound = [float("inf")] * size
-    low = [-value for value in bound]
-    return json.dumps({"type": "Box", "dtype": "float32", "shape": [size], "low": low, "high": bound})

@@ -19,7 +19,7 @@ from harden.data.manifest import (
 )
 from harden.data.store import FolderLock
 from harden.errors import HardenError, InputError, MissingInputError, StorageError
-from harden.files import make_folder, read_errors, storage_errors, sync_folder
+from harden.files import digest_file, make_folder, read_errors, storage_errors, sync_folder
 
 ASIDE = "damaged"
 
@@ -43,16 +43,17 @@ class Repaired(NamedTuple):
 def repair(path: Path, dry_run: bool = False) -> Repaired:
     """Keep every whole shard of a data set, set the others aside and write the manifest anew, last.
 
-    A shard is whole when it lies in the folder itself, can be read, holds whole episodes of values that can
-    be learned from, has the checksum that the manifest lists, where there is one, and is of the data set's
-    kind: that of the shards with such a checksum where they agree, else the manifest's or the first shard's.
+    A shard is whole when it lies in the folder itself, has the checksum that the manifest lists, where there
+    is one, can be read, holds whole episodes of values that can be learned from, and is of the data set's
+    kind: the manifest's, or the first whole shard's where there is no manifest.
 
     Args:
         path: the data set's folder. Damaged shards go to its folder `damaged`.
         dry_run: only find out what a repair would do.
 
     Raises:
-        InputError: another process writes there, or nothing in it is whole: then it is left as it is.
+        InputError: another process writes there, nothing in it is whole, or the manifest contradicts shards
+            whose checksums it lists: then it is left as it is.
         MissingInputError: no data set.
         StorageError: something in it may not be read: then it is left as it is as well.
     """
@@ -60,72 +61,74 @@ def repair(path: Path, dry_run: bool = False) -> Repaired:
         if not path.is_dir() or not ((path / "manifest.json").exists() or shard_files(path)):
             raise MissingInputError(f"{path} is not a data set's folder", "name one that holds shards")
     with contextlib.nullcontext() if dry_run else FolderLock(path):
-        try:
-            old: DatasetInfo | None = read_manifest(path)
-        except StorageError:
-            # what may not be read may be whole: nobody sets it aside
-            raise
-        except HardenError:
-            old = None
+        old = _manifest(path)
         listed = {shard.name: shard for shard in old.shards} if old else {}
-        readable: list[tuple[Path, DatasetInfo]] = []
+        info, damaged = old, {}
         whole: list[ShardInfo] = []
-        damaged: list[tuple[Path, str]] = []
         for file in shard_files(path):
             try:
-                readable.append((file, _whole(file, listed)))
-            except StorageError:
+                found = _whole(file, listed)
+                info = info or found
+                _check_kind(path, file, found, info, vouched=file.name in listed)
+                whole.append(found.shards[0])
+            except (StorageError, _ManifestChangedError):
+                # what may not be read may be whole: nobody sets it aside
                 raise
             except HardenError as error:
-                damaged.append((file, error.message))
-        kind = _kind(old, [found for _, found in readable], listed)
-        for file, found in readable:
-            try:
-                check_kind(found, kind or found, str(file), "its data set", "")
-                whole.append(found.shards[0])
-            except HardenError as error:
-                damaged.append((file, error.message))
-        if kind is None or not whole:
+                damaged[file] = error.message
+        if info is None or not whole:
             raise InputError(f"no shard of {path} is whole, nothing was changed", "collect the data again")
-        info = kind._replace(shards=tuple(whole))
-        names = {shard.name for shard in info.shards}
+        info = info._replace(shards=tuple(whole))
+        names = {shard.name for shard in whole}
         if not dry_run:
-            _set_aside(path, [file for file, _ in damaged])
+            _set_aside(path, list(damaged))
             write_manifest(path, info)
-    there = names | {file.name for file, _ in damaged}
+    there = names | {file.name for file in damaged}
     return Repaired(
         info,
-        [f"{file.name}: {why}" for file, why in damaged],
+        [f"{file.name}: {why}" for file, why in damaged.items()],
         sorted(set(listed) - there),
         sorted(names - set(listed)) if old else [],
     )
 
 
-def _kind(
-    old: DatasetInfo | None, readable: list[DatasetInfo], listed: dict[str, ShardInfo]
-) -> DatasetInfo | None:
-    """Return the kind of a data set; None where nothing says it."""
-    kind = old or (readable[0] if readable else None)
-    vouched = [found for found in readable if found.shards[0].name in listed]
-    for name in ("env_id", "horizon", "obs_dim", "act_dim"):
-        # a checksum covers what a shard says of itself, and nothing covers what the manifest says
-        said = {getattr(found, name) for found in vouched} - {"", 0}
-        if kind is not None and len(said) == 1:
-            kind = kind._replace(**{name: said.pop()})
-    return kind
+class _ManifestChangedError(InputError):
+    """The manifest says something else of the data set than a shard whose checksum it lists."""
+
+
+def _manifest(path: Path) -> DatasetInfo | None:
+    try:
+        return read_manifest(path)
+    except StorageError:
+        raise
+    except HardenError:
+        return None
 
 
 def _whole(file: Path, listed: dict[str, ShardInfo]) -> DatasetInfo:
     """Read a shard; raises a HardenError that says what is wrong with it."""
     if said := leads_out(file):
         raise InputError(said, "put a copy in its place")
+    entry = listed.get(file.name)
+    # before HDF5 sees it: what is damaged may hold it up
+    if entry is not None and entry.sha256 != digest_file(file):
+        raise InputError(f"{file} does not have the checksum that the manifest lists")
     found, data = inspect_shard(file)
     if not bool((data.terminals | data.timeouts)[-1]):
         raise InputError(f"{file} does not end with an episode's end")
-    entry = listed.get(file.name)
-    if entry is not None and entry.sha256 != found.shards[0].sha256:
-        raise InputError(f"{file} does not have the checksum that the manifest lists")
     return found
+
+
+def _check_kind(path: Path, file: Path, found: DatasetInfo, info: DatasetInfo, vouched: bool) -> None:
+    try:
+        check_kind(found, info, str(file), "its data set", "")
+    except InputError as error:
+        if vouched:
+            raise _ManifestChangedError(
+                f"{path / 'manifest.json'} was changed: {error.message}, and has the checksum listed there",
+                "nothing was done: remove the manifest and repair again, then it is made of the shards",
+            ) from error
+        raise
 
 
 def _set_aside(path: Path, files: list[Path]) -> None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from harden.data.header import Kind, Provenance
 from harden.data.manifest import (
     DatasetInfo,
     ShardInfo,
@@ -19,7 +20,7 @@ from harden.data.manifest import (
     shard_files,
     write_manifest,
 )
-from harden.data.shard import Kind, Provenance, check_values, write_shard
+from harden.data.shard import check_values, write_shard
 from harden.errors import DamagedFileError, InputError
 from harden.files import make_folder, storage_errors
 from harden.tasks import Task

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import torch
 
-from harden.data.hdf5 import attribute, open_hdf5, read_array, write_hdf5
+from harden.data.hdf5 import attributes, hdf5_image, numbers, open_hdf5, read_array
 from harden.errors import DamagedFileError
 from harden.files import write_whole
 from harden.types import Targets
 
-FORMAT_VERSION = 1
+# 1 had no digest
+FORMAT_VERSION = 2
 _LAYOUT = {"observations": 2, "actions": 3, "weights": 2, "old_mean": 2, "old_std": 2}
 _MADE_BY = "harden e-step"
 
@@ -56,8 +59,23 @@ def write_targets(path: Path, targets: Targets, header: TargetsHeader) -> None:
     """Write targets whole."""
     values = (column.detach().cpu().numpy().astype(np.float32, copy=False) for column in targets)
     arrays = dict(zip(_LAYOUT, values, strict=True))
-    attributes = {"format_version": FORMAT_VERSION} | header._asdict()
-    write_whole(path, lambda aside: write_hdf5(aside, arrays, attributes))
+    header = _typed(header._asdict())
+    said = header._asdict() | {"digest": _digest(arrays, header)}
+    image = hdf5_image(arrays, {"format_version": FORMAT_VERSION} | said)
+    write_whole(path, lambda aside: aside.write_bytes(image))
+
+
+def _typed(said: dict[str, Any]) -> TargetsHeader:
+    return TargetsHeader(**{name: kind(said[name]) for name, kind in get_type_hints(TargetsHeader).items()})
+
+
+def _digest(arrays: dict[str, np.ndarray], header: TargetsHeader) -> str:
+    """Return the sha256 of targets and all that is said of them."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name, values in arrays.items():
+        digest.update(f"{name}{values.shape}".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
@@ -65,22 +83,34 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
 
     Raises:
         MissingInputError: not there.
-        DamagedFileError: not targets, of shapes that do not fit, NaN, or weights that do not sum to one.
+        DamagedFileError: not targets, other than what was written, of shapes that do not fit, NaN, or weights
+            that do not sum to one.
     """
-    everything = slice(None)
+    again = f"make it again with: {_MADE_BY}"
+    names = ("format_version", "digest", *TargetsHeader._fields)
     with open_hdf5(path, _MADE_BY) as file:
-        if attribute(file, "format_version", None) != FORMAT_VERSION or "weights" not in file:
+        found = TargetsHeader._field_defaults | attributes(file, names)
+        version = found.pop("format_version", None)
+        if version not in (1, FORMAT_VERSION) or "weights" not in set(file):
             raise DamagedFileError(f"{path} is not a targets file", f"make one with: {_MADE_BY}")
-        columns = [read_array(file, name, np.float32, everything, ndim) for name, ndim in _LAYOUT.items()]
-        usual = TargetsHeader._field_defaults
-        found = {name: attribute(file, name, usual.get(name)) for name in TargetsHeader._fields}
+        arrays = {}
+        for name, ndim in _LAYOUT.items():
+            item = numbers(file, name)
+            if item.ndim != ndim:
+                raise DamagedFileError(
+                    f"{path}: '{name}' has shape {item.shape}, expected {ndim} axes", again
+                )
+            arrays[name] = read_array(item, np.float32)
+    digest = found.pop("digest", None)
     try:
-        header = TargetsHeader(**{n: kind(found[n]) for n, kind in get_type_hints(TargetsHeader).items()})
-    except (TypeError, ValueError) as error:
+        header = _typed(found)
+        if version != 1 and digest != _digest(arrays, header):
+            raise ValueError("it does not have the digest that was written with it")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DamagedFileError(
             f"{path} is not a targets file ({error})", f"make one with: {_MADE_BY}"
         ) from error
-    targets = Targets(*(torch.from_numpy(column) for column in columns))
+    targets = Targets(*(torch.from_numpy(values) for values in arrays.values()))
     states, particles, act_dim = targets.actions.shape
     fits = (
         len(targets.obs) == states
@@ -89,10 +119,8 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
         and states > 0
     )
     if not fits:
-        raise DamagedFileError(f"{path}: arrays of shapes that do not fit", f"make it again with: {_MADE_BY}")
+        raise DamagedFileError(f"{path}: arrays of shapes that do not fit", again)
     whole = all(bool(column.isfinite().all()) for column in targets)
     if not whole or not bool((targets.weights.sum(1) - 1).abs().max() < 1e-3):
-        raise DamagedFileError(
-            f"{path} holds NaN, or weights that do not sum to one", f"make it again with: {_MADE_BY}"
-        )
+        raise DamagedFileError(f"{path} holds NaN, or weights that do not sum to one", again)
     return targets, header
