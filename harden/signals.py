@@ -28,7 +28,8 @@ def listen() -> None:
 
 def ignore() -> None:
     """Ignore both from now on: the work is done, and the interpreter ends."""
-    for number in _NUMBERS:
+    # the alarm that raises a lost one again would end the process, once the interpreter hears none any more
+    for number in (*_NUMBERS, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
 

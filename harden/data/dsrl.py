@@ -39,7 +39,7 @@ def write_dsrl(dataset: Dataset, path: Path) -> list[str]:
     def write(aside: Path) -> None:
         before = 0
         reserve_hdf5(aside, arrays, said)
-        with h5py.File(aside, "r+") as file:
+        with h5py.File(aside, "r+", locking=False) as file:
             for _, data in dataset.verified_shards():
                 for name, values in columns(data).items():
                     file[name][before : before + len(values)] = values
