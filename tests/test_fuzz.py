@@ -20,6 +20,7 @@ from test_store import HOW, TASK, make
 from harden.checkpoint import load_policy, save_policy
 from harden.config import make_config
 from harden.data import (
+    Choices,
     Dataset,
     DatasetWriter,
     TargetsHeader,
@@ -59,7 +60,7 @@ def _targets(path: Path) -> None:
 
 def _convert(path: Path, source: str) -> None:
     detect_format(path)
-    opened = READERS[source](path, Wanted(horizon=4))
+    opened = READERS[source](path, Wanted(horizon=4, choices=Choices(at_horizon="terminal")))
     for _ in opened.chunks:
         pass
 
