@@ -17,7 +17,7 @@ from test_store import HOW, TASK, make, same
 from harden.data import Dataset, DatasetWriter, import_data
 from harden.data.hdf5 import open_hdf5
 from harden.data.shard import read_shard
-from harden.errors import DamagedFileError, HardenError, MissingInputError
+from harden.errors import DamagedFileError, HardenError
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_attributes_of_another_kind(shard: Path, name: str, value: object) -> No
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")
-    with pytest.raises(MissingInputError), open_hdf5(tmp_path / "pipe.h5", "nothing"):
+    with pytest.raises(DamagedFileError), open_hdf5(tmp_path / "pipe.h5", "nothing"):
         pass
 
 
@@ -241,7 +241,7 @@ def test_a_manifests_entry_of_another_kind(shard: Path, change: dict[str, object
     manifest = json.loads(path.read_text())
     manifest["shards"][0] |= change
     path.write_text(json.dumps(manifest))
-    with pytest.raises(DamagedFileError, match="is not a data set's manifest"):
+    with pytest.raises(DamagedFileError, match=r"manifest\.json"):
         Dataset(shard.parent)
 
 
@@ -251,7 +251,7 @@ def test_a_manifests_entry_of_another_kind(shard: Path, change: dict[str, object
 def test_a_manifest_of_another_kind(shard: Path, change: dict[str, object]) -> None:
     path = shard.parent / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(DamagedFileError, match="is not a data set's manifest"):
+    with pytest.raises(DamagedFileError, match=r"manifest\.json"):
         Dataset(shard.parent)
 
 

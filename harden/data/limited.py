@@ -41,7 +41,7 @@ def within_time(work: Callable[[], Any], seconds: float, where: str) -> Any:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        _answer(work, writer)
+        _answer(work, writer, where)
     os.close(writer)
     answer = b""
     try:
@@ -59,7 +59,7 @@ def within_time(work: Callable[[], Any], seconds: float, where: str) -> Any:
     return found["read"]
 
 
-def _answer(work: Callable[[], Any], writer: int) -> NoReturn:
+def _answer(work: Callable[[], Any], writer: int, where: str) -> NoReturn:
     """Write what `work` returns to a pipe and end this process, with nothing of the parent's cleared up."""
     try:
         try:
@@ -67,7 +67,9 @@ def _answer(work: Callable[[], Any], writer: int) -> NoReturn:
         except DamagedFileError as error:
             found = {"refused": [error.message, error.remedy]}
         except UNREADABLE as error:
-            found = {"refused": [f"an attribute or a string can't be read ({error})".splitlines()[0]]}
+            found = {
+                "refused": [f"{where}: an attribute or a string can't be read ({error})".splitlines()[0]]
+            }
         answer = json.dumps(found, default=repr).encode() + b"\n"
         while answer:
             answer = answer[os.write(writer, answer) :]
