@@ -43,6 +43,7 @@ class _Known(NamedTuple):
     parent: str
     targets: str
     critics: str
+    ended: bool
 
     @property
     def now(self) -> tuple[str, str]:
@@ -89,9 +90,11 @@ def _critics_status(config: PipelineConfig, place: Workspace, known: _Known) -> 
 def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
     _, header = read_targets(place.targets)
     why = ""
+    # a run's last targets are older than the critics that it ends with, as they should be
+    of_the_run = known.ended and digest_file(place.targets) == known.targets
     if known.data and header.data_digest != known.data:
         why = "the data set changed since"
-    elif header.critics_digest != known.critics:
+    elif header.critics_digest != known.critics and not of_the_run:
         why = "the critics changed since"
     elif header.policy_digest not in known.now and digest_file(place.targets) != known.targets:
         why = "the policy changed since"
@@ -120,11 +123,12 @@ def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> S
             critics, data = header.critics_digest, header.data_digest
             if digest_file(place.targets) != known.targets:
                 why = why or f"it was fitted to other targets than are in {place.targets}"
-    if not why and known.critics and critics != known.critics:
+    if not why and known.critics and critics != known.critics and "ending" not in about:
         why = "the critics changed since"
     if not why and known.data and data != known.data:
         why = "the data set changed since"
-    return StageStatus("fit-policy", "stale" if why else "done", why or f"digest {known.policy[:12]}")
+    told = "; ".join(["", *about.get("ending", {}).get("warnings", [])])
+    return StageStatus("fit-policy", "stale" if why else "done", why or f"digest {known.policy[:12]}{told}")
 
 
 def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
@@ -154,6 +158,7 @@ def _known(config: PipelineConfig, place: Workspace) -> _Known:
         parent=_quietly(lambda: str(load_policy(place.policy).about.get("inputs", {}).get("policy", ""))),
         # the targets that the policy was fitted to are older than it, as they should be
         targets=_quietly(lambda: about("targets_digest")),
+        ended=bool(_quietly(lambda: str(load_policy(place.policy).about.get("ending", "")))),
         critics=_quietly(lambda: str(load_critics(place.critics)[1].get("critics_digest", ""))),
     )
 

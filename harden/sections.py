@@ -173,8 +173,9 @@ class Adversary(Section):
 class Train(Section):
     """Algorithm 2: each refresh collects `episodes`, then does `rounds` of the sizes given here.
 
-    The policy kept is a running average over a share `average` of all rounds, at 0 the last one. `offline`
-    learns from stored data alone: nothing is collected, and the offline section says how many refreshes.
+    The policy kept is a running average over a share `average` of all rounds, at 0 the last one. Training
+    ends with `final_critic_steps` of the critics for that policy, under the full adversary. `offline` learns
+    from stored data alone: nothing is collected, and the offline section says how many refreshes.
     """
 
     offline: bool = False
@@ -187,6 +188,7 @@ class Train(Section):
     average: Share = 0.0
     warm_up_episodes: Episodes = 10
     warm_up_critic_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
+    final_critic_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 3000
 
 
 class Offline(Section):

@@ -83,6 +83,14 @@ def e_step(ctx: Context, **options: Any) -> None:
         f"(exact {done.lam_exact:.4g}), expected cost {done.expected_cost:.4g} "
         f"against kappa {done.kappa:.4g} -> {options['out'] or ctx.place.targets}"
     )
+    if done.status == "infeasible":
+        click.echo(
+            "warning: no weights near the policy meet kappa, so q* costs as little as it may. Fit the policy to "
+            "it and repeat collect, fit-critics, e-step and fit-policy. Where the cost stays: allow larger "
+            "steps (by_hand.kl_estep), a higher lam (estep.lam_max, adversary.lam_max), or a higher cost_limit"
+        )
+    if not done.converged:
+        click.echo("warning: the dual's search ended before estep.tolerance: check the critics' values")
 
 
 @main.command("fit-policy")
@@ -161,12 +169,20 @@ def train(ctx: Context, **options: Any) -> None:
             f"trained {ctx.config.variant} offline: {last['refresh']:.0f} refreshes, "
             f"{last['seconds']:.0f} s; nothing of it was simulated -> {done.policy}"
         )
+        _warned(done.warnings)
         return
     click.echo(
         f"trained {ctx.config.variant}: {last['env_steps']:,.0f} steps, {last['seconds']:.0f} s, reward "
         f"{last['reward']:.1f}, cost {last['cost']:.2f} in the last refresh, {last['cumulative_cost']:,.0f} "
         f"cost in all -> {done.policy}"
     )
+    _warned(done.warnings)
+
+
+def _warned(warnings: list[str]) -> None:
+    """Print what has to be known of a run as its last lines."""
+    for warning in warnings:
+        click.echo(f"warning: {warning}")
 
 
 @main.command()

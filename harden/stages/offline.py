@@ -16,11 +16,12 @@ from harden.data import Dataset, draw_rows
 from harden.errors import InputError
 from harden.evaluation.offline import FORMAT_VERSION, NOT_SIMULATED, estimate
 from harden.files import write_json
-from harden.learner import Learner, new_learner
+from harden.learner import Learner, load_state, new_learner
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
 from harden.seeds import generator
 from harden.stages.clone import fit_clone
+from harden.stages.ending import finish_run
 from harden.stages.fit_critics import look_ahead
 from harden.stages.permissions import open_own
 from harden.stages.ranges import require_ranges
@@ -120,7 +121,7 @@ def train_offline(
     overwrite: bool = False,
     tensorboard: bool = False,
     report: Reporter,
-) -> History:
+) -> tuple[History, list[str]]:
     """Harden a policy from stored data alone.
 
     The behaviour in the data is cloned first. Without a policy of its own the run starts from that clone; and
@@ -132,7 +133,7 @@ def train_offline(
         resume, overwrite, tensorboard: as in `train`.
 
     Returns:
-        One row a refresh.
+        One row a refresh, and what has to be known of the run.
 
     Raises:
         MissingInputError: no data, or nothing to resume.
@@ -152,8 +153,12 @@ def train_offline(
     warm_up, also = about.get("warm_up", 0), lasting(about)
     source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
     run_rounds(source, tensorboard)
+    if supply.rows is None:
+        supply.gather(history)
+    warnings = finish_run(config, place, supply.load()[0], None, report)
+    learner = load_state(place.state, config, device)[0]
     write_json(place.estimates, _estimates(config, place, learner, dataset, told))
-    return history
+    return history, warnings
 
 
 def require_own_data(place: Workspace, about: dict[str, Any], dataset: Dataset) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import torch
 
 from harden.checkpoint import load_policy
 from harden.config import PipelineConfig
-from harden.data import DatasetWriter
+from harden.data import Dataset, DatasetWriter
 from harden.envs.make import require_environment, try_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.learner import new_learner
 from harden.progress import Reporter
+from harden.stages.ending import finish_run, try_policy
+from harden.stages.fit_critics import look_ahead
 from harden.stages.offline import train_offline
 from harden.stages.on_policy import require_no_job, train_on_policy
 from harden.stages.permissions import require_em, require_own_kind, require_permission
@@ -31,11 +33,13 @@ class Trained(NamedTuple):
         refreshes: refreshes finished, of this run and of those it resumed.
         history: one row a refresh: steps, reward, cost, cumulative cost, multipliers, KLs, seconds.
         policy: the folder of the policy that was kept.
+        warnings: what has to be known of it, one sentence each.
     """
 
     refreshes: int
     history: list[dict[str, float]]
     policy: Path
+    warnings: list[str]
 
 
 def _begin(
@@ -45,6 +49,9 @@ def _begin(
     learner = new_learner(config, device, start)
     try_environment(config.task_row)
     begun = origin_of(start.about if start else None)
+    if start is not None:
+        with VectorEnv(config.task_row, config.collect.envs, config.collect.workers) as envs:
+            begun["start"] = try_policy(config, learner.policy, envs)
     with new_run(place, collects=True, overwrite=overwrite) as fresh:
         begin_run(config, fresh, learner, warm_up_steps(config, learner, start), **begun)
 
@@ -86,10 +93,10 @@ def train(
     shared = start | {"tensorboard": tensorboard}
     require_allowed(config, data=data, allow_attacked_collection=allow_attacked_collection, **shared)  # type: ignore[arg-type]
     if config.train.offline:
-        history = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
-        return Trained(len(history), history, place.policy)
-    history = _train_online(config, place, device=device, report=report, **shared)  # type: ignore[arg-type]
-    return Trained(len(history), history, place.policy)
+        history, warnings = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
+        return Trained(len(history), history, place.policy, warnings)
+    history, warnings = _train_online(config, place, device=device, report=report, **shared)  # type: ignore[arg-type]
+    return Trained(len(history), history, place.policy, warnings)
 
 
 def require_allowed(
@@ -134,7 +141,7 @@ def _train_online(
     overwrite: bool,
     tensorboard: bool,
     report: Reporter,
-) -> History:
+) -> tuple[History, list[str]]:
     on_policy = config.variant_row.on_policy
     if not resume:
         _begin(config, place, device, init, overwrite)
@@ -152,8 +159,10 @@ def _train_online(
         require_own_kind(config, writer.info, place.data)
         if on_policy:
             train_on_policy(config, place, learner, history, writer, envs, report, also)
-            return history
-        supply = RollOuts(config, learner, writer, envs, report)
-        source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
-        run_rounds(source, tensorboard)
-    return history
+        else:
+            supply = RollOuts(config, learner, writer, envs, report)
+            source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
+            run_rounds(source, tensorboard)
+        replay = look_ahead(Dataset(place.data).recent(config.critics.replay), config, device)
+        warnings = finish_run(config, place, replay, envs, report)
+    return history, warnings
