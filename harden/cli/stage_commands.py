@@ -85,9 +85,9 @@ def e_step(ctx: Context, **options: Any) -> None:
     )
     if done.status == "infeasible":
         click.echo(
-            "warning: no weights near the policy meet kappa, so q* costs as little as it may. Fit the policy to "
-            "it and repeat collect, fit-critics, e-step and fit-policy. Where the cost stays: allow larger "
-            "steps (by_hand.kl_estep), a higher lam (estep.lam_max, adversary.lam_max), or a higher cost_limit"
+            "warning: no weights near the policy meet kappa, so q* costs as little as it may. Fit the policy "
+            "to it and repeat collect, fit-critics, e-step and fit-policy. Where the cost stays: allow "
+            "larger steps (by_hand.kl_estep), a higher lam (estep.lam_max, adversary.lam_max), or more cost"
         )
     if not done.converged:
         click.echo("warning: the dual's search ended before estep.tolerance: check the critics' values")

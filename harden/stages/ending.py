@@ -13,7 +13,7 @@ from harden.checkpoint import module_digest
 from harden.config import PipelineConfig
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
-from harden.learner import Learner, load_state
+from harden.learner import load_state
 from harden.nets import GaussianPolicy
 from harden.ops.bellman import Backups
 from harden.progress import Reporter
@@ -77,7 +77,7 @@ def finish_run(
     parent = module_digest(learner.policy)
     ending: dict[str, Any] = {} if envs is None else try_policy(config, learner.policy, envs)
     warnings = [
-        *_of_training(config, learner, about["history"]),
+        *left_open(config, learner.counters.refresh, about["history"]),
         *_of_policy(config, ending, about.get("start")),
     ]
     commit(
@@ -103,10 +103,16 @@ def _of_policy(config: PipelineConfig, end: dict[str, float], start: dict[str, f
     return found
 
 
-def _of_training(config: PipelineConfig, learner: Learner, history: list[dict[str, float]]) -> list[str]:
-    """Return which constraints the last refresh left open, and how many searches of the dual ended early."""
+def left_open(config: PipelineConfig, refresh: int, history: list[dict[str, float]]) -> list[str]:
+    """Return which constraints the last refresh left open, and how many searches of the dual ended early.
+
+    Args:
+        config: the pipeline.
+        refresh: the last one, which the schedules are read at.
+        history: the rows of the learning curve.
+    """
     last, found = history[-1], []
-    terms = scheduled(config, learner.counters.refresh)
+    terms = scheduled(config, refresh)
     if "q_cost" in last and last["q_cost"] > terms.kappa and last["lam_exact"] >= _AT_CEILING * terms.lam_max:
         found.append(
             f"the cost constraint is open: E[Q_c] is {last['q_cost']:.3g}, kappa {terms.kappa:.3g}, and "

@@ -1,0 +1,94 @@
+"""What a run ends with: critics of the published policy, and what has to be known of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_pipeline import SETTINGS, harden, stages
+
+from harden.algorithms.schedules import scheduled
+from harden.checkpoint import load_policy, module_digest
+from harden.config import make_config
+from harden.stages import train as stage
+from harden.stages.ending import left_open
+
+WORDS = ["train", *SETTINGS, "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_published_policy_has_critics_of_its_own(folder: Path) -> None:
+    published = Path("checkpoints/ball-circle/policy")
+    harden(*WORDS, "--set", "train.final_critic_steps=0")
+    before = load_policy(published)
+    harden(*WORDS, "--overwrite")
+    after = load_policy(published)
+    assert before.critics is not None
+    assert after.critics is not None
+    assert module_digest(after.policy) == module_digest(before.policy), "only critics learn at the end"
+    assert module_digest(after.critics) != module_digest(before.critics)
+    assert set(stages(harden("status", *SETTINGS).output).values()) == {"done", "missing"}
+    harden(*WORDS, "--resume")
+    again = load_policy(published)
+    assert again.critics is not None
+    assert module_digest(again.critics) == module_digest(after.critics), "a run ends once"
+
+
+def test_less_than_half_of_the_reward_or_a_cost_above_the_limit_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harden(*WORDS)
+    given = Path("checkpoints/ball-circle/policy").rename(folder / "given")
+    tries = iter(({"reward": 100.0, "cost": 1.0}, {"reward": 10.0, "cost": 9.0}))
+    for module in (stage, stage.finish_run.__globals__):
+        where = module if isinstance(module, dict) else vars(module)
+        monkeypatch.setitem(where, "try_policy", lambda *_: next(tries))
+    told = harden(*WORDS, "--overwrite", "--init", str(given)).output.splitlines()[-2:]
+    assert all(line.startswith("warning:") for line in told)
+    assert "10 %" in told[0] or "10%" in told[0]
+    assert "9.0" in told[1]
+    assert "limit of 5" in told[1]
+    said = harden("status", *SETTINGS).output
+    assert stages(said)["fit-policy"] == "done"
+    assert "limit of 5" in said
+
+
+def test_what_the_last_refresh_left_open_is_told() -> None:
+    config = make_config({"task": "ball-circle", "train": {"rounds": 50}})
+    terms = scheduled(config, 0)
+    quiet = {"q_cost": terms.kappa * 0.9, "lam_exact": terms.lam_max, "converged": 1.0}
+    assert left_open(config, 0, [quiet] * 3) == []
+    met = {"kl_robust_mean": terms.mstep.kl_robust_mean * 2, "beta_robust_mean": 0.1}
+    assert left_open(config, 0, [quiet | met]) == [], "a multiplier below its ceiling still rises"
+    costly = quiet | {"q_cost": terms.kappa * 1.3}
+    assert left_open(config, 0, [costly | {"lam_exact": terms.lam_max * 0.5}]) == []
+    (cost,) = left_open(config, 0, [quiet, costly])
+    assert f"{terms.kappa:.3g}" in cost
+    assert "estep.lam_max" in cost
+    at_ceiling = {"kl_robust_mean": terms.mstep.kl_robust_mean * 4, "beta_robust_mean": 1.0}
+    (penalty,) = left_open(config, 0, [quiet | at_ceiling])
+    assert "4.0" in penalty
+    assert "mstep.kl_robust_weight" in penalty
+    (early,) = left_open(config, 0, [quiet | {"converged": 0.9}, quiet])
+    assert early.startswith("5 of 100")
+
+
+def test_an_e_step_that_no_weights_meet_says_what_to_do(folder: Path) -> None:
+    harden("collect", *SETTINGS, "--episodes", "2")
+    harden("fit-critics", *SETTINGS, "--steps", "2")
+    words = [
+        "--set",
+        "cost_limit=0.001",
+        "--set",
+        "estep.limit_start=0.001",
+        "--set",
+        "by_hand.kl_estep=1e-6",
+    ]
+    said = harden("e-step", *SETTINGS, *words, "--states", "50").output
+    assert ("infeasible" in said) == ("by_hand.kl_estep" in said)
