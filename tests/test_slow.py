@@ -109,3 +109,20 @@ def test_ppo_lagrangian_learns_the_task_within_the_cost_limit(folder: Path) -> N
     (natural,) = json.loads(Path("ppol.json").read_text())["results"]
     assert natural["reward"]["mean"] >= 500
     assert natural["cost"]["mean"] <= 5
+
+
+def test_two_rounds_by_hand_halve_the_cost_under_attack(folder: Path) -> None:
+    """The stages as a person runs them: fifty episodes of a vanilla policy, then two rounds of usual sizes."""
+    given = str(ROOT / "checkpoints/released/ball-circle/cvpo")
+    pipeline = ["-p", str(ROOT / "pipelines/ball-circle.toml")]
+    trial = ["--attack", "mc", "--episodes", "50", "--json"]
+    harden("evaluate", *pipeline, "--policy", given, *trial, "before.json")
+    harden("collect", *pipeline, "--policy", given, "--episodes", "50")
+    for start in (["--policy", given], []):
+        harden("fit-critics", *pipeline, *start)
+        harden("e-step", *pipeline, "--states", "20000")
+        harden("fit-policy", *pipeline, "--steps", "1000")
+    harden("evaluate", *pipeline, *trial, "after.json")
+    before, after = (json.loads(Path(name).read_text())["results"] for name in ("before.json", "after.json"))
+    assert after[1]["cost"]["mean"] <= before[1]["cost"]["mean"] / 2
+    assert after[0]["reward"]["mean"] >= 0.7 * before[0]["reward"]["mean"]
