@@ -92,9 +92,6 @@ class CriticsConfig(Section):
 class EStep(Section):
     """Eq. 4-6. States are drawn from the `window` most recent transitions.
 
-    `lam_max` is what one unit of cost may weigh in units of reward where both critics look equally far ahead;
-    with the reward critic's longer horizon it grows as Q_r does.
-
     The cost limit falls from `limit_start` to `limit_end` (unset: the task's own) over a share `limit_ramp`
     of training. Roll-outs that explore pass through worse states than the policy's own: an expectation over
     them at the task's limit leaves the policy well below it.

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from harden.ops import ball, bellman, gaussian
 from harden.ops.constraint import step_multiplier
 from harden.ops.schedule import (
-    discounted_horizon,
     discounted_threshold,
     scheduled_epsilon,
     scheduled_limit,
@@ -90,11 +89,6 @@ def test_threshold_is_the_discounted_sum_of_an_even_cost() -> None:
     assert discounted_threshold(limit, horizon, gamma) == pytest.approx(by_hand)
     assert discounted_threshold(limit, 300, gamma) != pytest.approx(by_hand)
     assert discounted_threshold(limit, 300, 1.0) == limit
-
-
-def test_the_discounted_horizon_is_the_sum_of_the_discounts() -> None:
-    assert discounted_horizon(4, 0.5) == pytest.approx(1 + 0.5 + 0.25 + 0.125)
-    assert discounted_horizon(4, 1.0) == 4.0
 
 
 @settings(max_examples=60, deadline=None)

@@ -112,7 +112,7 @@ def test_ppo_lagrangian_learns_the_task_within_the_cost_limit(folder: Path) -> N
 
 
 def test_two_rounds_by_hand_halve_the_cost_under_attack(folder: Path) -> None:
-    """The stages as a person runs them: fifty episodes of a vanilla policy, then two rounds of usual sizes."""
+    """As a person runs the stages: fifty episodes of a vanilla policy, then two rounds of usual sizes."""
     given = str(ROOT / "checkpoints/released/ball-circle/cvpo")
     pipeline = ["-p", str(ROOT / "pipelines/ball-circle.toml")]
     trial = ["--attack", "mc", "--episodes", "50", "--json"]

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from harden.config import PipelineConfig
 from harden.ops.schedule import (
-    discounted_horizon,
     discounted_threshold,
     scheduled_epsilon,
     scheduled_limit,
@@ -46,15 +45,12 @@ def scheduled(config: PipelineConfig, refresh: int | None) -> Scheduled:
 
     Source: Eq. 67 and appendix B.1.
     """
-    critics, task = config.critics, config.task_row
-    # lam trades Q_r for Q_c: where Q_r sums over a longer horizon, the same trade takes a larger lam
-    reward_horizon = discounted_horizon(task.horizon, critics.gamma_reward)
-    cost_horizon = discounted_horizon(task.horizon, critics.gamma_cost)
+    task = config.task_row
     epsilon, limit = _epsilon(config, refresh), _limit(config, refresh)
     return Scheduled(
         epsilon,
-        discounted_threshold(limit, task.horizon, critics.gamma_cost),
-        _lam_max(config, epsilon) * (reward_horizon / cost_horizon),
+        discounted_threshold(limit, task.horizon, config.critics.gamma_cost),
+        _lam_max(config, epsilon),
         1.0 if refresh is None else config.estep.dual_rate,
         config.by_hand.kl_estep if refresh is None else config.estep.kl_bound,
         _mstep(config, refresh),

@@ -48,16 +48,6 @@ def scheduled_rate(rate: float, end: float, epoch: float, epochs: int) -> float:
     return rate + (end - rate) * min(epoch / max(epochs - 1, 1), 1.0)
 
 
-def discounted_horizon(horizon: int, gamma: float) -> float:
-    """Return the discounted sum of `horizon` ones: the size of a critic that sees one unit a step.
-
-    Args:
-        horizon: H, steps of an episode.
-        gamma: the critic's discount.
-    """
-    return float(horizon) if gamma == 1.0 else (1.0 - gamma**horizon) / (1.0 - gamma)
-
-
 def discounted_threshold(cost_limit: float, horizon: int, gamma: float) -> float:
     """Return kappa, the critic's share of an episode's cost limit.
 
