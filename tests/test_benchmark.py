@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +36,7 @@ TINY = SMALL | {
     "evaluate.episodes": "1",
     "evaluate.attack_steps": "1",
     # no on-policy run survives this, and no other run has it
-    "ppo.learning_rate": "1e30",
+    "ppo.value_learning_rate": "1e9",
 }
 WORDS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
 SWEEP = ["benchmark", "table5", "--task", "ball-circle", "--variant", "cvpo,ppol", "--seeds", "0", *WORDS]
@@ -271,7 +272,9 @@ class TestSweep:
         assert "left: 1 runs" in harden(*SWEEP, "--retry-failed", "--dry-run").output
         # another seed is another run, whose length is known by now
         said = harden(*SWEEP[:7], "0,1", *SWEEP[8:], "--dry-run").output
-        assert "cvpo seed 1 (tiny): 1 min" in said
+        assert re.search(r"cvpo seed 1 \(tiny\): \d+ min", said), (
+            "as its kin took, however busy the machine is"
+        )
         assert files(root / "benchmarks") == before
 
     def test_the_page_is_made_of_it(self, swept: tuple[Path, str], monkeypatch) -> None:

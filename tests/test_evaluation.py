@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -353,9 +354,15 @@ def test_curves_are_read_back_and_bad_ones_refused(tmp_path: Path) -> None:
         path.write_text(columns)
         with pytest.raises(DamagedFileError, match="has no column 'env_steps'"):
             load_curve(path)
-    path.write_text("env_steps,reward,cost\n2000,7,high\n")
+    for damaged in (b"high", b"1" * 400, b"nan", b"\xff"):
+        path.write_bytes(b"env_steps,reward,cost\n2000,7," + damaged + b"\n")
+        with pytest.raises(DamagedFileError):
+            load_curve(path)
+    path.unlink()
+    os.mkfifo(path)
     with pytest.raises(DamagedFileError):
         load_curve(path)
+    path.unlink()
     with pytest.raises(MissingInputError):
         load_curve(tmp_path / "none.csv")
 

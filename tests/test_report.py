@@ -437,6 +437,8 @@ def spoiled(path: Path, keys: str, value: object) -> None:
         ("checks", {"vibes": 1}, "checks.vibes = 'vibes' is not allowed; choose from: weaker-than-noise"),
         ("threat_model", 3, "threat_model = 3 is not allowed"),
         ("threat_model.observation_std", [1], "epsilon_unit has 8 values for 1 coordinates"),
+        ("trajectories.episodes.0.clean.xy", [[1e308, 0.0]], "trajectories.episodes.0.clean.xy.0.0 = 1e+308"),
+        ("trajectories.limit", 1e308, "trajectories.limit = 1e+308"),
         ("trajectories.episodes.0.clean.xy", [], "trajectories.episodes.0.clean.xy = [] is not allowed"),
         ("action", "wild", "action = 'wild' is not allowed; it should be 'mean' or 'sample'"),
         ("device", "\ud800", "a.json"),

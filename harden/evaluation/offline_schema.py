@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harden.evaluation.schema import Count, NonNegative, Part, Share
+from harden.evaluation.schema import Count, NonNegative, Number, Part, Share
 
 
 class Estimate(Part):
@@ -14,8 +14,8 @@ class Estimate(Part):
 
     policy: str
     attack: str
-    q_reward: float
-    q_cost: float
+    q_reward: Number
+    q_cost: Number
     distance: NonNegative
     outside_data: Share
     moved_by_attack: NonNegative
@@ -24,7 +24,7 @@ class Estimate(Part):
 class HeldOut(Part):
     """How well the clone does on episodes that it has not seen."""
 
-    action_error: float
+    action_error: Number
 
 
 class Behaviour(Part):
@@ -40,7 +40,7 @@ class Logs(Part):
     data: str
     transitions: Count
     episodes: Count
-    reward: float
+    reward: Number
     cost: NonNegative
     behaviour: Behaviour
 
@@ -57,7 +57,7 @@ class OfflineFile(Part):
 
     task: str
     cost_limit: NonNegative
-    kappa: float
+    kappa: Number
     epsilon: NonNegative
     not_simulated: list[str]
     policy: Cloned

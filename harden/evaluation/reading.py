@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from harden.problems import first_problem, shortened
 
 FORMAT_VERSION = 1
 _EVALUATION, _CURVE = "evaluation.json", "learning_curve.csv"
+# the columns of a learning curve that a page draws
+_DRAWN = ("env_steps", "reward", "cost")
 _MADE_BY = "harden evaluate --json FILE"
 
 
@@ -76,10 +79,14 @@ def load_curve(path: Path) -> dict[str, list[float]]:
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         rows, names = list(reader), reader.fieldnames or ()
-        for column in ("env_steps", "reward", "cost"):
+        for column in _DRAWN:
             if column not in names:
                 raise ValueError(f"it has no column '{column}'")
-        return {key: [float(row[key]) for row in rows] for key in names}
+        curve = {key: [float(row[key]) for row in rows] for key in names}
+        for column in _DRAWN:
+            if not all(map(math.isfinite, curve[column])):
+                raise ValueError(f"a number in column '{column}' is not finite")
+        return curve
     except FileNotFoundError:
         raise MissingInputError(f"{path} is missing", "harden train writes it") from None
     except (ValueError, TypeError, OSError, csv.Error) as error:

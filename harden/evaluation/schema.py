@@ -11,10 +11,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from harden.evaluation.soundness import CHECKS
 
-NonNegative = Annotated[float, Field(ge=0)]
+# far above any quantity here, and small enough to be squared and drawn
+_MOST = 1e30
+Number = Annotated[float, Field(ge=-_MOST, le=_MOST)]
+NonNegative = Annotated[float, Field(ge=0, le=_MOST)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Norm = Literal["linf", "l2"]
 # the default of a key that may be left out, and may not be null
 ABSENT: Any = None
@@ -35,7 +38,7 @@ class Part(BaseModel):
 class Summary(Part):
     """A quantity over episodes."""
 
-    mean: float
+    mean: Number
     std: NonNegative
     ci95: Pair
 
@@ -44,7 +47,7 @@ class Episode(Part):
     """One episode of an attack."""
 
     seed: int
-    reward: float
+    reward: Number
     cost: NonNegative
     length: Count = 0
 
@@ -149,7 +152,7 @@ class ThreatModel(Part):
 class Walk(Part):
     """Where a robot went."""
 
-    cost: float
+    cost: Number
     xy: Annotated[list[Pair], Field(min_length=1)]
 
 
@@ -167,8 +170,8 @@ class Trajectories(Part):
     """The costliest episodes and the boundary that they may not cross."""
 
     axis: Literal["x", "y"]
-    limit: float
-    radius: float | None
+    limit: Number
+    radius: Number | None
     episodes: list[Scene]
 
 
@@ -190,7 +193,7 @@ class Idle(Part):
 class Compared(Idle):
     """The same beside the policy."""
 
-    level: float
+    level: Number
     equal_within: NonNegative
     does_nothing: bool
 
@@ -199,7 +202,7 @@ class Reference(Part):
     """What doing nothing earns."""
 
     episodes: Annotated[int, Field(ge=1)]
-    reward: float
+    reward: Number
     random: Idle
     standing_still: Compared
     untrained: Compared
