@@ -20,7 +20,7 @@ from harden.checkpoint import load_policy, module_digest, save_policy
 from harden.config import make_config
 from harden.errors import DamagedFileError, MissingInputError, StorageError
 from harden.evaluation.reading import load_curve
-from harden.exchange.source import Bounds
+from harden.exchange.layers import Bounds
 from harden.exchange.state_dict import open_state_dict, write_state_dict
 from harden.files import digest_file, read_json, write_json, write_text
 from harden.learner import Learner, load_state, new_learner, save_state
