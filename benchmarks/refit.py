@@ -44,8 +44,11 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
     began, report = time.monotonic(), Reporter(quiet=True)
     task, variant = release.parent.name, release.name
     keys = [f"variant={variant}", f"evaluate.episodes={tried}", "evaluate.attack_steps=50"]
-    config = load_config(find_pipeline(Path(task)), keys)
     old = load_policy(release)
+    # the policy as it is, whatever its pipeline says of a new one today
+    own = {name: old.policy.architecture[name] for name in ("init_std", "min_std", "max_std", "obs_scale")}
+    keys += [f"networks.{name}={value}" for name, value in own.items()]
+    config = load_config(find_pipeline(Path(task)), keys)
     with tempfile.TemporaryDirectory() as folder:
         place = workspace("refit", Path(folder))
         collected = collect(
