@@ -55,7 +55,7 @@ def _pictures(shown: Sequence[Reported]) -> list[dict[str, str]]:
     """Return reward against cost and the curves, of one policy or of several."""
     evaluations = [(one.title, one.evaluation) for one in shown]
     limit = shown[0].evaluation["cost_limit"]
-    caption = "Reward against cost; left of the dashed line is safe. Bars are 95 % intervals."
+    caption = "Reward against cost; left of the dashed line a mean is within the limit. Bars: 95 % intervals."
     found = [(caption, pictures.reward_cost(evaluations, limit))]
     for setting, quantity, caption in _PICTURED:
         source = pictures.along(evaluations, setting, quantity, limit)
