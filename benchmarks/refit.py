@@ -3,8 +3,8 @@
     python benchmarks/refit.py --json benchmarks/results/refit.json [--ship] [TASK/VARIANT ...]
 
 Roll-outs are benign, by the policy and as wide as its pipeline's; the fit goes on from the critics that the
-release had. With --ship the release takes the new set. Training ends with such a fit by itself; this is for
-policies that were released before it did.
+release had. With --ship the release takes the new set, unless its own attacks harder. Training ends with such
+a fit by itself; this is for policies that were released before it did.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from harden.stages.fit_critics import fit_critics
 from harden.stages.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released"
+# costs an episode that differ by less are those of equal attacks
+NOISE = 0.1
 CPU = torch.device("cpu")
 
 
@@ -39,7 +41,7 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
         episodes: benign roll-outs that the critics learn from.
         steps: gradient steps.
         tried: episodes of each evaluation.
-        ship: whether the release takes the new critics.
+        ship: whether the release takes the new critics where they attack at least as hard.
     """
     began, report = time.monotonic(), Reporter(quiet=True)
     task, variant = release.parent.name, release.name
@@ -61,7 +63,8 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
             name: _costs(evaluate(config, path, ["natural", "mc"], device=CPU, report=report))
             for name, path in (("shipped", release), ("refitted", place.policy))
         }
-    if ship:
+    harder = found["refitted"]["mc"]["cost"] >= found["shipped"]["mc"]["cost"] - NOISE
+    if ship and harder:
         of_critics = {"episodes": episodes, "steps": steps, "made_by": "python benchmarks/refit.py --ship"}
         save_policy(release, old.policy, new.critics, old.about | {"refitted_critics": of_critics})
     shard = collected.shard
@@ -73,6 +76,7 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
         "epsilon": config.eval_epsilon,
         "restarts": config.evaluate.restarts,
         **found,
+        "takes": "refitted" if harder else "shipped",
         "wall_time_s": round(time.monotonic() - began, 1),
     }
 
