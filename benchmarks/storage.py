@@ -142,10 +142,7 @@ def load(files: list[Path]) -> list[np.ndarray]:
 
 
 def beside_numpy(folder: Path, rows: int, shard: int, times: int) -> dict[str, Any]:
-    """Return how fast a data set in shards of `shard` rows is read, beside numpy.load on the same bytes.
-
-    "opened": with a Dataset that has read its shards before; otherwise each turn opens it anew.
-    """
+    """Return how fast a data set in shards of `shard` rows is read, beside numpy.load on the same bytes."""
     make(folder / "set", rows, shard)
     opened = Dataset(folder / "set")
     whole = save_columns(folder / "whole", opened.read(0, rows))
@@ -164,10 +161,8 @@ def beside_numpy(folder: Path, rows: int, shard: int, times: int) -> dict[str, A
         {
             "numpy_whole": lambda: load(whole),
             "harden_whole": lambda: Dataset(folder / "set").read(0, rows),
-            "harden_whole_opened": lambda: opened.read(0, rows),
             "numpy_by_shard": load_each,
             "harden_by_shard": lambda: each(Dataset(folder / "set")),
-            "harden_by_shard_opened": lambda: each(opened),
         },
         times,
     )
