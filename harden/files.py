@@ -40,6 +40,10 @@ def read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamagedFileError(
+                f"{error.filename or path} is a link that leads to itself", "put a file in its place"
+            ) from error
         if error.errno not in _CLOSED:
             raise
         raise StorageError(
