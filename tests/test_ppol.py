@@ -423,6 +423,7 @@ def test_the_papers_on_policy_settings_are_those_of_table_4(task: str) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_the_papers_on_policy_settings_run_for_a_few_updates(folder: Path, name: str) -> None:
     sizes = {"train.env_steps": 400, "train.episodes": 1, "train.warm_up_episodes": 1, "train.rounds": 2}
+    sizes["train.final_critic_steps"] = 3
     # two of the attack's 200 steps: they are the roll-outs' whole time
     sizes |= {"adversary.ramp": 0.0, "adversary.ramp_start": 0.0, "adversary.steps": 2, "ppo.actor_steps": 3}
     few = [word for key, value in sizes.items() for word in ("--set", f"{key}={value}")]
