@@ -33,7 +33,6 @@ from harden.variants import VARIANTS
 
 TINY = SMALL | {
     "train.env_steps": "800",
-    "train.final_critic_steps": "3",
     "evaluate.episodes": "1",
     "evaluate.attack_steps": "1",
     # no on-policy run survives this, and no other run has it
