@@ -158,20 +158,6 @@ def test_folders_that_a_kill_left_behind_the_state_are_renewed(trained: Path, wo
     assert "do not belong together; go on from the state with: harden train -p ball-circle --resume" in said
 
 
-def test_a_collection_whose_place_in_the_run_cannot_be_kept_is_none(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = whole(trained)
-
-    def unwritable(dir: Path) -> None:
-        raise PermissionError(errno.EACCES, "not yours", str(dir))
-
-    monkeypatch.setattr("harden.files.tempfile.TemporaryFile", unwritable)
-    for words in (["collect"], ["collect", "--dry-run"]):
-        assert "can't write checkpoints/ball-circle" in refused(*words, *SETTINGS, "--episodes", "1")
-    assert whole(trained) == before
-
-
 def test_status_looks_at_the_state(trained: Path) -> None:
     state = Path("checkpoints/ball-circle/state.safetensors")
     state.write_bytes(state.read_bytes()[:1000])

@@ -125,7 +125,8 @@ def test_an_imported_policy_is_attacked_and_hardened(folder: Path) -> None:
         "fit-critics", "-p", "fitted.toml", *SETTINGS, *data, "--policy", "mine", "--steps", "3", "--quiet"
     )
     fitted = load_policy("checkpoints/fitted/policy")
-    assert fitted.about["policy_digest"] == load_policy(RELEASED).about["policy_digest"]
+    obs = torch.randn(20, 8)
+    torch.testing.assert_close(fitted.policy.mean(obs), load_policy(RELEASED).policy.mean(obs))
     assert fitted.about["imported"] == load_policy("mine").about["imported"]
     assert load_policy("checkpoints/hard/policy").about["origin"]["made_by"] == "harden policy import"
     attack = ["--attack", "mc", "--attack-steps", "2", "--restarts", "1", "--episodes", "1", "--quiet"]

@@ -236,7 +236,7 @@ def test_the_e_step_stays_among_the_datas_actions() -> None:
     weights = targets.weights.double()
     divergence = (weights * (weights * 64).clamp_min(1e-30).log()).sum(1).mean()
     assert float(divergence) == pytest.approx(0.3, abs=1e-3)
-    assert kl_bound(new_learner(config, CPU), config) == config.estep.kl_bound == 0.1
+    assert kl_bound(new_learner(config, CPU), config, scheduled(config, 0)) == config.estep.kl_bound == 0.1
     assert bool(solution.feasible)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,7 +49,12 @@ def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: VectorEnv) 
 
 
 def finish_run(
-    config: PipelineConfig, place: Workspace, replay: Backups, envs: VectorEnv | None, report: Reporter
+    config: PipelineConfig,
+    place: Workspace,
+    device: torch.device,
+    replay: Callable[[], Backups],
+    envs: VectorEnv | None,
+    report: Reporter,
 ) -> list[str]:
     """Fit critics to the policy that the run publishes, try it, and store what the run ends with; once.
 
@@ -56,21 +62,23 @@ def finish_run(
     where that is an average. An evaluation attacks with the critics of the published policy.
 
     Args:
-        replay: what the critics learn from.
+        device: where the learner lives.
+        replay: reads what the critics learn from; it is asked where there is something left to do.
         envs: the simulation, None where nothing may be simulated.
 
     Returns:
         What has to be known of the run, one sentence each.
     """
-    learner, about = load_state(place.state, config, replay.rewards.device)
-    if "ending" in about:
-        return list(about["ending"]["warnings"])
+    learner, about = load_state(place.state, config, device)
+    if about.get("ended"):
+        return list(about.get("ending", {}).get("warnings", []))
+    rows = replay()
     learner.policy.load_state_dict(learner.average.state_dict())
     epsilon, steps = scheduled(config, None).epsilon, config.train.final_critic_steps
     loss = 0.0
     with report.track("critics of the published policy", steps, "steps") as track:
         for step in range(steps):
-            loss = float(critic_step(learner, replay, config, epsilon))
+            loss = float(critic_step(learner, rows, config, epsilon))
             if step % 50 == 49:
                 track(step + 1, f"loss {loss:.4g}")
     check_finite(learner, loss)
@@ -81,7 +89,10 @@ def finish_run(
         *_of_policy(config, ending, about.get("start")),
     ]
     commit(
-        config, place, learner, carried(about) | {"parent": parent, "ending": ending | {"warnings": warnings}}
+        config,
+        place,
+        learner,
+        carried(about) | {"parent": parent, "ended": True, "ending": ending | {"warnings": warnings}},
     )
     return warnings
 

@@ -153,9 +153,13 @@ def train_offline(
     warm_up, also = about.get("warm_up", 0), lasting(about)
     source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
     run_rounds(source, tensorboard)
-    if supply.rows is None:
-        supply.gather(history)
-    warnings = finish_run(config, place, supply.load()[0], None, report)
+
+    def replay() -> Backups:
+        if supply.rows is None:
+            supply.gather(history)
+        return supply.load()[0]
+
+    warnings = finish_run(config, place, device, replay, None, report)
     learner = load_state(place.state, config, device)[0]
     write_json(place.estimates, _estimates(config, place, learner, dataset, told))
     return history, warnings

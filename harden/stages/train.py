@@ -14,6 +14,7 @@ from harden.envs.make import require_environment, try_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.learner import new_learner
+from harden.ops.bellman import Backups
 from harden.progress import Reporter
 from harden.stages.ending import finish_run, try_policy
 from harden.stages.fit_critics import look_ahead
@@ -163,6 +164,9 @@ def _train_online(
             supply = RollOuts(config, learner, writer, envs, report)
             source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
             run_rounds(source, tensorboard)
-        replay = look_ahead(Dataset(place.data).recent(config.critics.replay), config, device)
-        warnings = finish_run(config, place, replay, envs, report)
+
+        def replay() -> Backups:
+            return look_ahead(Dataset(place.data).recent(config.critics.replay), config, device)
+
+        warnings = finish_run(config, place, device, replay, envs, report)
     return history, warnings

@@ -17,7 +17,7 @@ from harden.folders import require_plain_name
 from harden.learner import Learner, load_state, new_learner, save_state
 
 # what is said of a run once, at its beginning
-_LASTING = ("origin", "offline", "run_config", "start")
+_LASTING = ("origin", "offline", "run_config", "start", "ended")
 
 
 class Workspace(NamedTuple):
