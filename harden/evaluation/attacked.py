@@ -213,7 +213,6 @@ def evaluate_policy(
             return rollout(envs, actor(name, victim, trial, task, device, threshold), seeds, follow)
 
         clean = run(0, NATURAL, first)
-        idle = reference(envs, task, victim.policy, first.action, clean, first.seed)
         natural, threats = entry(settings(NATURAL, first), task, clean), _Threats(victim, task, device, clean)
         made[tuple(settings(NATURAL, first).items())] = _Made(natural, moves(clean))
         for done, (name, trial) in enumerate(later, start=1):
@@ -221,6 +220,8 @@ def evaluate_policy(
             attacked = run(done, name, trial, threats.threshold(name, trial))
             found = entry(about | threats.found(name, trial), task, attacked, natural)
             made[tuple(about.items())] = _Made(found, moves(attacked))
+        # last: what acts wildly leaves a trace of a millionth in the episodes after it
+        idle = reference(envs, task, victim.policy, first.action, clean, first.seed)
     entries = _ordered({key: one.entry for key, one in made.items()}, attacks, trials, task)
     acted = {id(one.entry): one.moves for one in made.values()}
     places = {place: acted[id(one)] for place, one in enumerate(entries) if id(one) in acted}
