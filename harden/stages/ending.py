@@ -75,13 +75,13 @@ def finish_run(
     rows = replay()
     learner.policy.load_state_dict(learner.average.state_dict())
     epsilon, steps = scheduled(config, None).epsilon, config.train.final_critic_steps
-    loss = 0.0
+    loss = torch.zeros(())
     with report.track("critics of the published policy", steps, "steps") as track:
         for step in range(steps):
-            loss = float(critic_step(learner, rows, config, epsilon))
+            loss = critic_step(learner, rows, config, epsilon)
             if step % 50 == 49:
-                track(step + 1, f"loss {loss:.4g}")
-    check_finite(learner, loss)
+                track(step + 1, f"loss {float(loss):.4g}")
+    check_finite(learner, float(loss))
     parent = module_digest(learner.policy)
     ending: dict[str, Any] = {} if envs is None else try_policy(config, learner.policy, envs)
     warnings = [
