@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from harden.attacks import ATTACKS, Strength, perturb
-from harden.checkpoint import LoadedPolicy, load_policy
+from harden.config.tasks import TASKS
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
-from harden.files import write_json
+from harden.nets.saved import LoadedPolicy, load_policy
 from harden.seeds import episode_seeds
-from harden.stages.workspace import versions
-from harden.tasks import TASKS
+from harden.storage.files import write_json
+from harden.training.workspace import versions
 
 ROOT = Path(__file__).parents[1]
 POLICY = ROOT / "checkpoints/released/ball-circle/cvpo"

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from harden.files import write_json
-from harden.pipeline_file import find_pipeline, load_config
+from harden.config.file import find_pipeline, load_config
 from harden.progress import Reporter
 from harden.stages.clone import clone_policy
 from harden.stages.collect import collect
 from harden.stages.evaluate import evaluate
-from harden.stages.workspace import versions, workspace
+from harden.storage.files import write_json
+from harden.training.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 # logs as a deployed policy leaves them: nothing explores

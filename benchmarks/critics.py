@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 
-from harden.checkpoint import load_critics, load_policy, save_policy
+from harden.config.file import find_pipeline, load_config
+from harden.config.sections import PLAIN_ROLL_OUTS
 from harden.evaluation.calibration import branch, calibrate
-from harden.files import write_json
-from harden.pipeline_file import find_pipeline, load_config
+from harden.nets.saved import load_critics, load_policy, save_policy
 from harden.progress import Reporter
-from harden.sections import PLAIN_ROLL_OUTS
 from harden.stages.collect import collect
 from harden.stages.fit_critics import fit_critics
 from harden.stages.train import train
-from harden.stages.workspace import versions, workspace
+from harden.storage.files import write_json
+from harden.training.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 RECKLESS = ("variant=cvpo", "estep.lam_max=0.001", "train.env_steps=12000")

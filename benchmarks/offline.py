@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harden.checkpoint import save_policy
+from harden.config.file import find_pipeline, load_config
 from harden.data import export_data, import_data, open_dataset
-from harden.files import write_json
-from harden.learner import load_state
-from harden.pipeline_file import find_pipeline, load_config
+from harden.nets.saved import save_policy
 from harden.progress import Reporter
 from harden.stages.collect import collect
 from harden.stages.evaluate import evaluate
 from harden.stages.fit_critics import fit_critics
 from harden.stages.train import train
-from harden.stages.workspace import Workspace, describe, versions, workspace
+from harden.storage.files import write_json
+from harden.training.state import load_state
+from harden.training.workspace import Workspace, describe, versions, workspace
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/offline"

@@ -17,10 +17,10 @@ from pathlib import Path
 from harden.benchmark.job import CPU, place_of, run_job, spec_of
 from harden.benchmark.plan import what_is_left
 from harden.benchmark.tables import Budget, Job, make_job
-from harden.files import read_json
 from harden.progress import Reporter
 from harden.stages.evaluate import evaluate
-from harden.stages.workspace import Workspace
+from harden.storage.files import read_json
+from harden.training.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 LEDGER = ROOT / "benchmarks/results/ledger"

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from harden.checkpoint import load_policy, module_digest, save_policy
-from harden.files import read_json, write_json
-from harden.pipeline_file import find_pipeline, load_config
+from harden.config.file import find_pipeline, load_config
+from harden.nets.saved import load_policy, module_digest, save_policy
 from harden.progress import Reporter
 from harden.stages.collect import collect
 from harden.stages.evaluate import evaluate
 from harden.stages.fit_critics import fit_critics
-from harden.stages.workspace import versions, workspace
+from harden.storage.files import read_json, write_json
+from harden.training.workspace import versions, workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released"
 # costs an episode that differ by less are those of equal attacks

@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from harden.checkpoint import load_policy, save_policy
-from harden.files import write_text
+from harden.nets.saved import load_policy, save_policy
+from harden.storage.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 KEYS = ("policy_digest", "critics_digest")

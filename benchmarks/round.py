@@ -22,18 +22,18 @@ from typing import Any
 
 import torch
 
-from harden.algorithms.critics import critic_step
-from harden.algorithms.estep import draw_states, e_step
-from harden.algorithms.schedules import scheduled
-from harden.config import PipelineConfig, make_config
-from harden.files import write_json
-from harden.fit.mstep import RobustMStep, Work
-from harden.fit.trainer import make_trainer
-from harden.learner import Learner, new_learner
-from harden.ops.bellman import Backups
-from harden.stages.fit_critics import look_ahead
-from harden.stages.rounds import em_round
-from harden.stages.workspace import versions
+from harden.config.pipeline import PipelineConfig, make_config
+from harden.method.bellman import Backups
+from harden.method.critic_step import critic_step
+from harden.method.e_step import draw_states, e_step
+from harden.method.learner import Learner, new_learner
+from harden.method.robust_m_step import RobustMStep, Work
+from harden.method.schedules import scheduled
+from harden.storage.files import write_json
+from harden.training.replay import look_ahead
+from harden.training.rounds import em_round
+from harden.training.trainer import make_trainer
+from harden.training.workspace import versions
 from harden.types import Targets, Transitions
 
 ROWS = 80_000

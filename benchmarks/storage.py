@@ -27,14 +27,14 @@ import h5py
 import numpy as np
 import torch
 
+from harden.config.file import find_pipeline, load_config
+from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter, draw_rows
 from harden.data.episodes import SHARD_ROWS
-from harden.files import write_json
-from harden.pipeline_file import find_pipeline, load_config
 from harden.progress import Reporter
 from harden.stages.train import train
-from harden.stages.workspace import versions, workspace
-from harden.tasks import TASKS
+from harden.storage.files import write_json
+from harden.training.workspace import versions, workspace
 from harden.types import Transitions
 
 # rows of a shard that an import makes, of one that a refresh of training adds, of an episode, of a stretch

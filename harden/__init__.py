@@ -14,7 +14,7 @@ def __getattr__(name: str) -> Any:
         return version("harden")
     if name == "ObservationAttack":
         # a class can't import what it needs when it is called, as the functions below do
-        from harden.envs.observation_attack import ObservationAttack
+        from harden.evaluation.observation_attack import ObservationAttack
 
         return ObservationAttack
     raise AttributeError(f"module 'harden' has no attribute '{name}'")
@@ -29,7 +29,7 @@ def load_policy(path: str | Path) -> Any:
     Raises:
         MissingInputError, DamagedFileError: it is not there, or not whole.
     """
-    from harden.checkpoint import load_policy as load
+    from harden.nets.saved import load_policy as load
 
     return load(path)
 
@@ -49,11 +49,11 @@ def evaluate(
     Returns:
         The evaluation, in the form of the evaluation file.
     """
+    from harden.config.file import find_pipeline, load_config, variations
     from harden.evaluation.entries import parse_attacks
-    from harden.pipeline_file import find_pipeline, load_config, variations
     from harden.progress import Reporter
     from harden.stages.evaluate import evaluate as stage
-    from harden.stages.workspace import pick_device
+    from harden.training.workspace import pick_device
 
     lists = {key: value if isinstance(value, list) else [value] for key, value in keys.items()}
     config, *also = variations(load_config(find_pipeline(Path(pipeline))), lists)
@@ -65,14 +65,14 @@ def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any
     """Train a policy, as `harden train` does.
 
     Args:
-        config: a PipelineConfig, from `harden.pipeline_file.load_config`.
+        config: a PipelineConfig, from `harden.config.file.load_config`.
         name: the run's name below datasets/ and checkpoints/.
         root: the folder that holds those two.
         options: init, resume, overwrite, allow_attacked_collection, as in `harden.stages.train.train`.
     """
     from harden.progress import Reporter
     from harden.stages.train import train as stage
-    from harden.stages.workspace import pick_device, workspace
+    from harden.training.workspace import pick_device, workspace
 
     where = workspace(name, Path(root))
     return stage(config, where, device=pick_device("auto"), report=Reporter(True), **options)

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import torch
 
-from harden.config import make_config
+from harden.config.pipeline import make_config
 from harden.data import DatasetWriter, open_dataset
-from harden.files import digest_file
-from harden.learner import load_state
 from harden.progress import Reporter
 from harden.stages.collect import collect
 from harden.stages.train import train
-from harden.stages.workspace import workspace
+from harden.storage.files import digest_file
+from harden.training.state import load_state
+from harden.training.workspace import workspace
 
 CPU = torch.device("cpu")
 Tell = Callable[[int], object]

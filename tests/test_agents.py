@@ -13,15 +13,15 @@ from test_pipeline import harden as run_harden
 
 import harden
 from harden.attacks import ATTACKS, Strength, perturb
-from harden.checkpoint import load_policy
-from harden.config import make_config
+from harden.config.file import find_pipeline, load_config
+from harden.config.pipeline import make_config
 from harden.errors import Interrupted
-from harden.exchange.export import export_policy
-from harden.exchange.opaque import OpaquePolicy
-from harden.exchange.torchscript import write_torchscript
-from harden.pipeline_file import find_pipeline, load_config
+from harden.nets.saved import load_policy
+from harden.policies.export import export_policy
+from harden.policies.opaque import OpaquePolicy
+from harden.policies.torchscript import write_torchscript
 from harden.progress import Reporter
-from harden.stages.agent import open_agent
+from harden.stages.agents import open_agent
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 QUIET = Reporter(True)

@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 import torch
 
-from harden.algorithms import adversary as adversary_ops
-from harden.algorithms import critics as critic_ops
-from harden.algorithms import estep as estep_ops
-from harden.algorithms import mstep as mstep_ops
-from harden.algorithms.adversary import adversary_share
-from harden.algorithms.critics import TdTargets, critic_step, td_loss, td_targets
-from harden.algorithms.estep import draw_states, e_step
-from harden.algorithms.mstep import attack_states, lagrangian
-from harden.algorithms.schedules import Scheduled, scheduled
-from harden.config import PipelineConfig, make_config
+from harden.config.pipeline import PipelineConfig, make_config
+from harden.config.variants import VARIANTS
 from harden.errors import InputError
-from harden.learner import Learner, new_learner
+from harden.method import adversary as adversary_ops
+from harden.method import critic_step as critic_ops
+from harden.method import e_step as estep_ops
+from harden.method import m_step as mstep_ops
+from harden.method.adversary import adversary_share
+from harden.method.bellman import Backups
+from harden.method.critic_step import TdTargets, critic_step, td_loss, td_targets
+from harden.method.e_step import draw_states, e_step
+from harden.method.learner import Learner, new_learner
+from harden.method.m_step import attack_states, lagrangian
+from harden.method.schedules import Scheduled, scheduled
 from harden.nets import GaussianPolicy
-from harden.ops.bellman import Backups
 from harden.seeds import generator
 from harden.types import Targets
-from harden.variants import VARIANTS
 
 CPU = torch.device("cpu")
 

@@ -14,21 +14,21 @@ from harden.attacks import (
     PaperStrength,
     Strength,
     attack_stream,
+    ball,
     perturb,
     pgd,
     risk_threshold,
 )
+from harden.attacks.ball import Norm
 from harden.attacks.evolution import search
 from harden.attacks.objectives import action_difference, max_cost, max_reward, min_reward
-from harden.checkpoint import load_policy
+from harden.config.tasks import TASKS
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
-from harden.ops import ball
-from harden.ops.ball import Norm
+from harden.nets.saved import load_policy
 from harden.seeds import derive, episode_seeds
-from harden.tasks import TASKS
 
 OBS, ACT = 4, 2
 EPSILON = 0.1

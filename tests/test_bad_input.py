@@ -18,7 +18,7 @@ from test_pipeline import SETTINGS, harden, weights
 
 from harden.cli import main
 from harden.data import open_dataset
-from harden.learner import Learner
+from harden.method.learner import Learner
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_a_corrupted_manifest(folder: Path) -> None:
 
 
 def test_weights_that_are_not_finite(folder: Path) -> None:
-    from harden.checkpoint import load_policy, save_policy
+    from harden.nets.saved import load_policy, save_policy
 
     path = Path("checkpoints/ball-circle/policy")
     loaded = load_policy(path)
@@ -341,7 +341,7 @@ def test_independent_critics_are_fitted_where_they_can_be_kept(
 
 
 def test_what_is_fitted_can_be_copied_to_a_new_folder(folder: Path) -> None:
-    from harden.checkpoint import load_critics, load_policy
+    from harden.nets.saved import load_critics, load_policy
 
     run = folder / "checkpoints/ball-circle"
     harden("fit-critics", *SETTINGS, "--steps", "1", "--out", "mine/critics")
@@ -388,7 +388,7 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_that_is_not_there_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harden.algorithms.estep._PARTICLES", 90)
+    monkeypatch.setattr("harden.method.e_step._PARTICLES", 90)
     said = refused("e-step", *SETTINGS, "--states", "30", "--particles", "4")
     assert "30 states of 4 particles each are 120; at most 90 are solved for at once" in said
     allocation = RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
@@ -429,7 +429,7 @@ def test_attacked_data_is_refused(folder: Path) -> None:
 
 
 def test_a_policy_without_critics_gets_some_where_an_attack_asks_them(folder: Path) -> None:
-    from harden.checkpoint import load_policy, save_policy
+    from harden.nets.saved import load_policy, save_policy
 
     loaded = load_policy("checkpoints/ball-circle/policy")
     save_policy(Path("bare"), loaded.policy, None, {})

@@ -13,10 +13,10 @@ import torch
 from test_bad_input import refused
 from test_pipeline import SETTINGS, harden, stages
 
-from harden.data.store import FolderLock
 from harden.errors import InputError, StorageError
-from harden.stages import run as run_stage
-from harden.stages.workspace import workspace
+from harden.storage.lock import FolderLock
+from harden.training import run as run_stage
+from harden.training.workspace import workspace
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/safer/"
 

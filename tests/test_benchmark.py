@@ -23,13 +23,13 @@ from harden.benchmark.job import job_of, place_of, spec_of
 from harden.benchmark.ledger import entry_path, front, read_ledger, write_failure
 from harden.benchmark.page import page
 from harden.benchmark.tables import TABLES, Budget, digest, jobs, make_job
-from harden.config import PipelineConfig, make_config
+from harden.config.file import find_pipeline, load_config
+from harden.config.pipeline import PipelineConfig, make_config
+from harden.config.variants import VARIANTS
 from harden.errors import DamagedFileError, InputError, OtherConfigurationError, StorageError
-from harden.files import write_json
-from harden.pipeline_file import find_pipeline, load_config
-from harden.stages.run import load_run
-from harden.stages.workspace import workspace
-from harden.variants import VARIANTS
+from harden.storage.files import write_json
+from harden.training.run import load_run
+from harden.training.workspace import workspace
 
 TINY = SMALL | {
     "train.env_steps": "800",

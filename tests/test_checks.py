@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
-from harden.checkpoint import LoadedPolicy, load_policy
+from harden.config.tasks import TASKS
 from harden.evaluation.attacked import Victim, evaluate_policy
 from harden.evaluation.checks import Checked, check, strongest
 from harden.evaluation.entries import Trial, parse_attacks
 from harden.evaluation.gradients import flat_share
-from harden.exchange.opaque import OpaquePolicy
 from harden.nets import Critics, GaussianPolicy
-from harden.tasks import TASKS
+from harden.nets.saved import LoadedPolicy, load_policy
+from harden.policies.opaque import OpaquePolicy
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 TASK = TASKS["ball-circle"]

@@ -10,8 +10,8 @@ import torch
 from test_bad_input import refused
 from test_pipeline import SETTINGS, harden
 
-from harden.checkpoint import load_policy
 from harden.data import open_dataset
+from harden.nets.saved import load_policy
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 NETWORK = ["--set", "networks.policy_hidden=[64, 64]"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harden.config.sections import Collect
+from harden.config.tasks import TASKS
 from harden.nets import GaussianPolicy
-from harden.sections import Collect
-from harden.stages.collect import Exploration, make_actor
-from harden.tasks import TASKS
+from harden.training.collection import Exploration, make_actor
 
 TASK = TASKS["ball-circle"]
 

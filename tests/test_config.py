@@ -10,12 +10,12 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from harden.config import PipelineConfig, make_config, renamed
+from harden.config.file import PRESETS, find_pipeline, load_config
+from harden.config.paper import TABLE_4
+from harden.config.pipeline import PipelineConfig, make_config, renamed
+from harden.config.tasks import TASKS
+from harden.config.variants import VARIANTS
 from harden.errors import InputError, MissingInputError
-from harden.paper import TABLE_4
-from harden.pipeline_file import PRESETS, find_pipeline, load_config
-from harden.tasks import TASKS
-from harden.variants import VARIANTS
 
 SHIPPED = sorted(path.stem for path in PRESETS.glob("*.toml"))
 

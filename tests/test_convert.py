@@ -25,7 +25,7 @@ from harden.data.convert import detect_format
 from harden.data.ends import limit_ends
 from harden.data.episodes import batches
 from harden.errors import InputError
-from harden.folders import whole_folder
+from harden.storage.folders import whole_folder
 from harden.types import Transitions
 
 NAMES = ("observations", "actions", "rewards", "costs", "next_observations", "terminals", "timeouts")

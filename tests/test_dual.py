@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from harden.ops import dual
-from harden.ops.dual import evaluate_dual, minimise_dual, particle_weights, prepare_particles, solve_dual
-from harden.ops.newton import Minimum, Point
+from harden.method import dual
+from harden.method.dual import evaluate_dual, minimise_dual, particle_weights, prepare_particles, solve_dual
+from harden.method.newton import Minimum, Point
 from harden.types import DualSolution
 
 

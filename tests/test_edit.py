@@ -21,9 +21,9 @@ from test_convert import counted
 from test_pipeline import harden
 from test_store import DAMAGE, HOW, TASK, make, same
 
+from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter, Limits, filter_episodes, open_dataset, split
 from harden.errors import DamagedFileError, InputError, StorageError
-from harden.tasks import TASKS
 from harden.types import Transitions
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from test_pipeline import SETTINGS, harden, stages
 
-from harden.algorithms.schedules import scheduled
-from harden.checkpoint import load_policy, module_digest
-from harden.config import make_config
+from harden.config.pipeline import make_config
+from harden.method.schedules import scheduled
+from harden.nets.saved import load_policy, module_digest
 from harden.stages import train as stage
-from harden.stages.ending import left_open
+from harden.training.ending import left_open
 
 WORDS = ["train", *SETTINGS, "--quiet"]
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
+from harden.config.tasks import TASKS, Task
 from harden.envs.make import SeededEnv
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import DivergedError, HardenError
-from harden.tasks import TASKS, Task
 
 BALL = TASKS["ball-circle"]
 
@@ -236,7 +236,7 @@ def test_workers_end_with_their_parent_however_it_dies() -> None:
     script = """
 import sys
 from harden.envs.vector import VectorEnv
-from harden.tasks import TASKS
+from harden.config.tasks import TASKS
 envs = VectorEnv(TASKS["ball-circle"], 2, 2)
 print(*[worker.process.pid for worker in envs.workers], flush=True)
 sys.stdin.read()
@@ -257,7 +257,7 @@ def test_a_worker_whose_parent_died_over_its_work_has_nothing_to_say() -> None:
 import os, signal
 import numpy as np
 from harden.envs.vector import VectorEnv
-from harden.tasks import TASKS
+from harden.config.tasks import TASKS
 envs = VectorEnv(TASKS["ball-circle"], 1, 1)
 print(envs.workers[0].process.pid, flush=True)
 os.kill(envs.workers[0].process.pid, signal.SIGSTOP)

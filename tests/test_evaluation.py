@@ -14,6 +14,7 @@ import torch
 from scipy import stats
 
 from harden.attacks import ATTACKS
+from harden.config.tasks import TASKS
 from harden.envs.rollout import Rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import DamagedFileError, InputError, MissingInputError
@@ -26,7 +27,6 @@ from harden.evaluation.statistics import paired, pooled, summarise, violation_in
 from harden.evaluation.verdict import verdict
 from harden.nets import GaussianPolicy
 from harden.seeds import episode_seeds, generator
-from harden.tasks import TASKS
 from harden.types import Transitions
 
 

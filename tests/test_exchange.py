@@ -25,21 +25,21 @@ from test_pipeline import harden
 from torch import Tensor, nn
 
 import harden as harden_package
-from harden.checkpoint import LoadedPolicy, load_policy, save_policy
+from harden.config.file import find_pipeline, load_config
+from harden.config.tasks import TASKS
 from harden.data import DatasetWriter
 from harden.errors import HardenError
-from harden.exchange import export as export_module
-from harden.exchange.layers import Bounds, Linear, make_policy
-from harden.exchange.onnx_file import open_onnx
-from harden.exchange.opaque import OpaquePolicy
-from harden.exchange.source import answer
-from harden.exchange.torchscript import open_torchscript
 from harden.nets import GaussianPolicy
-from harden.pipeline_file import find_pipeline, load_config
+from harden.nets.saved import LoadedPolicy, load_policy, save_policy
+from harden.policies import export as export_module
+from harden.policies.layers import Bounds, Linear, make_policy
+from harden.policies.onnx_file import open_onnx
+from harden.policies.opaque import OpaquePolicy
+from harden.policies.source import answer
+from harden.policies.torchscript import open_torchscript
 from harden.progress import Reporter
-from harden.stages.agent import open_agent
+from harden.stages.agents import open_agent
 from harden.stages.import_policy import import_policy
-from harden.tasks import TASKS
 from harden.types import Transitions
 
 ROOT = Path(__file__).parents[1]
@@ -609,9 +609,9 @@ def test_weights_that_act_otherwise_on_visited_states_are_given_up(
     # a mistake of ours: the clip is overlooked, and no state is tried that shows it
     layers = [Linear(layer.weight, layer.bias) for layer in net[::2]]
     monkeypatch.setattr(
-        "harden.exchange.onnx_file._as_ours", lambda model, bounds: make_policy(layers, bounds)
+        "harden.policies.onnx_file._as_ours", lambda model, bounds: make_policy(layers, bounds)
     )
-    monkeypatch.setattr("harden.stages.agent.tried_on", lambda size: 0.04 * torch.rand(50, size))
+    monkeypatch.setattr("harden.stages.agents.tried_on", lambda size: 0.04 * torch.rand(50, size))
     assert not isinstance(open_agent("their.onnx", CONFIG, Reporter(True)).policy, OpaquePolicy)
     evaluation = harden_package.evaluate("their.onnx", "random", episodes=1)
     assert evaluation["policy"]["how"].startswith("asked for actions only")
@@ -738,7 +738,7 @@ def odd_onnx(path: str, nodes: list[Any], *weights: Any, result: int = onnx.Tens
 def test_an_onnx_file_without_an_end_or_a_limit_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harden.exchange.onnx_file.SECONDS", 1)
+    monkeypatch.setattr("harden.policies.onnx_file.SECONDS", 1)
     make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     kinds, anything = onnx.TensorProto, ["b", 2]
     body = onnx.helper.make_graph(

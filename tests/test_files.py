@@ -16,16 +16,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harden.checkpoint import load_policy, module_digest, save_policy
-from harden.config import make_config
+from harden.config.pipeline import make_config
 from harden.errors import DamagedFileError, MissingInputError, StorageError
 from harden.evaluation.reading import load_curve
-from harden.exchange.layers import Bounds
-from harden.exchange.state_dict import open_state_dict, write_state_dict
-from harden.files import digest_file, read_json, write_json, write_text
-from harden.learner import Learner, load_state, new_learner, save_state
+from harden.method.learner import Learner, new_learner
 from harden.nets import Critics, GaussianPolicy
-from harden.tensor_file import digest_tensors, read_tensors, write_tensors
+from harden.nets.saved import load_policy, module_digest, save_policy
+from harden.policies.layers import Bounds
+from harden.policies.state_dict import open_state_dict, write_state_dict
+from harden.storage.files import digest_file, read_json, write_json, write_text
+from harden.storage.tensor_file import digest_tensors, read_tensors, write_tensors
+from harden.training.state import load_state, save_state
 
 CPU = torch.device("cpu")
 
@@ -202,7 +203,7 @@ def test_a_write_follows_no_link_and_clears_what_the_killed_left(
     precious.write_text("precious")
     out.mkdir()
     # every name that can be foreseen
-    monkeypatch.setattr("harden.files.secrets.token_hex", lambda _: "0" * 16)
+    monkeypatch.setattr("harden.storage.files.secrets.token_hex", lambda _: "0" * 16)
     planted = out / f".harden-{0:016}.tmp"
     planted.symlink_to(precious)
     with pytest.raises(StorageError):

@@ -10,13 +10,13 @@ import pytest
 import torch
 from test_algorithms import CPU, TERMS, configure, targets_for
 
-from harden.algorithms import mstep as mstep_ops
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.errors import Terminated
-from harden.fit import mstep as job_module
-from harden.fit.mstep import RobustMStep, TargetBatches, Work
-from harden.fit.trainer import fit, make_trainer
-from harden.learner import Learner, new_learner
+from harden.method import m_step as mstep_ops
+from harden.method import robust_m_step as job_module
+from harden.method.learner import Learner, new_learner
+from harden.method.robust_m_step import RobustMStep, TargetBatches, Work
+from harden.training.trainer import fit, make_trainer
 from harden.types import Targets
 
 EPSILON = 0.05

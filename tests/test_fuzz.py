@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from test_convert import DATA, write_flat
 from test_store import HOW, TASK, make
 
-from harden.checkpoint import load_policy, save_policy
-from harden.config import make_config
+from harden.config.pipeline import make_config
 from harden.data import (
     Choices,
     Dataset,
@@ -31,9 +30,11 @@ from harden.data import (
 )
 from harden.data.convert import READERS, detect_format
 from harden.errors import HardenError
-from harden.learner import load_state, new_learner, save_state
+from harden.method.learner import new_learner
 from harden.nets import Critics, GaussianPolicy
-from harden.tensor_file import read_tensors, write_tensors
+from harden.nets.saved import load_policy, save_policy
+from harden.storage.tensor_file import read_tensors, write_tensors
+from harden.training.state import load_state, save_state
 from harden.types import Targets
 
 # what 100,000 inputs are, reader by reader

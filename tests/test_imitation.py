@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from harden.algorithms.imitation import clone_loss, distil_loss, score, score_constant, split_episodes
+from harden.config.sections import Imitation
 from harden.errors import DivergedError, InputError
-from harden.fit.imitation import ImitationFitted, fit_imitation
 from harden.nets import GaussianPolicy
-from harden.ops.gaussian import censored_log_prob
+from harden.nets.gaussian import censored_log_prob
 from harden.progress import Reporter
-from harden.sections import Imitation
+from harden.training.imitation import clone_loss, distil_loss, score, score_constant, split_episodes
+from harden.training.imitation_fit import ImitationFitted, fit_imitation
 from harden.types import Transitions
 
 CPU = torch.device("cpu")

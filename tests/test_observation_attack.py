@@ -14,12 +14,12 @@ import torch
 
 import harden
 from harden.attacks import ATTACKS, PaperStrength, Strength
-from harden.checkpoint import LoadedPolicy
+from harden.config.tasks import TASKS
 from harden.errors import InputError
 from harden.evaluation.attacked import Victim, evaluate_policy
 from harden.evaluation.entries import Trial
+from harden.nets.saved import LoadedPolicy
 from harden.seeds import episode_seeds
-from harden.tasks import TASKS
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 TASK = TASKS["ball-circle"]

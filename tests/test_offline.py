@@ -11,21 +11,21 @@ from test_bad_input import refused
 from test_pipeline import SETTINGS, assert_same_run, harden
 from test_store import HOW, TASK, make
 
-from harden.algorithms.adversary import mc_attack
-from harden.algorithms.critics import beyond_support, td_targets
-from harden.algorithms.estep import e_step, kl_bound
-from harden.algorithms.schedules import scheduled
-from harden.checkpoint import load_policy
-from harden.config import PipelineConfig, make_config
+from harden.config.pipeline import PipelineConfig, make_config
+from harden.config.tasks import TASKS
 from harden.data import DatasetWriter, draw_rows, open_dataset
 from harden.errors import InputError, Interrupted
-from harden.learner import Learner, new_learner
+from harden.method.adversary import mc_attack
+from harden.method.bellman import Backups, backups
+from harden.method.critic_step import beyond_support, td_targets
+from harden.method.e_step import e_step, kl_bound
+from harden.method.learner import Learner, new_learner
+from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
-from harden.ops.bellman import Backups, backups
+from harden.nets.saved import load_policy
 from harden.seeds import generator
-from harden.stages import offline, rounds
-from harden.stages.ranges import require_ranges
-from harden.tasks import TASKS
+from harden.training import offline, rounds
+from harden.training.ranges import require_ranges
 from harden.types import Transitions
 
 CPU = torch.device("cpu")

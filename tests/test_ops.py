@@ -11,14 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harden.ops import ball, bellman, gaussian
-from harden.ops.constraint import step_multiplier
-from harden.ops.schedule import (
+from harden.attacks import ball
+from harden.method import bellman
+from harden.method.constraint import step_multiplier
+from harden.method.schedule import (
     discounted_threshold,
     scheduled_epsilon,
     scheduled_limit,
     scheduled_rate,
 )
+from harden.nets import gaussian
 from harden.types import Transitions
 
 

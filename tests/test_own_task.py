@@ -16,13 +16,13 @@ from test_bad_input import refused
 from test_pipeline import SMALL, harden
 
 from harden.attacks import ATTACKS, Strength, attack_stream, perturb
-from harden.checkpoint import LoadedPolicy, load_policy
-from harden.config import make_config
+from harden.config.file import load_config
+from harden.config.pipeline import make_config
+from harden.config.tasks import Task
 from harden.data import open_dataset
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.pipeline_file import load_config
-from harden.tasks import Task
+from harden.nets.saved import LoadedPolicy, load_policy
 
 OWN = """
 [own_task]
@@ -95,7 +95,7 @@ def test_epsilon_is_a_number_a_vector_or_a_share_of_each_deviation() -> None:
 
 
 def test_what_is_fitted_for_one_radius_is_not_taken_for_another(folder: Path) -> None:
-    from harden.learner import new_learner
+    from harden.method.learner import new_learner
     from harden.stages.independent import key_of
 
     wide = load_config(Path("point.toml"))
@@ -110,7 +110,7 @@ def test_what_is_fitted_for_one_radius_is_not_taken_for_another(folder: Path) ->
 @pytest.mark.parametrize("attack", ["random", "mc", "black-box"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_attacks_stay_inside_each_coordinates_radius(folder: Path, attack: str, norm: str) -> None:
-    from harden.learner import new_learner
+    from harden.method.learner import new_learner
 
     config = load_config(Path("point.toml"))
     learner = new_learner(config, torch.device("cpu"))

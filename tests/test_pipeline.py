@@ -18,18 +18,19 @@ import torch
 from click.testing import CliRunner, Result
 
 from harden.cli import main
+from harden.config.file import find_pipeline, load_config
+from harden.config.tasks import TASKS
 from harden.data import open_dataset, read_targets
 from harden.evaluation.entries import parse_attacks
-from harden.learner import Learner, load_state
-from harden.pipeline_file import find_pipeline, load_config
+from harden.method.learner import Learner
 from harden.progress import Reporter
 from harden.stages.collect import collect
-from harden.stages.estep import estep
+from harden.stages.e_step import estep
 from harden.stages.fit_critics import fit_critics
 from harden.stages.fit_policy import fit_policy
-from harden.stages.refresh import write_curve
-from harden.stages.workspace import pick_device, workspace
-from harden.tasks import TASKS
+from harden.training.refresh import write_curve
+from harden.training.state import load_state
+from harden.training.workspace import pick_device, workspace
 
 SMALL = {
     "networks.policy_hidden": "[16]",
@@ -86,7 +87,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     """Return all tensors of a run's state."""
-    from harden.tensor_file import read_tensors
+    from harden.storage.tensor_file import read_tensors
 
     return read_tensors(path / "state.safetensors", "")[0]
 
@@ -131,8 +132,8 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
 
 def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     """Each E-step sees the policy of the M-step before it: no batch may be fetched in advance."""
-    from harden.stages import rounds
     from harden.stages.train import train
+    from harden.training import rounds
 
     config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
     order: list[str] = []
@@ -205,7 +206,7 @@ def test_train_starts_from_a_given_policy(folder: Path) -> None:
     (folder / "next.toml").write_text('task = "ball-circle"\n')
     still = ["--set", "mstep.learning_rate=1e-9", "--set", "mstep.learning_rate_end=1e-9"]
     harden("train", "-p", "next.toml", *SETTINGS, "--init", str(given), *still)
-    from harden.checkpoint import load_policy
+    from harden.nets.saved import load_policy
 
     obs = torch.randn(20, 8)
     first, second = load_policy(given), load_policy(folder / "checkpoints/next/policy")
@@ -441,7 +442,7 @@ def test_independent_critics_are_fitted_once_and_owe_the_policys_own_nothing(fol
     assert other["independent_critics"]["data_digest"] != first["independent_critics"]["data_digest"]
     # what the fit began with is not what training began with
     own = weights(folder / "checkpoints/ball-circle")
-    from harden.checkpoint import load_critics
+    from harden.nets.saved import load_critics
 
     rival = load_critics(model.parent)[0].state_dict()
     assert all(
@@ -488,21 +489,21 @@ def test_tensorboard_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     harden("fit-critics", *SETTINGS, "--steps", "2", "--tensorboard")
     events = list((folder / "checkpoints/ball-circle/logs").glob("critics-*/tensorboard/events*"))
     assert len(events) == 1
-    monkeypatch.setattr("harden.fit.trainer.find_spec", lambda name: None)
+    monkeypatch.setattr("harden.training.trainer.find_spec", lambda name: None)
     said = harden("fit-critics", *SETTINGS, "--steps", "2", "--tensorboard", code=2).output
     assert "pip install 'harden[tensorboard]'" in said
 
 
 def load_state_of(name: str) -> Learner:
     """Return the learner of a run."""
-    from harden.config import make_config
+    from harden.config.pipeline import make_config
 
     path = workspace(name).state
     return load_state(path, make_config({}), pick_device("cpu"))[0]
 
 
 def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
-    from harden.tensor_file import read_tensors
+    from harden.storage.tensor_file import read_tensors
 
     harden("train", *SETTINGS)
     learner = load_state_of("ball-circle")
@@ -517,8 +518,8 @@ def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
 def test_a_given_policy_without_critics_to_go_on_from_gets_a_longer_warm_up(
     folder: Path, kind: str, steps: int
 ) -> None:
-    from harden.checkpoint import load_policy, save_policy
     from harden.nets import Critics
+    from harden.nets.saved import load_policy, save_policy
 
     harden("train", *SETTINGS, "--set", "train.env_steps=400")
     loaded = load_policy("checkpoints/ball-circle/policy")
@@ -558,7 +559,7 @@ def test_every_task_goes_through_the_whole_pipeline(folder: Path, task: str) -> 
 
 def test_python_does_what_the_commands_do(folder: Path) -> None:
     import harden as package
-    from harden.pipeline_file import find_pipeline, load_config
+    from harden.config.file import find_pipeline, load_config
 
     config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
     done = package.train(config, "mine", folder)

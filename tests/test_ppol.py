@@ -13,27 +13,26 @@ from test_pipeline import SETTINGS, assert_same_run, harden, stages
 from test_variants import ALLOW, EPSILON, gap, stop_after
 from torch.distributions import Normal, kl_divergence
 
-from harden.algorithms import adversary as adversary_ops
-from harden.algorithms import critics as critic_ops
-from harden.algorithms import ppol
-from harden.algorithms.adversary import mad_attack
-from harden.algorithms.ppol import OnPolicyBatch, improve, policy_loss, prepare, smoothness
-from harden.checkpoint import save_critics
+from harden.config.file import PRESETS, load_config
+from harden.config.sections import OnPolicy
+from harden.config.tasks import TASKS
+from harden.config.variants import VARIANTS
 from harden.data import DatasetWriter, open_dataset
 from harden.errors import Interrupted
-from harden.learner import Learner, new_learner
-from harden.nets import StateValues
-from harden.ops import gaussian
-from harden.ops.advantage import as_observed, gae
-from harden.ops.ppo import PidGains, PidState, clipped_surrogate, lagrangian_surrogate, step_pid
-from harden.pipeline_file import PRESETS, load_config
-from harden.sections import OnPolicy
+from harden.method import adversary as adversary_ops
+from harden.method import critic_step as critic_ops
+from harden.method import ppol
+from harden.method.advantage import as_observed, gae
+from harden.method.adversary import mad_attack
+from harden.method.learner import Learner, new_learner
+from harden.method.ppo import PidGains, PidState, clipped_surrogate, lagrangian_surrogate, step_pid
+from harden.method.ppol import OnPolicyBatch, improve, policy_loss, prepare, smoothness
+from harden.nets import StateValues, gaussian
+from harden.nets.saved import save_critics
 from harden.stages import collect as collect_stage
-from harden.stages.fit_critics import look_ahead
-from harden.stages.workspace import open_learner, workspace
-from harden.tasks import TASKS
+from harden.training.replay import look_ahead
+from harden.training.workspace import open_learner, workspace
 from harden.types import Transitions
-from harden.variants import VARIANTS
 
 CPU = torch.device("cpu")
 ROWS = [row.name for row in VARIANTS.values() if row.on_policy]

@@ -12,18 +12,18 @@ from test_pipeline import harden
 from torch import Tensor
 
 from harden.attacks import Strength
-from harden.checkpoint import load_policy
-from harden.config import make_config
+from harden.config.pipeline import make_config
+from harden.config.tasks import TASKS, Task
 from harden.data import open_dataset
 from harden.evaluation.attacked import Victim, evaluate_policy
 from harden.evaluation.entries import Trial
 from harden.evaluation.reference import does_nothing, fresh_policies
 from harden.evaluation.threat import data_spread, share, threat
 from harden.evaluation.verdict import verdict
-from harden.exchange.opaque import OpaquePolicy
 from harden.nets import GaussianPolicy
+from harden.nets.saved import load_policy
+from harden.policies.opaque import OpaquePolicy
 from harden.stages.independent import fit_config
-from harden.tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[1]
 BALL = TASKS["ball-circle"]

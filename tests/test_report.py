@@ -15,12 +15,12 @@ from test_bad_input import refused
 from test_fuzz import json_mutations
 from test_pipeline import harden
 
+from harden.config.tasks import TASKS
 from harden.data import open_dataset
 from harden.errors import HardenError
 from harden.evaluation import pictures
 from harden.evaluation.reading import Reported, load_evaluation, load_runs, seeds_of_one
 from harden.evaluation.report import write_report
-from harden.tasks import TASKS
 
 # its evaluations are made once, not once a worker
 pytestmark = pytest.mark.xdist_group("report")

@@ -21,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning import LightningModule
 
+from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter, open_dataset, repair
 from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
-from harden.fit.trainer import fit, make_trainer
-from harden.tasks import TASKS
+from harden.training.trainer import fit, make_trainer
 from harden.types import Transitions
 
 TASK = TASKS["ball-circle"]

@@ -17,8 +17,8 @@ from test_store import HOW, TASK, make
 from harden.cli import main
 from harden.data import DatasetWriter, open_dataset, repair
 from harden.errors import DamagedFileError, StorageError
-from harden.files import digest_file, read_json
-from harden.tensor_file import read_tensors, write_tensors
+from harden.storage.files import digest_file, read_json
+from harden.storage.tensor_file import read_tensors, write_tensors
 
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"

@@ -11,27 +11,27 @@ import torch
 from test_algorithms import batch, configure
 from test_pipeline import SETTINGS, assert_same_run, harden
 
-from harden.algorithms import adversary as adversary_ops
-from harden.algorithms import critics as critic_ops
-from harden.algorithms import mstep as mstep_ops
-from harden.algorithms.adversary import mc_attack
-from harden.algorithms.critics import draw_batch
-from harden.algorithms.estep import e_step
-from harden.algorithms.mstep import attack_states, lagrangian
-from harden.algorithms.schedules import scheduled
-from harden.checkpoint import load_policy
+from harden.config.sections import Collect
+from harden.config.tasks import TASKS
+from harden.config.variants import VARIANTS
 from harden.data import DatasetWriter, open_dataset, read_targets
 from harden.envs.vector import VectorEnv
 from harden.errors import Interrupted
-from harden.learner import new_learner
+from harden.method import adversary as adversary_ops
+from harden.method import critic_step as critic_ops
+from harden.method import m_step as mstep_ops
+from harden.method.adversary import mc_attack
+from harden.method.critic_step import draw_batch
+from harden.method.e_step import e_step
+from harden.method.learner import new_learner
+from harden.method.m_step import attack_states, lagrangian
+from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
-from harden.sections import Collect
+from harden.nets.saved import load_policy
 from harden.seeds import episode_seeds
 from harden.stages import collect as collect_stage
-from harden.stages.collect import Exploration, make_actor
-from harden.tasks import TASKS
+from harden.training.collection import Exploration, make_actor
 from harden.types import Targets, Transitions
-from harden.variants import VARIANTS
 
 ALLOW = "--allow-attacked-collection"
 EPSILON = 0.05

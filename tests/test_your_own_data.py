@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from test_pipeline import SMALL, harden
 
-from harden.checkpoint import load_policy
+from harden.config.file import load_config
 from harden.data import open_dataset
-from harden.pipeline_file import load_config
+from harden.nets.saved import load_policy
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/your-own-data.md").read_text()
@@ -73,7 +73,7 @@ def test_the_page_from_files_to_files(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "Ada Lovelace" in page
     found = json.loads(Path("after.json").read_text())
     assert [entry["attack"] for entry in found["results"]] == ["natural", "random", "mc", "mr", "mad"]
-    from harden.files import digest_file
+    from harden.storage.files import digest_file
 
     for file in ("robot.onnx", "after.json", "checkpoints/robot/offline.json"):
         assert digest_file(Path(file)) in page

@@ -8,14 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.attacks import adam, evolution, pgd
+from harden.attacks import adam, ball, evolution, pgd
+from harden.attacks.ball import Norm
 from harden.attacks.linear import LinearAdversary
 from harden.attacks.pgd import Starts
 from harden.attacks.rows import ATTACKS, Attack
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
-from harden.ops import ball
-from harden.ops.ball import Norm
 from harden.seeds import generator
 
 # what an attack may ask
@@ -107,7 +106,7 @@ def require_critics(attack: Attack, critics: Asked | None) -> None:
         if not isinstance(critics, LinearAdversary):
             raise InputError(
                 f"attack '{attack.name}' plays an adversary that was found before, and none is given",
-                "harden evaluate finds one; harden.algorithms.episode_search does in Python",
+                "harden evaluate finds one; harden.evaluation.episode_search does in Python",
             )
         return
     if isinstance(critics, LinearAdversary):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from harden.ops import ball
-from harden.ops.ball import Norm
+from harden.attacks import ball
+from harden.attacks.ball import Norm
 
 _DECAY, _DECAY_SQUARE, _TINY = 0.9, 0.999, 1e-8
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from harden.ops import ball
-from harden.ops.ball import Norm
+from harden.attacks import ball
+from harden.attacks.ball import Norm
 
 _OFFSPRING = 16
 # a mutation's length as a share of epsilon, first and last

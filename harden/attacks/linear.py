@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harden.ops import ball
-from harden.ops.ball import Norm
+from harden.attacks import ball
+from harden.attacks.ball import Norm
 
 
 class LinearAdversary(nn.Module):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from harden.nets import Critics, GaussianPolicy
-from harden.ops import gaussian
+from harden.nets import Critics, GaussianPolicy, gaussian
 
 
 def max_cost(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:

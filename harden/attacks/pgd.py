@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harden.ops import ball
-from harden.ops.ball import Norm
+from harden.attacks import ball
+from harden.attacks.ball import Norm
 
 Starts = Literal["ball", "corners"]
 

@@ -8,10 +8,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from harden.attacks import objectives
+from harden.attacks import ball, objectives
+from harden.attacks.ball import Norm
 from harden.nets import GaussianPolicy
-from harden.ops import ball
-from harden.ops.ball import Norm
 
 # the critics are None for an objective that asks none
 Objective = Callable[[GaussianPolicy, Any, Tensor, Tensor], Tensor]

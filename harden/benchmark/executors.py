@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from harden.benchmark.job import Spec, job_of, place_of, run_job
 from harden.benchmark.ledger import entry_path
 from harden.errors import InputError
-from harden.files import make_folder
+from harden.storage.files import make_folder
 
 # how often a job is given out again after its worker was lost
 RETRIES = 2

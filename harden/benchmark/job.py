@@ -21,15 +21,15 @@ import torch
 
 from harden.benchmark.ledger import entry_path, front, write_failure
 from harden.benchmark.tables import Job
-from harden.checkpoint import load_policy
-from harden.config import PipelineConfig, make_config
-from harden.data.store import FolderLock
+from harden.config.pipeline import PipelineConfig, make_config
 from harden.errors import HardenError, InputError, OtherConfigurationError
-from harden.files import write_json
+from harden.nets.saved import load_policy
 from harden.progress import Reporter
 from harden.stages.evaluate import evaluate
 from harden.stages.train import train
-from harden.stages.workspace import Workspace, versions, workspace
+from harden.storage.files import write_json
+from harden.storage.lock import FolderLock
+from harden.training.workspace import Workspace, versions, workspace
 
 CPU = torch.device("cpu")
 ATTACKS = ["natural", "mc", "mr"]

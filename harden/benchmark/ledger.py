@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harden.benchmark.tables import Job, digest
-from harden.config import make_config, renamed
+from harden.config.pipeline import make_config, renamed
 from harden.errors import InputError
-from harden.files import read_json, write_json
+from harden.storage.files import read_json, write_json
 
 FORMAT_VERSION = 1
 Entry = dict[str, Any]

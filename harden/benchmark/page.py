@@ -22,7 +22,7 @@ from harden.benchmark.figures import (
 from harden.benchmark.ledger import finished, read_ledger
 from harden.benchmark.pictures import draw_attacked, draw_costs
 from harden.benchmark.tables import TABLES, TASKS, THRESHOLDS, TRIALS, row_of
-from harden.files import make_folder, write_text
+from harden.storage.files import make_folder, write_text
 
 TITLES = {
     "table5": "Table 5 (and 2): all methods",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from harden.benchmark.figures import Group
 from harden.benchmark.tables import TABLES
-from harden.files import write_whole
+from harden.storage.files import write_whole
 
 
 def draw_costs(path: Path, rows: dict[str, Group]) -> None:

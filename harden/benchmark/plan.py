@@ -15,11 +15,11 @@ from harden.benchmark.executors import EXECUTORS
 from harden.benchmark.job import spec_of
 from harden.benchmark.ledger import Entry, entry_path, finished, read_ledger, write_failure
 from harden.benchmark.tables import Job
-from harden.config import PipelineConfig
-from harden.files import read_json, write_json
+from harden.config.pipeline import PipelineConfig
 from harden.progress import Reporter
 from harden.stages.train import train
-from harden.stages.workspace import workspace
+from harden.storage.files import read_json, write_json
+from harden.training.workspace import workspace
 
 
 class Left(NamedTuple):

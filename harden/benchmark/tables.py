@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harden.config import PipelineConfig
+from harden.config.file import find_pipeline, load_config
+from harden.config.paper import TABLE_4
+from harden.config.pipeline import PipelineConfig
 from harden.errors import InputError
-from harden.paper import TABLE_4
-from harden.pipeline_file import find_pipeline, load_config
 
 # Drone-Run as the paper's copy of the simulator has it
 TASKS = ("ball-circle", "car-circle", "drone-run-paper", "ant-run")
@@ -72,7 +72,7 @@ class Budget(NamedTuple):
     """How large the runs are.
 
     Args:
-        paper: the paper's own settings and sizes (harden/paper.py).
+        paper: the paper's own settings and sizes (harden/config/paper.py).
         env_steps: steps of simulation of every run, in place of the pipeline's.
         keys: further `key=value` assignments.
         name: what tables call it, else it is made of the above.

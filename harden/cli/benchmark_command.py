@@ -106,7 +106,7 @@ def _run(shared: Shared, tables: Sequence[str], ledger: Path, options: dict[str,
 def _jobs(tables: Sequence[str], options: dict[str, Any]) -> list[Any]:
     """Return the runs asked for; a task of the paper that has no pipeline yet is said and left out."""
     from harden.benchmark.tables import TASKS, Budget, jobs
-    from harden.pipeline_file import find_pipeline
+    from harden.config.file import find_pipeline
 
     tasks = options["tasks"]
     if tasks is None:
@@ -126,7 +126,7 @@ def _jobs(tables: Sequence[str], options: dict[str, Any]) -> list[Any]:
 def _render(shared: Shared, tables: tuple[str, ...], ledger: Path, out: Path, into: Path | None) -> None:
     from harden.benchmark.headline import with_headline
     from harden.benchmark.page import write_page
-    from harden.files import require_writable, write_text
+    from harden.storage.files import require_writable, write_text
 
     if tables:
         raise InputError("--render makes the whole page", "leave the tables' names out")

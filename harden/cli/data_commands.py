@@ -27,7 +27,7 @@ def data() -> None:
 def info(shared: Shared, path: Path, json_path: Path | None) -> None:
     """Say what a data set holds."""
     from harden.data import data_files, open_dataset, summarise
-    from harden.files import require_apart, require_writable, write_json
+    from harden.storage.files import require_apart, require_writable, write_json
 
     dataset = open_dataset(path)
     if json_path is not None:
@@ -166,7 +166,7 @@ def import_file(
 ) -> None:
     """Make a data set of a file in the layout of DSRL, D4RL or Minari."""
     from harden.data import READERS, Choices, Wanted, detect_format, import_data
-    from harden.folders import require_place
+    from harden.storage.folders import require_place
 
     wanted = Wanted(cost_key, env_id, horizon or 0, Choices(**choices))
     if shared.dry_run:
@@ -274,7 +274,7 @@ def split(shared: Shared, path: Path, parts: tuple[str, ...], seed: int, out: Pa
 def _rehearsed(shared: Shared, paths: Sequence[Path], *outs: Path) -> bool:
     """In a dry run check what is read and where it goes; returns whether it is one."""
     from harden.data import open_dataset
-    from harden.folders import require_place
+    from harden.storage.folders import require_place
 
     if shared.dry_run:
         for out in outs:

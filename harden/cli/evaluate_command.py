@@ -136,7 +136,7 @@ def report(
     """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
     from harden.evaluation.reading import load_curve, load_runs, run_files, titles
     from harden.evaluation.report import write_report
-    from harden.files import digest_file, require_apart, require_writable
+    from harden.storage.files import digest_file, require_apart, require_writable
 
     if sign_off is not None and not sign_off.strip():
         raise InputError(f"--sign-off '{sign_off}' names nobody", "say who, as in --sign-off 'Ada'")

@@ -187,9 +187,9 @@ def _staged(rehearse: Callable[..., Any], command: F) -> F:
         device: str,
         **options: Any,
     ) -> Any:
-        from harden.pipeline_file import DEFAULT_PIPELINE, find_pipeline, load_config, variations
+        from harden.config.file import DEFAULT_PIPELINE, find_pipeline, load_config, variations
         from harden.progress import Reporter
-        from harden.stages.workspace import pick_device, workspace
+        from harden.training.workspace import pick_device, workspace
 
         path = pipeline or DEFAULT_PIPELINE
         extra = [*assignments, *([f"seed={seed}"] if seed is not None else []), *_as_keys(options)]

@@ -16,9 +16,9 @@ from harden.errors import InputError
 @click.argument("what", type=click.Choice(["tasks", "attacks", "variants"]))
 def list_names(what: str) -> None:
     """List what can be named, one a line."""
+    from harden.config.tasks import TASKS
+    from harden.config.variants import VARIANTS
     from harden.evaluation.entries import NAMES
-    from harden.tasks import TASKS
-    from harden.variants import VARIANTS
 
     if what == "tasks":
         for task in TASKS.values():
@@ -37,8 +37,8 @@ def list_names(what: str) -> None:
 @pass_shared
 def init(shared: Shared, out: Path) -> None:
     """Write the shipped pipelines into a folder."""
-    from harden.files import make_folder, require_writable, storage_errors
-    from harden.pipeline_file import PRESETS
+    from harden.config.file import PRESETS
+    from harden.storage.files import make_folder, require_writable, storage_errors
 
     copies = {source: out / source.name for source in sorted(PRESETS.glob("*.toml"))}
     with storage_errors(out):

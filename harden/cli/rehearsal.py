@@ -41,8 +41,8 @@ def collect(
 ) -> Plan:
     """Check what a collection needs, but for the kind of what is in the data set already."""
     from harden.data import open_dataset
-    from harden.folders import require_folder
     from harden.stages.collect import open_inputs
+    from harden.storage.folders import require_folder
 
     config, place, folder = ctx.config, ctx.place, out or ctx.place.data
     allowed = options["allow_attacked_collection"]
@@ -78,7 +78,7 @@ def e_step(
     **options: Any,
 ) -> Plan:
     """Check what an E-step needs."""
-    from harden.stages.estep import open_inputs
+    from harden.stages.e_step import open_inputs
 
     opened = open_inputs(ctx.config, ctx.place, ctx.device, data, policy_dir, critics_dir, out)
     writes = [out or ctx.place.targets, *(_learned(ctx) if opened.about is not None else ())]
@@ -122,9 +122,9 @@ def of_fit_policy(clone: bool, options: dict[str, Any]) -> dict[str, Any]:
 def train(ctx: Context, *, data: Path | None, **options: Any) -> Plan:
     """Check what training needs, in its own order."""
     from harden.envs.make import try_environment
-    from harden.stages.permissions import open_own
-    from harden.stages.ranges import require_ranges
     from harden.stages.train import require_allowed
+    from harden.training.permissions import open_own
+    from harden.training.ranges import require_ranges
 
     config, place = ctx.config, ctx.place
     require_allowed(config, data=data, **options)
@@ -140,11 +140,11 @@ def _run(
     ctx: Context, stored: Any, *, init: Path | None, resume: bool, overwrite: bool, **options: Any
 ) -> list[Path]:
     """Check that a run can be taken up or begun, on stored data or none; returns what is read for it."""
-    from harden.checkpoint import load_policy
-    from harden.files import require_writable
-    from harden.learner import new_learner
-    from harden.stages.offline import require_own_data
-    from harden.stages.run import load_run, require_free
+    from harden.method.learner import new_learner
+    from harden.nets.saved import load_policy
+    from harden.storage.files import require_writable
+    from harden.training.offline import require_own_data
+    from harden.training.run import load_run, require_free
 
     config, place = ctx.config, ctx.place
     if resume:
@@ -195,10 +195,10 @@ def of_evaluate(
         StorageError: one of the files can't be written; InputError: an unknown attack, or a file that is the
             policy's, the data's or written twice.
     """
-    from harden.checkpoint import policy_files
     from harden.data import data_files
     from harden.evaluation.entries import parse_attacks
-    from harden.files import is_among, require_apart, require_writable
+    from harden.nets.saved import policy_files
+    from harden.storage.files import is_among, require_apart, require_writable
 
     # of the run's own policy the run keeps one too, for `status`
     outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
@@ -216,8 +216,8 @@ def of_evaluate(
 def _fits(loaded: Any, attacks: Sequence[str], policy: Path, independent: Path | None) -> list[Path]:
     """Return where critics are kept that would be fitted, where the attacks ask for such."""
     from harden.attacks import ATTACKS
-    from harden.folders import require_folder
     from harden.stages.evaluate import critics_folder
+    from harden.storage.folders import require_folder
 
     asked = {ATTACKS[name].critics for name in attacks if name in ATTACKS}
     if not asked & {"independent", "learned"} and (loaded.critics is not None or "own" not in asked):
@@ -251,9 +251,9 @@ def import_policy(
 ) -> Plan:
     """Check what an import needs, but for whether the policy is of the task."""
     from harden.data import open_dataset
-    from harden.folders import require_folder
     from harden.stages.clone import free_folder
     from harden.stages.import_policy import Reading, bounds_of, open_source
+    from harden.storage.folders import require_folder
 
     free_folder(out, options["overwrite"])
     said = (options[name] for name in ("activation", "squash", "spread"))

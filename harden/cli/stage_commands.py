@@ -12,7 +12,7 @@ from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, stage_options
 from harden.errors import Interrupted
 
-# as in harden/sections.py, which takes its time to import
+# as in harden/config/sections.py, which takes its time to import
 COUNT = click.IntRange(min=1, max=1_000_000_000)
 attacked_collection = click.option(
     "--allow-attacked-collection", is_flag=True, help="Let the policy be attacked while it acts."
@@ -75,7 +75,7 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 @click.option("--out", type=FOLDER, default=None, help="Targets file.")
 def e_step(ctx: Context, **options: Any) -> None:
     """Make the weighted particles q* that the policy is fitted to."""
-    from harden.stages.estep import estep as stage
+    from harden.stages.e_step import estep as stage
 
     done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
     click.echo(
@@ -190,7 +190,7 @@ def _warned(warnings: list[str]) -> None:
 @click.option("--variant", default=None, help="As for train.")
 def status(ctx: Context) -> None:
     """Say for each stage whether its result is done, stale or missing, and why."""
-    from harden.pipeline import status as stages
+    from harden.stages.status import status as stages
 
     for row in stages(ctx.config, ctx.place):
         click.echo(f"{row.stage:<12} {row.status:<8} {row.why}")

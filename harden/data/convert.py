@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harden.data.dataset import Dataset
-from harden.data.dsrl import write_dsrl
-from harden.data.flat import read_flat
+from harden.data.formats.dsrl import write_dsrl
+from harden.data.formats.flat import read_flat
+from harden.data.formats.minari import find_minari, read_minari
+from harden.data.formats.minari_export import write_minari
 from harden.data.hdf5 import open_hdf5
 from harden.data.header import MOST_STEPS
 from harden.data.manifest import DatasetInfo
-from harden.data.minari import find_minari, read_minari
-from harden.data.minari_export import write_minari
 from harden.data.source import Source, Wanted
 from harden.data.store import DatasetWriter
 from harden.errors import InputError, MissingInputError
-from harden.folders import require_new, whole_folder
+from harden.storage.folders import require_new, whole_folder
 
 READERS: dict[str, Callable[[Path, Wanted], Source]] = {
     "dsrl": lambda path, wanted: read_flat(path, wanted, strict=True),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harden.config.tasks import Task
 from harden.data.header import MADE_BY
 from harden.data.manifest import (
     ShardInfo,
@@ -20,8 +21,7 @@ from harden.data.manifest import (
 )
 from harden.data.shard import empty_rows, read_rows
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
-from harden.files import digest_file, read_errors, require_file
-from harden.tasks import Task
+from harden.storage.files import digest_file, read_errors, require_file
 from harden.types import Transitions
 
 

@@ -16,8 +16,8 @@ from harden.data.episodes import digests, lengths, select, totals
 from harden.data.manifest import DatasetInfo, check_kind
 from harden.data.store import DatasetWriter
 from harden.errors import InputError
-from harden.folders import require_new, whole_folder
 from harden.seeds import generator
+from harden.storage.folders import require_new, whole_folder
 from harden.types import Transitions
 
 

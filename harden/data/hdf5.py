@@ -14,7 +14,7 @@ import numpy as np
 
 from harden.data.limited import UNREADABLE, within_time
 from harden.errors import DamagedFileError
-from harden.files import require_file
+from harden.storage.files import require_file
 
 # HDF5's deflate packs a thousand bytes of zeros into one
 _MAX_RATIO = 1100

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
+from harden.config.tasks import Task
+from harden.config.variants import MC_BEHAVIOUR
 from harden.data.header import FORMAT_VERSION, MADE_BY, Kind, Provenance
 from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.files import digest_file, read_errors, read_json, write_json
-from harden.tasks import Task
+from harden.storage.files import digest_file, read_errors, read_json, write_json
 from harden.types import Transitions
-from harden.variants import MC_BEHAVIOUR
 
 _NAME = re.compile(r"shard-([0-9]{5,9})\.h5")
 

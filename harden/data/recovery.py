@@ -17,9 +17,9 @@ from harden.data.manifest import (
     shard_files,
     write_manifest,
 )
-from harden.data.store import FolderLock
 from harden.errors import HardenError, InputError, MissingInputError, StorageError
-from harden.files import digest_file, make_folder, read_errors, storage_errors, sync_folder
+from harden.storage.files import digest_file, make_folder, read_errors, storage_errors, sync_folder
+from harden.storage.lock import FolderLock
 
 ASIDE = "damaged"
 

@@ -20,7 +20,7 @@ from harden.data.header import (
     shard_attributes,
 )
 from harden.errors import DamagedFileError, InputError
-from harden.files import write_whole
+from harden.storage.files import write_whole
 from harden.types import Transitions
 
 # name in the file, type, axes; in the order of Transitions

@@ -12,7 +12,7 @@ import torch
 
 from harden.data.hdf5 import attributes, hdf5_image, numbers, open_hdf5, read_array
 from harden.errors import DamagedFileError
-from harden.files import write_whole
+from harden.storage.files import write_whole
 from harden.types import Targets
 
 # 1 had no digest

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from harden.config.tasks import Task
 from harden.errors import InputError
-from harden.tasks import Task
 
 # what Gymnasium says that an environment gives
 _RESET = ("obs", "info")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from harden.child import start_child
+from harden.config.tasks import Task
 from harden.envs.worker import Slots
 from harden.errors import HardenError
-from harden.tasks import Task
 
 
 class Step(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from harden.config.tasks import Task
 from harden.envs.make import SeededEnv
 from harden.errors import HardenError
-from harden.tasks import Task
 
 
 class Slots:

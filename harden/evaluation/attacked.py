@@ -20,6 +20,7 @@ from harden.attacks import (
     require_critics,
     risk_threshold,
 )
+from harden.config.tasks import Task
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
@@ -29,7 +30,6 @@ from harden.evaluation.search_gain import search_gain
 from harden.evaluation.trajectories import Moves, moves
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import episode_seeds, generator
-from harden.tasks import Task
 
 # enough to tell a share of flat states; all of them would take longer than the attack
 _SAMPLED_STATES = 500

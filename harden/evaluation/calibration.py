@@ -15,12 +15,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from harden.config.tasks import Task
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
+from harden.method.bellman import monte_carlo_returns
 from harden.nets import Critics, GaussianPolicy
-from harden.ops.bellman import monte_carlo_returns
 from harden.seeds import episode_seeds, generator
-from harden.tasks import Task
 
 # a sum cut by the time limit lacks this share of what a critic still expects
 _LOST_AT_MOST = 0.02

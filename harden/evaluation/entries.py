@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
+from harden.config.tasks import Task
 from harden.envs.rollout import Rollout
 from harden.errors import InputError
 from harden.evaluation.statistics import paired, summarise, violation_interval, violation_rate
-from harden.tasks import Task
 
 NATURAL, WORST = "natural", "worst"
 NAMES = {

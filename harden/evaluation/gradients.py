@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harden.attacks import Asked, Attack
+from harden.attacks import Asked, Attack, ball
+from harden.attacks.ball import Norm
 from harden.nets import GaussianPolicy
-from harden.ops import ball
-from harden.ops.ball import Norm
 
 # a first-order gain within the ball below this share of the objective's value is rounding
 _FLAT = 1e-5

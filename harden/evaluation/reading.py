@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from harden.config.problems import first_problem, shortened
 from harden.errors import DamagedFileError, HardenError, MissingInputError
 from harden.evaluation.offline_schema import OfflineFile
 from harden.evaluation.schema import EvaluationFile
-from harden.files import read_json, read_text
-from harden.problems import first_problem, shortened
+from harden.storage.files import read_json, read_text
 
 FORMAT_VERSION = 1
 _EVALUATION, _CURVE = "evaluation.json", "learning_curve.csv"

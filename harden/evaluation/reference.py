@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harden.config.tasks import Task
 from harden.envs.rollout import Acted, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.evaluation.statistics import summarise
-from harden.exchange.opaque import OpaquePolicy
 from harden.nets import GaussianPolicy
+from harden.policies.opaque import OpaquePolicy
 from harden.seeds import derive, generator
-from harden.tasks import Task
 
 DOES_NOTHING = "does-nothing"
 _EPISODES = 10

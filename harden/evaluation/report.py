@@ -19,7 +19,7 @@ from harden.evaluation.soundness import soundness
 from harden.evaluation.statistics import paired, pooled, violation_rate
 from harden.evaluation.threat import threat
 from harden.evaluation.verdict import mark, meant_radius, verdict
-from harden.files import write_text
+from harden.storage.files import write_text
 
 _PICTURED = (
     ("epsilon", "cost", "Cost against the attacker's reach."),

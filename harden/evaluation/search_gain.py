@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harden.attacks import Asked, Attack, PaperStrength, Strength, perturb
+from harden.attacks import Asked, Attack, PaperStrength, Strength, ball, perturb
 from harden.nets import GaussianPolicy
-from harden.ops import ball
 
 _GUESSES = 256
 # guesses at once, so that 500 states take no more memory than an attack

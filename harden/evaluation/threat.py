@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset
 from harden.evaluation.attacked import Tried
 from harden.evaluation.entries import Trial

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harden.attacks import ATTACKS
+from harden.config.tasks import Task
 from harden.envs.make import SeededEnv
 from harden.envs.replay import boundary, replay
 from harden.envs.rollout import Rollout
-from harden.tasks import Task
 
 _EPISODES = 3
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harden.nets import gaussian
 from harden.nets.scale import rescaled
-from harden.ops import gaussian
 
 
 class GaussianPolicy(nn.Module):

@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from harden.algorithms.episode_search import search_adversary
-from harden.algorithms.planner import plan_adversary
 from harden.attacks import ATTACKS, LinearAdversary
-from harden.checkpoint import LoadedPolicy, load_critics, module_digest, save_critics
-from harden.config import PipelineConfig
+from harden.attacks.ball import Norm
+from harden.config.pipeline import PipelineConfig
 from harden.errors import MissingInputError
 from harden.evaluation.attacked import Victim
 from harden.evaluation.entries import Trial
-from harden.folders import require_folder
+from harden.evaluation.episode_search import search_adversary
+from harden.evaluation.planner import plan_adversary
 from harden.nets import Critics, GaussianPolicy
-from harden.ops.ball import Norm
+from harden.nets.saved import LoadedPolicy, load_critics, module_digest, save_critics
 from harden.progress import Reporter
 from harden.seeds import derive
 from harden.stages.independent import fit_config, independent_critics, key_of
+from harden.storage.folders import require_folder
 
 _OF_POLICY = "the policy's own"
 # what is kept of an earlier way to train the adversary is not taken for today's

@@ -7,23 +7,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harden.algorithms.imitation import clone_loss, score, score_constant, split_episodes
-from harden.checkpoint import save_policy
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset
 from harden.errors import InputError
-from harden.files import require_writable
-from harden.fit.imitation import fit_imitation
-from harden.learner import new_learner
-from harden.nets import GaussianPolicy
+from harden.nets.saved import save_policy
 from harden.progress import Reporter
-from harden.sections import Imitation
-from harden.stages.permissions import open_own
-from harden.stages.ranges import require_ranges
-from harden.stages.workspace import Workspace, describe
+from harden.storage.files import require_writable
+from harden.training.clone import fit_clone
+from harden.training.permissions import open_own
+from harden.training.ranges import require_ranges
+from harden.training.workspace import Workspace, describe
 from harden.types import Transitions
-
-CPU = torch.device("cpu")
 
 
 class Cloned(NamedTuple):
@@ -61,43 +55,6 @@ def _destination(place: Workspace, out: Path | None, overwrite: bool) -> Path:
             f"{place.run} holds a run, whose policy this one would replace", "name another folder with --out"
         )
     return free_folder(out or place.policy, overwrite)
-
-
-def fit_clone(
-    config: PipelineConfig,
-    rows: Transitions,
-    options: Imitation,
-    *,
-    device: torch.device,
-    logs: Path | None,
-    report: Reporter,
-) -> tuple[GaussianPolicy, int, dict[str, Any]]:
-    """Fit a new policy to logged actions.
-
-    Args:
-        rows: whole episodes.
-        options: rates, sizes and patience.
-        logs: the run's folder, None for no log.
-
-    Returns:
-        The policy, on the CPU; the gradient steps taken; and the report, as in `Cloned`.
-
-    Raises:
-        InputError: under three episodes; DivergedError: the loss is not finite.
-    """
-    split = split_episodes(rows, options.held_out, config.seed)
-    policy = new_learner(config, CPU).policy
-    fit, stop, held_out = ((rows.obs[part], rows.actions[part]) for part in split[:3])
-    done = fit_imitation(
-        policy, clone_loss, fit, stop, options, seed=config.seed, device=device, logs=logs, report=report
-    )
-    found = {
-        "episodes": dict(zip(("fit", "stop", "held_out"), split.episodes, strict=True)),
-        "steps": done.best_step,
-        "held_out": score(policy, *held_out)._asdict(),
-        "constant": score_constant(fit[1], held_out[1], *policy.bounds)._asdict(),
-    }
-    return policy, done.steps, found
 
 
 class Opened(NamedTuple):

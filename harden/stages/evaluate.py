@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
-from harden.checkpoint import LoadedPolicy
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.data import open_dataset
 from harden.envs.make import require_environment
 from harden.envs.rollout import Progress
@@ -23,11 +22,12 @@ from harden.evaluation.reading import FORMAT_VERSION
 from harden.evaluation.reference import does_nothing
 from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
-from harden.files import write_json
+from harden.nets.saved import LoadedPolicy
 from harden.progress import Reporter
-from harden.stages.agent import acts_alike, agent_name, open_agent
+from harden.stages.agents import acts_alike, agent_name, open_agent
 from harden.stages.attackers import arm
-from harden.stages.workspace import versions
+from harden.storage.files import write_json
+from harden.training.workspace import versions
 
 _SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline", "format", "how")
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.checkpoint import LoadedPolicy, load_policy, policy_files
+from harden.config.tasks import Task
 from harden.data import data_files, open_dataset
 from harden.errors import InputError
-from harden.exchange.export import Exported, export_policy
-from harden.files import require_apart, require_writable
+from harden.nets.saved import LoadedPolicy, load_policy, policy_files
+from harden.policies.export import Exported, export_policy
 from harden.seeds import generator
-from harden.tasks import Task
+from harden.storage.files import require_apart, require_writable
 
 _DRAWN = 10_000
 

@@ -7,22 +7,20 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harden.algorithms.schedules import scheduled
-from harden.checkpoint import module_digest
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset
-from harden.errors import DivergedError
-from harden.files import require_writable
-from harden.fit.critics import CriticsFit, ReplayBatches
-from harden.fit.trainer import fit, make_trainer
-from harden.folders import copy_folder, require_place
-from harden.learner import Learner
-from harden.ops.advantage import as_observed
-from harden.ops.bellman import Backups, backups
+from harden.method.learner import Learner
+from harden.method.schedules import scheduled
+from harden.nets.saved import module_digest
 from harden.progress import Reporter
-from harden.stages.permissions import open_own
-from harden.stages.ranges import require_ranges
-from harden.stages.workspace import Workspace, carried_from, commit, open_learner
+from harden.storage.files import require_writable
+from harden.storage.folders import copy_folder, require_place
+from harden.training.critics_fit import CriticsFit, ReplayBatches
+from harden.training.permissions import open_own
+from harden.training.ranges import require_ranges
+from harden.training.replay import check_finite, look_ahead
+from harden.training.trainer import fit, make_trainer
+from harden.training.workspace import Workspace, carried_from, commit, open_learner
 from harden.types import Transitions
 
 
@@ -38,30 +36,6 @@ class CriticsFitted(NamedTuple):
     steps: int
     loss: float
     epsilon: float
-
-
-def look_ahead(data: Transitions, config: PipelineConfig, device: torch.device) -> Backups:
-    """Return what the critics learn from, on the learner's device."""
-    if config.variant_row.on_policy:
-        data = as_observed(data)
-    critics = config.critics
-    of_reward = (critics.gamma_reward, critics.n_step_reward)
-    plain = backups(data, of_reward, (critics.gamma_cost, critics.n_step_cost))
-    return Backups(*(column.to(device) for column in plain))
-
-
-def check_finite(learner: Learner, loss: float) -> None:
-    """Stop before anything broken is stored.
-
-    Raises:
-        DivergedError: the loss or a weight is NaN or infinite.
-    """
-    weights = [*learner.policy.parameters(), *learner.critics.parameters()]
-    if not (loss == loss and abs(loss) != float("inf")) or not all(bool(w.isfinite().all()) for w in weights):
-        raise DivergedError(
-            f"training diverged in round {learner.counters.round} (loss {loss})",
-            "the last good state is kept: lower the learning rates and go on from it",
-        )
 
 
 class Opened(NamedTuple):

@@ -7,21 +7,21 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harden.algorithms.mstep import MStepLoss
-from harden.algorithms.schedules import scheduled
-from harden.checkpoint import module_digest
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.data import TargetsHeader, read_targets
 from harden.errors import InputError, MissingInputError
-from harden.files import digest_file, require_writable
-from harden.fit.mstep import RobustMStep, TargetBatches
-from harden.fit.trainer import fit, make_trainer
-from harden.folders import copy_folder, require_place
-from harden.learner import Learner
+from harden.method.learner import Learner
+from harden.method.m_step import MStepLoss
+from harden.method.robust_m_step import RobustMStep, TargetBatches
+from harden.method.schedules import scheduled
+from harden.nets.saved import module_digest
 from harden.progress import Reporter
-from harden.stages.fit_critics import check_finite
-from harden.stages.permissions import require_em
-from harden.stages.workspace import Workspace, carried_from, commit, open_learner
+from harden.storage.files import digest_file, require_writable
+from harden.storage.folders import copy_folder, require_place
+from harden.training.permissions import require_em
+from harden.training.replay import check_finite
+from harden.training.trainer import fit, make_trainer
+from harden.training.workspace import Workspace, carried_from, commit, open_learner
 from harden.types import Targets
 
 

@@ -8,24 +8,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.algorithms.imitation import distil_loss, score, split_episodes
-from harden.checkpoint import save_policy
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.data import open_dataset
 from harden.errors import InputError
-from harden.exchange.export import TOLERANCE
-from harden.exchange.layers import Bounds, set_spread
-from harden.exchange.onnx_file import open_onnx
-from harden.exchange.source import Source, answer, digest_files
-from harden.exchange.state_dict import KEPT_INSIDE, open_state_dict
-from harden.exchange.torchscript import open_torchscript
-from harden.fit.imitation import fit_imitation
-from harden.learner import new_learner
+from harden.method.learner import new_learner
 from harden.nets import GaussianPolicy
+from harden.nets.saved import save_policy
+from harden.policies.export import TOLERANCE
+from harden.policies.layers import Bounds, set_spread
+from harden.policies.onnx_file import open_onnx
+from harden.policies.source import Source, answer, digest_files
+from harden.policies.state_dict import KEPT_INSIDE, open_state_dict
+from harden.policies.torchscript import open_torchscript
 from harden.progress import Reporter
-from harden.stages.clone import CPU, free_folder
+from harden.stages.clone import free_folder
 from harden.stages.export_policy import check_observations
-from harden.stages.workspace import describe
+from harden.training.clone import CPU
+from harden.training.imitation import distil_loss, score, split_episodes
+from harden.training.imitation_fit import fit_imitation
+from harden.training.workspace import describe
 from harden.types import Transitions
 
 SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors"}

@@ -10,21 +10,21 @@ from typing import Any
 
 import torch
 
-from harden.algorithms.imitation import require_episodes
-from harden.checkpoint import LoadedPolicy, load_critics, module_digest, save_critics, save_policy
-from harden.config import PipelineConfig, make_config
+from harden.config.pipeline import PipelineConfig, make_config
+from harden.config.sections import PLAIN_ROLL_OUTS
 from harden.data import open_dataset
 from harden.errors import MissingInputError
-from harden.exchange.opaque import OpaquePolicy
-from harden.folders import require_folder
 from harden.nets import Critics
+from harden.nets.saved import LoadedPolicy, load_critics, module_digest, save_critics, save_policy
+from harden.policies.opaque import OpaquePolicy
 from harden.progress import Reporter
-from harden.sections import PLAIN_ROLL_OUTS
 from harden.seeds import derive
-from harden.stages.agent import roll_out, surrogate
+from harden.stages.agents import roll_out, surrogate
 from harden.stages.collect import collect
 from harden.stages.fit_critics import fit_critics
-from harden.stages.workspace import describe, workspace
+from harden.storage.folders import require_folder
+from harden.training.imitation import require_episodes
+from harden.training.workspace import describe, workspace
 
 # one-step targets rank costs less well: their bootstrap is the noisy part (docs/experiments.md)
 _N_STEP = 10

@@ -10,8 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from harden.attacks import ATTACKS
-from harden.checkpoint import LoadedPolicy
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.envs.camera import Camera
 from harden.envs.replay import boundary
 from harden.envs.rollout import Progress, rollout
@@ -19,12 +18,13 @@ from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.evaluation.attacked import actor
 from harden.evaluation.entries import NATURAL
-from harden.files import require_writable, write_whole
+from harden.nets.saved import LoadedPolicy
 from harden.progress import Reporter
 from harden.seeds import episode_seeds
-from harden.stages.agent import open_agent
+from harden.stages.agents import open_agent
 from harden.stages.attackers import arm
 from harden.stages.evaluate import critics_folder, trial_of
+from harden.storage.files import require_writable, write_whole
 
 # a GIF's clock ticks in hundredths; viewers slow down what is faster than 50 a second
 _FRAME_MS = 40

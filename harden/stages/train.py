@@ -7,24 +7,27 @@ from typing import NamedTuple
 
 import torch
 
-from harden.checkpoint import load_policy
-from harden.config import PipelineConfig
+from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset, DatasetWriter
 from harden.envs.make import require_environment, try_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.learner import new_learner
-from harden.ops.bellman import Backups
+from harden.method.bellman import Backups
+from harden.method.learner import new_learner
+from harden.nets.saved import load_policy
 from harden.progress import Reporter
-from harden.stages.ending import finish_run, try_policy
-from harden.stages.fit_critics import look_ahead
-from harden.stages.offline import train_offline
-from harden.stages.on_policy import require_no_job, train_on_policy
-from harden.stages.permissions import require_em, require_own_kind, require_permission
-from harden.stages.refresh import History, RollOuts
-from harden.stages.rounds import LiveRounds, run_rounds
-from harden.stages.run import begin_run, new_run, open_run, warm_up_steps
-from harden.stages.workspace import Workspace, lasting, origin_of
+from harden.stages.offline_estimates import offline_estimates
+from harden.storage.files import write_json
+from harden.training.ending import finish_run, try_policy
+from harden.training.offline import train_offline
+from harden.training.on_policy import require_no_job, train_on_policy
+from harden.training.permissions import open_own, require_em, require_own_kind, require_permission
+from harden.training.refresh import History, RollOuts
+from harden.training.replay import look_ahead
+from harden.training.rounds import LiveRounds, run_rounds
+from harden.training.run import begin_run, new_run, open_run, warm_up_steps
+from harden.training.state import load_state
+from harden.training.workspace import Workspace, lasting, origin_of
 
 
 class Trained(NamedTuple):
@@ -95,6 +98,9 @@ def train(
     require_allowed(config, data=data, allow_attacked_collection=allow_attacked_collection, **shared)  # type: ignore[arg-type]
     if config.train.offline:
         history, warnings = train_offline(config, place, data, device=device, report=report, **shared)  # type: ignore[arg-type]
+        learner, about = load_state(place.state, config, device)
+        dataset = open_own(config, data or place.data)
+        write_json(place.estimates, offline_estimates(config, place, learner, dataset, about["offline"]))
         return Trained(len(history), history, place.policy, warnings)
     history, warnings = _train_online(config, place, device=device, report=report, **shared)  # type: ignore[arg-type]
     return Trained(len(history), history, place.policy, warnings)

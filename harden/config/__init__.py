@@ -1,0 +1,1 @@
+"""What a run is told: tasks, variants, sections of settings, and the pipeline file."""

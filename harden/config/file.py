@@ -1,0 +1,155 @@
+"""The pipeline file: one TOML, found, read and changed by `--set`, before it is checked in whole."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harden.config.paper import on_policy_settings, paper_settings
+from harden.config.pipeline import PipelineConfig, make_config
+from harden.config.variants import VARIANTS
+from harden.errors import InputError, MissingInputError
+from harden.storage.files import read_text
+
+PRESETS = Path(__file__).parent / "presets"
+DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
+
+
+def _set_key(tree: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"'--set {assignment}' is not an assignment", "write it as --set section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        value = text
+    *path, last = key.strip().split(".")
+    for name in path:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"'--set {assignment}': '{name}' is a value, not a section")
+    tree[last] = value
+
+
+def _merge(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return a tree with another one's keys over it."""
+    merged = dict(tree)
+    for key, value in over.items():
+        if isinstance(value, dict):
+            below = merged.get(key, {})
+            if not isinstance(below, dict):
+                raise InputError(f"'{key}' is a value, not a section", "set it without a dot")
+            value = _merge(below, value)
+        merged[key] = value
+    return merged
+
+
+def find_pipeline(path: Path) -> Path:
+    """Return the pipeline file meant: the path itself, or the pipeline of that name, here or shipped.
+
+    A name is what results are kept under and what other commands are told with -p.
+
+    Raises:
+        MissingInputError: neither is there.
+        InputError: it is a folder.
+    """
+    shipped = {file.stem: file for file in PRESETS.glob("*.toml")}
+    # a name may be too long to be looked for, or its folder closed
+    with suppress(OSError):
+        if path.is_file():
+            return path
+        for folder in ("", "pipelines") if path.name and path.parent == Path() else ():
+            if (file := Path(folder) / f"{path.name}.toml").is_file():
+                return file
+        if path.is_dir() and path.stem not in shipped:
+            raise InputError(f"pipeline {path} is a folder", "name a TOML file")
+    if path.stem in shipped and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):
+        return shipped[path.stem]
+    names = ", ".join(sorted(shipped))
+    raise MissingInputError(
+        f"pipeline {path} is missing", f"shipped ones: {names}; write them out with: harden init"
+    )
+
+
+def _with_exceptions(tree: dict[str, Any], asked: Any, where: str) -> dict[str, Any]:
+    """Return a file's keys with those over them that it keeps for the variant that runs.
+
+    `[[exceptions]]` names variants and keys; what holds for no variant of it is checked all the same.
+    """
+    exceptions = tree.pop("exceptions", [])
+    variant = asked or tree.get("variant", PipelineConfig.model_fields["variant"].default)
+    merged = tree
+    for exception in exceptions if isinstance(exceptions, list) else [exceptions]:
+        names = exception.get("variants") if isinstance(exception, dict) else None
+        if not isinstance(names, list) or not names:
+            raise InputError(f"{where}: exceptions has to name its variants", "begin it: variants = [...]")
+        # what is no text may be no key either
+        unknown = [name for name in names if not isinstance(name, str) or name not in VARIANTS]
+        if unknown:
+            raise InputError(
+                f"{where}: exceptions.variants = {unknown[0]!r}", f"choose from: {', '.join(VARIANTS)}"
+            )
+        keys = {key: value for key, value in exception.items() if key != "variants"}
+        make_config(_merge(tree, keys), where)
+        if variant in names:
+            merged = _merge(merged, keys)
+    return merged
+
+
+def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
+    """Read a pipeline file and apply `key=value` assignments on top of it.
+
+    From the lowest to the highest: the file, its exceptions for the variant, a preset, the assignments.
+
+    Args:
+        path: the TOML file.
+        assignments: such as "mstep.steps=10"; the value is read as TOML, else as text.
+
+    Raises:
+        MissingInputError: no such file.
+        InputError: not TOML, an unknown key, a wrong type, a value out of range.
+    """
+    try:
+        tree = tomllib.loads(read_text(path))
+    except FileNotFoundError:
+        raise MissingInputError(
+            f"pipeline {path} is missing", "write the shipped ones with: harden init"
+        ) from None
+    # a ValueError: not TOML, not UTF-8, or a number of thousands of digits
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{path} is not a pipeline file: {error}") from error
+    asked: dict[str, Any] = {}
+    for assignment in assignments:
+        _set_key(asked, assignment)
+    tree = _with_exceptions(tree, asked.get("variant"), str(path))
+    full, blame = _merge(tree, asked), (str(path), assignments)
+    if full.get("preset") == "paper":
+        # checked first: the preset is a row of a task and of a family of variants that have to exist
+        named = make_config({k: full[k] for k in ("task", "own_task", "variant") if k in full}, *blame)
+        if named.own_task is not None:
+            make_config(full, *blame)
+        settings = on_policy_settings if named.variant_row.on_policy else paper_settings
+        task = named.task_row
+        full = _merge(_merge(tree, settings(task.name, task.horizon)), asked)
+    return make_config(full, *blame)
+
+
+def variations(config: PipelineConfig, keys: Mapping[str, Sequence[Any]]) -> list[PipelineConfig]:
+    """Return a configuration for each combination of values of some keys of its evaluate section.
+
+    Args:
+        config: gives everything else.
+        keys: values by key, such as {"epsilon": [0.01, 0.05]}.
+
+    Raises:
+        InputError: a value that is not allowed.
+    """
+    tree = config.model_dump()
+    return [
+        make_config(tree | {"evaluate": tree["evaluate"] | dict(zip(keys, values, strict=True))})
+        for values in itertools.product(*keys.values())
+    ]

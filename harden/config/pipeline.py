@@ -1,0 +1,226 @@
+"""A pipeline's configuration: its sections together, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from harden.config.own_task import OwnTask
+from harden.config.problems import Problem, first_problem
+from harden.config.sections import (
+    Adversary,
+    ByHand,
+    Collect,
+    CriticsConfig,
+    EStep,
+    Evaluation,
+    Imitation,
+    MStep,
+    Networks,
+    NonNegative,
+    Offline,
+    OnPolicy,
+    Section,
+    Train,
+)
+from harden.config.tasks import TASKS, Task
+from harden.config.variants import VARIANTS, Variant
+from harden.errors import InputError
+
+
+def _one_of(table: Mapping[str, object]) -> AfterValidator:
+    """Check that a name is a row's."""
+
+    def known(name: str) -> str:
+        if name not in table:
+            raise ValueError(f"choose one of: {', '.join(table)}")
+        return name
+
+    return AfterValidator(known)
+
+
+class PipelineConfig(Section):
+    """A whole pipeline: the task, the variant, and each stage's section.
+
+    `task` names a row of harden/config/tasks.py, or `own_task` describes another one, and names it.
+
+    `preset` says whose settings were put over the file's: nobody's, or the paper's (harden/config/paper.py).
+    """
+
+    own_task: OwnTask | None = None
+    task: str = "ball-circle"
+    variant: Annotated[str, _one_of(VARIANTS)] = "safer-long"
+    preset: Literal["none", "paper"] = "none"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    cost_limit: NonNegative | None = None
+    networks: Networks = Networks()
+    collect: Collect = Collect()
+    critics: CriticsConfig = CriticsConfig()
+    estep: EStep = EStep()
+    mstep: MStep = MStep()
+    adversary: Adversary = Adversary()
+    train: Train = Train()
+    by_hand: ByHand = ByHand()
+    offline: Offline = Offline()
+    imitation: Imitation = Imitation()
+    ppo: OnPolicy = OnPolicy()
+    evaluate: Evaluation = Evaluation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_own_task(cls, tree: Any) -> Any:
+        own = tree.get("own_task") if isinstance(tree, dict) else None
+        if isinstance(own, dict) and "name" in own and "task" not in tree:
+            return tree | {"task": own["name"]}
+        return tree
+
+    @field_validator("task")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        own: OwnTask | None = info.data.get("own_task")
+        if own is None and name not in TASKS:
+            raise ValueError(f"choose one of: {', '.join(TASKS)}; or describe another one as [own_task]")
+        if own is not None and (name != own.name or name in TASKS):
+            raise ValueError(f"with own_task it is '{own.name}', which is the name of no other task")
+        return name
+
+    @field_validator("preset")
+    @classmethod
+    def _of_a_task_in_the_paper(cls, preset: str, info: ValidationInfo) -> str:
+        if preset != "none" and info.data.get("own_task") is not None:
+            raise ValueError("the paper has no settings for a task of your own")
+        return preset
+
+    @model_validator(mode="after")
+    def _limit_falls(self) -> PipelineConfig:
+        start, end = self.estep.limit_start, self.train_limit
+        if start is not None and not start >= end > 0:
+            raise ValueError(
+                f"estep.limit_start = {start:g} has to be at least the limit it falls to, {end:g}, above 0"
+            )
+        return self
+
+    @property
+    def train_limit(self) -> float:
+        """The cost an episode that the E-step allows at the end of training."""
+        return self.task_row.cost_limit if self.estep.limit_end is None else self.estep.limit_end
+
+    @property
+    def task_row(self) -> Task:
+        """The task, with this pipeline's cost limit in place of the task's own where one is set."""
+        task = TASKS[self.task] if self.own_task is None else self.own_task.row
+        return task if self.cost_limit is None else task._replace(cost_limit=self.cost_limit)
+
+    @property
+    def variant_row(self) -> Variant:
+        """The variant's row."""
+        return VARIANTS[self.variant]
+
+    @property
+    def behaviour(self) -> str:
+        """How training collects: as the variant's row says, else as the pipeline does."""
+        return self.variant_row.behaviour or self.collect.behaviour
+
+    @property
+    def refreshes(self) -> int:
+        """How many refreshes `train` does: whole ones, enough for `train.env_steps`; offline as it says."""
+        train, horizon = self.train, self.task_row.horizon
+        if train.offline:
+            return self.offline.refreshes
+        after_warm_up = max(train.env_steps - train.warm_up_episodes * horizon, 0)
+        return 1 + -(-after_warm_up // (train.episodes * horizon))
+
+    @property
+    def most_steps(self) -> int:
+        """The steps of simulation that online training comes to where no episode ends early."""
+        train = self.train
+        episodes = train.warm_up_episodes + (self.refreshes - 1) * train.episodes
+        return episodes * self.task_row.horizon
+
+    @property
+    def train_epsilon(self) -> float:
+        """The full radius that training defends against, in raw observation units."""
+        return self.task_row.epsilon if self.adversary.epsilon is None else self.adversary.epsilon
+
+    @property
+    def eval_epsilon(self) -> float:
+        """The radius of an evaluation's attacks, in raw observation units."""
+        return self.task_row.epsilon if self.evaluate.epsilon is None else self.evaluate.epsilon
+
+
+def _known_keys(path: Sequence[str | int]) -> str:
+    """Return the names of the keys that a section has."""
+    section: Any = PipelineConfig
+    for part in path:
+        section = section.model_fields[part].annotation
+        # of an optional one, what is there where it is there
+        section = get_args(section)[0] if get_args(section) else section
+    return ", ".join(section.model_fields)
+
+
+def _blamed(problem: Problem, where: str, assignments: Sequence[str]) -> str:
+    """Return who made a problem: the assignment that set the key, or else the file as they left it."""
+    short = [text if len(text) <= 120 else f"{text[:119]}…" for text in assignments]
+    keys = {text.partition("=")[0].strip(): f"--set {text}" for text in short}
+    for key, said in keys.items():
+        if f"{problem.key}.".startswith(f"{key}."):
+            return said
+    section = ".".join(str(part) for part in problem.path[: -1 if problem.kind == "missing" else None])
+    near = [said for key, said in keys.items() if not section or key.startswith(f"{section}.")]
+    return f"{where} with {' '.join(near)}" if near else where
+
+
+# keys of earlier versions, and today's that say the same
+_RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
+    "critics": {"gamma": ("gamma_reward", "gamma_cost"), "n_step": ("n_step_reward", "n_step_cost")},
+    "mstep": {"beta_robust_max": ("kl_robust_weight",)},
+}
+
+
+def renamed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the keys of an earlier version under their names of today."""
+    new = dict(tree)
+    for section, names in _RENAMED.items():
+        old = dict(tree.get(section, {}))
+        for name, todays in names.items():
+            if name in old:
+                value = old.pop(name)
+                old = dict.fromkeys(todays, value) | old
+        new[section] = old
+    return new
+
+
+def make_config(
+    tree: dict[str, Any], where: str = "configuration", assignments: Sequence[str] = ()
+) -> PipelineConfig:
+    """Check a configuration given as nested dictionaries.
+
+    Args:
+        where: it comes from, for the message.
+        assignments: those among `tree` that came with the command, such as "seed=3".
+
+    Raises:
+        InputError: names the key, the value and what is allowed.
+    """
+    try:
+        return PipelineConfig.model_validate(tree)
+    except ValidationError as error:
+        problem = first_problem(error, tree)
+        blamed = _blamed(problem, where, assignments)
+        if problem.kind == "extra_forbidden":
+            known = _known_keys(problem.path[:-1])
+            raise InputError(f"{blamed}: unknown key '{problem.key}'", f"known keys here: {known}") from None
+        remedy = f"give it a value, such as with --set {problem.key}=..." if problem.kind == "missing" else ""
+        if blamed.startswith("--set") and isinstance(problem.value, str) and problem.kind.endswith("_type"):
+            # ".5" and "True" are neither number nor truth there, and so were taken for text
+            remedy = "values are read as TOML, such as 0.5, true or [1, 2]"
+        raise InputError(f"{blamed}: {problem}", remedy) from None

@@ -1,0 +1,187 @@
+"""The adversary that plans: Q_c of the future under its own attack, learned from attacked episodes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harden.attacks import ATTACKS, Strength, perturb
+from harden.attacks.ball import Norm
+from harden.config.pipeline import PipelineConfig
+from harden.envs.rollout import Acted, rollout
+from harden.envs.vector import VectorEnv
+from harden.method import bellman
+from harden.method.bellman import Backups, backups
+from harden.method.critic_step import TdTargets, follow, td_loss
+from harden.nets import Critics, GaussianPolicy
+from harden.progress import Reporter
+from harden.seeds import derive, episode_seeds, generator
+from harden.types import Transitions
+
+# a share of the steps of exploring episodes sees a random perturbation instead of the learned one
+_EXPLORES = 0.3
+# exploring episodes are attacked in a wider ball: a policy that holds in its own shows no cost there, and the
+# value of the victim's actions may be learned from whatever caused them
+_BEYOND = 2.0
+# how hard the adversary tries in its own future, in its roll-outs
+_INSIDE, _ACTING = Strength(1, 1, 2.0, queries=17), Strength(10, 2, queries=65)
+
+
+class Planned(NamedTuple):
+    """What an adversary learned.
+
+    Args:
+        critics: those of its best round; Q_r is the policy's unattacked one.
+        costs: mean cost of the episodes that it attacked without exploring, by round; noise is the first.
+        best: the round kept.
+        seen: mean cost of all episodes that it learned from.
+    """
+
+    critics: Critics
+    costs: list[float]
+    best: int
+    seen: float
+
+
+class _Adversary:
+    def __init__(
+        self, policy: GaussianPolicy, config: PipelineConfig, epsilon: float, norm: Norm, device: torch.device
+    ) -> None:
+        task, nets = config.task_row, config.networks
+        self.policy, self.config, self.device = policy, config, device
+        self.radius = task.radius(epsilon)
+        self.inside, self.acting = _INSIDE._replace(norm=norm), _ACTING._replace(norm=norm)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(config.seed, "planner-weights"))
+            self.critics = Critics(task.obs_dim, task.act_dim, 1, 2, nets.critic_hidden, nets.obs_scale).to(
+                device
+            )
+        self.target = copy.deepcopy(self.critics).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(
+            self.critics.parameters(), lr=config.critics.learning_rate, fused=True
+        )
+        self.steps = 0
+
+    def collect(self, envs: VectorEnv, place: int, episodes: int) -> tuple[Transitions, float]:
+        """Attack episodes, every second one with exploration; returns clean states, the others' cost."""
+        draw = generator(self.device, self.config.seed, "planner-acts", place)
+        noise, own = ATTACKS["random"], self.radius
+        wide = [_BEYOND * r for r in own] if isinstance(own, tuple) else _BEYOND * own
+
+        def attacked(obs: Tensor, radius: float | Sequence[float], share: float) -> Tensor:
+            # a share of the states sees noise
+            given = perturb(noise, self.policy, None, obs, radius, self.acting, draw)
+            if not place:
+                return given
+            planned = perturb(ATTACKS["learned"], self.policy, self.critics, obs, radius, self.acting, draw)
+            chance = torch.rand((len(obs), 1), generator=draw, device=self.device)
+            return torch.where(chance < share, given, planned)
+
+        def act(obs: Tensor, slots: Tensor) -> Acted:
+            obs, odd = obs.to(self.device), (slots.to(self.device) % 2 == 1).unsqueeze(1)
+            given = torch.where(odd, attacked(obs, wide, _EXPLORES), attacked(obs, own, 0.0))
+            with torch.no_grad():
+                actions = self.policy.clip(self.policy.mean(given))
+                if not place:
+                    # before anything is known the actions say more than the perturbations
+                    actions = torch.where(odd, self.policy.sample(given, draw), actions)
+            # the critic is asked at the clean observation
+            return Acted(actions.cpu(), obs.cpu())
+
+        seeds = episode_seeds(self.config.seed, "planner", place * episodes, episodes)
+        run = rollout(envs, act, seeds.tolist())
+        greedy = [cost for slot, cost in enumerate(run.costs) if slot % 2 == 0]
+        return run.transitions, float(sum(greedy) / len(greedy))
+
+    def learn(self, replay: Backups) -> None:
+        """Do one TD step on a batch.
+
+        Deviation: SAFER's adversary expects a benign future (Eq. 59); this one's Q_c is the cost when it
+        goes on attacking, as the adversary's own value in VALT-SAC is for reward.
+        """
+        draw = generator(self.device, self.config.seed, "planner-td", self.steps)
+        rows = torch.randint(
+            len(replay.rewards), (self.config.critics.batch,), generator=draw, device=self.device
+        )
+        batch = Backups(*(column[rows] for column in replay))
+        attacked = perturb(
+            ATTACKS["learned"], self.policy, self.target, batch.next_obs, self.radius, self.inside, draw
+        )
+        with torch.no_grad():
+            rewards, costs = (
+                bellman.td_target(now, discounts, after)
+                for now, discounts, after in (
+                    (
+                        batch.rewards,
+                        batch.discounts,
+                        self.target.q_reward(batch.next_obs, self.policy.mean(batch.next_obs)),
+                    ),
+                    (
+                        batch.costs,
+                        batch.cost_discounts,
+                        self.target.q_cost(batch.next_obs, self.policy.mean(attacked)),
+                    ),
+                )
+            )
+            ceiling = bellman.cost_ceiling(self.config.task_row.max_step_cost, self.config.critics.gamma_cost)
+            targets = TdTargets(rewards, costs.clamp(0.0, ceiling))
+        loss = td_loss(self.critics, batch, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        follow(self.target, self.critics, self.config.critics.polyak)
+        self.steps += 1
+
+
+def plan_adversary(
+    policy: GaussianPolicy,
+    config: PipelineConfig,
+    *,
+    epsilon: float,
+    norm: Norm,
+    device: torch.device,
+    report: Reporter,
+) -> Planned:
+    """Train an adversary of a frozen policy: its action is the perturbation, its reward the cost.
+
+    Its value of (s, a) is learned over the victim's actions, of which the perturbation chooses one:
+    Q-learning in which the maximum over actions is the one over the ball, climbed as every attack climbs.
+    Each round attacks new episodes with what was learned so far.
+
+    Args:
+        policy: the victim, by its mean.
+        config: task, seed, the critics' settings and the sizes (`evaluate.learned_*`).
+        epsilon, norm: of the ball, raw observation units.
+
+    Source: Zhang et al. 2021 (ATLA: the adversary as an agent), with cost as its reward.
+    """
+    options = config.evaluate
+    episodes, rounds = options.learned_episodes, options.learned_rounds
+    adversary = _Adversary(policy, config, epsilon, norm, device)
+    kept, costs, data = copy.deepcopy(adversary.critics), [], []
+    best = 0
+    with (
+        VectorEnv(config.task_row, episodes, config.collect.workers) as envs,
+        report.track("learned adversary", rounds, "rounds") as track,
+    ):
+        for place in range(rounds + 1):
+            found, cost = adversary.collect(envs, place, episodes)
+            costs.append(cost)
+            if place and (best == 0 or cost >= costs[best]):
+                best, kept = place, copy.deepcopy(adversary.critics)
+            if place == rounds:
+                break
+            data.append(found)
+            whole = Transitions(*(torch.cat(columns) for columns in zip(*data, strict=True)))
+            plain = backups(whole, (config.critics.gamma_reward, 1), (config.critics.gamma_cost, 1))
+            replay = Backups(*(column.to(device) for column in plain))
+            for _ in range(options.learned_steps):
+                adversary.learn(replay)
+            track(place + 1, f"cost {cost:.1f}")
+    # the last round's episodes are judged by, not learned from
+    seen = float(sum(part.costs.sum() for part in data) / (episodes * max(rounds, 1)))
+    return Planned(kept.eval().requires_grad_(False), costs, best, seen)

@@ -1,0 +1,152 @@
+"""The critics' update: Eq. 58 to 61, for the benign future or for one under attack."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harden.config.pipeline import PipelineConfig
+from harden.method import bellman
+from harden.method.adversary import attack_replayed, mc_attack
+from harden.method.bellman import Backups
+from harden.method.learner import Learner
+from harden.nets import Critics, GaussianPolicy
+from harden.seeds import generator
+
+
+def draw_batch(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Backups:
+    """Draw this critic step's minibatch uniformly from the replay, attacked where the variant says so.
+
+    Source: Algorithm 6, line 5.
+    """
+    step = learner.counters.critic_steps
+    place = generator("cpu", learner.seed, "critic-batch", step)
+    rows = torch.randint(len(replay.rewards), (config.critics.batch,), generator=place)
+    rows = rows.to(replay.rewards.device)
+    batch = Backups(*(column.index_select(0, rows) for column in replay))
+    return batch._replace(obs=attack_replayed(learner, batch.obs, config, epsilon, "critic-adversary", step))
+
+
+class TdTargets(NamedTuple):
+    """What the reward critics and the cost critics regress to, (B,) each."""
+
+    rewards: Tensor
+    costs: Tensor
+
+
+def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon: float) -> TdTargets:
+    """Return what each critic regresses to.
+
+    Args:
+        learner: gives the policy, the target critics and the place of the random stream.
+        batch: rows of the replay.
+        epsilon: radius that a long-horizon cost critic expects its adversary to have.
+
+    Source: Eq. 58, 59.
+    Deviation: the cost's target is held in [0, C_m / (1 - gamma)], where every discounted cost lies; without
+        it the cost critic drifts below zero once violations are rare. In a long-horizon variant its a' is
+        the mean of pi(.|nu(s')), or a sample (`adversary.long_horizon`): Q_c is the cost under an adversary
+        that stays, by the mean that of the policy as it will act. It looks one step ahead whatever
+        `critics.n_step_cost` is: the logged steps between were not attacked.
+    """
+    policy, target = learner.policy, learner.target_critics
+    draw = generator(learner.device, learner.seed, "td", learner.counters.critic_steps)
+    with torch.no_grad():
+        actions = policy.sample(batch.next_obs, draw)
+    if config.variant_row.long_horizon and epsilon > 0:
+        next_reward = target.q_reward(batch.next_obs, actions)
+        next_cost = _attacked_cost(learner, batch.step_next_obs, config, epsilon, draw)
+        costs = bellman.td_target(batch.step_costs, batch.step_discounts, next_cost)
+    else:
+        cost_actions = actions
+        if config.critics.n_step_cost == config.critics.n_step_reward:
+            next_reward, next_cost = target.q_both(batch.next_obs, actions)
+        else:
+            with torch.no_grad():
+                cost_actions = policy.sample(batch.cost_next_obs, draw)
+            next_reward = target.q_reward(batch.next_obs, actions)
+            next_cost = target.q_cost(batch.cost_next_obs, cost_actions)
+        next_cost = next_cost + _unseen(learner, batch.cost_next_obs, cost_actions, config)
+        costs = bellman.td_target(batch.costs, batch.cost_discounts, next_cost)
+    rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
+    ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma_cost)
+    return TdTargets(rewards, costs.clamp(0.0, ceiling))
+
+
+def _attacked_cost(
+    learner: Learner, obs: Tensor, config: PipelineConfig, epsilon: float, draw: torch.Generator
+) -> Tensor:
+    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,).
+
+    Deviation: Eq. 59 has a benign future.
+    """
+    policy, target = learner.policy, learner.target_critics
+    obs_adv = mc_attack(policy, target, obs, config.task_row.radius(epsilon), config.adversary, draw)
+    with torch.no_grad():
+        by_mean = config.adversary.long_horizon == "mean"
+        actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
+        return target.q_cost(obs, actions) + _unseen(learner, obs, actions, config)
+
+
+def _unseen(learner: Learner, obs: Tensor, actions: Tensor, config: PipelineConfig) -> Tensor | float:
+    """Return what Q_c rises by, offline, for what the data do not show, (B,) or 0."""
+    if learner.behaviour is None or config.offline.pessimism == 0:
+        return 0.0
+    return config.offline.pessimism * beyond_support(learner.behaviour, obs, actions, config.offline.support)
+
+
+@torch.no_grad()
+def beyond_support(behaviour: GaussianPolicy, obs: Tensor, actions: Tensor, support: float) -> Tensor:
+    """Return how far actions lie outside what stored data show, squared, (B,).
+
+    Args:
+        behaviour: a clone of the data.
+        obs, actions: (B, obs_dim), (B, act_dim).
+        support: how many of its spreads count as inside, each coordinate by itself.
+
+    Source: the value penalty of Wu et al. 2019 (BRAC), with a distance in place of a divergence.
+    """
+    mean, std = behaviour(obs)
+    return (((behaviour.clip(mean) - actions).abs() / std - support).clamp_min(0.0) ** 2).sum(-1)
+
+
+def td_loss(critics: Critics, batch: Backups, targets: TdTargets) -> Tensor:
+    """Return the mean squared Bellman error, summed over all critics.
+
+    Args:
+        critics: the online critics.
+        batch: rows of the replay.
+        targets: what to regress to.
+
+    Source: Eq. 58, 59; the sum of independent losses has each critic's own gradient.
+    """
+    values = critics(batch.obs, batch.actions)
+    of_reward = (values[critics.reward_members] - targets.rewards).square().mean(1).sum()
+    of_cost = (values[critics.cost_members] - targets.costs).square().mean(1).sum()
+    return of_reward + of_cost
+
+
+def follow(target: Critics, online: Critics, polyak: float) -> None:
+    """Move the target critics towards the online ones (Eq. 61)."""
+    with torch.no_grad():
+        now: list[Tensor] = list(online.parameters())
+        then: list[Tensor] = list(target.parameters())
+        torch._foreach_lerp_(then, now, 1.0 - polyak)
+
+
+def critic_step(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Tensor:
+    """Do one update of all critics and their targets; returns the loss before it.
+
+    Source: Eq. 58-61.
+    """
+    batch = draw_batch(learner, replay, config, epsilon)
+    targets = td_targets(learner, batch, config, epsilon)
+    loss = td_loss(learner.critics, batch, targets)
+    learner.critic_optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    learner.critic_optimizer.step()
+    follow(learner.target_critics, learner.critics, config.critics.polyak)
+    learner.advance(critic_steps=1)
+    return loss.detach()

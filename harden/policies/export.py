@@ -1,0 +1,120 @@
+"""A policy written for a robot: its mean action, bounds inside, checked and timed as the robot runs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from harden.errors import HardenError, InputError
+from harden.nets import GaussianPolicy
+from harden.nets.saved import LoadedPolicy, module_digest
+from harden.policies.layers import Bounds
+from harden.policies.onnx_worker import start_session
+from harden.policies.onnx_write import INPUT, OUTPUT, require_onnx, write_onnx
+from harden.policies.state_dict import open_state_dict, write_state_dict
+from harden.policies.torchscript import open_torchscript, write_torchscript
+from harden.storage.files import write_whole
+from harden.storage.tensor_file import FORMAT_VERSION
+
+TOLERANCE = 1e-5
+FORMATS = ("onnx", "torchscript", "safetensors")
+_WARM_UP, _DECISIONS = 100, 1000
+
+
+class Exported(NamedTuple):
+    """What an export gave.
+
+    Args:
+        error: the largest difference from the original's actions, in the action space's units.
+        observations: how many it was checked on.
+        latency: median and 99th percentile of one decision, seconds.
+    """
+
+    error: float
+    observations: int
+    latency: tuple[float, float]
+
+
+class MeanAction(nn.Module):
+    """What a robot runs: observation (B, obs_dim) to the mean action, inside the action space."""
+
+    def __init__(self, policy: GaussianPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return (B, act_dim)."""
+        return self.policy.clip(self.policy.mean(observation))
+
+
+def _reopen(kind: str, path: Path, policy: GaussianPolicy) -> Callable[[Tensor], Tensor]:
+    """Return the written policy as its runtime runs it."""
+    said = policy.architecture
+    spread = (said["init_std"], said["min_std"], said["max_std"])
+    bounds = Bounds(torch.tensor(said["low"]), torch.tensor(said["high"]), *spread)
+    if kind == "onnx":
+        require_onnx("onnxruntime")
+        session = start_session(path.read_bytes())
+        return lambda obs: torch.from_numpy(session.run([OUTPUT], {INPUT: obs.numpy()})[0])
+    if kind == "torchscript":
+        read = open_torchscript(path, None, bounds)
+    else:
+        read = open_state_dict(path, bounds, None, None)
+    return lambda obs: read.run(obs)[0]
+
+
+def _time(act: Callable[[Tensor], Tensor], obs: Tensor) -> tuple[float, float]:
+    taken = []
+    for i in range(_WARM_UP + _DECISIONS):
+        row = obs[i % len(obs)].unsqueeze(0)
+        began = time.perf_counter()
+        act(row)
+        taken.append(time.perf_counter() - began)
+    times = torch.tensor(taken[_WARM_UP:], dtype=torch.float64)
+    return float(times.median()), float(times.quantile(0.99))
+
+
+def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> Exported:
+    """Write a policy in another format, and let nothing stand there that does not act as it does.
+
+    Args:
+        loaded: the policy; its critics stay behind.
+        kind: onnx, torchscript or safetensors.
+        path: the file; replaced whole.
+        obs: what it is checked on, (B, obs_dim).
+
+    Raises:
+        InputError: an unknown format, or what it needs is not installed.
+        HardenError: the written policy acts otherwise; the file was not put there.
+    """
+    if kind not in FORMATS:
+        raise InputError(f"unknown format '{kind}'", f"choose one of: {', '.join(FORMATS)}")
+    # plain layers, so that whoever reads the file need know of no scale
+    policy = loaded.policy.unscaled()
+    robot, obs_dim = MeanAction(policy).eval(), policy.architecture["obs_dim"]
+    about = {name: loaded.about.get(name) for name in ("task", "env_id", "variant")}
+    about |= {"format_version": FORMAT_VERSION, "kind": "exported-policy", "policy": policy.architecture}
+    about |= {"policy_digest": module_digest(loaded.policy)}
+    result: list[Exported] = []
+
+    def write(aside: Path) -> None:
+        if kind == "onnx":
+            write_onnx(aside, robot, obs_dim, about)
+        elif kind == "torchscript":
+            write_torchscript(aside, robot, obs_dim, about)
+        else:
+            write_state_dict(aside, policy, about)
+        act = _reopen(kind, aside, policy)
+        with torch.no_grad():
+            error = float((act(obs) - robot(obs)).abs().max())
+        if not error <= TOLERANCE:
+            raise HardenError(f"the {kind} file acts otherwise by {error:.2g}, more than {TOLERANCE:g}")
+        result.append(Exported(error, len(obs), _time(act, obs)))
+
+    write_whole(path, write)
+    return result[0]

@@ -1,0 +1,192 @@
+"""The order of the stages, and which of their results are current."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from harden.config.depends import stage_sections
+from harden.config.pipeline import PipelineConfig
+from harden.data import open_dataset, read_targets
+from harden.errors import HardenError, MissingInputError
+from harden.evaluation.reading import load_evaluation
+from harden.nets.saved import load_critics, load_policy
+from harden.storage.files import digest_file, read_errors
+from harden.training.state import load_state
+from harden.training.workspace import Workspace
+
+
+class StageStatus(NamedTuple):
+    """What is known of one stage.
+
+    Args:
+        stage: its command.
+        status: "done", "stale" or "missing".
+        why: in words.
+    """
+
+    stage: str
+    status: str
+    why: str
+
+
+class _Known(NamedTuple):
+    """Digests of what is on disk now, "" where there is nothing."""
+
+    data: str
+    policy: str
+    acting: str
+    parent: str
+    targets: str
+    critics: str
+    ended: bool
+
+    @property
+    def now(self) -> tuple[str, str]:
+        """The policy that is kept and the one that learns on."""
+        return self.policy, self.acting
+
+
+def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> str:
+    for section, now in stage_sections(stage, config).items():
+        before = recorded.get(section)
+        if before != now:
+            short = "" if isinstance(now, dict) else f" ({before}, here {now})"
+            return f"'{section}' in the pipeline changed since{short}"
+    return ""
+
+
+def _collect_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    try:
+        info = open_dataset(place.data, config.task_row).info
+    except MissingInputError:
+        if place.policy.is_dir() and load_policy(place.policy).about.get("offline"):
+            return StageStatus(
+                "collect", "done", "not by this pipeline: the run learned from data given by --data"
+            )
+        raise
+    behaviours = ", ".join(sorted({shard.behaviour for shard in info.shards}))
+    return StageStatus(
+        "collect", "done", f"{info.transitions:,} transitions, {info.episodes:,} episodes ({behaviours})"
+    )
+
+
+def _critics_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    _, about = load_critics(place.critics)
+    inputs = about.get("inputs", {})
+    why = _changed("fit-critics", config, about.get("config", {}))
+    if not why and known.data and inputs.get("data") != known.data:
+        why = "the data set changed since"
+    # the policy that comes out of a round is newer than the critics of that round, as it should be
+    if not why and inputs.get("policy") not in (*known.now, known.parent):
+        why = "the policy changed since"
+    return StageStatus("fit-critics", "stale" if why else "done", why or "fits the data and the policy")
+
+
+def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    _, header = read_targets(place.targets)
+    why = ""
+    # a run's last targets are older than the critics that it ends with, as they should be
+    of_the_run = known.ended and digest_file(place.targets) == known.targets
+    if known.data and header.data_digest != known.data:
+        why = "the data set changed since"
+    elif header.critics_digest != known.critics and not of_the_run:
+        why = "the critics changed since"
+    elif header.policy_digest not in known.now and digest_file(place.targets) != known.targets:
+        why = "the policy changed since"
+    elif header.settings:
+        why = _changed("e-step", config, json.loads(header.settings))
+    done = f"{header.status}, eta {header.eta:.3g}, lam {header.lam:.3g}"
+    return StageStatus("e-step", "stale" if why else "done", why or done)
+
+
+def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    about = load_policy(place.policy).about
+    if place.state.is_file():
+        # the policy is made from it, and so is all that comes next
+        load_state(place.state, config, torch.device("cpu"))
+    why = _changed("fit-policy", config, about.get("config", {}))
+    cloned = "clone" in about or "clone" in about.get("origin", {})
+    if not (why or known.targets or cloned or config.variant_row.on_policy):
+        return StageStatus("fit-policy", "missing", "as the run began: it was fitted to no targets yet")
+    critics, data = about.get("critics_digest"), about.get("inputs", {}).get("data")
+    if known.targets:
+        # the folder holds the newest critics; what the policy was fitted with, its targets say
+        if not place.targets.is_file():
+            why = why or f"the targets that it was fitted to are not in {place.targets}"
+        else:
+            header = read_targets(place.targets)[1]
+            critics, data = header.critics_digest, header.data_digest
+            if digest_file(place.targets) != known.targets:
+                why = why or f"it was fitted to other targets than are in {place.targets}"
+    if not why and known.critics and critics != known.critics and "ending" not in about:
+        why = "the critics changed since"
+    if not why and known.data and data != known.data:
+        why = "the data set changed since"
+    told = "; ".join(["", *about.get("ending", {}).get("warnings", [])])
+    return StageStatus("fit-policy", "stale" if why else "done", why or f"digest {known.policy[:12]}{told}")
+
+
+def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+    evaluation = load_evaluation(place.evaluation)
+    if evaluation["policy"].get("policy_digest") != known.policy:
+        return StageStatus("evaluate", "stale", "the policy changed since")
+    attacks = ", ".join(dict.fromkeys(entry["attack"] for entry in evaluation["results"]))
+    return StageStatus("evaluate", "done", attacks)
+
+
+def _quietly(read: Callable[[], str]) -> str:
+    try:
+        with read_errors(Path()):
+            return read()
+    except HardenError:
+        return ""
+
+
+def _known(config: PipelineConfig, place: Workspace) -> _Known:
+    def about(key: str) -> str:
+        return str(load_policy(place.policy).about.get(key, ""))
+
+    return _Known(
+        data=_quietly(lambda: open_dataset(place.data, config.task_row).info.digest),
+        policy=_quietly(lambda: about("policy_digest")),
+        acting=_quietly(lambda: about("acting_digest")),
+        parent=_quietly(lambda: str(load_policy(place.policy).about.get("inputs", {}).get("policy", ""))),
+        # the targets that the policy was fitted to are older than it, as they should be
+        targets=_quietly(lambda: about("targets_digest")),
+        ended=bool(_quietly(lambda: str(load_policy(place.policy).about.get("ending", "")))),
+        critics=_quietly(lambda: str(load_critics(place.critics)[1].get("critics_digest", ""))),
+    )
+
+
+def status(config: PipelineConfig, place: Workspace) -> list[StageStatus]:
+    """Return for each stage whether its result is done, stale or missing, and why.
+
+    Args:
+        config: the pipeline as it is now.
+        place: its folders.
+    """
+    known = _known(config, place)
+    checks: dict[str, Callable[[PipelineConfig, Workspace, _Known], StageStatus]] = {
+        "collect": _collect_status,
+        "fit-critics": _critics_status,
+        "e-step": _estep_status,
+        "fit-policy": _policy_status,
+        "evaluate": _evaluate_status,
+    }
+    if config.variant_row.on_policy:
+        del checks["e-step"]
+    found = []
+    for stage, check in checks.items():
+        try:
+            with read_errors(place.run):
+                found.append(check(config, place, known))
+        except MissingInputError as error:
+            found.append(StageStatus(stage, "missing", error.message))
+        except HardenError as error:
+            found.append(StageStatus(stage, "stale", error.message))
+    return found

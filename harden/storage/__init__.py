@@ -1,0 +1,1 @@
+"""The one place that writes: whole files and folders, or none."""

@@ -1,0 +1,279 @@
+"""Files that are either whole or not there: write aside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harden.errors import DamagedFileError, InputError, MissingInputError, StorageError
+from harden.storage.json_text import parse_json
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
+# file systems that make no folders (/proc) say that there is none
+_NO_LEAVE |= {errno.ENOENT, errno.ENAMETOOLONG}
+
+# what keeps a reader out and says nothing of what is in the file
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+
+# a file that is being written, which is locked as long as whoever writes it lives
+_ASIDE = re.compile(r"\.harden-[0-9a-f]{16}\.tmp")
+# of a text: beyond, it is not what its name promises
+_MOST_TEXT = 256 * 2**20
+
+
+@contextlib.contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn a file system's refusal to let something be read into one line; other errors stay as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamagedFileError(
+                f"{error.filename or path} is a link that leads to itself", "put a file in its place"
+            ) from error
+        if error.errno not in _CLOSED:
+            raise
+        raise StorageError(
+            f"can't read {error.filename or path} ({os.strerror(error.errno)})",
+            "it may be whole: get leave to read it, such as with chmod",
+        ) from error
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read its bytes, and nothing that only looks like one: a pipe would never answer.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        StorageError: it may not be read.
+        DamagedFileError: it is a folder, a pipe, a socket or a device.
+    """
+    with read_errors(path):
+        # to open a device may do something, and a socket can't be
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DamagedFileError(f"{path} is no regular file", "name one, or put one there")
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return open(handle, "rb")
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Return what is in a file of at most so many bytes.
+
+    Raises:
+        As `open_regular`; DamagedFileError: there is more in it.
+    """
+    with open_regular(path) as file, read_errors(path):
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DamagedFileError(f"{path} holds more than {most:,} bytes, too much for what it is to be")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        As `open_regular`; DamagedFileError: it is too long; UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_bytes(path, _MOST_TEXT).decode("utf-8")
+
+
+def require_file(path: Path, remedy: str) -> None:
+    """Refuse a file that is not there, or that may not be read, before a library says something else of it.
+
+    Args:
+        remedy: what to do when it is missing.
+
+    Raises:
+        MissingInputError: not there; StorageError: it may not be read; DamagedFileError: it is no file.
+    """
+    try:
+        open_regular(path).close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingInputError(f"{path} is missing", remedy) from None
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StorageError(
+                f"no room left on the disk while writing {path}",
+                "nothing already stored was touched: free some space and run the command again",
+            ) from error
+        if error.errno in _NO_LEAVE:
+            raise StorageError(
+                f"can't write {path} ({os.strerror(error.errno or 0)})",
+                "name a folder that you may write to",
+            ) from error
+        raise
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and its parents, or say in one line why not."""
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return path
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: where the file is to be.
+        write: writes the content to the temporary path that it is given.
+
+    Raises:
+        StorageError: no room or no permission; the old file is as it was.
+    """
+    make_folder(path.parent)
+    with storage_errors(path):
+        clear_unfinished(path.parent)
+        with _aside(path.parent) as aside:
+            write(aside)
+            with open(aside, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(aside, path)
+            sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """Make a new empty file under a name that nobody can have foreseen, and hold its lock."""
+    while True:
+        path = folder / f".harden-{secrets.token_hex(8)}.tmp"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # another process may have taken it for a dead one's before it was locked
+        if os.fstat(lock).st_nlink:
+            break
+        os.close(lock)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the half-written files that killed processes left in a folder."""
+    for name in [entry.name for entry in os.scandir(folder) if _ASIDE.fullmatch(entry.name)]:
+        with contextlib.suppress(OSError):
+            left = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(folder / name)
+            finally:
+                os.close(left)
+
+
+def try_folder(path: Path) -> None:
+    """Write into a folder, or into the nearest one above it that there is; nothing is left behind.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    whole = path.absolute()
+    with tempfile.TemporaryFile(dir=next(there for there in (whole, *whole.parents) if there.exists())):
+        pass
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the long work whose result it is to hold.
+
+    Nothing is left behind: folders that it needs are made when it is written.
+
+    Raises:
+        StorageError: it is a folder, or the nearest folder above it that there is can't be written.
+    """
+    with storage_errors(path):
+        if path.is_dir():
+            raise StorageError(f"can't write {path} (it is a folder)", "name a file")
+        try_folder(path.parent)
+
+
+def is_among(path: Path, others: Iterable[Path]) -> bool:
+    """Whether a path leads to one of several files, under whatever name."""
+    return os.path.realpath(path) in {os.path.realpath(other) for other in others}
+
+
+def require_apart(out: Path, *read: Path) -> None:
+    """Refuse an output that would replace an input, under whatever name.
+
+    Args:
+        out: the file to be written.
+        read: the files that the command reads.
+
+    Raises:
+        InputError: it is one of them.
+    """
+    if is_among(out, read):
+        raise InputError(f"{out} is read by this command", "name another file to write")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole; NaN and infinity are refused by the format and so by us."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read JSON.
+
+    Args:
+        path: the file.
+        made_by: the command that makes it, named when it is missing.
+
+    Raises:
+        MissingInputError: the file is not there.
+        StorageError: it may not be read.
+        DamagedFileError: it is not JSON.
+    """
+    try:
+        return parse_json(read_text(path))
+    except FileNotFoundError:
+        raise MissingInputError(f"{path} is missing", f"make it with: {made_by}") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{path} can't be read as JSON ({error})", f"make it again with: {made_by}"
+        ) from error
+
+
+def digest_file(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal.
+
+    Raises:
+        As `open_regular`.
+    """
+    with open_regular(path) as handle, read_errors(path):
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,147 @@
+"""How a run ends: critics of the policy that is published, and what has to be known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harden.config.pipeline import PipelineConfig
+from harden.envs.rollout import Acted, rollout
+from harden.envs.vector import VectorEnv
+from harden.method.bellman import Backups
+from harden.method.critic_step import critic_step
+from harden.method.schedules import scheduled
+from harden.nets import GaussianPolicy
+from harden.nets.saved import module_digest
+from harden.progress import Reporter
+from harden.seeds import episode_seeds
+from harden.training.replay import check_finite
+from harden.training.state import load_state
+from harden.training.workspace import Workspace, carried, commit
+
+_EPISODES = 10
+# a multiplier this near to its ceiling is at it
+_AT_CEILING = 0.99
+# the least share of the starting policy's reward that a run may end with and say nothing
+_KEPT = 0.5
+
+
+def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: VectorEnv) -> dict[str, float]:
+    """Return {"reward", "cost"} of a policy by its mean, without an attack: means over ten episodes.
+
+    Args:
+        config: gives the seed of the episodes, which are none that data are collected from.
+        policy: acts.
+        envs: the simulation.
+    """
+    low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
+
+    @torch.no_grad()
+    def act(obs: Tensor, slots: Tensor) -> Acted:
+        mean = policy.mean(obs.to(next(policy.parameters()).device)).cpu()
+        return Acted(torch.minimum(torch.maximum(mean, low), high), obs)
+
+    run = rollout(envs, act, episode_seeds(config.seed, "ending", 0, _EPISODES).tolist())
+    return {"reward": float(run.rewards.mean()), "cost": float(run.costs.mean())}
+
+
+def finish_run(
+    config: PipelineConfig,
+    place: Workspace,
+    device: torch.device,
+    replay: Callable[[], Backups],
+    envs: VectorEnv | None,
+    report: Reporter,
+) -> list[str]:
+    """Fit critics to the policy that the run publishes, try it, and store what the run ends with; once.
+
+    The critics have learned for the policy that learned with them, which is not the one that is published
+    where that is an average. An evaluation attacks with the critics of the published policy.
+
+    Args:
+        device: where the learner lives.
+        replay: reads what the critics learn from; it is asked where there is something left to do.
+        envs: the simulation, None where nothing may be simulated.
+
+    Returns:
+        What has to be known of the run, one sentence each.
+    """
+    learner, about = load_state(place.state, config, device)
+    if about.get("ended"):
+        return list(about.get("ending", {}).get("warnings", []))
+    rows = replay()
+    learner.policy.load_state_dict(learner.average.state_dict())
+    epsilon, steps = scheduled(config, None).epsilon, config.train.final_critic_steps
+    loss = torch.zeros(())
+    with report.track("critics of the published policy", steps, "steps") as track:
+        for step in range(steps):
+            loss = critic_step(learner, rows, config, epsilon)
+            if step % 50 == 49:
+                track(step + 1, f"loss {float(loss):.4g}")
+    check_finite(learner, float(loss))
+    parent = module_digest(learner.policy)
+    ending: dict[str, Any] = {} if envs is None else try_policy(config, learner.policy, envs)
+    warnings = [
+        *left_open(config, learner.counters.refresh, about["history"]),
+        *_of_policy(config, ending, about.get("start")),
+    ]
+    commit(
+        config,
+        place,
+        learner,
+        carried(about) | {"parent": parent, "ended": True, "ending": ending | {"warnings": warnings}},
+    )
+    return warnings
+
+
+def _of_policy(config: PipelineConfig, end: dict[str, float], start: dict[str, float] | None) -> list[str]:
+    """Return what the published policy's own episodes say against it."""
+    if not end:
+        return []
+    found, limit = [], config.task_row.cost_limit
+    if start and start["reward"] > 0 and end["reward"] < _KEPT * start["reward"]:
+        found.append(
+            f"the policy earns {end['reward']:.1f} an episode, {end['reward'] / start['reward']:.0%} of the "
+            f"{start['reward']:.1f} that training started from"
+        )
+    if end["cost"] > limit:
+        found.append(
+            f"the policy costs {end['cost']:.1f} an episode without an attack, above the limit of {limit:g}"
+        )
+    return found
+
+
+def left_open(config: PipelineConfig, refresh: int, history: list[dict[str, float]]) -> list[str]:
+    """Return which constraints the last refresh left open, and how many searches of the dual ended early.
+
+    Args:
+        config: the pipeline.
+        refresh: the last one, which the schedules are read at.
+        history: the rows of the learning curve.
+    """
+    last, found = history[-1], []
+    terms = scheduled(config, refresh)
+    if "q_cost" in last and last["q_cost"] > terms.kappa and last["lam_exact"] >= _AT_CEILING * terms.lam_max:
+        found.append(
+            f"the cost constraint is open: E[Q_c] is {last['q_cost']:.3g}, kappa {terms.kappa:.3g}, and "
+            f"lam is at its ceiling of {terms.lam_max:.3g} (estep.lam_max, adversary.lam_max)"
+        )
+    for name, kl, ceiling, key in (
+        ("beta", "kl", terms.mstep.beta_max, "beta_max"),
+        ("beta_robust", "kl_robust", terms.mstep.kl_robust_weight, "kl_robust_weight"),
+    ):
+        for part in ("mean", "std"):
+            bound, value = getattr(terms.mstep, f"{kl}_{part}"), last.get(f"{kl}_{part}", 0.0)
+            if value > bound and last.get(f"{name}_{part}", 0.0) >= _AT_CEILING * ceiling > 0:
+                found.append(
+                    f"the KL mstep.{kl}_{part} is {value / bound:.1f} times its bound, and its multiplier is "
+                    f"at mstep.{key} = {ceiling:g}"
+                )
+    early = sum((1.0 - row.get("converged", 1.0)) * config.train.rounds for row in history)
+    if early >= 0.5:
+        searches = len(history) * config.train.rounds
+        found.append(f"{early:.0f} of {searches} searches of the dual ended before estep.tolerance")
+    return found

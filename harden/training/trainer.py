@@ -1,0 +1,141 @@
+"""One way to make a Lightning trainer for small networks and whole batches."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from harden.errors import InputError, StorageError, Terminated
+from harden.storage.files import make_folder, storage_errors
+
+_LOG_EVERY = 50
+
+
+class _Log(CSVLogger):
+    """Lightning's log, that says in one line where it can't be written, and never hides why a fit stopped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Lightning would make it later, and its failure would look like a defect of ours
+        make_folder(Path(self.log_dir))
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        with storage_errors(Path(self.log_dir)):
+            super().log_metrics(*args, **kwargs)
+
+    def save(self) -> None:
+        with storage_errors(Path(self.log_dir)):
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        try:
+            super().finalize(status)
+        except StorageError:
+            if status == "success":
+                raise
+
+
+class _Logging(Callback):
+    """Hands a job's values to the loggers now and then: fetching numbers at each step costs more than it.
+
+    A job has `logged()`, its last step's scalars by name, and `steps_done`. `LightningModule.log` would keep
+    books at every step, whatever the interval.
+    """
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, job: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if index % _LOG_EVERY == 0:
+            numbers = {name: float(value) for name, value in job.logged().items()}  # type: ignore[operator]
+            for logger in trainer.loggers:
+                logger.log_metrics(numbers, job.steps_done)  # type: ignore[arg-type]
+
+
+def make_trainer(
+    folder: Path | None,
+    device: torch.device,
+    job: str,
+    first_step: int,
+    *,
+    tensorboard: bool = False,
+    epochs: int = 1,
+    callbacks: Sequence[Callback] = (),
+) -> L.Trainer:
+    """Return a trainer that runs some epochs, logs to CSV, and keeps no checkpoint of its own.
+
+    Resuming goes through `state.safetensors`: Lightning's own checkpoints can't resume inside an epoch.
+
+    Args:
+        folder: the run's; its logs go to `logs/<job>-<first step>/metrics.csv`, so that no run's logs are
+            overwritten by the one that goes on from it. None for no log.
+        device: where the module lives already.
+        job: what is fitted, such as "policy".
+        first_step: gradient steps done before.
+        tensorboard: log to TensorBoard as well (`logs/<job>-<first step>/tensorboard`).
+        epochs: at most; the rows to stop by are judged after each.
+        callbacks: Lightning's own.
+
+    Raises:
+        InputError: TensorBoard is asked for and not installed; StorageError: the log can't be written.
+    """
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # these advise on data loaders; ours hands over whole batches from memory
+    warnings.filterwarnings("ignore", module="lightning.*")
+    version = f"{job}-{first_step:07d}"
+    loggers: list[Logger] = []
+    if folder is not None:
+        loggers.append(_Log(folder / "logs", name="", version=version))
+    if tensorboard and folder is not None:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
+            raise InputError(
+                "TensorBoard is not installed", "install it with: pip install 'harden[tensorboard]'"
+            )
+        loggers.append(TensorBoardLogger(folder / "logs", name="", version=f"{version}/tensorboard"))
+    return L.Trainer(
+        max_epochs=epochs,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        logger=loggers,
+        callbacks=[_Logging(), *callbacks],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=_LOG_EVERY,
+    )
+
+
+def fit(
+    trainer: L.Trainer,
+    job: L.LightningModule,
+    source: Iterable[Any],
+    finish: Callable[[], None] | None = None,
+) -> None:
+    """Fit a job to a source of batches.
+
+    Args:
+        finish: what is done after the last batch.
+
+    Raises:
+        Terminated: SIGTERM came, and nobody else listens to it.
+    """
+    try:
+        trainer.fit(job, source)
+    except SIGTERMException:
+        # a SystemExit of code 0, as if all were done
+        raise Terminated("stopped by SIGTERM") from None
+    if finish is not None:
+        finish()
