@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from PIL import Image
-from test_bad_input import refused
-from test_pipeline import harden
 
 from harden.attacks.linear import LinearAdversary
+from support.commands import harden, refused
 
 RELEASED = str(Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo")
 QUICK = ["--policy", RELEASED, "--set", "collect.workers=0"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_a_linear_adversary_fills_the_ball_and_each_of_several_acts_on_its_row() -> None:

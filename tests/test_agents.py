@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_bad_input import refused
-from test_pipeline import harden as run_harden
 
 import harden
 from harden.attacks import ATTACKS, Strength, perturb
@@ -22,6 +20,8 @@ from harden.policies.opaque import OpaquePolicy
 from harden.policies.torchscript import write_torchscript
 from harden.progress import Reporter
 from harden.stages.agents import open_agent
+from support.commands import harden as run_harden
+from support.commands import refused
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 QUIET = Reporter(True)
@@ -222,7 +222,13 @@ def test_answers_that_are_clipped_are_no_secret(folder: Path, capsys: pytest.Cap
 
 
 def test_a_function_acts_in_the_range_of_a_task_of_ones_own(folder: Path) -> None:
-    own = {"name": "point", "env_id": "PointMass-v0", "module": "point_mass", "horizon": 20, "cost_limit": 2}
+    own = {
+        "name": "point",
+        "env_id": "PointMass-v0",
+        "module": "support.point_mass",
+        "horizon": 20,
+        "cost_limit": 2,
+    }
     own |= {"epsilon": 0.1, "obs_dim": 2, "act_dim": 1, "action_low": [-2.0], "action_high": [2.0]}
 
     def runs(obs: np.ndarray) -> np.ndarray:

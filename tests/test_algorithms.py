@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from harden.config.pipeline import PipelineConfig, make_config
 from harden.config.variants import VARIANTS
 from harden.errors import InputError
 from harden.method import adversary as adversary_ops
@@ -20,35 +19,10 @@ from harden.method.critic_step import TdTargets, critic_step, td_loss, td_target
 from harden.method.e_step import draw_states, e_step
 from harden.method.learner import Learner, new_learner
 from harden.method.m_step import attack_states, lagrangian
-from harden.method.schedules import Scheduled, scheduled
+from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
-from harden.seeds import generator
 from harden.types import Targets
-
-CPU = torch.device("cpu")
-
-
-def configure(**sections: Any) -> PipelineConfig:
-    """Return a small pipeline."""
-    base: dict[str, Any] = {
-        "networks": {"policy_hidden": [16], "critic_hidden": [16]},
-        "estep": {"particles": 8},
-    }
-    for name, value in sections.items():
-        base[name] = base.get(name, {}) | value if isinstance(value, dict) else value
-    return make_config(base)
-
-
-TERMS = Scheduled(epsilon=0.05, kappa=0.8, lam_max=8.0, dual_rate=0.05, kl_estep=0.1, mstep=configure().mstep)
-
-
-def batch(count: int = 32) -> Backups:
-    """Return backups whose costs are high and half of which ended by the dynamics."""
-    draw = torch.Generator().manual_seed(0)
-    discounts = torch.where(torch.arange(count) % 2 == 0, 0.97, 0.0)
-    ahead = torch.ones(count), torch.randn(count, 8, generator=draw), discounts
-    rows = torch.randn(count, 8, generator=draw), torch.rand(count, 2, generator=draw) * 2 - 1
-    return Backups(*rows, torch.randn(count, generator=draw), *ahead[1:], *ahead, *ahead)
+from support.learners import CPU, TERMS, batch, configure, recorded_streams, targets_for
 
 
 @pytest.fixture
@@ -229,12 +203,6 @@ class TestEStep:
         assert float((tight.weights * q_cost).sum()) < float((loose.weights * q_cost).sum())
 
 
-def targets_for(learner: Learner, states: int = 40) -> Targets:
-    """Return targets of the learner's own policy."""
-    draw = torch.Generator().manual_seed(3)
-    return e_step(learner, torch.randn(states, 8, generator=draw), configure(), TERMS)[0]
-
-
 def loss_of(learner: Learner, variant: str = "safer", **mstep: Any) -> Any:
     """Evaluate the Lagrangian under a shift of the observations."""
     config = configure(mstep=mstep)
@@ -407,19 +375,6 @@ class TestMStep:
         with torch.no_grad():
             learner.policy.trunk[0].weight.zero_()
         assert adversary_share(learner, torch.randn(8, 8), configure(), 0.05) == 1.0
-
-
-def recorded_streams(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> list[tuple[Any, ...]]:
-    """Return the list that takes in each stream of random numbers that some modules draw from."""
-    streams: list[tuple[Any, ...]] = []
-
-    def recorded(device: Any, seed: int, *place: Any) -> torch.Generator:
-        streams.append((str(device), seed, *place))
-        return generator(device, seed, *place)
-
-    for module in modules:
-        monkeypatch.setattr(module, "generator", recorded)
-    return streams
 
 
 def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The house: which room may import from which."""
+"""The house: which room may import from which, and the tests from none of their own."""
 
 from __future__ import annotations
 
@@ -74,3 +74,9 @@ def test_imports_point_upwards_and_libraries_stay_with_their_owners(path: Path) 
 def test_data_folders_hold_no_python() -> None:
     for name in ("datasets", "pipelines", "checkpoints"):
         assert not list((ROOT / name).rglob("*.py"))
+
+
+def test_no_test_module_imports_from_another() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        shared = [name for name in imports(path) if name.startswith(("test_", "conftest"))]
+        assert not shared, f"{path} imports {shared}; what several test modules use is in tests/support/"

@@ -13,12 +13,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from test_pipeline import SETTINGS, harden, weights
 
-from harden.cli import main
 from harden.data import open_dataset
 from harden.method.learner import Learner
+from support.commands import SETTINGS, harden, refused, weights
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +41,6 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, copy)
     monkeypatch.chdir(copy)
     return copy
-
-
-def refused(*words: str, code: int = 2) -> str:
-    """Run a command that must fail; returns its one line."""
-    result = CliRunner().invoke(main, list(words))
-    lines = [line for line in result.output.splitlines() if line.startswith("error:") or "Error:" in line]
-    assert result.exit_code == code, (result.output, result.exception)
-    assert len(lines) == 1, result.output
-    assert "Traceback" not in result.output
-    return lines[0]
 
 
 @pytest.mark.parametrize(

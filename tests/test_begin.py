@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_bad_input import refused
-from test_pipeline import SETTINGS, harden, stages
 
 from harden.errors import InputError, StorageError
 from harden.storage.lock import FolderLock
 from harden.training import run as run_stage
 from harden.training.workspace import workspace
+from support.commands import SETTINGS, harden, refused, stages
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/safer/"
 

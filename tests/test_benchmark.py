@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_pipeline import SMALL, harden
 
 from harden.benchmark import executors, figures, plan
 from harden.benchmark import job as one_run
@@ -30,17 +29,9 @@ from harden.errors import DamagedFileError, InputError, OtherConfigurationError,
 from harden.storage.files import write_json
 from harden.training.run import load_run
 from harden.training.workspace import workspace
+from support.commands import SMALL, harden
+from support.sweep import SWEEP, TINY, WORDS
 
-TINY = SMALL | {
-    "train.env_steps": "800",
-    "evaluate.episodes": "1",
-    "evaluate.attack_steps": "1",
-    # no on-policy run survives this, and no other run has it
-    "ppo.value_learning_rate": "1e9",
-}
-WORDS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
-SWEEP = ["benchmark", "table5", "--task", "ball-circle", "--variant", "cvpo,ppol", "--seeds", "0", *WORDS]
-SWEEP += ["--label", "tiny", "--workers", "2"]
 KEYS = tuple(f"{key}={value}" for key, value in TINY.items())
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_bad_input import refused
-from test_pipeline import SETTINGS, harden
 
 from harden.data import open_dataset
 from harden.nets.saved import load_policy
+from support.commands import SETTINGS, harden, refused
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 NETWORK = ["--set", "networks.policy_hidden=[64, 64]"]

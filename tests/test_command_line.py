@@ -9,9 +9,9 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
-from test_pipeline import SETTINGS, harden
 
 from harden.cli import main
+from support.commands import SETTINGS, harden
 
 
 def commands(group: click.Group, *before: str) -> list[tuple[str, ...]]:
@@ -21,12 +21,6 @@ def commands(group: click.Group, *before: str) -> list[tuple[str, ...]]:
         words = (*before, name)
         found += commands(command, *words) if isinstance(command, click.Group) else [words]
     return found
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def refused(*words: str, code: int = 2) -> str:

@@ -16,9 +16,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bad_input import refused
-from test_pipeline import harden
-from test_store import HOW, TASK, same
 
 from harden.data import DatasetWriter, open_dataset
 from harden.data.convert import detect_format
@@ -27,36 +24,8 @@ from harden.data.episodes import batches
 from harden.errors import InputError
 from harden.storage.folders import whole_folder
 from harden.types import Transitions
-
-NAMES = ("observations", "actions", "rewards", "costs", "next_observations", "terminals", "timeouts")
-
-
-def counted(lengths: list[int], ends: list[str]) -> Transitions:
-    """Return episodes of unique numbers: row t of episode e has observation 1000 e + t, action the negative.
-
-    Each episode's last next observation is in no other row, so that nothing can be made up for it.
-    """
-    parts = []
-    for e, (length, end) in enumerate(zip(lengths, ends, strict=True)):
-        t = torch.arange(length, dtype=torch.float32)
-        count = 1000 * e + t
-        last = torch.arange(length) == length - 1
-        parts.append(
-            Transitions(
-                count[:, None] + torch.arange(TASK.obs_dim) / 16,
-                -count[:, None] - torch.arange(TASK.act_dim) / 4,
-                count * 2,
-                count + 0.5,
-                (count + 1)[:, None] + torch.arange(TASK.obs_dim) / 16,
-                last & (end == "terminal"),
-                last & (end == "timeout"),
-            )
-        )
-    return Transitions(*map(torch.cat, zip(*parts, strict=True)))
-
-
-LENGTHS, ENDS = [3, 1, 4, 2], ["timeout", "terminal", "terminal", "timeout"]
-DATA = counted(LENGTHS, ENDS)
+from support.commands import harden, refused
+from support.transitions import DATA, ENDS, HOW, LENGTHS, NAMES, TASK, counted, same, write_flat
 
 
 @pytest.fixture
@@ -69,16 +38,6 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Transitions(*(column[4:] for column in DATA)), **HOW | {"seed": 4, "behaviour": "random"}
         )
     return Path("set")
-
-
-def write_flat(path: Path, data: Transitions, without: tuple[str, ...] = (), **more: np.ndarray) -> None:
-    """Write a file as another tool would: arrays, and nothing said about them."""
-    with h5py.File(path, "w") as file:
-        for name, column in zip(NAMES, data, strict=True):
-            if name not in without:
-                file[name] = column.numpy()
-        for name, values in more.items():
-            file[name] = values
 
 
 def whole(path: Path | str) -> Transitions:

@@ -16,15 +16,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bad_input import refused
-from test_convert import counted
-from test_pipeline import harden
-from test_store import DAMAGE, HOW, TASK, make, same
 
 from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter, Limits, filter_episodes, open_dataset, split
 from harden.errors import DamagedFileError, InputError, StorageError
 from harden.types import Transitions
+from support.commands import harden, refused
+from support.damage import DAMAGE
+from support.transitions import HOW, TASK, counted, make, same
 
 
 def joined(*parts: Transitions) -> Transitions:
@@ -156,7 +155,8 @@ _HOLD = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_store import DatasetWriter, TASK
+from harden.data import DatasetWriter
+from support.transitions import TASK
 with DatasetWriter(Path(sys.argv[1]), TASK):
     print("mine", flush=True)
     sys.stdin.read()

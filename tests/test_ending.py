@@ -5,22 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_pipeline import SETTINGS, harden, stages
 
 from harden.config.pipeline import make_config
 from harden.method.schedules import scheduled
 from harden.nets.saved import load_policy, module_digest
 from harden.stages import train as stage
 from harden.training.ending import left_open
+from support.commands import SETTINGS, harden, stages
 
 WORDS = ["train", *SETTINGS, "--quiet"]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_the_published_policy_has_critics_of_its_own(folder: Path) -> None:

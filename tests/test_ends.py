@@ -11,11 +11,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from test_bad_input import refused
-from test_convert import NAMES
-from test_pipeline import harden
 
 from harden.data import open_dataset
+from support.commands import harden, refused
+from support.transitions import NAMES
 
 STEPS, EPISODES = 20, 12
 Arrays = dict[str, np.ndarray]

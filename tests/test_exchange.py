@@ -20,8 +20,6 @@ import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_bad_input import refused
-from test_pipeline import harden
 from torch import Tensor, nn
 
 import harden as harden_package
@@ -41,6 +39,7 @@ from harden.progress import Reporter
 from harden.stages.agents import open_agent
 from harden.stages.import_policy import import_policy
 from harden.types import Transitions
+from support.commands import harden, refused
 
 ROOT = Path(__file__).parents[1]
 BOUNDS = Bounds(-torch.ones(2), torch.ones(2), 0.3, 0.1, 0.5)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from test_algorithms import CPU, TERMS, configure, targets_for
 
 from harden.config.pipeline import PipelineConfig
 from harden.errors import Terminated
@@ -18,6 +17,7 @@ from harden.method.learner import Learner, new_learner
 from harden.method.robust_m_step import RobustMStep, TargetBatches, Work
 from harden.training.trainer import fit, make_trainer
 from harden.types import Targets
+from support.learners import CPU, TERMS, configure, targets_for
 
 EPSILON = 0.05
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from test_bad_input import refused
-from test_store import HOW, TASK, make, same
 
 from harden.data import Dataset, DatasetWriter, import_data
 from harden.data.hdf5 import open_hdf5
 from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, HardenError
+from support.commands import refused
+from support.transitions import HOW, TASK, make, same
 
 
 @pytest.fixture

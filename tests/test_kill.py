@@ -12,7 +12,7 @@ import pytest
 
 from harden.data import open_dataset
 
-NURSERY = Path(__file__).with_name("nursery.py")
+NURSERY = Path(__file__).with_name("support") / "nursery.py"
 
 
 def kill(what: str, folder: Path, times: int) -> dict[str, int]:

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_bad_input import refused
-from test_pipeline import SETTINGS, assert_same_run, harden
-from test_store import HOW, TASK, make
 
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.config.tasks import TASKS
@@ -27,6 +24,8 @@ from harden.seeds import generator
 from harden.training import offline, rounds
 from harden.training.ranges import require_ranges
 from harden.types import Transitions
+from support.commands import SETTINGS, assert_same_run, harden, refused
+from support.transitions import HOW, TASK, make
 
 CPU = torch.device("cpu")
 SHORT = [*SETTINGS, "--set", "offline.refreshes=3", "--set", "imitation.steps=40", "--quiet"]

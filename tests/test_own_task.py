@@ -12,8 +12,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from test_bad_input import refused
-from test_pipeline import SMALL, harden
 
 from harden.attacks import ATTACKS, Strength, attack_stream, perturb
 from harden.config.file import load_config
@@ -23,12 +21,13 @@ from harden.data import open_dataset
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.nets.saved import LoadedPolicy, load_policy
+from support.commands import SMALL, harden, refused
 
 OWN = """
 [own_task]
 name = "point"
 env_id = "PointMass-v0"
-module = "point_mass"
+module = "support.point_mass"
 horizon = 20
 cost_limit = 2
 epsilon = [0.1, 0.3]
@@ -51,8 +50,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with the pipeline of a task of one's own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "point.toml").write_text(OWN)
-    # the same data, and no simulation
-    (tmp_path / "logs.toml").write_text(OWN.replace('env_id = "PointMass-v0"\nmodule = "point_mass"\n', ""))
+    no_simulation = OWN.replace('env_id = "PointMass-v0"\nmodule = "support.point_mass"\n', "")
+    (tmp_path / "logs.toml").write_text(no_simulation)
     return tmp_path
 
 
@@ -168,7 +167,7 @@ def test_a_task_that_is_none_is_refused(folder: Path, old: str, new: str, said: 
     ("old", "new", "said"),
     [
         ("PointMass-v0", "PointMess-v0", "there is no environment PointMess-v0"),
-        ("point_mass", "no_such_module", "'no_such_module' can't be imported"),
+        ("support.point_mass", "no_such_module", "'no_such_module' can't be imported"),
         ("[-2.0]", "[-1.0]", "own_task.action_low"),
         ("PointMass-v0", "PointMassFree-v0", "gives no info['cost']"),
         ("act_dim = 1", "act_dim = 2", "own_task.obs_dim"),

@@ -15,9 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
-from harden.cli import main
 from harden.config.file import find_pipeline, load_config
 from harden.config.tasks import TASKS
 from harden.data import open_dataset, read_targets
@@ -31,73 +29,7 @@ from harden.stages.fit_policy import fit_policy
 from harden.training.refresh import write_curve
 from harden.training.state import load_state
 from harden.training.workspace import pick_device, workspace
-
-SMALL = {
-    "networks.policy_hidden": "[16]",
-    "networks.critic_hidden": "[16]",
-    "collect.envs": "2",
-    "collect.workers": "0",
-    "critics.batch": "32",
-    "critics.n_step_reward": "3",
-    "critics.n_step_cost": "3",
-    "estep.particles": "4",
-    "train.env_steps": "1200",
-    "train.episodes": "2",
-    "train.warm_up_episodes": "2",
-    "train.warm_up_critic_steps": "3",
-    "train.rounds": "2",
-    "train.final_critic_steps": "3",
-    "train.states": "24",
-    "train.policy_steps": "3",
-    "train.critic_steps": "2",
-    "estep.limit_start": "50.0",
-    "estep.limit_ramp": "0.6",
-    "collect.correlation": "0.5",
-    "collect.mean_share": "0.5",
-    "train.average": "0.5",
-    "mstep.learning_rate_end": "0.0001",
-    "adversary.lam_max": "12.0",
-    "adversary.ramp_start": "0.0",
-    "adversary.ramp": "0.5",
-    "adversary.steps": "2",
-    "evaluate.queries": "5",
-    "evaluate.independent_episodes": "2",
-    "evaluate.independent_steps": "3",
-    "evaluate.learned_rounds": "1",
-    "evaluate.learned_episodes": "2",
-    "evaluate.learned_steps": "3",
-    "evaluate.simulator_episodes": "32",
-}
-SETTINGS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-
-
-def harden(*words: str, code: int = 0) -> Result:
-    """Run a command in this process and check its exit code."""
-    result = CliRunner().invoke(main, list(words))
-    assert result.exit_code == code, (words, result.output, result.exception)
-    return result
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return all tensors of a run's state."""
-    from harden.storage.tensor_file import read_tensors
-
-    return read_tensors(path / "state.safetensors", "")[0]
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    """Check that two runs ended in the same state, to the bit."""
-    first, second = weights(a), weights(b)
-    assert first.keys() == second.keys()
-    different = [name for name in first if not torch.equal(first[name], second[name])]
-    assert not different
+from support.commands import SETTINGS, SMALL, assert_same_run, harden, stages, weights
 
 
 @pytest.mark.parametrize("variant", ["safer", "safer-long", "cvpo-random", "adv-cvpo", "adv-em-cvpo"])
@@ -211,11 +143,6 @@ def test_train_starts_from_a_given_policy(folder: Path) -> None:
     obs = torch.randn(20, 8)
     first, second = load_policy(given), load_policy(folder / "checkpoints/next/policy")
     torch.testing.assert_close(first.policy.mean(obs), second.policy.mean(obs), atol=1e-5, rtol=0)
-
-
-def stages(output: str) -> dict[str, str]:
-    """Return each stage's status from what `status` printed."""
-    return {line.split()[0]: line.split()[1] for line in output.splitlines()}
 
 
 def test_a_pipeline_is_found_by_its_name(folder: Path) -> None:

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_algorithms import configure, recorded_streams
-from test_pipeline import SETTINGS, assert_same_run, harden, stages
-from test_variants import ALLOW, EPSILON, gap, stop_after
 from torch.distributions import Normal, kl_divergence
 
 from harden.config.file import PRESETS, load_config
@@ -33,6 +30,9 @@ from harden.stages import collect as collect_stage
 from harden.training.replay import look_ahead
 from harden.training.workspace import open_learner, workspace
 from harden.types import Transitions
+from support.commands import ALLOW, SETTINGS, assert_same_run, harden, stages, stop_after
+from support.learners import EPSILON, configure, recorded_streams
+from support.transitions import gap
 
 CPU = torch.device("cpu")
 ROWS = [row.name for row in VARIANTS.values() if row.on_policy]
@@ -297,13 +297,6 @@ class TestUpdate:
         assert 1 <= done.actor_steps < 80
         assert done.kl > 1e-4
         assert learner.counters.policy_steps == done.actor_steps
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 # who is attacked where: Algorithm 4 at the policy's smoothness, Algorithm 5 at the roll-outs, PPOL nowhere

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_benchmark import SWEEP, WORDS
-from test_pipeline import harden
 
 from harden.benchmark.ledger import read_ledger
+from support.commands import harden
+from support.sweep import SWEEP, WORDS
 
 pytestmark = pytest.mark.slow
 

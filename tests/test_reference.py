@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_pipeline import harden
 from torch import Tensor
 
 from harden.attacks import Strength
@@ -24,6 +23,7 @@ from harden.nets import GaussianPolicy
 from harden.nets.saved import load_policy
 from harden.policies.opaque import OpaquePolicy
 from harden.stages.independent import fit_config
+from support.commands import harden
 
 ROOT = Path(__file__).parents[1]
 BALL = TASKS["ball-circle"]

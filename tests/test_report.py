@@ -9,11 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import Browser, browser
 from hypothesis import Phase, given, settings
-from test_bad_input import refused
-from test_fuzz import json_mutations
-from test_pipeline import harden
 
 from harden.config.tasks import TASKS
 from harden.data import open_dataset
@@ -21,6 +17,9 @@ from harden.errors import HardenError
 from harden.evaluation import pictures
 from harden.evaluation.reading import Reported, load_evaluation, load_runs, seeds_of_one
 from harden.evaluation.report import write_report
+from support.browser import Browser, browser
+from support.commands import harden, refused
+from support.mutations import json_mutations
 
 # its evaluations are made once, not once a worker
 pytestmark = pytest.mark.xdist_group("report")

@@ -10,21 +10,14 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from test_pipeline import harden
 
 from harden.data import open_dataset
+from support.commands import harden
 
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_critics_agree_with_the_returns_of_held_out_rollouts(folder: Path) -> None:

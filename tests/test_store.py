@@ -27,31 +27,8 @@ from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
 from harden.training.trainer import fit, make_trainer
 from harden.types import Transitions
-
-TASK = TASKS["ball-circle"]
-HOW = {"seed": 3, "policy_digest": "abc", "behaviour": "policy-sample"}
-
-
-def make(lengths: list[int], start: int = 0, terminal: bool = False) -> Transitions:
-    """Return episodes whose rows count on, so that a shift would show."""
-    count = sum(lengths)
-    counter = torch.arange(start, start + count, dtype=torch.float32)
-    ends = torch.zeros(count, dtype=torch.bool)
-    ends[np.cumsum(lengths) - 1] = True
-    return Transitions(
-        obs=counter[:, None].expand(-1, TASK.obs_dim).clone(),
-        actions=-counter[:, None].expand(-1, TASK.act_dim).clone(),
-        rewards=counter * 10,
-        costs=(counter % 2),
-        next_obs=(counter + 1)[:, None].expand(-1, TASK.obs_dim).clone(),
-        terminals=ends if terminal else torch.zeros_like(ends),
-        timeouts=torch.zeros_like(ends) if terminal else ends,
-    )
-
-
-def same(a: Transitions, b: Transitions) -> bool:
-    """Return whether two sets of transitions are equal to the bit."""
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+from support.damage import DAMAGE
+from support.transitions import HOW, TASK, make, same
 
 
 @pytest.fixture
@@ -145,7 +122,8 @@ _WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_store import DatasetWriter, HOW, TASK, make
+from harden.data import DatasetWriter
+from support.transitions import HOW, TASK, make
 with DatasetWriter(Path(sys.argv[1]), TASK) as writer:
     while True:
         writer.append(make([3, 2]), **HOW)
@@ -369,94 +347,6 @@ def test_shards_that_are_not_listed_or_lie_elsewhere_are_said(stored: Path) -> N
     assert len(repair(stored).aside) == 1
     assert Dataset(stored).verify() == []
     assert (stored.parent / "elsewhere.h5").is_file()
-
-
-def _truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-700])
-
-
-def _nan(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file["rewards"][1] = np.nan
-
-
-def _infinite(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file["observations"][0, 2] = np.inf
-
-
-def _no_costs(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["costs"]
-
-
-def _external_link(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["costs"]
-        file["costs"] = h5py.ExternalLink("/etc/passwd", "/costs")
-
-
-def _soft_link(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["costs"]
-        file["elsewhere"] = h5py.ExternalLink("/etc/passwd", "/")
-        file["costs"] = h5py.SoftLink("/elsewhere/costs")
-
-
-def _external_storage(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["costs"]
-        file.create_dataset("costs", (4,), np.float32, external=[("/etc/passwd", 0, 16)])
-
-
-def _virtual(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["costs"]
-        layout = h5py.VirtualLayout((4,), np.float32)
-        layout[:] = h5py.VirtualSource("other.h5", "costs", (4,))
-        file.create_virtual_dataset("costs", layout)
-
-
-def _huge(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["costs"]
-        file.create_dataset("costs", (2**50,), np.float32, chunks=(1024,))
-
-
-def _round(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["costs"]
-        file["costs"] = h5py.SoftLink("/costs")
-
-
-def _objects(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        del file["costs"]
-        file.create_dataset("costs", data=["a", "b", "c", "d"])
-
-
-def _linked_to_itself(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
-
-
-DAMAGE = {
-    "truncated": _truncate,
-    "empty": lambda path: path.write_bytes(b""),
-    "foreign": lambda path: path.write_text("reward,cost\n1,2\n"),
-    "missing": Path.unlink,
-    "nan": _nan,
-    "infinite": _infinite,
-    "no costs": _no_costs,
-    "external link": _external_link,
-    "soft link": _soft_link,
-    "external storage": _external_storage,
-    "virtual": _virtual,
-    "huge shape": _huge,
-    "soft link to itself": _round,
-    "link to itself": _linked_to_itself,
-    "objects": _objects,
-}
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

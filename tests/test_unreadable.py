@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_bad_input import refused
-from test_pipeline import SETTINGS, harden
-from test_store import HOW, TASK, make
 
 from harden.cli import main
 from harden.data import DatasetWriter, open_dataset, repair
 from harden.errors import DamagedFileError, StorageError
 from harden.storage.files import digest_file, read_json
 from harden.storage.tensor_file import read_tensors, write_tensors
+from support.commands import SETTINGS, harden, refused
+from support.transitions import HOW, TASK, make
 
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"

@@ -8,15 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from test_algorithms import batch, configure
-from test_pipeline import SETTINGS, assert_same_run, harden
 
 from harden.config.sections import Collect
 from harden.config.tasks import TASKS
 from harden.config.variants import VARIANTS
 from harden.data import DatasetWriter, open_dataset, read_targets
 from harden.envs.vector import VectorEnv
-from harden.errors import Interrupted
 from harden.method import adversary as adversary_ops
 from harden.method import critic_step as critic_ops
 from harden.method import m_step as mstep_ops
@@ -31,10 +28,10 @@ from harden.nets.saved import load_policy
 from harden.seeds import episode_seeds
 from harden.stages import collect as collect_stage
 from harden.training.collection import Exploration, make_actor
-from harden.types import Targets, Transitions
-
-ALLOW = "--allow-attacked-collection"
-EPSILON = 0.05
+from harden.types import Targets
+from support.commands import ALLOW, SETTINGS, assert_same_run, harden, stop_after
+from support.learners import EPSILON, batch, configure
+from support.transitions import gap
 
 
 class Box(NamedTuple):
@@ -70,13 +67,6 @@ BOXES = {
 
 
 OFF_POLICY = [row.name for row in VARIANTS.values() if not row.on_policy]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def m_step_terms(name: str) -> frozenset[str]:
@@ -131,12 +121,6 @@ def test_a_row_does_what_its_box_says_term_by_term(folder: Path, name: str, monk
     assert seen == BOXES[name]
     assert ("mstep" in attacked) == bool(seen.m_step & {MLE, KL})
     assert row.adversarial == bool(attacked)
-
-
-def gap(data: Transitions) -> torch.Tensor:
-    """Return how far each stored observation is from the simulator's, which the step before ended in."""
-    inside = ~(data.terminals | data.timeouts)[:-1]
-    return (data.obs[1:] - data.next_obs[:-1]).abs().amax(1)[inside]
 
 
 @pytest.mark.parametrize(
@@ -303,21 +287,6 @@ def test_attacked_and_benign_transitions_are_never_mixed(folder: Path) -> None:
     e_step = ["e-step", *SETTINGS, "--states", "24", "--data"]
     assert "benign data only" in harden(*e_step, "attacked", code=2).output
     harden(*e_step, "attacked", "--set", "variant=adv-cvpo")
-
-
-def stop_after(function: Any, calls: int) -> Any:
-    """Return a function that is interrupted right after its n-th call."""
-    done = 0
-
-    def wrapped(*args: Any, **options: Any) -> Any:
-        nonlocal done
-        result = function(*args, **options)
-        done += 1
-        if done == calls:
-            raise Interrupted("stopped by the test")
-        return result
-
-    return wrapped
 
 
 @pytest.mark.parametrize("name", ["cvpo-random", "adv-cvpo", "adv-em-cvpo"])

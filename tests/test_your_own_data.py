@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pipeline import SMALL, harden
 
 from harden.config.file import load_config
 from harden.data import open_dataset
 from harden.nets.saved import load_policy
+from support.commands import SMALL, harden
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/your-own-data.md").read_text()

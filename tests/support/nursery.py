@@ -1,6 +1,6 @@
 """Forks a worker, kills it at a random moment and looks at what it left, over and over.
 
-    python tests/nursery.py collect|train KILLS
+    python tests/support/nursery.py collect|train KILLS
 
 It works in the current folder and writes counts.json. One process loads all once; its forks are killed.
 """
