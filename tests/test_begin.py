@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harden.errors import InputError, StorageError
-from harden.storage.lock import FolderLock
+from harden.storage.folders import FolderLock
 from harden.training import run as run_stage
 from harden.training.workspace import workspace
 from support.commands import SETTINGS, harden, refused, stages

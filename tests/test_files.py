@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from harden.config.pipeline import make_config
 from harden.errors import DamagedFileError, MissingInputError, StorageError
@@ -25,7 +24,7 @@ from harden.nets.saved import load_policy, module_digest, save_policy
 from harden.policies.layers import Bounds
 from harden.policies.state_dict import open_state_dict, write_state_dict
 from harden.storage.files import digest_file, read_json, write_json, write_text
-from harden.storage.tensor_file import digest_tensors, read_tensors, write_tensors
+from harden.storage.tensor_file import read_tensors, write_tensors
 from harden.training.state import load_state, save_state
 
 CPU = torch.device("cpu")
@@ -117,24 +116,12 @@ def test_a_changed_description_is_refused_also_of_an_exported_policy(
         open_state_dict(tmp_path / "e.safetensors", Bounds(low, -low, 0.5, 0.1, 1.0), None, None)
 
 
-def test_the_first_format_is_read_with_its_own_check(tmp_path: Path) -> None:
-    path = tmp_path / "t.safetensors"
-    tensors = {"a": torch.randn(3)}
-    about = {"format_version": 1, "x": 2, "tensors_digest": digest_tensors(tensors)}
-    save_file(tensors, path, metadata={"about": json.dumps(about)})
-    read, said = read_tensors(path, "")
-    assert torch.equal(read["a"], tensors["a"])
-    assert said["x"] == 2
-    save_file({"a": tensors["a"] + 1}, path, metadata={"about": json.dumps(about)})
-    with pytest.raises(DamagedFileError):
-        read_tensors(path, "")
-
-
-def test_a_later_format_is_refused_by_its_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_format_is_refused_by_its_version(tmp_path: Path, version: int) -> None:
     path = tmp_path / "t.safetensors"
     write_tensors(path, {"a": torch.ones(1)}, {})
-    with_header(path, lambda about: about.update(format_version=3))
-    with pytest.raises(DamagedFileError, match="format version 3, this harden reads 2"):
+    with_header(path, lambda about: about.update(format_version=version))
+    with pytest.raises(DamagedFileError, match=rf"format version {version}\b"):
         read_tensors(path, "")
 
 

@@ -110,7 +110,7 @@ def test_a_shard_that_a_crash_kept_from_the_manifest_is_taken_in(stored: Path) -
     manifest = json.loads((stored / "manifest.json").read_text())
     manifest["shards"].pop()
     (stored / "manifest.json").write_text(json.dumps(manifest))
-    (stored / ".shard-00003.h5.77.tmp").write_bytes(b"half")
+    (stored / f".harden-{7:016}.tmp").write_bytes(b"half")
     assert len(Dataset(stored)) == 7
     with DatasetWriter(stored, TASK) as writer:
         assert writer.info.transitions == 12

@@ -28,7 +28,7 @@ from harden.progress import Reporter
 from harden.stages.evaluate import evaluate
 from harden.stages.train import train
 from harden.storage.files import write_json
-from harden.storage.lock import FolderLock
+from harden.storage.folders import FolderLock
 from harden.training.workspace import Workspace, versions, workspace
 
 CPU = torch.device("cpu")

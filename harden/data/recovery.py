@@ -19,7 +19,7 @@ from harden.data.manifest import (
 )
 from harden.errors import HardenError, InputError, MissingInputError, StorageError
 from harden.storage.files import digest_file, make_folder, read_errors, storage_errors, sync_folder
-from harden.storage.lock import FolderLock
+from harden.storage.folders import FolderLock
 
 ASIDE = "damaged"
 

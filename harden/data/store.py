@@ -22,7 +22,7 @@ from harden.data.manifest import (
 )
 from harden.data.shard import check_values, write_shard
 from harden.errors import DamagedFileError, InputError
-from harden.storage.lock import FolderLock
+from harden.storage.folders import FolderLock
 from harden.types import Transitions
 
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: write aside, flush to disk, rename."""
+"""Files that are either whole or not there: written aside, flushed to the disk, renamed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -18,37 +19,42 @@ from pathlib import Path
 from typing import Any
 
 from harden.errors import DamagedFileError, InputError, MissingInputError, StorageError
-from harden.storage.json_text import parse_json
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
-# file systems that make no folders (/proc) say that there is none
-_NO_LEAVE |= {errno.ENOENT, errno.ENAMETOOLONG}
-
-# what keeps a reader out and says nothing of what is in the file
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
-
-# a file that is being written, which is locked as long as whoever writes it lives
+# a file or folder that is being written, which is locked as long as its writer lives
 _ASIDE = re.compile(r"\.harden-[0-9a-f]{16}\.tmp")
-# of a text: beyond, it is not what its name promises
-_MOST_TEXT = 256 * 2**20
+_MOST_TEXT_BYTES = 256 * 2**20
+# a longer whole number overflows wherever it is counted with, at the latest as a float32
+_MOST_DIGITS = 18
 
 
 @contextlib.contextmanager
 def read_errors(path: Path) -> Iterator[None]:
-    """Turn a file system's refusal to let something be read into one line; other errors stay as they are."""
+    """Turn a file system's refusal to let something be read into a StorageError; a missing file stays one."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"can't read {error.filename or path} ({error.strerror})",
+            "it may be whole: get leave to read it, such as with chmod",
+        ) from error
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a file system's refusal to let something be written into a StorageError."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise DamagedFileError(
-                f"{error.filename or path} is a link that leads to itself", "put a file in its place"
+        if error.errno in _NO_ROOM:
+            raise StorageError(
+                f"no room left on the disk while writing {path}",
+                "nothing already stored was touched: free some space and run the command again",
             ) from error
-        if error.errno not in _CLOSED:
-            raise
         raise StorageError(
-            f"can't read {error.filename or path} ({os.strerror(error.errno)})",
-            "it may be whole: get leave to read it, such as with chmod",
+            f"can't write {path} ({error.strerror or error})", "name a folder that you may write to"
         ) from error
 
 
@@ -61,7 +67,7 @@ def open_regular(path: Path) -> io.BufferedReader:
         DamagedFileError: it is a folder, a pipe, a socket or a device.
     """
     with read_errors(path):
-        # to open a device may do something, and a socket can't be
+        # to open a device may do something, and a socket can't be opened
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DamagedFileError(f"{path} is no regular file", "name one, or put one there")
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -85,19 +91,19 @@ def read_text(path: Path) -> str:
     """Return the text of a file.
 
     Raises:
-        As `open_regular`; DamagedFileError: it is too long; UnicodeDecodeError: it is not UTF-8.
+        As `read_bytes`; UnicodeDecodeError: it is not UTF-8.
     """
-    return read_bytes(path, _MOST_TEXT).decode("utf-8")
+    return read_bytes(path, _MOST_TEXT_BYTES).decode("utf-8")
 
 
 def require_file(path: Path, remedy: str) -> None:
-    """Refuse a file that is not there, or that may not be read, before a library says something else of it.
+    """Refuse a file that is not there, or that may not be read.
 
     Args:
         remedy: what to do when it is missing.
 
     Raises:
-        MissingInputError: not there; StorageError: it may not be read; DamagedFileError: it is no file.
+        MissingInputError: not there; otherwise as `open_regular`.
     """
     try:
         open_regular(path).close()
@@ -105,27 +111,8 @@ def require_file(path: Path, remedy: str) -> None:
         raise MissingInputError(f"{path} is missing", remedy) from None
 
 
-@contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line for the user."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise StorageError(
-                f"no room left on the disk while writing {path}",
-                "nothing already stored was touched: free some space and run the command again",
-            ) from error
-        if error.errno in _NO_LEAVE:
-            raise StorageError(
-                f"can't write {path} ({os.strerror(error.errno or 0)})",
-                "name a folder that you may write to",
-            ) from error
-        raise
-
-
 def make_folder(path: Path) -> Path:
-    """Make a folder and its parents, or say in one line why not."""
+    """Make a folder and its parents; a StorageError says why not."""
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK | os.X_OK):
@@ -134,7 +121,7 @@ def make_folder(path: Path) -> Path:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -153,42 +140,55 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         StorageError: no room or no permission; the old file is as it was.
     """
     make_folder(path.parent)
-    with storage_errors(path):
-        clear_unfinished(path.parent)
-        with _aside(path.parent) as aside:
-            write(aside)
-            with open(aside, "rb") as handle:
-                os.fsync(handle.fileno())
-            os.replace(aside, path)
-            sync_folder(path.parent)
+    with storage_errors(path), put_aside(path.parent, folder=False) as aside:
+        write(aside)
+        with open(aside, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """Make a new empty file under a name that nobody can have foreseen, and hold its lock."""
+def put_aside(parent: Path, folder: bool) -> Iterator[Path]:
+    """Make a file or folder under a name that nobody can foresee; what is left of it at the end is removed.
+
+    A lock keeps it from being taken for one that a killed process left; those are removed first.
+    """
+    clear_unfinished(parent)
     while True:
-        path = folder / f".harden-{secrets.token_hex(8)}.tmp"
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        path = parent / f".harden-{secrets.token_hex(8)}.tmp"
+        if folder:
+            path.mkdir()
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # another process may have taken it for a dead one's before it was locked
-        if os.fstat(lock).st_nlink:
+        # another process may have removed it before it was locked
+        if path.exists():
             break
         os.close(lock)
     try:
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        _remove(path)
         os.close(lock)
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def clear_unfinished(folder: Path) -> None:
-    """Remove the half-written files that killed processes left in a folder."""
+    """Remove the half-written files and folders that killed processes left in a folder."""
     for name in [entry.name for entry in os.scandir(folder) if _ASIDE.fullmatch(entry.name)]:
         with contextlib.suppress(OSError):
             left = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(folder / name)
+                _remove(folder / name)
             finally:
                 os.close(left)
 
@@ -207,8 +207,6 @@ def try_folder(path: Path) -> None:
 def require_writable(path: Path) -> None:
     """Refuse a file that could not be written, before the long work whose result it is to hold.
 
-    Nothing is left behind: folders that it needs are made when it is written.
-
     Raises:
         StorageError: it is a folder, or the nearest folder above it that there is can't be written.
     """
@@ -219,21 +217,17 @@ def require_writable(path: Path) -> None:
 
 
 def is_among(path: Path, others: Iterable[Path]) -> bool:
-    """Whether a path leads to one of several files, under whatever name."""
+    """Return whether a path leads to one of several files, under whatever name."""
     return os.path.realpath(path) in {os.path.realpath(other) for other in others}
 
 
-def require_apart(out: Path, *read: Path) -> None:
+def require_apart(out: Path, *inputs: Path) -> None:
     """Refuse an output that would replace an input, under whatever name.
-
-    Args:
-        out: the file to be written.
-        read: the files that the command reads.
 
     Raises:
         InputError: it is one of them.
     """
-    if is_among(out, read):
+    if is_among(out, inputs):
         raise InputError(f"{out} is read by this command", "name another file to write")
 
 
@@ -243,7 +237,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole; NaN and infinity are refused by the format and so by us."""
+    """Write JSON whole; ValueError: NaN or infinity, which the format does not have."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -255,18 +249,37 @@ def read_json(path: Path, made_by: str) -> Any:
         made_by: the command that makes it, named when it is missing.
 
     Raises:
-        MissingInputError: the file is not there.
-        StorageError: it may not be read.
+        MissingInputError: the file is not there; StorageError: it may not be read.
         DamagedFileError: it is not JSON.
     """
     try:
         return parse_json(read_text(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(f"{path} is missing", f"make it with: {made_by}") from None
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(
             f"{path} can't be read as JSON ({error})", f"make it again with: {made_by}"
         ) from error
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text that anybody may have written.
+
+    Raises:
+        ValueError: it is not JSON, holds a whole number of more than 18 digits, or letters that no encoding
+            has; RecursionError: it is nested too deep.
+    """
+
+    def whole_number(digits: str) -> int:
+        if len(digits) > _MOST_DIGITS:
+            raise ValueError(f"a whole number of {len(digits)} digits")
+        return int(digits)
+
+    value = json.loads(text, parse_int=whole_number)
+    if "\\ud" in text.lower():
+        # half of a letter that takes two can't be printed
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
 
 def digest_file(path: Path) -> str:

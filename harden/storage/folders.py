@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there, and what a killed process left of them."""
+"""Folders that are either whole or not there, and a lock that lets one process write into a folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import fcntl
 import glob
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harden.errors import InputError
-from harden.storage.files import make_folder, storage_errors, sync_folder, try_folder
+from harden.storage.files import make_folder, put_aside, storage_errors, sync_folder, try_folder
 
 _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
@@ -57,11 +56,7 @@ def require_place(path: Path) -> None:
 
 
 def require_folder(path: Path) -> None:
-    """Refuse a folder that could not be written into, there or still to be made; nothing is left behind.
-
-    Raises:
-        StorageError: it can't be.
-    """
+    """Refuse a folder, there or still to be made, that can't be written into: StorageError."""
     with storage_errors(path):
         try_folder(path)
 
@@ -84,26 +79,19 @@ def whole_folder(path: Path, instead_of: Sequence[Path] = ()) -> Iterator[Path]:
         require_new(path)
     for folder in (path, *instead_of):
         make_folder(folder.parent)
-    _clear_leftovers(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with storage_errors(path):
-        aside.mkdir()
-    lock = os.open(aside, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with storage_errors(path):
+            aside = stack.enter_context(put_aside(path.parent, folder=True))
         yield aside
-        with storage_errors(path), _moved_aside(instead_of):
+        with storage_errors(path), _moved_away(instead_of):
             require_new(path)
             sync_folder(aside)
             os.replace(aside, path)
             sync_folder(path.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        os.close(lock)
 
 
 @contextlib.contextmanager
-def _moved_aside(folders: Sequence[Path]) -> Iterator[None]:
+def _moved_away(folders: Sequence[Path]) -> Iterator[None]:
     """Move folders out of the way, and remove them when all went well; else put them back."""
     moved: list[tuple[Path, Path]] = []
     try:
@@ -121,7 +109,7 @@ def _moved_aside(folders: Sequence[Path]) -> Iterator[None]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def bring_back(path: Path, instead_of: Sequence[Path]) -> None:
+def recover_replaced(path: Path, instead_of: Sequence[Path]) -> None:
     """Undo a `whole_folder` that was killed half-way, or finish it where the new folder stands already."""
     stands = path.exists()
     for folder in instead_of:
@@ -145,16 +133,28 @@ def copy_folder(source: Path, out: Path) -> None:
                 shutil.copyfile(file, aside / file.name)
 
 
-def _clear_leftovers(path: Path) -> None:
-    """Remove what killed processes left of this folder; one that is being filled is locked, and stays."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.tmp")
-    for left in path.parent.iterdir():
-        if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
-            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(lock)
+class FolderLock(contextlib.AbstractContextManager["FolderLock"]):
+    """Holds a data set's folder, made where it is not there, against other writers.
+
+    Raises:
+        InputError: another process writes there; StorageError: the folder can't be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with storage_errors(make_folder(path)):
+            self._handle = os.open(path / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._handle)
+            raise InputError(
+                f"data set {path} is being written by another process",
+                "wait for it, or collect elsewhere with --out",
+            ) from None
+
+    def close(self) -> None:
+        """Let the next writer in."""
+        os.close(self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

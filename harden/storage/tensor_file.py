@@ -14,16 +14,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from harden.errors import DamagedFileError
-from harden.storage.files import read_bytes, require_file, write_whole
-from harden.storage.json_text import parse_json
+from harden.storage.files import parse_json, read_bytes, require_file, write_whole
 
 FORMAT_VERSION = 2
-# a file of which the digest covers the weights alone
-_WEIGHTS_ALONE = 1
 # where the digest of a file goes, which is taken over the file with this in its place
 _NO_DIGEST = "0" * 64
 _MOST_BYTES = 4 * 2**30
-# what a description that is not one of ours makes Python say
+# what Python raises on a description that is not one of ours
 ILL_DESCRIBED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
@@ -40,10 +37,10 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 def tensor_bytes(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> bytes:
     """Return tensors and a JSON description as a safetensors file, with the digest of all its bytes in it."""
     plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    # first, so that it is the first that stands there
-    said: dict[str, Any] = {"format_version": FORMAT_VERSION, "file_digest": _NO_DIGEST}
-    said |= {key: value for key, value in about.items() if key not in said}
-    content = save(plain, metadata={"about": json.dumps(said, allow_nan=False)})
+    # the digest's place comes first: it is the first of its kind in the file
+    described: dict[str, Any] = {"format_version": FORMAT_VERSION, "file_digest": _NO_DIGEST}
+    described |= {key: value for key, value in about.items() if key not in described}
+    content = save(plain, metadata={"about": json.dumps(described, allow_nan=False)})
     digest = hashlib.sha256(content).hexdigest().encode()
     return content.replace(_NO_DIGEST.encode(), digest, 1)
 
@@ -70,15 +67,19 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
     content = read_bytes(path, _MOST_BYTES)
     try:
         tensors = load(content)
-        about = parse_json(_header(content)["__metadata__"]["about"])
+        size = int.from_bytes(content[:8], "little")
+        header = parse_json(content[8 : 8 + size].decode("utf-8"))
+        about = parse_json(header["__metadata__"]["about"])
         version = about.get("format_version")
     except (*ILL_DESCRIBED, SafetensorError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not a model file of harden ({error})", remedy) from error
-    if version not in (FORMAT_VERSION, _WEIGHTS_ALONE):
+    if version != FORMAT_VERSION:
         raise DamagedFileError(
             f"{path} has format version {version!r}, this harden reads {FORMAT_VERSION}", remedy
         )
-    if not _is_whole(content, tensors, about):
+    digest = str(about.get("file_digest"))
+    unsigned = content.replace(digest.encode(), _NO_DIGEST.encode(), 1)
+    if digest != hashlib.sha256(unsigned).hexdigest():
         raise DamagedFileError(
             f"{path} is damaged: it does not have the digest that it was written with", remedy
         )
@@ -86,16 +87,3 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise DamagedFileError(f"{path} holds NaN or infinite values in '{name}'", remedy)
     return tensors, about
-
-
-def _header(content: bytes) -> Any:
-    size = int.from_bytes(content[:8], "little")
-    return parse_json(content[8 : 8 + size].decode("utf-8"))
-
-
-def _is_whole(content: bytes, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:
-    if about["format_version"] == _WEIGHTS_ALONE:
-        return about.get("tensors_digest") == digest_tensors(tensors)
-    digest = str(about.get("file_digest"))
-    unsigned = content.replace(digest.encode(), _NO_DIGEST.encode(), 1)
-    return digest == hashlib.sha256(unsigned).hexdigest()

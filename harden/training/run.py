@@ -15,8 +15,7 @@ from harden.method.learner import Learner
 from harden.nets.saved import LoadedPolicy, module_digest
 from harden.progress import Reporter
 from harden.storage.files import clear_unfinished
-from harden.storage.folders import bring_back, whole_folder
-from harden.storage.lock import FolderLock
+from harden.storage.folders import FolderLock, recover_replaced, whole_folder
 from harden.training.state import load_state
 from harden.training.workspace import Workspace, commit, renew_folders, versions
 
@@ -42,7 +41,7 @@ def open_run(
     Raises:
         As `load_run`.
     """
-    bring_back(place.run, (place.run, place.data))
+    recover_replaced(place.run, (place.run, place.data))
     learner, about = load_run(config, place, device)
     threads, now = about.get("versions", {}).get("threads"), versions()["threads"]
     if threads not in (None, now):
@@ -112,7 +111,7 @@ def new_run(place: Workspace, *, collects: bool, overwrite: bool) -> Iterator[Wo
         InputError: something is there and may not go, or another process is writing it.
         StorageError: no room or no permission; what was there is there.
     """
-    bring_back(place.run, (place.run, place.data))
+    recover_replaced(place.run, (place.run, place.data))
     with contextlib.ExitStack() as held:
         if not overwrite:
             require_free(place, collects)
