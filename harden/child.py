@@ -1,31 +1,116 @@
-"""Child processes that answer requests through a pipe."""
+"""Child processes that answer requests through a pipe, one after another."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+from harden.errors import HardenError, foreign_errors
 
 
-def start_child(module: str) -> tuple[subprocess.Popen[bytes], Connection]:
-    """Start `python -m MODULE FD` and return the process and this process's end of the pipe.
-
-    The child is a fresh interpreter, because a fork would copy torch's threads in whatever state they are. It
-    finds modules where this process does, and (-P) not first in the folder that the user stands in.
+class ChildEndedError(Exception):
+    """A child process ended by itself.
 
     Args:
-        module: dotted name; it answers through the file descriptor that is its only argument.
+        status: its exit status; below zero the number of the signal that ended it.
     """
-    ours, theirs = socket.socketpair()
-    search = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", module, str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search},
-        process_group=0,  # or Ctrl-C reaches the child too, and before it can say that it ignores that
-    )
-    theirs.close()
-    return process, Connection(ours.detach())
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__(f"exit status {status}")
+        self.status = status
+
+
+class Child:
+    """A child process, in which an object answers requests.
+
+    The child is a fresh interpreter, because a fork would copy torch's threads in whatever state they are. It
+    finds modules where this process does, and (-P) not first in the folder that the user stands in. It ends
+    when its pipe is closed: with this object, or with this process.
+
+    Args:
+        module: dotted name; run as a program it calls `serve`.
+    """
+
+    def __init__(self, module: str) -> None:
+        ours, theirs = socket.socketpair()
+        search = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search},
+            process_group=0,  # or Ctrl-C reaches the child too, before the child ignores it
+        )
+        theirs.close()
+        self.pipe = Connection(ours.detach())
+
+    def send(self, method: str, *arguments: Any, seconds: int = 0) -> None:
+        """Send a request.
+
+        Args:
+            method: of the child's object.
+            arguments: of the method.
+            seconds: after so many of them the kernel ends the child; 0 for no limit.
+
+        Raises:
+            ChildEndedError: the child is not there any more.
+        """
+        try:
+            self.pipe.send((seconds, method, arguments))
+        except OSError:
+            self._ended()
+
+    def receive(self) -> Any:
+        """Return the answer to the oldest request that has none.
+
+        Raises:
+            ChildEndedError: the child is not there any more.
+            HardenError: what the method raised, or one line about another error that it raised.
+        """
+        try:
+            answered, value = self.pipe.recv()
+        except (EOFError, OSError):
+            self._ended()
+        if not answered:
+            raise value
+        return value
+
+    def _ended(self) -> NoReturn:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # the pipe breaks a moment before the exit status is there
+            self.process.wait(timeout=5)
+        raise ChildEndedError(self.process.returncode)
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+
+
+def serve(handler: object) -> None:
+    """Answer the requests of the parent by the methods of an object, until the pipe closes.
+
+    The pipe is the file descriptor that is the program's only argument.
+    """
+    pipe = Connection(int(sys.argv[1]))
+    # either may reach all processes of a run; the parent decides when the work ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            seconds, method, arguments = pipe.recv()
+            signal.alarm(seconds)
+            try:
+                with foreign_errors("a child process failed", kind=HardenError):
+                    reply: tuple[bool, Any] = True, getattr(handler, method)(*arguments)
+            except HardenError as error:
+                reply = False, error
+            signal.alarm(0)
+            pipe.send(reply)

@@ -5,6 +5,9 @@ Anything else that escapes is a defect of ours, and the command line shows it as
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Said(BaseException):
     """What ends a command with one line.
@@ -70,3 +73,29 @@ class Terminated(Interrupted):
     """SIGTERM asked for the end, as a scheduler or `timeout` does; what was committed stands."""
 
     exit_code = 143
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the class of an error that is not ours, and the line of it that says what happened."""
+    lines = str(error).strip().splitlines()
+    # a TorchScript error begins with where in the program it happened, and ends with what happened
+    which = -1 if "TorchScript interpreter" in "".join(lines[:1]) else 0
+    return ": ".join([type(error).__name__, *([lines[which].strip()] if lines else [])])
+
+
+@contextmanager
+def foreign_errors(what: str, remedy: str = "", kind: type[HardenError] = InputError) -> Iterator[None]:
+    """Turn whatever somebody else's code, or a library that reads a foreign file, raises into one line.
+
+    Args:
+        what: happened, the beginning of that line.
+        remedy: what to do.
+        kind: the class of the error.
+    """
+    try:
+        yield
+    except HardenError:
+        raise
+    # a script that ends itself when it is imported would end harden, and look like success
+    except (Exception, SystemExit) as error:
+        raise kind(f"{what} ({describe_error(error)})", remedy) from error

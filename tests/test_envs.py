@@ -261,7 +261,7 @@ from harden.config.tasks import TASKS
 envs = VectorEnv(TASKS["ball-circle"], 1, 1)
 print(envs.workers[0].process.pid, flush=True)
 os.kill(envs.workers[0].process.pid, signal.SIGSTOP)
-envs.workers[0].ask("reset", np.arange(1), np.arange(1))
+envs.workers[0].send("reset", np.arange(1), np.arange(1))
 os.kill(os.getpid(), signal.SIGTERM)
 """
     words = [sys.executable, "-c", script]
@@ -298,7 +298,7 @@ def test_a_dead_worker_is_one_line_and_no_hang() -> None:
 def test_a_simulations_error_is_one_line_and_closes_the_environments(workers: int) -> None:
     with VectorEnv(BALL, 2, workers) as envs:
         envs.reset(np.arange(2), np.arange(2))
-        with pytest.raises(HardenError, match="failed: AssertionError"):
+        with pytest.raises(HardenError, match=r"failed .*AssertionError"):
             envs.step(np.arange(2), ZERO * np.nan)
         # the other answers must not be taken for those of the next request
         with pytest.raises(HardenError, match="closed"):

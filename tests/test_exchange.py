@@ -737,7 +737,7 @@ def odd_onnx(path: str, nodes: list[Any], *weights: Any, result: int = onnx.Tens
 def test_an_onnx_file_without_an_end_or_a_limit_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harden.policies.onnx_file.SECONDS", 1)
+    monkeypatch.setattr("harden.policies.source.SECONDS", 1)
     make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     kinds, anything = onnx.TensorProto, ["b", 2]
     body = onnx.helper.make_graph(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from harden.child import start_child
+from harden.child import Child, ChildEndedError
 from harden.config.tasks import Task
 from harden.envs.worker import Slots
-from harden.errors import HardenError
+from harden.errors import HardenError, foreign_errors
 
 
 class Step(NamedTuple):
@@ -32,43 +31,17 @@ class Step(NamedTuple):
     timeouts: np.ndarray
 
 
-class _Worker:
-    """One child process and our end of its pipe."""
-
-    def __init__(self) -> None:
-        self.process, self.pipe = start_child("harden.envs.worker")
-
-    def ask(self, *request: Any) -> None:
-        try:
-            self.pipe.send(request)
-        except OSError:
-            self.lost()
-
-    def answer(self) -> Any:
-        try:
-            fine, value = self.pipe.recv()
-        except (EOFError, OSError):
-            self.lost()
-        if isinstance(value, HardenError):
-            raise value
-        if not fine:
-            raise HardenError(f"a simulation worker failed: {value}")
-        return value
-
-    def lost(self) -> NoReturn:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # the pipe breaks a moment before the exit status is there
-            self.process.wait(timeout=5)
+def _answers(requests: Sequence[tuple[Child, str, tuple[Any, ...]]]) -> list[Any]:
+    """Send a request to each worker, all before the first answer is waited for; returns the answers."""
+    try:
+        for worker, method, arguments in requests:
+            worker.send(method, *arguments)
+        return [worker.receive() for worker, _, _ in requests]
+    except ChildEndedError as error:
         raise HardenError(
-            f"a simulation worker ended by itself (exit status {self.process.returncode})",
+            f"a simulation worker ended by itself (exit status {error.status})",
             "what was stored stands; run the command again, with fewer workers if memory was short",
-        )
-
-    def close(self) -> None:
-        # it holds nothing worth keeping, and asked politely in the middle of a step it would complain
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
+        ) from error
 
 
 class VectorEnv:
@@ -86,19 +59,20 @@ class VectorEnv:
     def __init__(self, task: Task, num_envs: int, workers: int | None = None) -> None:
         wanted = len(os.sched_getaffinity(0)) if workers is None else workers
         self.task, self.num_envs = task, num_envs
-        self.workers: list[_Worker] = []
+        self.workers: list[Child] = []
         self.local: Slots | None = None
         if wanted == 0:
-            self.local = Slots(task, num_envs)
-            self.action_low, self.action_high = self.local.bounds()
+            self.local = Slots()
+            self.action_low, self.action_high = self.local.make(task, num_envs)
             return
         count = min(wanted, num_envs)
-        self.workers = [_Worker() for _ in range(count)]
+        self.workers = [Child("harden.envs.worker") for _ in range(count)]
+        shares = [len(range(index, num_envs, count)) for index in range(count)]
         try:
-            for index, worker in enumerate(self.workers):
-                worker.ask("make", task, len(range(index, num_envs, count)))
-            bounds = [worker.answer() for worker in self.workers]
-            self.action_low, self.action_high = bounds[0]
+            requests = [
+                (worker, "make", (task, share)) for worker, share in zip(self.workers, shares, strict=True)
+            ]
+            self.action_low, self.action_high = _answers(requests)[0]
         except BaseException:
             self.close()
             raise
@@ -107,29 +81,21 @@ class VectorEnv:
         """Put a request to those that own the slots; returns each part and the rows that it belongs to."""
         try:
             if self.local is not None:
-                return [(np.arange(len(slots)), getattr(self.local, request)(slots, values))]
-            return self._ask_workers(request, slots, values)
-        except BaseException as error:
+                with foreign_errors("the simulation failed", kind=HardenError):
+                    return [(np.arange(len(slots)), getattr(self.local, request)(slots, values))]
+            count = len(self.workers)
+            if not count:
+                raise HardenError("these environments are closed", "open new ones")
+            rows = [np.nonzero(slots % count == index)[0] for index in range(count)]
+            busy = [index for index in range(count) if len(rows[index])]
+            answers = _answers(
+                [(self.workers[i], request, (slots[rows[i]] // count, values[rows[i]])) for i in busy]
+            )
+            return [(rows[index], answer) for index, answer in zip(busy, answers, strict=True)]
+        except BaseException:
             # an answer that stays in a pipe would be taken for the next request's
             self.close()
-            if isinstance(error, HardenError) or not isinstance(error, Exception):
-                raise
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise HardenError(f"the simulation failed: {said}") from error
-
-    def _ask_workers(
-        self, request: str, slots: np.ndarray, values: np.ndarray
-    ) -> list[tuple[np.ndarray, Any]]:
-        count = len(self.workers)
-        if not count:
-            raise HardenError("these environments are closed", "open new ones")
-        asked = []
-        for index, worker in enumerate(self.workers):
-            (rows,) = np.nonzero(slots % count == index)
-            if len(rows):
-                worker.ask(request, slots[rows] // count, values[rows])
-                asked.append((rows, worker))
-        return [(rows, worker.answer()) for rows, worker in asked]
+            raise
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Start an episode in each of the slots.

@@ -14,10 +14,10 @@ from harden.errors import HardenError, InputError
 from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, module_digest
 from harden.policies.layers import Bounds
-from harden.policies.onnx_worker import start_session
 from harden.policies.onnx_write import INPUT, OUTPUT, require_onnx, write_onnx
 from harden.policies.state_dict import open_state_dict, write_state_dict
 from harden.policies.torchscript import open_torchscript, write_torchscript
+from harden.policies.worker import start_session
 from harden.storage.files import write_whole
 from harden.storage.tensor_file import FORMAT_VERSION
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,62 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harden.child import start_child
-from harden.errors import DamagedFileError, InputError
+from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
 from harden.policies.layers import Bounds, Node, adopt_weights
 from harden.policies.onnx_write import require_onnx
 from harden.policies.source import (
     MOST_BYTES,
+    LimitedProcess,
     Source,
     as_gaussian,
     check_file,
-    failures,
     require_one_input,
     stacked,
 )
 
-# for one request, a few milliseconds for a policy
-SECONDS = 10
 _ROWS = 1024
 _TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 _OPERATIONS = {"Gemm": "linear", "MatMul": "product", "Add": "add", "Mul": "mul"}
 _OPERATIONS |= {"Relu": "relu", "Tanh": "tanh", "Min": "minimum", "Max": "maximum"}
-
-
-class _Session:
-    """A model in a child process; a request that takes too long or too much memory is an InputError.
-
-    The child ends when its pipe is closed, with this object or with this process.
-    """
-
-    def __init__(self, path: Path, content: bytes) -> None:
-        self.path = path
-        self.process, self.pipe = start_child("harden.policies.onnx_worker")
-        self.inputs = self._ask("load", content, DamagedFileError, f"{path} can't be run as ONNX")
-
-    def run(self, parts: list[np.ndarray]) -> list[list[Any]]:
-        """Return what the model answers to each part, as `onnx_worker.Model.run` does."""
-        what = f"{self.path} can't be run on observations {parts[0].shape}"
-        answers: list[list[Any]] = self._ask("run", parts, InputError, what)
-        return answers
-
-    def _ask(self, request: str, argument: Any, kind: type[InputError], what: str) -> Any:
-        try:
-            self.pipe.send((SECONDS, request, argument))
-            fine, value = self.pipe.recv()
-        except (EOFError, OSError) as error:
-            status = self.process.wait()
-            why = (
-                f"took more than {SECONDS} s" if status == -signal.SIGALRM else f"ended with status {status}"
-            )
-            raise InputError(
-                f"{self.path} {why} when it was run",
-                "a policy file is run under limits of time and memory; a policy answers within milliseconds",
-            ) from error
-        if not fine:
-            raise kind(f"{what} ({value})")
-        return value
 
 
 def _messages(message: Any) -> Iterator[Any]:
@@ -102,7 +63,7 @@ def _take_in(model: Any, path: Path) -> list[Path]:
             check_file(beside)
             contents[beside] = beside.read_bytes()
         whole = contents[beside]
-        with failures(f"{path} says wrongly where in {name} its numbers are", kind=DamagedFileError):
+        with foreign_errors(f"{path} says wrongly where in {name} its numbers are", kind=DamagedFileError):
             first = int(entries.get("offset", 0))
             length = int(entries.get("length", len(whole) - first))
         taken += length
@@ -120,7 +81,7 @@ def _read(path: Path) -> tuple[Any, list[Path]]:
     import onnx
 
     check_file(path)
-    with failures(f"{path} can't be read as ONNX", kind=DamagedFileError):
+    with foreign_errors(f"{path} can't be read as ONNX", kind=DamagedFileError):
         model = onnx.load_model_from_string(path.read_bytes())
         return model, [path, *_take_in(model, path)]
 
@@ -153,8 +114,6 @@ def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[
 def _column(outputs: list[Any], at_once: int, path: Path) -> Tensor:
     """Return one output of all parts, (rows, its size)."""
     for output in outputs:
-        if not isinstance(output, np.ndarray):
-            raise InputError(f"{path} gives {output}", "actions are floating point numbers, no classes")
         if at_once > 1 and (output.ndim < 1 or len(output) != at_once):
             raise InputError(f"{path} gives an array {output.shape} for {at_once} observations")
     return torch.from_numpy(np.stack(outputs)).float().reshape(len(outputs) * at_once, -1)
@@ -172,16 +131,17 @@ def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> Source:
         InputError: more inputs than one, no numbers, no end, too much memory, or no onnx extra.
     """
     model, files = _read(path)
-    session = _Session(path, model.SerializeToString())
-    require_one_input(path, [name for name, _, _ in session.inputs])
-    _, kind, shape = session.inputs[0]
+    process = LimitedProcess(path, "onnxruntime")
+    inputs = process.ask("load_onnx", model.SerializeToString())
+    require_one_input(path, [name for name, _, _ in inputs])
+    _, kind, shape = inputs[0]
     if kind not in _TYPES:
         raise InputError(f"{path} takes {kind}", f"a policy takes one of: {', '.join(_TYPES)}")
 
     def run_some(obs: Tensor) -> list[Tensor]:
         at_once, parts = _arrange(obs.numpy().astype(_TYPES[kind]), shape, path)
-        columns = list(zip(*session.run(parts), strict=True))[: 1 if spread == "none" else None]
-        with failures(f"{path} can't be run on observations {tuple(obs.shape)}"):
+        columns = list(zip(*process.ask("run_onnx", parts), strict=True))[: 1 if spread == "none" else None]
+        with foreign_errors(f"{path} can't be run on observations {tuple(obs.shape)}"):
             return [_column(list(column), at_once, path)[: len(obs)] for column in columns]
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:

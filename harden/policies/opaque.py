@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harden.errors import InputError
+from harden.errors import InputError, foreign_errors
 from harden.nets import GaussianPolicy
-from harden.policies.source import Source, failures
+from harden.policies.source import Source
 
 # how far a roll-out that is to teach critics leaves the agent's action; a share of half the action range
 _SPREAD = 0.3
@@ -120,7 +120,7 @@ def open_callable(named: str) -> Source:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     remedy = f"name it as module:function, from a folder where python -c 'import {module_name}' works"
-    with failures(f"policy '{named}' can't be imported", remedy):
+    with foreign_errors(f"policy '{named}' can't be imported", remedy):
         found: Any = importlib.import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
@@ -153,7 +153,7 @@ def as_source(found: Callable[..., Any], named: str | None = None) -> Source:
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
         batch = obs.detach().cpu().numpy().astype(np.float32)
-        with failures(f"{policy} fails on an array {batch.shape}", _CONTRACT):
+        with foreign_errors(f"{policy} fails on an array {batch.shape}", _CONTRACT):
             given = found(batch, **asks)
             actions = np.asarray(given[0] if isinstance(given, tuple) else given, dtype=np.float32)
         if actions.ndim != 2 or len(actions) != len(obs):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from harden.errors import DamagedFileError, HardenError, InputError
+from harden.child import Child, ChildEndedError
+from harden.errors import DamagedFileError, InputError
 from harden.nets import GaussianPolicy
 from harden.storage.files import digest_file, require_file
 
+# for one request, a few milliseconds for a policy
+SECONDS = 10
 MOST_BYTES = 256 * 2**20
 SPREADS = ("std", "log-std", "none")
 _MEMORYLESS = "harden takes policies whose action depends on one observation alone"
@@ -41,6 +44,37 @@ class Source(NamedTuple):
     files: tuple[Path, ...] = ()
 
 
+class LimitedProcess:
+    """A child process in which a policy file is loaded and run under limits of time and memory.
+
+    Args:
+        path: the file.
+        library: what it needs to run, imported before the limits hold.
+    """
+
+    def __init__(self, path: Path, library: str) -> None:
+        self.path, self.child = path, Child("harden.policies.worker")
+        self.child.send("start", library)
+        self.child.receive()
+
+    def ask(self, method: str, argument: Any) -> Any:
+        """Return what a method of `harden.policies.worker.Worker` answers.
+
+        Raises:
+            InputError: what the method raises, or the file took too long or too much memory.
+        """
+        try:
+            self.child.send(method, self.path, argument, seconds=SECONDS)
+            return self.child.receive()
+        except ChildEndedError as error:
+            late = error.status == -signal.SIGALRM
+            why = f"took more than {SECONDS} s" if late else f"ended its process with status {error.status}"
+            raise InputError(
+                f"{self.path} {why} when it was run",
+                "a policy file is run under limits of time and memory; a policy answers within milliseconds",
+            ) from error
+
+
 def check_file(path: Path) -> None:
     """Refuse what can't be a policy before it is read.
 
@@ -54,36 +88,10 @@ def check_file(path: Path) -> None:
         )
 
 
-def describe_error(error: BaseException) -> str:
-    """Return the class of an error that is not ours, and the line of it that says what happened."""
-    lines = str(error).strip().splitlines()
-    # where in a TorchScript program something failed comes first, what it was last
-    which = -1 if "TorchScript interpreter" in "".join(lines[:1]) else 0
-    return ": ".join([type(error).__name__, *([lines[which].strip()] if lines else [])])
-
-
 def digest_files(files: Sequence[Path]) -> str:
     """Return the sha256 of a file, of several that of their digests, in hexadecimal."""
     digests = [digest_file(path) for path in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-@contextmanager
-def failures(what: str, remedy: str = "", kind: type[InputError] = InputError) -> Iterator[None]:
-    """Turn whatever somebody else's code, or a library that reads a foreign file, raises into one line.
-
-    Args:
-        what: happened, the beginning of that line.
-        remedy: what to do.
-        kind: the class of the error.
-    """
-    try:
-        yield
-    except HardenError:
-        raise
-    # a script that ends itself when it is imported would end harden, and look like success
-    except (Exception, SystemExit) as error:
-        raise kind(f"{what} ({describe_error(error)})", remedy) from error
 
 
 def require_one_input(path: Path, names: Sequence[str]) -> None:

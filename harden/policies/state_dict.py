@@ -13,10 +13,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from harden.errors import DamagedFileError, InputError
+from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
 from harden.policies.layers import Bounds, Linear, make_policy, set_spread
-from harden.policies.source import Source, check_file, failures
+from harden.policies.source import Source, check_file
 from harden.storage.tensor_file import read_tensors, tensor_bytes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
@@ -47,7 +47,7 @@ def write_state_dict(path: Path, policy: GaussianPolicy, about: dict[str, Any]) 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a file, float32, and what harden wrote into it, {} in anybody else's."""
     check_file(path)
-    unreadable = failures(f"{path} can't be read as safetensors", kind=DamagedFileError)
+    unreadable = foreign_errors(f"{path} can't be read as safetensors", kind=DamagedFileError)
     with unreadable, safe_open(path, framework="pt", device="cpu") as handle:
         about = json.loads((handle.metadata() or {}).get("about", "{}"))
         state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
@@ -74,7 +74,7 @@ def _exported_bounds(about: dict[str, Any], default: Bounds, path: Path) -> Boun
     """
     if not about:
         return default
-    with failures(f"{path}: what harden wrote into it is damaged", kind=DamagedFileError):
+    with foreign_errors(f"{path}: what harden wrote into it is damaged", kind=DamagedFileError):
         said = about["policy"]
         low, high = torch.tensor(said["low"]).float(), torch.tensor(said["high"]).float()
         least, first, most = (float(said[name]) for name in ("min_std", "init_std", "max_std"))
@@ -147,7 +147,7 @@ def _runner(weights: Weights, bounds: Bounds, activation: str, squash: str, path
     @torch.no_grad()
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
         h = obs
-        with failures(f"{path} can't be run on observations {tuple(obs.shape)}"):
+        with foreign_errors(f"{path} can't be run on observations {tuple(obs.shape)}"):
             for layer in weights.layers[:-1]:
                 h = nonlinear(nn.functional.linear(h, *layer))
             h = nn.functional.linear(h, *weights.layers[-1])

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harden.errors import DamagedFileError, InputError
+from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
 from harden.policies.layers import Bounds, Node, adopt_weights
-from harden.policies.source import Source, as_gaussian, check_file, failures, require_one_input
+from harden.policies.source import Source, as_gaussian, check_file, require_one_input
 
 _ABOUT = "harden.json"
 # how a program may take observations (B, obs_dim): all at once, or one at a time, as vector or batch of one
@@ -52,7 +52,7 @@ def write_torchscript(path: Path, module: nn.Module, obs_dim: int, about: dict[s
 def _require_program(path: Path) -> None:
     """Refuse what torch.save writes, which has the same suffix and is no program."""
     pickled = False
-    with failures(f"{path} can't be read as TorchScript", kind=DamagedFileError):
+    with foreign_errors(f"{path} can't be read as TorchScript", kind=DamagedFileError):
         with open(path, "rb") as file:
             # as it was before it wrote archives
             pickled = file.read(1) == b"\x80"
@@ -88,7 +88,7 @@ def open_torchscript(
     _require_program(path)
     if say is not None:
         say(f"{path} is a TorchScript program: it is being run, because you named it")
-    with failures(f"{path} can't be read as TorchScript", kind=DamagedFileError), _quietly():
+    with foreign_errors(f"{path} can't be read as TorchScript", kind=DamagedFileError), _quietly():
         module = torch.jit.load(str(path), map_location="cpu").eval()
         arguments = module.forward.schema.arguments[1:]
         state = module.state_dict()
@@ -150,7 +150,7 @@ def _ask(module: Callable[[Tensor], Any], parts: Sequence[Tensor], path: Path) -
     """
     answers = []
     for part in parts:
-        with failures(f"{path} can't be run on observations {tuple(part.shape)}"):
+        with foreign_errors(f"{path} can't be run on observations {tuple(part.shape)}"):
             given = module(part)
         answers.append(list(given) if isinstance(given, tuple | list) else [given])
         fine = (isinstance(value, Tensor) and value.is_floating_point() for value in answers[-1])
@@ -161,5 +161,5 @@ def _ask(module: Callable[[Tensor], Any], parts: Sequence[Tensor], path: Path) -
             )
     if parts[0].dim() == 2 and len(parts[0]) > 1:
         return answers[0]
-    with failures(f"{path} answers otherwise from one observation to the next"):
+    with foreign_errors(f"{path} answers otherwise from one observation to the next"):
         return [torch.stack(column).reshape(len(parts), -1) for column in zip(*answers, strict=True)]

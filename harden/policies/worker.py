@@ -1,0 +1,75 @@
+"""The child process that runs somebody else's policy file. Run as `python -m harden.policies.worker FD`.
+
+A file of a few bytes can loop for ever or take all memory, when it is loaded as well as when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harden.child import serve
+from harden.errors import DamagedFileError, InputError, foreign_errors
+
+MEMORY_BYTES = 4 * 2**30
+_MOST_NUMBERS = 2**24
+
+
+def start_session(content: bytes) -> Any:
+    """Return an onnxruntime session of a model, on one core, as a robot would open it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # with more threads, their stacks alone exceed the limit of memory on a machine of many cores
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
+
+
+class Worker:
+    """What the parent process asks for."""
+
+    def __init__(self) -> None:
+        self.session: Any = None
+
+    def start(self, library: str) -> None:
+        """Import the library that runs the file, and limit the memory that is taken from then on."""
+        importlib.import_module(library)
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES,) * 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def load_onnx(self, path: Path, content: bytes) -> list[tuple[str, str, list[Any]]]:
+        """Load a model that was read from `path`; returns name, type and shape of each input."""
+        with foreign_errors(f"{path} can't be run as ONNX", kind=DamagedFileError):
+            self.session = start_session(content)
+        return [(item.name, item.type, item.shape) for item in self.session.get_inputs()]
+
+    def run_onnx(self, path: Path, parts: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """Return the model's outputs for each part of the observations."""
+        name, answers, size = self.session.get_inputs()[0].name, [], 0
+        for part in parts:
+            with foreign_errors(f"{path} can't be run on observations {part.shape}"):
+                outputs = self.session.run(None, {name: part})
+            for output in outputs:
+                if not isinstance(output, np.ndarray) or output.dtype.kind != "f":
+                    given = getattr(output, "dtype", type(output).__name__)
+                    raise InputError(f"{path} gives {given}", "actions are floating point numbers")
+                size += output.size
+            if size > _MOST_NUMBERS:
+                raise InputError(f"{path} answers with more than {_MOST_NUMBERS:,} numbers")
+            answers.append(outputs)
+        return answers
+
+
+if __name__ == "__main__":
+    # what C++ writes when it is out of memory is no line for the user, who gets one from the parent
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    serve(Worker())
