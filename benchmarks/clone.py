@@ -18,9 +18,9 @@ import torch
 
 from harden.config.file import find_pipeline, load_config
 from harden.progress import Reporter
-from harden.stages.clone import clone_policy
-from harden.stages.collect import collect
-from harden.stages.evaluate import evaluate
+from harden.stages.clone import clone_policy, open_clone
+from harden.stages.collect import collect, open_collect
+from harden.stages.evaluate import evaluate, open_evaluate
 from harden.storage.files import write_json
 from harden.training.workspace import versions, workspace
 
@@ -36,12 +36,13 @@ def compare(seed: int, episodes: int, behaviour: str) -> dict[str, Any]:
     quiet, cpu = Reporter(quiet=True), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         place = workspace("clone", Path(folder))
-        shard = collect(
-            config, place, episodes=episodes, behaviour=behaviour, policy_dir=RELEASED, report=quiet
-        ).shard
-        done = clone_policy(config, place, device=cpu, report=quiet)
+        inputs = open_collect(config, place, episodes=episodes, behaviour=behaviour, policy_dir=RELEASED)
+        shard = collect(inputs, quiet).shard
+        done = clone_policy(open_clone(config, place, device=cpu), quiet)
         found = {
-            name: evaluate(config, policy, ["natural"], device=cpu, report=quiet)["results"][0]
+            name: evaluate(open_evaluate(config, policy, ["natural"], device=cpu, report=quiet), quiet)[
+                "results"
+            ][0]
             for name, policy in (("teacher", RELEASED), ("clone", done.folder))
         }
     logs = {"episodes": shard.episodes, "transitions": shard.transitions, "behaviour": behaviour}

@@ -24,9 +24,9 @@ from harden.config.sections import PLAIN_ROLL_OUTS
 from harden.evaluation.calibration import branch, calibrate
 from harden.nets.saved import load_critics, load_policy, save_policy
 from harden.progress import Reporter
-from harden.stages.collect import collect
-from harden.stages.fit_critics import fit_critics
-from harden.stages.train import train
+from harden.stages.collect import collect, open_collect
+from harden.stages.fit_critics import fit_critics, open_fit_critics
+from harden.stages.train import open_train, train
 from harden.storage.files import write_json
 from harden.training.workspace import versions, workspace
 
@@ -40,7 +40,7 @@ def reckless_policy(folder: Path) -> Path:
     """Train for six refreshes without a limit, and return the policy's folder."""
     config = load_config(find_pipeline(Path("ball-circle")), RECKLESS)
     place = workspace("reckless", folder)
-    return train(config, place, device=torch.device("cpu"), report=Reporter(quiet=True)).policy
+    return train(open_train(config, place, device=torch.device("cpu")), Reporter(quiet=True)).policy
 
 
 def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branches: int) -> dict[str, Any]:
@@ -63,8 +63,9 @@ def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branc
         bare = Path(folder) / "policy"
         loaded = load_policy(policy)
         save_policy(bare, loaded.policy, None, loaded.about)
-        collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=bare, report=quiet)
-        fit_critics(config, place, device=cpu, steps=steps, policy_dir=bare, report=quiet)
+        opened = open_collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=bare)
+        collect(opened, quiet)
+        fit_critics(open_fit_critics(config, place, device=cpu, steps=steps, policy_dir=bare), quiet)
         critics, _ = load_critics(place.critics)
     gammas, other = (config.critics.gamma_reward, config.critics.gamma_cost), seed + HELD_OUT_SEED
     held_out = branch(loaded.policy, config.task_row, gammas, points=points, branches=branches, seed=other)

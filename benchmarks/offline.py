@@ -21,10 +21,10 @@ from harden.config.file import find_pipeline, load_config
 from harden.data import export_data, import_data, open_dataset
 from harden.nets.saved import save_policy
 from harden.progress import Reporter
-from harden.stages.collect import collect
-from harden.stages.evaluate import evaluate
-from harden.stages.fit_critics import fit_critics
-from harden.stages.train import train
+from harden.stages.collect import collect, open_collect
+from harden.stages.evaluate import evaluate, open_evaluate
+from harden.stages.fit_critics import fit_critics, open_fit_critics
+from harden.stages.train import open_train, train
 from harden.storage.files import write_json
 from harden.training.state import load_state
 from harden.training.workspace import Workspace, describe, versions, workspace
@@ -70,11 +70,11 @@ def make_logs(logs: Logs, seed: int, work: Path, report: Reporter) -> Path:
         place = workspace("teacher", work)
         keys = [f"seed={seed}", "variant=cvpo", f"train.env_steps={logs.teacher_steps}"]
         config = load_config(find_pipeline(Path("ball-circle")), keys)
-        teacher = train(config, place, device=CPU, overwrite=True, report=report).policy
+        teacher = train(open_train(config, place, device=CPU, overwrite=True), report).policy
     config = load_config(find_pipeline(Path("ball-circle")), [f"seed={seed}", *logs.keys])
     place = workspace("collected", work)
     out = work / "native" if logs.through_dsrl else made
-    collect(config, place, episodes=EPISODES, policy_dir=teacher, out=out, report=report)
+    collect(open_collect(config, place, episodes=EPISODES, policy_dir=teacher, out=out), report)
     if logs.through_dsrl:
         export_data(out, work / "logs.h5", "dsrl")
         import_data(work / "logs.h5", made)
@@ -97,7 +97,8 @@ def clone_of(place: Workspace, seed: int, data: Path, work: Path, report: Report
     ]
     fit = load_config(find_pipeline(Path("offline")), keys)
     if not own.policy.is_dir():
-        fit_critics(fit, own, device=CPU, steps=3000, data=data, policy_dir=bare, report=report)
+        inputs = open_fit_critics(fit, own, device=CPU, steps=3000, data=data, policy_dir=bare)
+        fit_critics(inputs, report)
     return own.policy
 
 
@@ -109,11 +110,14 @@ def run(name: str, seed: int, work: Path, keys: list[str]) -> dict[str, Any]:
     info = open_dataset(data).info
     config = load_config(find_pipeline(Path("offline")), [f"seed={seed}", *TRIAL, *keys])
     place = workspace("hardened", work)
-    done = train(config, place, device=CPU, data=data, resume=place.state.is_file(), report=report)
+    inputs = open_train(config, place, device=CPU, data=data, resume=place.state.is_file())
+    done = train(inputs, report)
     policies = {"clone": clone_of(place, seed, data, work, report), "hardened": done.policy}
     tried: dict[str, dict[str, Any]] = {}
     for policy, folder in policies.items():
-        entries = evaluate(config, folder, ATTACKS, device=CPU, report=report)["results"]
+        entries = evaluate(open_evaluate(config, folder, ATTACKS, device=CPU, report=report), report)[
+            "results"
+        ]
         kept = ("reward", "cost", "violation_rate", "epsilon", "steps", "restarts")
         tried[policy] = {entry["attack"]: {key: entry[key] for key in kept} for entry in entries}
 

@@ -18,7 +18,7 @@ from harden.benchmark.job import CPU, place_of, run_job, spec_of
 from harden.benchmark.plan import what_is_left
 from harden.benchmark.tables import Budget, Job, make_job
 from harden.progress import Reporter
-from harden.stages.evaluate import evaluate
+from harden.stages.evaluate import evaluate, open_evaluate
 from harden.storage.files import read_json
 from harden.training.workspace import Workspace
 
@@ -32,14 +32,16 @@ def release(place: Workspace, job: Job) -> None:
     folder = Path(os.path.relpath(ROOT / "checkpoints/released" / job.task / job.variant))
     shutil.copytree(place.policy, folder, dirs_exist_ok=True)
     shutil.copy(place.run / "learning_curve.csv", folder)
-    evaluate(
+    report = Reporter(True)
+    inputs = open_evaluate(
         job.config.model_copy(update={"seed": 0}),
         folder,
         ["natural", "random", "mc", "mr"],
         device=CPU,
         outs=[folder / "evaluation.json"],
-        report=Reporter(True),
+        report=report,
     )
+    evaluate(inputs, report)
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ import torch
 from harden.config.file import find_pipeline, load_config
 from harden.nets.saved import load_policy, module_digest, save_policy
 from harden.progress import Reporter
-from harden.stages.collect import collect
-from harden.stages.evaluate import evaluate
-from harden.stages.fit_critics import fit_critics
+from harden.stages.collect import collect, open_collect
+from harden.stages.evaluate import evaluate, open_evaluate
+from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.storage.files import read_json, write_json
 from harden.training.workspace import versions, workspace
 
@@ -53,14 +53,15 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
     config = load_config(find_pipeline(Path(task)), keys)
     with tempfile.TemporaryDirectory() as folder:
         place = workspace("refit", Path(folder))
-        collected = collect(
-            config, place, episodes=episodes, behaviour="policy-sample", policy_dir=release, report=report
-        )
-        fit_critics(config, place, device=CPU, steps=steps, policy_dir=release, report=report)
+        inputs = open_collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=release)
+        collected = collect(inputs, report)
+        fit_critics(open_fit_critics(config, place, device=CPU, steps=steps, policy_dir=release), report)
         new = load_policy(place.policy)
         assert module_digest(new.policy) == module_digest(old.policy)
         found = {
-            name: _costs(evaluate(config, path, ["natural", "mc"], device=CPU, report=report))
+            name: _costs(
+                evaluate(open_evaluate(config, path, ["natural", "mc"], device=CPU, report=report), report)
+            )
             for name, path in (("shipped", release), ("refitted", place.policy))
         }
     harder = found["refitted"]["mc"]["cost"] >= found["shipped"]["mc"]["cost"] - NOISE

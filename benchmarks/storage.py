@@ -32,7 +32,7 @@ from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter, draw_rows
 from harden.data.episodes import SHARD_ROWS
 from harden.progress import Reporter
-from harden.stages.train import train
+from harden.stages.train import open_train, train
 from harden.storage.files import write_json
 from harden.training.workspace import versions, workspace
 from harden.types import Transitions
@@ -196,9 +196,8 @@ def trained(folder: Path, data: Path, keys: list[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = load_config(find_pipeline(Path("offline")), keys)
     began = resource.getrusage(resource.RUSAGE_SELF)
-    done = train(
-        config, workspace("run", folder), device=torch.device("cpu"), data=data, report=Reporter(True)
-    )
+    inputs = open_train(config, workspace("run", folder), device=torch.device("cpu"), data=data)
+    done = train(inputs, Reporter(True))
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "rounds": config.train.rounds * len(done.history),

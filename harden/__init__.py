@@ -53,12 +53,14 @@ def evaluate(
     from harden.evaluation.entries import parse_attacks
     from harden.progress import Reporter
     from harden.stages.evaluate import evaluate as stage
+    from harden.stages.evaluate import open_evaluate
     from harden.training.workspace import pick_device
 
     lists = {key: value if isinstance(value, list) else [value] for key, value in keys.items()}
     config, *also = variations(load_config(find_pipeline(Path(pipeline))), lists)
-    names, device = parse_attacks(attacks), pick_device("auto")
-    return stage(config, policy, names, device=device, also=also, report=Reporter(True))
+    names, report = parse_attacks(attacks), Reporter(True)
+    inputs = open_evaluate(config, policy, names, device=pick_device("auto"), also=also, report=report)
+    return stage(inputs, report)
 
 
 def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any) -> Any:
@@ -68,11 +70,12 @@ def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any
         config: a PipelineConfig, from `harden.config.file.load_config`.
         name: the run's name below datasets/ and checkpoints/.
         root: the folder that holds those two.
-        options: init, resume, overwrite, allow_attacked_collection, as in `harden.stages.train.train`.
+        options: init, resume, overwrite, allow_attacked_collection, as in `harden.stages.train.open_train`.
     """
     from harden.progress import Reporter
+    from harden.stages.train import open_train
     from harden.stages.train import train as stage
     from harden.training.workspace import pick_device, workspace
 
-    where = workspace(name, Path(root))
-    return stage(config, where, device=pick_device("auto"), report=Reporter(True), **options)
+    inputs = open_train(config, workspace(name, Path(root)), device=pick_device("auto"), **options)
+    return stage(inputs, Reporter(True))

@@ -72,7 +72,8 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["collect", "--device", "tpu"], "unknown device 'tpu'; choose one of: auto, cpu, cuda"),
         (["collect", "-p", "none.toml"], "pipeline none.toml is missing; shipped ones: ant-run, ball-circle"),
         (["collect", "--behaviour", "wild"], "'wild' is not one of"),
-        (["collect", "--episodes", "0"], "0 is not in the range"),
+        (["collect", "--episodes", "0"], "collect.episodes = 0 is not allowed"),
+        (["fit-critics", "--steps", "0"], "critics.steps = 0 is not allowed"),
         (["evaluate", "--policy", "nowhere"], "policy folder nowhere is missing; make it with: harden train"),
         (
             ["train", "--resume"],
@@ -80,7 +81,7 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (["train"], "holds an earlier run"),
         (["collect", "--seed", "-1"], "--set seed=-1: seed = -1 is not allowed"),
-        (["e-step", "--particles", "999999999"], "999999999 is not in the range 2<=x<=4096"),
+        (["e-step", "--particles", "999999999"], "estep.particles = 999999999 is not allowed"),
         (["collect", "--set", "networks.policy_hidden=[1000000000]"], "should be less than or equal to 8192"),
         (["collect", "-p", "/"], "pipeline / is a folder; name a TOML file"),
         (["collect", "-p", ""], "pipeline . is a folder; name a TOML file"),

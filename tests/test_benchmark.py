@@ -175,11 +175,12 @@ def test_twice_the_effort_is_for_what_the_first_left_within_the_limit(
 ) -> None:
     asked = []
 
-    def evaluate(config: PipelineConfig, *_: object, **__: object) -> dict[str, Any]:
+    def evaluate(config: PipelineConfig, *_: object) -> dict[str, Any]:
         asked.append(config.evaluate.attack_steps)
         episode = {"reward": 1.0, "cost": cost, "length": 200}
         return {"results": [{"cost": {"mean": cost}, "per_episode": [episode]}]}
 
+    monkeypatch.setattr(one_run, "open_evaluate", lambda config, *_, **__: config)
     monkeypatch.setattr(one_run, "evaluate", evaluate)
     found = one_run.tried(make_config({"task": "ball-circle"}), Path("policy"))
     assert list(found) == ["pgd", *["pgd-doubled"] * doubled, "paper", "paper-no-stop"]
@@ -193,14 +194,15 @@ def test_only_a_run_of_another_configuration_is_begun_anew(
     """A full disk, a lock or a damaged file is written down, and what was trained stays."""
     asked: list[bool] = []
 
-    def train(config: PipelineConfig, place: object, *, overwrite: bool = False, **_: object) -> Any:
+    def open_train(config: PipelineConfig, place: object, *, overwrite: bool = False, **_: object) -> Any:
         asked.append(overwrite)
         if not overwrite:
             raise error("it is so")
         row = dict.fromkeys(one_run.CURVE, 1.0)
         return SimpleNamespace(history=[row])
 
-    monkeypatch.setattr(one_run, "train", train)
+    monkeypatch.setattr(one_run, "open_train", open_train)
+    monkeypatch.setattr(one_run, "train", lambda run, _: run)
     job = make_job("ball-circle", "cvpo", 0, Budget())
     place = place_of(spec_of(job, tmp_path, tmp_path))
     if error is OtherConfigurationError:

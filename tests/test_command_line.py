@@ -119,8 +119,8 @@ def test_init_says_that_it_would_overwrite(folder: Path) -> None:
     ("words", "said"),
     [
         (
-            ["collect", "--episodes", "0"],
-            "invalid value for '--episodes': 0 is not in the range 1<=x<=100000",
+            ["render", "--every", "0"],
+            "invalid value for '--every': 0 is not in the range 1<=x<=10000",
         ),
         (["evaluate", "--norm", "l3"], "invalid value for '--norm': 'l3' is not one of 'linf', 'l2'"),
         (["list"], "missing argument '{tasks|attacks|variants}'. Choose from: tasks, attacks, variants"),

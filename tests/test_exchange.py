@@ -37,7 +37,7 @@ from harden.policies.source import answer
 from harden.policies.torchscript import open_torchscript
 from harden.progress import Reporter
 from harden.stages.agents import open_agent
-from harden.stages.import_policy import import_policy
+from harden.stages.import_policy import import_policy, open_import
 from harden.types import Transitions
 from support.commands import harden, refused
 
@@ -434,7 +434,8 @@ def test_spoiled_bytes_give_a_policy_or_one_of_our_errors(folder: Path, kind: st
                 del spoiled[place : place + draw.randrange(1, 50)]
         path.write_bytes(spoiled)
         try:
-            import_policy(config, path, Path(f"out-{seed}"), report=Reporter(True))
+            report = Reporter(True)
+            import_policy(open_import(config, path, Path(f"out-{seed}"), report=report), report)
         except HardenError:
             refusals += 1
             assert not Path(f"out-{seed}").exists()

@@ -25,8 +25,8 @@ from harden.config.pipeline import PipelineConfig, make_config
 from harden.errors import HardenError, InputError, OtherConfigurationError
 from harden.nets.saved import load_policy
 from harden.progress import Reporter
-from harden.stages.evaluate import evaluate
-from harden.stages.train import train
+from harden.stages.evaluate import evaluate, open_evaluate
+from harden.stages.train import open_train, train
 from harden.storage.files import write_json
 from harden.storage.folders import FolderLock
 from harden.training.workspace import Workspace, versions, workspace
@@ -120,12 +120,12 @@ def _learn(config: PipelineConfig, place: Workspace) -> dict[str, Any]:
     """Train, or go on with what is there; returns the learning curve and what it cost."""
 
     # this is simulation: a rival may attack its policy while it acts
-    options: dict[str, Any] = {"device": CPU, "allow_attacked_collection": True, "report": Reporter()}
+    options: dict[str, Any] = {"device": CPU, "allow_attacked_collection": True}
     try:
-        done = train(config, place, resume=place.state.is_file(), **options)
+        done = train(open_train(config, place, resume=place.state.is_file(), **options), Reporter())
     except OtherConfigurationError:
         # by a version of the program with other defaults; a full disk or a lock leaves the run to be resumed
-        done = train(config, place, overwrite=True, **options)
+        done = train(open_train(config, place, overwrite=True, **options), Reporter())
     last = done.history[-1]
     held = [name for name in CONSTRAINTS if all(name in row for row in done.history)]
     return {
@@ -162,12 +162,13 @@ def tried(config: PipelineConfig, policy: Path) -> dict[str, Any]:
     unsafe policy safe, and it takes longer than all else.
     """
     found: dict[str, list[dict[str, Any]]] = {}
+    quiet = Reporter(quiet=True)
     for name, keys in trials(config.evaluate.attack_steps).items():
         if name == "pgd-doubled" and not _within_limit(found["pgd"], config.task_row.cost_limit):
             continue
         options = config.evaluate.model_validate(config.evaluate.model_dump() | keys)
         one = config.model_copy(update={"evaluate": options, "seed": 0})
-        entries = evaluate(one, policy, ATTACKS, device=CPU, report=Reporter(quiet=True))["results"]
+        entries = evaluate(open_evaluate(one, policy, ATTACKS, device=CPU, report=quiet), quiet)["results"]
         found[name] = [_columns(entry) for entry in entries]
     return found
 

@@ -17,7 +17,7 @@ from harden.benchmark.ledger import Entry, entry_path, finished, read_ledger, wr
 from harden.benchmark.tables import Job
 from harden.config.pipeline import PipelineConfig
 from harden.progress import Reporter
-from harden.stages.train import train
+from harden.stages.train import open_train, train
 from harden.storage.files import read_json, write_json
 from harden.training.workspace import workspace
 
@@ -165,13 +165,13 @@ def measure(jobs: Sequence[Job], ledger: Path, say: Callable[[str], None]) -> No
         if clock.knows(job):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            found = train(
+            opened = open_train(
                 small(job.config),
                 workspace("run", Path(folder)),
                 device=torch.device("cpu"),
                 allow_attacked_collection=True,
-                report=Reporter(quiet=True),
             )
+            found = train(opened, Reporter(quiet=True))
         first, *_, last = found.history
         pace = (last["seconds"] - first["seconds"]) / (last["env_steps"] - first["env_steps"])
         write_json(_speeds(ledger), clock.measured | {_speed_name(job): round(pace, 7)})

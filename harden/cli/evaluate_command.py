@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from harden.cli import rehearsal
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, Numbers, Shared, pass_shared, stage_options
 from harden.errors import InputError, MissingInputError
@@ -25,7 +24,7 @@ class _One(Numbers):
 
 
 @main.command()
-@stage_options(rehearsal.evaluate)
+@stage_options
 @click.option(
     "--policy",
     "named",
@@ -84,25 +83,32 @@ def evaluate(
     html: Path | None,
 ) -> None:
     """Try a policy, natural and under attack."""
-    from harden.evaluation.entries import table
+    from harden.evaluation.entries import parse_attacks, table
     from harden.evaluation.reading import Reported
     from harden.evaluation.reference import line_of
     from harden.evaluation.report import write_report
-    from harden.stages.evaluate import evaluate as stage
+    from harden.stages import evaluate as stage
 
-    chosen, data, outs = rehearsal.of_evaluate(ctx, named, attacks, data, json_path, html)
-    result = stage(
+    # of the run's own policy the run keeps one too, for `status`
+    outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
+    if data is None and named is None and (ctx.place.data / "manifest.json").is_file():
+        data = ctx.place.data
+    inputs = stage.open_evaluate(
         ctx.config,
         named or ctx.place.policy,
-        chosen,
+        parse_attacks(attacks),
         device=ctx.device,
         also=ctx.also,
         curves=curves,
         independent=independent,
         data=data,
         outs=outs,
+        page=html,
         report=ctx.report,
     )
+    if ctx.ends_before(inputs):
+        return
+    result = stage.evaluate(inputs, ctx.report)
     click.echo(table(result["results"], result["cost_limit"]))
     click.echo(line_of(result["reference"]))
     for warning in result["warnings"]:
@@ -159,7 +165,7 @@ def report(
 
 
 @main.command()
-@stage_options(rehearsal.render)
+@stage_options
 @click.option("--policy", "named", type=FOLDER, default=None, help="As for evaluate.")
 @click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
 @click.option("--epsilon", type=_One(float), default=None, help="Radius, raw observation units.")
@@ -178,9 +184,13 @@ def report(
 @click.option("--out", type=FOLDER, default=Path("episode.gif"), help="The GIF [episode.gif].")
 def render(ctx: Context, named: Path | None, out: Path, **options: Any) -> None:
     """Film an episode, clean or attacked, as a GIF."""
-    from harden.stages.render import render as stage
+    from harden.stages import render as stage
 
-    done = stage(ctx.config, named or ctx.place.policy, out, device=ctx.device, report=ctx.report, **options)
+    policy = named or ctx.place.policy
+    inputs = stage.open_render(ctx.config, policy, out, device=ctx.device, report=ctx.report, **options)
+    if ctx.ends_before(inputs):
+        return
+    done = stage.render(inputs, ctx.report)
     click.echo(
         f"filmed {done.steps} steps in {done.frames} frame{'s' * (done.frames > 1)}: "
         f"reward {done.reward:.1f}, cost {done.cost:.0f} -> {out}"

@@ -10,12 +10,20 @@ import math
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harden import signals
 from harden.errors import InputError, Interrupted
+
+if TYPE_CHECKING:
+    import torch
+
+    from harden.config.pipeline import PipelineConfig
+    from harden.progress import Reporter
+    from harden.stages.inputs import Inputs
+    from harden.training.workspace import Workspace
 
 
 class _NotNan:
@@ -132,23 +140,34 @@ class Context:
     Args:
         config: the resolved pipeline.
         also: the same with the other values of options that took several.
+        place: its folders.
+        device: where it is computed.
+        report: says how far it is.
+        dry_run: open and check the inputs, and do nothing with them.
     """
 
-    config: Any
-    also: Any
-    place: Any
-    device: Any
-    report: Any
+    config: PipelineConfig
+    also: list[PipelineConfig]
+    place: Workspace
+    device: torch.device
+    report: Reporter
+    dry_run: bool
 
-
-def stage_options(rehearse: Callable[..., Any]) -> Callable[[F], F]:
-    """Give a command the options that all stages share, and hand it a Context.
-
-    Args:
-        rehearse: takes what the command takes, in its place in a dry run; returns what would be read and
-            written.
-    """
-    return functools.partial(_staged, rehearse)
+    def ends_before(self, inputs: Inputs) -> bool:
+        """In a dry run print what would be read and written; returns whether it is one."""
+        if self.dry_run:
+            resolved: dict[str, Any] = {
+                "pipeline": self.place.name,
+                "config": self.config.model_dump(mode="json"),
+            }
+            if self.also:
+                resolved["also"] = [
+                    {"evaluate": config.evaluate.model_dump(mode="json")} for config in self.also
+                ]
+            resolved["reads"] = [str(path) for path in inputs.reads]
+            resolved["writes"] = [str(path) for path in inputs.writes]
+            click.echo(json.dumps(resolved, indent=2))
+        return self.dry_run
 
 
 # options that name no input
@@ -168,7 +187,9 @@ def _assumed(pipeline: str) -> Iterator[None]:
         raise InputError(error.message, f"{error.remedy}; {said}" if error.remedy else said) from error
 
 
-def _staged(rehearse: Callable[..., Any], command: F) -> F:
+def stage_options(command: F) -> F:
+    """Give a command the options that all stages share, and hand it a Context."""
+
     @click.option(
         "-p", "--pipeline", type=FOLDER, default=None, help="Pipeline file [pipelines/ball-circle.toml]."
     )
@@ -194,22 +215,14 @@ def _staged(rehearse: Callable[..., Any], command: F) -> F:
         path = pipeline or DEFAULT_PIPELINE
         extra = [*assignments, *([f"seed={seed}"] if seed is not None else []), *_as_keys(options)]
         several = {name: options.pop(name) for name in _SEVERAL if name in options}
-        found = find_pipeline(path)
-        loaded = load_config(found, extra)
+        file = find_pipeline(path)
+        loaded = load_config(file, extra)
         config, *also = variations(loaded, {name: given for name, given in several.items() if given})
-        where = workspace(path.stem)
-        context = Context(config, also, where, pick_device(device), Reporter(shared.quiet))
+        place, report = workspace(path.stem), Reporter(shared.quiet)
+        context = Context(config, also, place, pick_device(device), report, shared.dry_run)
         own = pipeline is None and any(isinstance(options[name], Path) for name in options.keys() - _WRITTEN)
-        with _assumed(f"pipeline {found} of task '{config.task}'") if own else contextlib.nullcontext():
-            if not shared.dry_run:
-                return command(context, **options)
-            done = rehearse(context, **options)
-            resolved: dict[str, Any] = {"pipeline": where.name, "config": config.model_dump(mode="json")}
-            if also:
-                resolved["also"] = [{"evaluate": one.evaluate.model_dump(mode="json")} for one in also]
-            resolved |= {key: [str(path) for path in paths] for key, paths in done._asdict().items()}
-            click.echo(json.dumps(resolved, indent=2))
-            return None
+        with _assumed(f"pipeline {file} of task '{config.task}'") if own else contextlib.nullcontext():
+            return command(context, **options)
 
     return wrapped  # type: ignore[return-value]
 

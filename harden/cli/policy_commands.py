@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from harden.cli import rehearsal
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, RealRange, Shared, pass_shared, stage_options
 
@@ -29,23 +28,21 @@ def policy() -> None:
 @pass_shared
 def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | None, reach: float) -> None:
     """Write a policy's mean action, bounds inside, for a robot to run; checked against the original."""
-    from harden.stages.export_policy import export as stage
-    from harden.stages.export_policy import open_inputs
+    from harden.stages import export_policy as stage
 
-    if shared.dry_run:
-        open_inputs(policy_dir, out, data=data, reach=reach)
-        shared.only_said(out)
+    inputs = stage.open_export(policy_dir, kind, out, data=data, reach=reach)
+    if shared.only_said(*inputs.writes):
         return
-    done, words = stage(policy_dir, kind, out, data=data, reach=reach)
+    done = stage.export(inputs)
     median, tail = (1e6 * seconds for seconds in done.latency)
     click.echo(
-        f"exported: differs by at most {done.error:.2g} on {words}; one decision takes {median:.0f} us "
-        f"(median; 99 % within {tail:.0f} us) -> {out}"
+        f"exported: differs by at most {done.error:.2g} on {inputs.checked_on}; one decision takes "
+        f"{median:.0f} us (median; 99 % within {tail:.0f} us) -> {out}"
     )
 
 
 @policy.command("import")
-@stage_options(rehearsal.import_policy)
+@stage_options
 @click.argument("path", metavar="FILE", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Policy folder.")
 @click.option(
@@ -66,13 +63,16 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
 @click.option("--overwrite", is_flag=True, help="Replace a policy that is there.")
 def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: Any) -> None:
     """Make a policy folder of a safetensors state dict, a TorchScript file (which is run) or an ONNX file."""
-    from harden.stages.import_policy import Reading, import_policy
+    from harden.stages import import_policy as stage
 
     said = {name: options.pop(name) for name in ("activation", "squash", "spread")}
-    reading = Reading(kind, **said)
-    done = import_policy(
+    reading = stage.Reading(kind, **said)
+    inputs = stage.open_import(
         ctx.config, path, out, reading=reading, device=ctx.device, report=ctx.report, **options
     )
+    if ctx.ends_before(inputs):
+        return
+    done = stage.import_policy(inputs, ctx.report)
     how = "taken over exactly: largest" if done.exact else "distilled: root mean square"
     if done.clipped:
         click.echo(f"warning: {path}: {done.clipped}", err=True)

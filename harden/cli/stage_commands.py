@@ -7,23 +7,18 @@ from typing import Any
 
 import click
 
-from harden.cli import rehearsal
 from harden.cli.main import main
 from harden.cli.options import FOLDER, Context, stage_options
-from harden.errors import Interrupted
+from harden.errors import InputError, Interrupted
 
-# as in harden/config/sections.py, which takes its time to import
-COUNT = click.IntRange(min=1, max=1_000_000_000)
 attacked_collection = click.option(
     "--allow-attacked-collection", is_flag=True, help="Let the policy be attacked while it acts."
 )
 
 
 @main.command()
-@stage_options(rehearsal.collect)
-@click.option(
-    "--episodes", type=click.IntRange(min=1, max=100_000), default=None, help="Whole episodes to collect."
-)
+@stage_options
+@click.option("--episodes", type=int, default=None, help="Whole episodes to collect.")
 @click.option(
     "--behaviour",
     type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"]),
@@ -34,39 +29,45 @@ attacked_collection = click.option(
 @click.option("--out", type=FOLDER, default=None, help="Data set folder.")
 def collect(ctx: Context, **options: Any) -> None:
     """Collect episodes and append them to the data set."""
-    from harden.stages.collect import collect as stage
+    from harden.stages import collect as stage
 
-    done = stage(ctx.config, ctx.place, report=ctx.report, **options)
+    inputs = stage.open_collect(ctx.config, ctx.place, **options)
+    if ctx.ends_before(inputs):
+        return
+    done = stage.collect(inputs, ctx.report)
     shard = done.shard
     click.echo(
         f"collected {shard.transitions:,} transitions in {shard.episodes} episodes ({shard.behaviour}), "
         f"{shard.transitions / done.seconds:,.0f} steps/s, reward {shard.reward / shard.episodes:.1f}, "
-        f"cost {shard.cost / shard.episodes:.2f} an episode -> {options['out'] or ctx.place.data}"
+        f"cost {shard.cost / shard.episodes:.2f} an episode -> {inputs.data}"
     )
 
 
 @main.command("fit-critics")
-@stage_options(rehearsal.fit_critics)
-@click.option("--steps", type=COUNT, default=None, help="Gradient steps.")
+@stage_options
+@click.option("--steps", type=int, default=None, help="Gradient steps.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
 @click.option("--out", type=FOLDER, default=None, help="New folder for a copy of the critics.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
 def fit_critics(ctx: Context, **options: Any) -> None:
     """Fit Q_r and Q_c to the stored transitions."""
-    from harden.stages.fit_critics import fit_critics as stage
+    from harden.stages import fit_critics as stage
 
-    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    inputs = stage.open_fit_critics(ctx.config, ctx.place, device=ctx.device, **options)
+    if ctx.ends_before(inputs):
+        return
+    done = stage.fit_critics(inputs, ctx.report)
     click.echo(f"fitted the critics: {done.steps} steps, loss {done.loss:.4g} -> {ctx.place.critics}")
     if options["policy_dir"] is not None:
         click.echo(f"the policy with them -> {ctx.place.policy}")
-    _said_of_copy(options["out"])
+    _echo_copy(inputs.out)
 
 
 @main.command("e-step")
-@stage_options(rehearsal.e_step)
-@click.option("--states", type=COUNT, default=None, help="States to solve for.")
-@click.option("--particles", type=click.IntRange(min=2, max=4096), default=None, help="Actions a state.")
+@stage_options
+@click.option("--states", type=int, default=None, help="States to solve for.")
+@click.option("--particles", type=int, default=None, help="Actions a state.")
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option(
     "--policy", "policy_dir", type=FOLDER, default=None, help="Policy that particles are drawn from."
@@ -75,13 +76,16 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 @click.option("--out", type=FOLDER, default=None, help="Targets file.")
 def e_step(ctx: Context, **options: Any) -> None:
     """Make the weighted particles q* that the policy is fitted to."""
-    from harden.stages.e_step import estep as stage
+    from harden.stages import e_step as stage
 
-    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    inputs = stage.open_e_step(ctx.config, ctx.place, device=ctx.device, **options)
+    if ctx.ends_before(inputs):
+        return
+    done = stage.e_step(inputs)
     click.echo(
         f"{done.status}: eta {done.eta:.4g} (exact {done.eta_exact:.4g}), lam {done.lam:.4g} "
         f"(exact {done.lam_exact:.4g}), expected cost {done.expected_cost:.4g} "
-        f"against kappa {done.kappa:.4g} -> {options['out'] or ctx.place.targets}"
+        f"against kappa {done.kappa:.4g} -> {inputs.targets}"
     )
     if done.status == "infeasible":
         click.echo(
@@ -94,8 +98,8 @@ def e_step(ctx: Context, **options: Any) -> None:
 
 
 @main.command("fit-policy")
-@stage_options(rehearsal.fit_policy)
-@click.option("--steps", type=COUNT, default=None, help="Gradient steps.")
+@stage_options
+@click.option("--steps", type=int, default=None, help="Gradient steps.")
 @click.option("--targets", "targets_path", type=FOLDER, default=None, help="Targets file.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit.")
 @click.option(
@@ -110,30 +114,46 @@ def e_step(ctx: Context, **options: Any) -> None:
 @click.option("--overwrite", is_flag=True, help="With --clone: replace a policy that is there.")
 def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
     """Fit the policy to the targets, robustly; or clone the policy behind stored logs."""
-    from harden.stages.fit_policy import fit_policy as stage
-
-    options = rehearsal.of_fit_policy(clone, options)
+    options = _that_apply(clone, options)
     if clone:
         _clone(ctx, options)
         return
-    done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    from harden.stages import fit_policy as stage
+
+    inputs = stage.open_fit_policy(ctx.config, ctx.place, device=ctx.device, **options)
+    if ctx.ends_before(inputs):
+        return
+    done = stage.fit_policy(inputs, ctx.report)
     click.echo(
         f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g}, "
         f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, "
         f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.place.policy}"
     )
-    _said_of_copy(options["out"])
+    _echo_copy(inputs.out)
 
 
-def _said_of_copy(out: Path | None) -> None:
+def _that_apply(clone: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of fit-policy that apply with or without --clone; or refuse the others."""
+    of_clone, of_fit = {"data", "overwrite"}, {"targets_path", "policy_dir", "critics_dir", "tensorboard"}
+    for name in of_fit if clone else of_clone:
+        if options.pop(name):
+            why = "can't be had with --clone" if clone else "is for --clone alone"
+            raise InputError(f"--{name.removesuffix('_dir').removesuffix('_path')} {why}", "leave it out")
+    return options
+
+
+def _echo_copy(out: Path | None) -> None:
     if out is not None:
         click.echo(f"-> {out}")
 
 
 def _clone(ctx: Context, options: dict[str, Any]) -> None:
-    from harden.stages.clone import clone_policy
+    from harden.stages import clone as stage
 
-    done = clone_policy(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+    inputs = stage.open_clone(ctx.config, ctx.place, device=ctx.device, **options)
+    if ctx.ends_before(inputs):
+        return
+    done = stage.clone_policy(inputs, ctx.report)
     own, constant = done.report["held_out"], done.report["constant"]
     click.echo(
         f"cloned: {done.steps} steps; on {done.report['episodes']['held_out']} held-out episodes likelihood "
@@ -143,7 +163,7 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 
 
 @main.command()
-@stage_options(rehearsal.train)
+@stage_options
 @click.option("--env-steps", type=int, default=None, help="Steps of simulation in all; refreshes are whole.")
 @click.option("--variant", default=None, help="One of: harden list variants.")
 @click.option("--init", type=FOLDER, default=None, help="Policy to start from.")
@@ -155,42 +175,40 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 @attacked_collection
 def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
-    from harden.stages.train import train as stage
+    from harden.stages import train as stage
 
+    inputs = stage.open_train(ctx.config, ctx.place, device=ctx.device, **options)
+    if ctx.ends_before(inputs):
+        return
     try:
-        done = stage(ctx.config, ctx.place, device=ctx.device, report=ctx.report, **options)
+        done = stage.train(inputs, ctx.report)
     except Interrupted as error:
         begun = ctx.place.state.is_file()
         on = "go on from the last refresh: the same command with --resume, without --overwrite and --init"
         raise type(error)(error.message, on if begun else "nothing is stored yet: run it again") from None
     last = done.history[-1]
     if ctx.config.train.offline:
-        click.echo(
-            f"trained {ctx.config.variant} offline: {last['refresh']:.0f} refreshes, "
-            f"{last['seconds']:.0f} s; nothing of it was simulated -> {done.policy}"
+        result = f" offline: {last['refresh']:.0f} refreshes, {last['seconds']:.0f} s; nothing was simulated"
+    else:
+        result = (
+            f": {last['env_steps']:,.0f} steps, {last['seconds']:.0f} s, reward {last['reward']:.1f}, cost "
+            f"{last['cost']:.2f} in the last refresh, {last['cumulative_cost']:,.0f} cost in all"
         )
-        _warned(done.warnings)
-        return
-    click.echo(
-        f"trained {ctx.config.variant}: {last['env_steps']:,.0f} steps, {last['seconds']:.0f} s, reward "
-        f"{last['reward']:.1f}, cost {last['cost']:.2f} in the last refresh, {last['cumulative_cost']:,.0f} "
-        f"cost in all -> {done.policy}"
-    )
-    _warned(done.warnings)
-
-
-def _warned(warnings: list[str]) -> None:
-    """Print what has to be known of a run as its last lines."""
-    for warning in warnings:
+    click.echo(f"trained {ctx.config.variant}{result} -> {done.policy}")
+    for warning in done.warnings:
         click.echo(f"warning: {warning}")
 
 
 @main.command()
-@stage_options(rehearsal.status)
+@stage_options
 @click.option("--variant", default=None, help="As for train.")
 def status(ctx: Context) -> None:
     """Say for each stage whether its result is done, stale or missing, and why."""
+    from harden.stages.inputs import Inputs
     from harden.stages.status import status as stages
 
+    stored = tuple(path for path in (ctx.place.data, ctx.place.run) if path.exists())
+    if ctx.ends_before(Inputs(reads=stored, writes=())):
+        return
     for row in stages(ctx.config, ctx.place):
         click.echo(f"{row.stage:<12} {row.status:<8} {row.why}")

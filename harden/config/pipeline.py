@@ -224,3 +224,15 @@ def make_config(
             # ".5" and "True" are neither number nor truth there, and so were taken for text
             remedy = "values are read as TOML, such as 0.5, true or [1, 2]"
         raise InputError(f"{blamed}: {problem}", remedy) from None
+
+
+def key_value(config: PipelineConfig, key: str, given: Any = None) -> Any:
+    """Return the value of a key such as "critics.steps": the one given, checked, or the pipeline's if None.
+
+    Raises:
+        InputError: it is not allowed.
+    """
+    section, name = key.split(".")
+    if given is not None:
+        config = make_config({section: {name: given}})
+    return getattr(getattr(config, section), name)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from harden.config.pipeline import PipelineConfig
+from harden.config.pipeline import PipelineConfig, key_value
 from harden.data import Dataset
 from harden.errors import InputError
 from harden.nets.saved import save_policy
 from harden.progress import Reporter
+from harden.stages.inputs import Inputs
 from harden.storage.files import require_writable
 from harden.training.clone import fit_clone
 from harden.training.permissions import open_own
@@ -49,44 +51,27 @@ def free_folder(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
-def _destination(place: Workspace, out: Path | None, overwrite: bool) -> Path:
-    if out is None and place.state.is_file():
-        raise InputError(
-            f"{place.run} holds a run, whose policy this one would replace", "name another folder with --out"
-        )
-    return free_folder(out or place.policy, overwrite)
-
-
-class Opened(NamedTuple):
-    """What cloning begins with, once all of it was found in order.
+@dataclass(frozen=True, kw_only=True)
+class CloneInputs(Inputs):
+    """What cloning begins with.
 
     Args:
-        folder: where the policy goes.
+        config, place, device: the pipeline, its folders, and where it is computed.
         dataset: what is learned from; rows: as much of it as is used.
+        steps: gradient steps at most.
+        folder: where the policy goes.
     """
 
-    folder: Path
+    config: PipelineConfig
+    place: Workspace
+    device: torch.device
     dataset: Dataset
     rows: Transitions
+    steps: int
+    folder: Path
 
 
-def open_inputs(
-    config: PipelineConfig,
-    place: Workspace,
-    data: Path | None = None,
-    out: Path | None = None,
-    overwrite: bool = False,
-) -> Opened:
-    """Open and check what `clone_policy` reads, and where it writes; arguments and errors are its own."""
-    folder = _destination(place, out, overwrite)
-    dataset = open_own(config, data or place.data)
-    rows = dataset.recent(config.imitation.rows)
-    require_ranges(config, rows, dataset.path)
-    require_writable(folder / "policy.safetensors")
-    return Opened(folder, dataset, rows)
-
-
-def clone_policy(
+def open_clone(
     config: PipelineConfig,
     place: Workspace,
     *,
@@ -95,11 +80,11 @@ def clone_policy(
     steps: int | None = None,
     out: Path | None = None,
     overwrite: bool = False,
-    report: Reporter,
-) -> Cloned:
-    """Fit a new policy to the actions in a data set and write it as a policy folder, without critics.
+) -> CloneInputs:
+    """Open and check what cloning needs.
 
     Args:
+        config, place, device: the pipeline, its folders, and where it is computed.
         data: the data set, the workspace's where not given.
         steps: gradient steps at most, the pipeline's where not given.
         out: the policy's folder, the workspace's where not given: then fit-critics goes on from it.
@@ -107,13 +92,46 @@ def clone_policy(
 
     Raises:
         MissingInputError: no data; InputError: of another task, actions outside its bounds, collected under
-            attack, under three episodes, or a policy or a run is there already.
+            attack, or a policy or a run is there already; StorageError: the policy can't be written.
+    """
+    steps = key_value(config, "imitation.steps", steps)
+    if out is None and place.state.is_file():
+        raise InputError(
+            f"{place.run} holds a run, whose policy this one would replace", "name another folder with --out"
+        )
+    folder = free_folder(out or place.policy, overwrite)
+    dataset = open_own(config, data or place.data)
+    rows = dataset.recent(config.imitation.rows)
+    require_ranges(config, rows, dataset.path)
+    require_writable(folder / "policy.safetensors")
+    return CloneInputs(
+        config=config,
+        place=place,
+        device=device,
+        dataset=dataset,
+        rows=rows,
+        steps=steps,
+        folder=folder,
+        reads=(dataset.path,),
+        writes=(folder,),
+    )
+
+
+def clone_policy(inputs: CloneInputs, report: Reporter) -> Cloned:
+    """Fit a new policy to the actions in a data set and write it as a policy folder, without critics.
+
+    Raises:
+        InputError: the data set has under three episodes.
         DivergedError: the loss is not finite; nothing was written.
     """
-    folder, dataset, rows = open_inputs(config, place, data, out, overwrite)
-    options = config.imitation if steps is None else config.imitation.model_copy(update={"steps": steps})
-    policy, taken, found = fit_clone(config, rows, options, device=device, logs=place.run, report=report)
-    inputs = {"data": dataset.info.digest, "policy": ""}
-    about = describe(config, variant="clone", made_by="harden fit-policy --clone", inputs=inputs, clone=found)
+    config, device, folder = inputs.config, inputs.device, inputs.folder
+    options = config.imitation.model_copy(update={"steps": inputs.steps})
+    policy, steps, quality = fit_clone(
+        config, inputs.rows, options, device=device, logs=inputs.place.run, report=report
+    )
+    digests = {"data": inputs.dataset.info.digest, "policy": ""}
+    about = describe(
+        config, variant="clone", made_by="harden fit-policy --clone", inputs=digests, clone=quality
+    )
     save_policy(folder, policy, None, about)
-    return Cloned(folder, taken, found)
+    return Cloned(folder, steps, quality)

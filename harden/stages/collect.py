@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from harden.config.pipeline import PipelineConfig
+from harden.config.pipeline import PipelineConfig, key_value
 from harden.config.variants import MC_BEHAVIOUR
-from harden.data import DatasetWriter, ShardInfo
+from harden.data import DatasetWriter, ShardInfo, open_dataset
 from harden.envs.make import require_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
@@ -19,6 +20,8 @@ from harden.method.schedules import scheduled
 from harden.nets import Critics
 from harden.nets.saved import load_policy, module_digest
 from harden.progress import Reporter
+from harden.stages.inputs import Inputs, stored_learner
+from harden.storage.folders import require_folder
 from harden.training.collection import collect_episodes
 from harden.training.permissions import require_permission
 from harden.training.workspace import Workspace, open_learner
@@ -36,36 +39,31 @@ class Collected(NamedTuple):
     seconds: float
 
 
-class Opened(NamedTuple):
-    """What a collection begins with, once all of it was found in order.
+@dataclass(frozen=True, kw_only=True)
+class CollectInputs(Inputs):
+    """What a collection begins with.
 
     Args:
+        config, place: the pipeline and its folders.
         learner: acts, and is attacked.
-        begun: whether there is a state that it comes from.
+        untrained: no policy is stored yet, so that the learner's first weights act.
+        episodes: whole episodes to collect.
+        behaviour: how the learner acts.
+        epsilon: radius of what disturbs the observations, where the behaviour does.
+        data: the data set's folder.
     """
 
+    config: PipelineConfig
+    place: Workspace
     learner: Learner
-    begun: bool
+    untrained: bool
+    episodes: int
+    behaviour: str
+    epsilon: float
+    data: Path
 
 
-def open_inputs(
-    config: PipelineConfig,
-    place: Workspace,
-    behaviour: str,
-    policy_dir: Path | None,
-    allowed: bool,
-    refresh: int | None = None,
-) -> Opened:
-    """Open and check what `collect` reads, but for the data set; arguments and errors are its own."""
-    require_permission(behaviour, allowed)
-    require_environment(config.task_row)
-    learner, about = open_learner(config, place, torch.device("cpu"), policy_dir, refresh=refresh)
-    if behaviour == MC_BEHAVIOUR and policy_dir is not None and about is None:
-        learner.critics = _victim_critics(policy_dir)
-    return Opened(learner, about is not None)
-
-
-def collect(
+def open_collect(
     config: PipelineConfig,
     place: Workspace,
     *,
@@ -75,13 +73,11 @@ def collect(
     policy_dir: Path | None = None,
     allow_attacked_collection: bool = False,
     refresh: int | None = None,
-    report: Reporter,
-) -> Collected:
-    """Collect episodes and append them to the data set as one shard.
-
-    Without a policy of its own yet, a pipeline acts with its untrained one.
+) -> CollectInputs:
+    """Open and check what a collection needs.
 
     Args:
+        config, place: the pipeline and its folders.
         episodes, behaviour: the pipeline's where not given.
         out: the data set's folder, the workspace's where not given.
         policy_dir: the policy that acts, the workspace's where not given.
@@ -89,27 +85,63 @@ def collect(
         refresh: the refresh of `train` whose place in the schedules is meant; without one, their end.
 
     Raises:
-        InputError: the data set is of another task or kind, or an attack was not allowed; StorageError: it
-            can't be written.
+        InputError: the data set is of another task, or an attack was not allowed; StorageError: it can't be
+            written.
+    """
+    episodes = key_value(config, "collect.episodes", episodes)
+    behaviour, data = behaviour or config.behaviour, out or place.data
+    require_permission(behaviour, allow_attacked_collection)
+    require_environment(config.task_row)
+    learner, about = open_learner(config, place, torch.device("cpu"), policy_dir, refresh=refresh)
+    if behaviour == MC_BEHAVIOUR and policy_dir is not None and about is None:
+        learner.critics = _victim_critics(policy_dir)
+    require_folder(data)
+    if (data / "manifest.json").exists():
+        open_dataset(data, config.task_row)
+    own = behaviour == config.variant_row.behaviour and policy_dir is None
+    return CollectInputs(
+        config=config,
+        place=place,
+        learner=learner,
+        untrained=about is None and policy_dir is None and not place.policy.is_dir(),
+        episodes=episodes,
+        behaviour=behaviour,
+        epsilon=scheduled(config, refresh).epsilon if own else config.train_epsilon,
+        data=data,
+        reads=stored_learner(place, policy_dir),
+        writes=(data,),
+    )
+
+
+def collect(inputs: CollectInputs, report: Reporter) -> Collected:
+    """Collect episodes and append them to the data set as one shard.
+
+    Raises:
+        InputError: the data set is of another kind; StorageError: it can't be written.
     """
     began = time.monotonic()
-    behaviour = behaviour or config.behaviour
-    episodes = episodes or config.collect.episodes
-    allowed = allow_attacked_collection
-    learner, begun = open_inputs(config, place, behaviour, policy_dir, allowed, refresh)
-    epsilon = config.train_epsilon
-    if behaviour == config.variant_row.behaviour and policy_dir is None:
-        epsilon = scheduled(config, refresh).epsilon
+    config, behaviour, learner = inputs.config, inputs.behaviour, inputs.learner
     policy = None if behaviour == "random" else learner.policy
-    if policy is not None and not begun and policy_dir is None and not place.policy.is_dir():
-        report.say(f"no policy in {place.policy} yet: acting with an untrained one (seed {config.seed})")
+    if policy is not None and inputs.untrained:
+        report.say(
+            f"no policy in {inputs.place.policy} yet: acting with an untrained one (seed {config.seed})"
+        )
+    slots = min(config.collect.envs, inputs.episodes)
     with (
-        DatasetWriter(out or place.data, config.task_row) as writer,
-        VectorEnv(config.task_row, min(config.collect.envs, episodes), config.collect.workers) as envs,
+        DatasetWriter(inputs.data, config.task_row) as writer,
+        VectorEnv(config.task_row, slots, config.collect.workers) as envs,
     ):
         writer.require_same_kind(behaviour)
-        first = writer.info.episodes
-        data = collect_episodes(envs, learner, config, first, episodes, behaviour, epsilon, report)
+        data = collect_episodes(
+            envs,
+            learner,
+            config,
+            writer.info.episodes,
+            inputs.episodes,
+            behaviour,
+            inputs.epsilon,
+            report,
+        )
         shard = writer.append(
             data.transitions, seed=config.seed, policy_digest=module_digest(policy), behaviour=behaviour
         )

@@ -2,72 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from harden.config.pipeline import PipelineConfig
+from harden.config.pipeline import PipelineConfig, key_value
 from harden.data import Dataset, TargetsHeader, data_files, write_targets
 from harden.errors import MissingInputError
 from harden.method.adversary import attack_replayed
-from harden.method.e_step import draw_states, e_step
+from harden.method.e_step import draw_states
+from harden.method.e_step import e_step as solve
 from harden.method.learner import Learner
-from harden.method.schedules import scheduled
+from harden.method.schedules import Scheduled, scheduled
 from harden.nets.saved import critics_files, policy_files
-from harden.progress import Reporter
+from harden.stages.inputs import Inputs, learner_paths, stored_learner
 from harden.storage.files import require_apart, require_writable
 from harden.training.permissions import open_own, require_em
 from harden.training.targets import describe_targets
-from harden.training.workspace import (
-    Workspace,
-    carried,
-    commit,
-    open_learner,
-)
+from harden.training.workspace import Workspace, carried, commit, open_learner
 from harden.types import Targets
 
 
-class Opened(NamedTuple):
-    """What an E-step begins with, once all of it was found in order.
+@dataclass(frozen=True, kw_only=True)
+class EStepInputs(Inputs):
+    """What an E-step begins with.
 
     Args:
-        dataset: its states.
+        config, place, device: the pipeline, its folders, and where it is computed.
+        dataset: its states are solved for.
         learner, about: as `open_learner` returns them.
+        states, particles: how many are solved for, and actions drawn for each.
+        terms: the place in the schedules.
+        targets: the file that is written.
     """
 
+    config: PipelineConfig
+    place: Workspace
+    device: torch.device
     dataset: Dataset
     learner: Learner
     about: dict[str, Any] | None
+    states: int
+    particles: int
+    terms: Scheduled
+    targets: Path
 
 
-def open_inputs(
-    config: PipelineConfig,
-    place: Workspace,
-    device: torch.device,
-    data: Path | None = None,
-    policy_dir: Path | None = None,
-    critics_dir: Path | None = None,
-    out: Path | None = None,
-    refresh: int | None = None,
-) -> Opened:
-    """Open and check what `estep` reads, and where it writes; arguments and errors are its own."""
-    require_em(config)
-    critics_path = critics_dir or place.critics
-    if not critics_path.is_dir():
-        raise MissingInputError(
-            f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
-        )
-    dataset = open_own(config, data or place.data)
-    opened = Opened(dataset, *open_learner(config, place, device, policy_dir, critics_dir, refresh=refresh))
-    targets = out or place.targets
-    models = [*policy_files(policy_dir or place.policy), *critics_files(critics_path)]
-    require_apart(targets, place.state, *models, *data_files(dataset.path))
-    require_writable(targets)
-    return opened
-
-
-def estep(
+def open_e_step(
     config: PipelineConfig,
     place: Workspace,
     *,
@@ -79,35 +62,69 @@ def estep(
     critics_dir: Path | None = None,
     out: Path | None = None,
     refresh: int | None = None,
-    report: Reporter,
-) -> TargetsHeader:
-    """Solve the E-step for the most recent states and write the targets.
+) -> EStepInputs:
+    """Open and check what an E-step needs.
 
     Args:
+        config, place, device: the pipeline, its folders, and where it is computed.
         states, particles: the pipeline's where not given.
         data, policy_dir, critics_dir: inputs, the workspace's where not given.
         out: the targets' file, the workspace's where not given.
         refresh: the refresh of `train` whose place in the schedules is meant; without one, their end.
-
-    Returns:
-        What is written beside the targets: multipliers, threshold, expected cost, status, digests.
 
     Raises:
         MissingInputError: no critics yet, or no data.
         InputError: policy, critics and state do not belong together, or the data are not the variant's kind,
             or it is on-policy, or `out` is one of the inputs; StorageError: the targets can't be written.
     """
-    chosen = config.estep.model_copy(update={"particles": particles or config.estep.particles})
-    asked = config.model_copy(update={"estep": chosen})
-    dataset, learner, about = open_inputs(config, place, device, data, policy_dir, critics_dir, out, refresh)
-    obs = dataset.recent(config.estep.window).obs.to(device)
-    obs = draw_states(learner, obs, states or config.estep.states, config.estep.window)
-    terms = scheduled(config, refresh)
+    states = key_value(config, "estep.states", states)
+    particles = key_value(config, "estep.particles", particles)
+    require_em(config)
+    critics_path, targets = critics_dir or place.critics, out or place.targets
+    if not critics_path.is_dir():
+        raise MissingInputError(
+            f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
+        )
+    dataset = open_own(config, data or place.data)
+    learner, about = open_learner(config, place, device, policy_dir, critics_dir, refresh=refresh)
+    models = [*policy_files(policy_dir or place.policy), *critics_files(critics_path)]
+    require_apart(targets, place.state, *models, *data_files(dataset.path))
+    require_writable(targets)
+    return EStepInputs(
+        config=config,
+        place=place,
+        device=device,
+        dataset=dataset,
+        learner=learner,
+        about=about,
+        states=states,
+        particles=particles,
+        terms=scheduled(config, refresh),
+        targets=targets,
+        reads=(dataset.path, *stored_learner(place, policy_dir, critics_dir)),
+        writes=(targets, *(learner_paths(place) if about is not None else ())),
+    )
+
+
+def e_step(inputs: EStepInputs) -> TargetsHeader:
+    """Solve the E-step for the most recent states and write the targets.
+
+    Returns:
+        What is written beside the targets: multipliers, threshold, expected cost, status, digests.
+
+    Raises:
+        StorageError: the targets can't be written.
+    """
+    config, learner, terms = inputs.config, inputs.learner, inputs.terms
+    obs = inputs.dataset.recent(config.estep.window).obs.to(inputs.device)
+    obs = draw_states(learner, obs, inputs.states, config.estep.window)
     obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
-    targets, solution, expected_cost = e_step(learner, obs, asked, terms)
-    header = describe_targets(config, learner, solution, expected_cost, dataset.info.digest, terms)
-    write_targets(out or place.targets, Targets(*(column.cpu() for column in targets)), header)
-    if about is not None:
+    sizes = config.estep.model_copy(update={"particles": inputs.particles})
+    sized = config.model_copy(update={"estep": sizes})
+    targets, solution, expected_cost = solve(learner, obs, sized, terms)
+    header = describe_targets(config, learner, solution, expected_cost, inputs.dataset.info.digest, terms)
+    write_targets(inputs.targets, Targets(*(column.cpu() for column in targets)), header)
+    if inputs.about is not None:
         learner.dual = solution
-        commit(config, place, learner, carried(about))
+        commit(config, inputs.place, learner, carried(inputs.about))
     return header

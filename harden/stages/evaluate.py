@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.pipeline import PipelineConfig
-from harden.data import open_dataset
+from harden.data import data_files, open_dataset
 from harden.envs.make import require_environment
 from harden.envs.rollout import Progress
 from harden.errors import InputError
@@ -22,11 +23,13 @@ from harden.evaluation.reading import FORMAT_VERSION
 from harden.evaluation.reference import does_nothing
 from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
-from harden.nets.saved import LoadedPolicy
+from harden.nets.saved import LoadedPolicy, policy_files
 from harden.progress import Reporter
 from harden.stages.agents import acts_alike, agent_name, open_agent
 from harden.stages.attackers import arm
-from harden.storage.files import write_json
+from harden.stages.inputs import Inputs, optional
+from harden.storage.files import is_among, require_apart, require_writable, write_json
+from harden.storage.folders import require_folder
 from harden.training.workspace import versions
 
 _SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline", "format", "how")
@@ -146,73 +149,46 @@ def _setting(config: PipelineConfig, device: torch.device) -> dict[str, Any]:
     }
 
 
-class Opened(NamedTuple):
-    """What an evaluation begins with, once all of it was found in order.
+@dataclass(frozen=True, kw_only=True)
+class EvaluateInputs(Inputs):
+    """What an evaluation begins with.
 
     Args:
-        loaded: the policy.
+        config, device: how to attack, and where it is computed.
+        also: further configurations to attack by on the same episodes.
+        curves: try more radii and less effort as well.
+        named: the policy as the user names it; loaded: the policy.
+        attacks: names, natural first.
         spread: of the data that epsilon is a share of, None where none are named.
-        trials: how it is tried, the evaluation's own setting first.
-        points: the further settings of a report's curves.
+        folder: where critics that are fitted here are kept.
+        outs: JSON files to write the evaluation to.
     """
 
+    config: PipelineConfig
+    device: torch.device
+    also: Sequence[PipelineConfig]
+    curves: bool
+    named: Path | str | Callable[..., Any]
     loaded: LoadedPolicy
+    attacks: list[str]
     spread: dict[str, Any] | None
-    trials: list[Trial]
-    points: list[Curve]
+    folder: Path
+    outs: Sequence[Path]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """How the policy is tried, the evaluation's own setting first."""
+        gradients = self.loaded.policy.differentiable
+        return [trial_of(config)._replace(gradients=gradients) for config in (self.config, *self.also)]
+
+    @property
+    def points(self) -> list[Curve]:
+        """The further settings of a report's curves."""
+        radius = self.config.task_row.epsilon
+        return curve_points(self.trials[0], radius, self.attacks) if self.curves else []
 
 
-def open_inputs(
-    config: PipelineConfig,
-    named: Path | str | Callable[..., Any],
-    attacks: list[str],
-    also: Sequence[PipelineConfig],
-    curves: bool,
-    data: Path | None,
-    report: Reporter,
-    adopt: bool = True,
-) -> Opened:
-    """Open and check what `evaluate` reads; arguments and errors are its own."""
-    require_environment(config.task_row)
-    spread = data_spread(open_dataset(data, config.task_row)) if data else None
-    loaded = open_agent(named, config, report, adopt)
-    trials = [trial_of(one)._replace(gradients=loaded.policy.differentiable) for one in (config, *also)]
-    points = curve_points(trials[0], config.task_row.epsilon, attacks) if curves else []
-    return Opened(loaded, spread, trials, points)
-
-
-def _run(
-    config: PipelineConfig,
-    named: Path | str | Callable[..., Any],
-    attacks: list[str],
-    also: Sequence[PipelineConfig],
-    curves: bool,
-    *,
-    independent: Path | None,
-    data: Path | None,
-    device: torch.device,
-    report: Reporter,
-    adopt: bool = True,
-) -> tuple[Opened, dict[str, Any], Tried]:
-    """Return what was opened, what is said of the critics, and the episodes.
-
-    A file that acts otherwise on the visited states than its weights, which were taken over, is tried itself.
-    """
-    opened = open_inputs(config, named, attacks, also, curves, data, report, adopt)
-    loaded, path = opened.loaded, Path(agent_name(named))
-    folder = independent or critics_folder(path)
-    victim, said = arm(config, loaded, attacks, opened.trials, folder, device=device, report=report)
-    tried = _try(config, victim, attacks, opened.trials, opened.points, device, report)
-    if acts_alike(named, loaded, config, tried.natural_obs, report):
-        return opened, said, tried
-    report.say(
-        f"{path} acts otherwise than its weights on the states that they visited: trying the file itself"
-    )
-    options: dict[str, Any] = {"independent": independent, "data": data, "device": device, "report": report}
-    return _run(config, named, attacks, also, curves, **options, adopt=False)
-
-
-def evaluate(
+def open_evaluate(
     config: PipelineConfig,
     named: Path | str | Callable[..., Any],
     attacks: list[str],
@@ -223,46 +199,107 @@ def evaluate(
     independent: Path | None = None,
     data: Path | None = None,
     outs: Sequence[Path] = (),
+    page: Path | None = None,
     report: Reporter,
-) -> dict[str, Any]:
-    """Try a policy and write the evaluation file.
+) -> EvaluateInputs:
+    """Open and check what an evaluation needs, somebody's code among it, which is run.
 
     Args:
         config: task, seed, and how to attack.
         named: the policy: a folder, with the critics that it is attacked with, a TorchScript or ONNX file,
             module:function, or a function itself.
         attacks: names, natural first.
+        device: where it is computed.
         also: further configurations to attack by on the same episodes, as `variations` makes them.
         curves: try more radii and less effort as well, for the curves of a report.
         independent: where critics fitted here are kept, beside the policy where not given.
         data: of whose spread epsilon is a share; of that over the natural episodes where not given.
         outs: JSON files to write it to.
-
-    Returns:
-        The evaluation, as in the file.
+        page: a report that the caller makes of it.
 
     Raises:
         MissingInputError: no such policy; DamagedFileError: not what its name promises; InputError: a
-            policy or data of another task, or curves of nothing.
+            policy or data of another task, curves of nothing, or a file that is the policy's, the data's or
+            written twice; StorageError: one of the files can't be written.
+    """
+    path = Path(agent_name(named))
+    for out in (*outs, *optional(page)):
+        require_apart(out, *policy_files(path), *(data_files(data) if data else ()))
+        require_writable(out)
+    if page is not None and is_among(page, outs):
+        raise InputError(f"{page} can't hold the evaluation and the report", "name two files")
+    require_environment(config.task_row)
+    spread = data_spread(open_dataset(data, config.task_row)) if data else None
+    loaded = open_agent(named, config, report)
+    folder = independent or critics_folder(path)
+    inputs = EvaluateInputs(
+        config=config,
+        device=device,
+        also=also,
+        curves=curves,
+        named=named,
+        loaded=loaded,
+        attacks=attacks,
+        spread=spread,
+        folder=folder,
+        outs=outs,
+        reads=tuple(file for file in optional(path, data) if file.exists()),
+        writes=(*outs, *optional(page), *fitted_folders(loaded, attacks, folder)),
+    )
+    # curves of attacks that are not run are refused before any episode
+    _ = inputs.points
+    return inputs
+
+
+def fitted_folders(loaded: LoadedPolicy, attacks: Sequence[str], folder: Path) -> tuple[Path, ...]:
+    """Return the folder for fitted critics where an attack asks for such, else nothing.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    asked = {ATTACKS[name].critics for name in attacks if name in ATTACKS}
+    if not asked & {"independent", "learned"} and (loaded.critics is not None or "own" not in asked):
+        return ()
+    # a folder that is there may hold them already, and need not be written
+    if not folder.is_dir():
+        require_folder(folder)
+    return (folder,)
+
+
+def evaluate(inputs: EvaluateInputs, report: Reporter) -> dict[str, Any]:
+    """Try a policy and write the evaluation file.
+
+    Returns:
+        The evaluation, as in the file.
     """
     began = time.monotonic()
-    task, path = config.task_row, Path(agent_name(named))
-    options: dict[str, Any] = {"independent": independent, "data": data, "device": device, "report": report}
-    opened, said, tried = _run(config, named, attacks, also, curves, **options)
-    loaded, spread, trials, _ = opened
-    results = tried.entries
+    config, device, attacks = inputs.config, inputs.device, inputs.attacks
+    path = Path(agent_name(inputs.named))
+    said, tried = _run(inputs, report)
+    if not acts_alike(inputs.named, inputs.loaded, config, tried.natural_obs, report):
+        report.say(f"{path} acts otherwise than its weights on the states that it visited: trying the file")
+        inputs = replace(inputs, loaded=open_agent(inputs.named, config, report, adopt=False))
+        said, tried = _run(inputs, report)
+    loaded, results = inputs.loaded, tried.entries
     evaluation = {
         **_setting(config, device),
         "policy": {"path": str(path)} | {k: v for k, v in loaded.about.items() if k in _SAID_OF_POLICY},
         "results": results,
         "reference": tried.reference,
         **_checked(tried, said, attacks, loaded, config.evaluate.queries),
-        "threat_model": threat_model(config, trials, tried, said.pop("critics"), spread),
-        "trajectories": trajectories(task, results, tried.moves, task.epsilon),
+        "threat_model": threat_model(config, inputs.trials, tried, said.pop("critics"), inputs.spread),
+        "trajectories": trajectories(config.task_row, results, tried.moves, config.task_row.epsilon),
         **said,
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),
     }
-    for out in outs:
+    for out in inputs.outs:
         write_json(out, evaluation)
     return evaluation
+
+
+def _run(inputs: EvaluateInputs, report: Reporter) -> tuple[dict[str, Any], Tried]:
+    """Return what is said of the critics, and the episodes."""
+    config, attacks, trials, device = inputs.config, inputs.attacks, inputs.trials, inputs.device
+    victim, said = arm(config, inputs.loaded, attacks, trials, inputs.folder, device=device, report=report)
+    return said, _try(config, victim, attacks, trials, inputs.points, device, report)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from harden.errors import InputError
 from harden.nets.saved import LoadedPolicy, load_policy, policy_files
 from harden.policies.export import Exported, export_policy
 from harden.seeds import generator
+from harden.stages.inputs import Inputs, optional
 from harden.storage.files import require_apart, require_writable
 
 _DRAWN = 10_000
@@ -42,33 +43,29 @@ def check_observations(
     return reach * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{reach:g}, {reach:g}]"
 
 
-class Opened(NamedTuple):
-    """What an export begins with, once all of it was found in order.
+@dataclass(frozen=True, kw_only=True)
+class ExportInputs(Inputs):
+    """What an export begins with.
 
     Args:
         loaded: the policy.
+        kind: onnx, torchscript or safetensors.
+        out: the file.
         obs: what it is checked on, (B, obs_dim).
-        words: what that is.
+        checked_on: what that is, in words.
     """
 
     loaded: LoadedPolicy
+    kind: str
+    out: Path
     obs: Tensor
-    words: str
+    checked_on: str
 
 
-def open_inputs(policy_dir: Path, out: Path, *, data: Path | None = None, reach: float = 2.0) -> Opened:
-    """Open and check what `export` reads, and where it writes; arguments and errors are its own."""
-    loaded = load_policy(policy_dir)
-    obs, words = check_observations(data, reach, loaded.policy.architecture["obs_dim"], None)
-    require_apart(out, *policy_files(policy_dir), *(data_files(data) if data else ()))
-    require_writable(out)
-    return Opened(loaded, obs, words)
-
-
-def export(
+def open_export(
     policy_dir: Path, kind: str, out: Path, *, data: Path | None = None, reach: float = 2.0
-) -> tuple[Exported, str]:
-    """Write a policy for a robot, checked against the original.
+) -> ExportInputs:
+    """Open and check what an export needs.
 
     Args:
         policy_dir: a policy folder.
@@ -76,16 +73,32 @@ def export(
         out: the file.
         data, reach: what it is checked on, as in `check_observations`.
 
-    Returns:
-        What the check gave, and what it was made on.
-
     Raises:
         MissingInputError: no policy or data; StorageError: `out` can't be written.
         InputError: `out` is part of them, or the data set has other observations.
+    """
+    loaded = load_policy(policy_dir)
+    obs, words = check_observations(data, reach, loaded.policy.architecture["obs_dim"], None)
+    require_apart(out, *policy_files(policy_dir), *(data_files(data) if data else ()))
+    require_writable(out)
+    return ExportInputs(
+        loaded=loaded,
+        kind=kind,
+        out=out,
+        obs=obs,
+        checked_on=words,
+        reads=(policy_dir, *optional(data)),
+        writes=(out,),
+    )
+
+
+def export(inputs: ExportInputs) -> Exported:
+    """Write a policy for a robot, checked against the original.
+
+    Raises:
         HardenError: as `export_policy`.
     """
-    loaded, obs, words = open_inputs(policy_dir, out, data=data, reach=reach)
-    return export_policy(loaded, kind, out, obs), words
+    return export_policy(inputs.loaded, inputs.kind, inputs.out, inputs.obs)
 
 
 def policy_info(folder: Path) -> dict[str, str]:

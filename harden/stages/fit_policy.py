@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from harden.config.pipeline import PipelineConfig
+from harden.config.pipeline import PipelineConfig, key_value
 from harden.data import TargetsHeader, read_targets
 from harden.errors import InputError, MissingInputError
 from harden.method.learner import Learner
 from harden.method.m_step import MStepLoss
 from harden.method.robust_m_step import RobustMStep, TargetBatches
-from harden.method.schedules import scheduled
+from harden.method.schedules import Scheduled, scheduled
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
+from harden.stages.inputs import Inputs, learner_paths, optional, stored_learner
 from harden.storage.files import digest_file, require_writable
 from harden.storage.folders import copy_folder, require_place
 from harden.training.permissions import require_em
@@ -64,47 +66,38 @@ def _check_belonging(header: TargetsHeader, learner: Learner, targets_path: Path
         )
 
 
-class Opened(NamedTuple):
-    """What a fit of the policy begins with, once all of it was found in order.
+@dataclass(frozen=True, kw_only=True)
+class FitPolicyInputs(Inputs):
+    """What a fit of the policy begins with.
 
     Args:
+        config, place, device: the pipeline, its folders, and where it is computed.
         path: the targets' file; targets, header: what it holds.
         learner: is changed in place.
         carried: what the policy's folder and the state hand on.
+        steps: gradient steps.
+        terms: the place in the schedules.
+        publish: whether the policy fitted is the one published; else it enters the running average.
+        tensorboard: log to TensorBoard beside CSV.
+        out: a new folder for a copy of the policy.
     """
 
+    config: PipelineConfig
+    place: Workspace
+    device: torch.device
     path: Path
     targets: Targets
     header: TargetsHeader
     learner: Learner
     carried: dict[str, Any]
+    steps: int
+    terms: Scheduled
+    publish: bool
+    tensorboard: bool
+    out: Path | None
 
 
-def open_inputs(
-    config: PipelineConfig,
-    place: Workspace,
-    device: torch.device,
-    targets_path: Path | None = None,
-    policy_dir: Path | None = None,
-    critics_dir: Path | None = None,
-    out: Path | None = None,
-    refresh: int | None = None,
-) -> Opened:
-    """Open and check what `fit_policy` reads, and where it writes; arguments and errors are its own."""
-    require_em(config)
-    path = targets_path or place.targets
-    _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
-    targets, header = read_targets(path)
-    learner, about = open_learner(config, place, device, policy_dir, critics_dir, refresh=refresh)
-    _check_belonging(header, learner, path, about)
-    before = carried_from(about, policy_dir or place.policy)
-    require_writable(place.state)
-    if out is not None:
-        require_place(out)
-    return Opened(path, targets, header, learner, before)
-
-
-def fit_policy(
+def open_fit_policy(
     config: PipelineConfig,
     place: Workspace,
     *,
@@ -116,15 +109,16 @@ def fit_policy(
     tensorboard: bool = False,
     out: Path | None = None,
     refresh: int | None = None,
-    report: Reporter,
-) -> PolicyFitted:
-    """Fit the policy to the targets and write policy/ and the state.
+) -> FitPolicyInputs:
+    """Open and check what a fit of the policy needs.
 
     The same targets may be fitted again: the old policy that they bound the KL to is stored with them.
 
     Args:
+        config, place, device: the pipeline, its folders, and where it is computed.
         steps: gradient steps, the pipeline's where not given.
         targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
+        tensorboard: log to TensorBoard beside CSV.
         out: a new folder for a copy of the policy.
         refresh: the refresh of `train` whose place in the schedules is meant, and whose policy enters the
             running average; without one, their end, and the policy fitted is the one published.
@@ -134,11 +128,43 @@ def fit_policy(
         InputError: they do not belong together, or the variant is on-policy, or something is at `out`.
         StorageError: the run can't be written.
     """
-    steps = steps or config.mstep.steps
-    path, targets, header, learner, before = open_inputs(
-        config, place, device, targets_path, policy_dir, critics_dir, out, refresh
+    steps = key_value(config, "mstep.steps", steps)
+    require_em(config)
+    path = targets_path or place.targets
+    _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
+    targets, header = read_targets(path)
+    learner, about = open_learner(config, place, device, policy_dir, critics_dir, refresh=refresh)
+    _check_belonging(header, learner, path, about)
+    require_writable(place.state)
+    if out is not None:
+        require_place(out)
+    return FitPolicyInputs(
+        config=config,
+        place=place,
+        device=device,
+        path=path,
+        targets=targets,
+        header=header,
+        learner=learner,
+        carried=carried_from(about, policy_dir or place.policy),
+        steps=steps,
+        terms=scheduled(config, refresh),
+        publish=refresh is None,
+        tensorboard=tensorboard,
+        out=out,
+        reads=(path, *stored_learner(place, policy_dir, critics_dir)),
+        writes=(*learner_paths(place), *optional(out)),
     )
-    terms = scheduled(config, refresh)
+
+
+def fit_policy(inputs: FitPolicyInputs, report: Reporter) -> PolicyFitted:
+    """Fit the policy to the targets and write policy/ and the state.
+
+    Raises:
+        StorageError: the run can't be written; DivergedError: the loss is not finite.
+    """
+    config, place, device, learner = inputs.config, inputs.place, inputs.device, inputs.learner
+    steps, terms = inputs.steps, inputs.terms
     parent = module_digest(learner.policy)
     with report.track("fit-policy", steps, "steps") as track:
         done = 0
@@ -150,18 +176,22 @@ def fit_policy(
                 track(done, f"likelihood {float(result.likelihood):.3f}, KL {float(result.kl[0]):.4f}")
 
         job = RobustMStep(learner, config, on_step)
-        on_device = Targets(*(column.to(device) for column in targets))
+        on_device = Targets(*(column.to(device) for column in inputs.targets))
         batches = TargetBatches(on_device, steps, config.train.states, terms, learner)
         step = learner.counters.policy_steps
-        trainer = make_trainer(place.run, device, "policy", step, tensorboard=tensorboard)
+        trainer = make_trainer(place.run, device, "policy", step, tensorboard=inputs.tensorboard)
         fit(trainer, job, batches)
     result = job.result
     loss = float(result.loss.detach())
     check_finite(learner, loss)
-    learner.finish_round(publish=refresh is None)
-    digests = {"data_digest": header.data_digest, "parent": parent, "targets_digest": digest_file(path)}
-    commit(config, place, learner, before | digests)
-    if out is not None:
-        copy_folder(place.policy, out)
+    learner.finish_round(publish=inputs.publish)
+    digests = {
+        "data_digest": inputs.header.data_digest,
+        "parent": parent,
+        "targets_digest": digest_file(inputs.path),
+    }
+    commit(config, place, learner, inputs.carried | digests)
+    if inputs.out is not None:
+        copy_folder(place.policy, inputs.out)
     kl, robust = ((float(mean), float(std)) for mean, std in (result.kl, result.kl_robust))
     return PolicyFitted(steps, loss, kl, robust, terms.epsilon if config.variant_row.robust else 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from harden.policies.torchscript import open_torchscript
 from harden.progress import Reporter
 from harden.stages.clone import free_folder
 from harden.stages.export_policy import check_observations
+from harden.stages.inputs import Inputs, optional
+from harden.storage.folders import require_folder
 from harden.training.clone import CPU
 from harden.training.imitation import distil_loss, score, split_episodes
 from harden.training.imitation_fit import fit_imitation
@@ -218,7 +221,30 @@ def _distilled(
     return made, dataset.info.digest
 
 
-def import_policy(
+@dataclass(frozen=True, kw_only=True)
+class ImportInputs(Inputs):
+    """What an import begins with.
+
+    Args:
+        config, device: gives the task, and where a distillation is computed.
+        path: the file; source: what it holds.
+        out: the policy's folder.
+        data: a data set of the task.
+        obs: what the actions are compared on, (B, obs_dim).
+        checked_on: what that is, in words.
+    """
+
+    config: PipelineConfig
+    device: torch.device
+    path: Path
+    source: Source
+    out: Path
+    data: Path | None
+    obs: Tensor
+    checked_on: str
+
+
+def open_import(
     config: PipelineConfig,
     path: Path,
     out: Path,
@@ -229,36 +255,59 @@ def import_policy(
     overwrite: bool = False,
     device: torch.device = CPU,
     report: Reporter,
-) -> Imported:
-    """Make a policy folder, without critics, of a policy in another format.
-
-    Weights are taken over where the file holds nothing but our architecture; else a new policy is fitted to
-    its answers on the data set's observations.
+) -> ImportInputs:
+    """Open and check what an import needs, but for whether the policy is of the task.
 
     Args:
+        config: gives the task.
         path: a state dict in safetensors, a TorchScript or an ONNX file. TorchScript is a program and is run.
         out: the policy's folder.
         reading: what the file does not say of itself.
         data: a data set: the actions are compared on its observations, and a distillation learns from them.
         reach: without data, half-width of the range that observations are drawn from.
         overwrite: replace a policy that is there.
+        device: where a distillation is computed.
 
     Raises:
         MissingInputError: no such file; DamagedFileError: not what its name promises.
-        InputError: a policy of another task, one that can't be read as such, a distillation without data, or
-            one that failed.
+        InputError: one that can't be read as such, or a policy is there; StorageError: it can't be written.
     """
     free_folder(out, overwrite)
-    task, bounds = config.task_row, bounds_of(config)
-    source = open_source(path, reading, bounds, report)
-    obs, words = check_observations(data, reach, task.obs_dim, task)
-    answers, _ = answer(source, obs, task.act_dim, path)
+    source = open_source(path, reading, bounds_of(config), report)
+    obs, words = check_observations(data, reach, config.task_row.obs_dim, config.task_row)
+    require_folder(out)
+    return ImportInputs(
+        config=config,
+        device=device,
+        path=path,
+        source=source,
+        out=out,
+        data=data,
+        obs=obs,
+        checked_on=words,
+        reads=(path, *optional(data)),
+        writes=(out,),
+    )
+
+
+def import_policy(inputs: ImportInputs, report: Reporter) -> Imported:
+    """Make a policy folder, without critics, of a policy in another format.
+
+    Weights are taken over where the file holds nothing but our architecture; else a new policy is fitted to
+    its answers on the data set's observations.
+
+    Raises:
+        InputError: a policy of another task, a distillation without data, or one that failed.
+    """
+    config, source, path, obs = inputs.config, inputs.source, inputs.path, inputs.obs
+    bounds, words = bounds_of(config), inputs.checked_on
+    answers, _ = answer(source, obs, config.task_row.act_dim, path)
     outside, data_digest = clipped(answers, bounds), ""
     made = take_over(source, bounds, obs, answers)
     exact = made is not None
     if made is None:
-        made, data_digest = _distilled(source, config, data, path, outside, device, report)
-        words = f"held-out episodes of {data}"
+        made, data_digest = _distilled(source, config, inputs.data, path, outside, inputs.device, report)
+        words = f"held-out episodes of {inputs.data}"
     done = Imported(exact, made.error, words, made.spread, outside)
     about = describe(
         config,
@@ -267,5 +316,5 @@ def import_policy(
         inputs={"data": data_digest, "policy": "", "file": digest_files(source.files)},
         imported={"format": source.kind} | done._asdict(),
     )
-    save_policy(out, made.policy, None, about)
+    save_policy(inputs.out, made.policy, None, about)
     return done

@@ -20,8 +20,8 @@ from harden.policies.opaque import OpaquePolicy
 from harden.progress import Reporter
 from harden.seeds import derive
 from harden.stages.agents import roll_out, surrogate
-from harden.stages.collect import collect
-from harden.stages.fit_critics import fit_critics
+from harden.stages.collect import collect, open_collect
+from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.storage.folders import require_folder
 from harden.training.imitation import require_episodes
 from harden.training.workspace import describe, workspace
@@ -137,11 +137,10 @@ def _fitted(
             save_policy(bare, loaded.policy, None, loaded.about)
             for behaviour, episodes in behaviours:
                 if episodes:
-                    collect(
-                        fit, place, episodes=episodes, behaviour=behaviour, policy_dir=bare, report=report
-                    )
+                    opened = open_collect(fit, place, episodes=episodes, behaviour=behaviour, policy_dir=bare)
+                    collect(opened, report)
         steps = fit.evaluate.independent_steps
-        fit_critics(fit, place, device=device, steps=steps, policy_dir=bare, report=report)
+        fit_critics(open_fit_critics(fit, place, device=device, steps=steps, policy_dir=bare), report)
         critics, about = load_critics(place.critics)
         info = open_dataset(place.data, fit.task_row).info
         # critics that have never seen a cost know of no danger

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,8 @@ from harden.progress import Reporter
 from harden.seeds import episode_seeds
 from harden.stages.agents import open_agent
 from harden.stages.attackers import arm
-from harden.stages.evaluate import critics_folder, trial_of
+from harden.stages.evaluate import critics_folder, fitted_folders, trial_of
+from harden.stages.inputs import Inputs
 from harden.storage.files import require_writable, write_whole
 
 # a GIF's clock ticks in hundredths; viewers slow down what is faster than 50 a second
@@ -52,20 +54,33 @@ def _captioned(pixels: Any, text: str, alarm: bool) -> Image.Image:
     return picture.quantize(64)
 
 
-def open_inputs(
-    config: PipelineConfig, named: Path | str, out: Path, attack: str, report: Reporter
-) -> LoadedPolicy:
-    """Open and check what `render` reads, and where it writes; arguments and errors are its own."""
-    if attack != NATURAL and (attack not in ATTACKS or ATTACKS[attack].gated):
-        known = [NATURAL, *(name for name, row in ATTACKS.items() if not row.gated)]
-        raise InputError(f"attack '{attack}' can't be filmed", f"choose from: {', '.join(known)}")
-    if out.suffix.lower() != ".gif":
-        raise InputError(f"{out} is no GIF", "name a file that ends in .gif")
-    require_writable(out)
-    return open_agent(named, config, report)
+@dataclass(frozen=True, kw_only=True)
+class RenderInputs(Inputs):
+    """What a film begins with.
+
+    Args:
+        config, device: task, seed, radius and effort, and where it is computed.
+        loaded: the policy.
+        out: the GIF.
+        attack: natural, or a row of ATTACKS.
+        episode: which of the evaluation's.
+        every: steps a frame.
+        width: of a frame, pixels.
+        folder: where critics that are fitted here are kept.
+    """
+
+    config: PipelineConfig
+    device: torch.device
+    loaded: LoadedPolicy
+    out: Path
+    attack: str
+    episode: int
+    every: int
+    width: int
+    folder: Path
 
 
-def render(
+def open_render(
     config: PipelineConfig,
     named: Path | str,
     out: Path,
@@ -77,8 +92,8 @@ def render(
     independent: Path | None = None,
     device: torch.device,
     report: Reporter,
-) -> Rendered:
-    """Film one episode of an evaluation.
+) -> RenderInputs:
+    """Open and check what a film needs.
 
     Args:
         config: task, seed, radius and effort, as `evaluate` takes them.
@@ -89,27 +104,56 @@ def render(
         every: steps a frame.
         width: of a frame, pixels.
         independent: where critics fitted here are kept.
+        device: where it is computed.
 
     Raises:
         InputError: an unknown attack, or one that can't be played alone, or no policy; StorageError: the GIF
             can't be written.
     """
-    loaded = open_inputs(config, named, out, attack, report)
+    if attack != NATURAL and (attack not in ATTACKS or ATTACKS[attack].gated):
+        known = [NATURAL, *(name for name, row in ATTACKS.items() if not row.gated)]
+        raise InputError(f"attack '{attack}' can't be filmed", f"choose from: {', '.join(known)}")
+    if out.suffix.lower() != ".gif":
+        raise InputError(f"{out} is no GIF", "name a file that ends in .gif")
+    require_writable(out)
+    loaded, path = open_agent(named, config, report), Path(named)
+    folder = independent or critics_folder(path)
+    return RenderInputs(
+        config=config,
+        device=device,
+        loaded=loaded,
+        out=out,
+        attack=attack,
+        episode=episode,
+        every=every,
+        width=width,
+        folder=folder,
+        reads=(path,) if path.exists() else (),
+        writes=(out, *fitted_folders(loaded, [attack], folder)),
+    )
+
+
+def render(inputs: RenderInputs, report: Reporter) -> Rendered:
+    """Film one episode of an evaluation.
+
+    Raises:
+        StorageError: the GIF can't be written.
+    """
+    config, loaded, attack, device = inputs.config, inputs.loaded, inputs.attack, inputs.device
     trial = trial_of(config)._replace(episodes=1, gradients=loaded.policy.differentiable)
-    folder = independent or critics_folder(Path(str(named)))
-    victim, _ = arm(config, loaded, [attack], [trial], folder, device=device, report=report)
-    start = int(episode_seeds(config.seed, "evaluate", 0, episode + 1)[-1])
+    victim, _ = arm(config, loaded, [attack], [trial], inputs.folder, device=device, report=report)
+    start = int(episode_seeds(config.seed, "evaluate", 0, inputs.episode + 1)[-1])
     frames: list[Image.Image] = []
     with (
         VectorEnv(config.task_row, 1, workers=0) as envs,
         report.track("render", config.task_row.horizon) as track,
     ):
         assert envs.local is not None
-        follow = _filming(Camera(envs.local.envs[0], width), frames, attack, every, track)
+        follow = _filming(Camera(envs.local.envs[0], inputs.width), frames, attack, inputs.every, track)
         run = rollout(
             envs, actor(attack, victim.to(device), trial, config.task_row, device, None), [start], follow
         )
-    write_whole(out, lambda aside: _save(aside, frames))
+    write_whole(inputs.out, lambda aside: _save(aside, frames))
     return Rendered(int(run.lengths[0]), len(frames), float(run.rewards[0]), float(run.costs[0]))
 
 

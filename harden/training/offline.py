@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,11 @@ from harden.errors import InputError
 from harden.method.bellman import Backups
 from harden.method.learner import Learner, new_learner
 from harden.method.schedules import scheduled
-from harden.nets.saved import load_policy
+from harden.nets.saved import LoadedPolicy
 from harden.progress import Reporter
 from harden.seeds import generator
 from harden.training.clone import fit_clone
 from harden.training.ending import finish_run
-from harden.training.permissions import open_own
 from harden.training.ranges import require_ranges
 from harden.training.refresh import History
 from harden.training.replay import look_ahead
@@ -85,11 +83,10 @@ def _begin(
     place: Workspace,
     dataset: Dataset,
     device: torch.device,
-    init: Path | None,
+    start: LoadedPolicy | None,
     overwrite: bool,
     report: Reporter,
 ) -> None:
-    start = None if init is None else load_policy(init)
     learner = new_learner(config, device, start)
     rows = dataset.recent(config.imitation.rows)
     # before room is made: what is refused discards nothing
@@ -108,10 +105,10 @@ def _begin(
 def train_offline(
     config: PipelineConfig,
     place: Workspace,
-    data: Path | None,
+    dataset: Dataset,
     *,
     device: torch.device,
-    init: Path | None = None,
+    start: LoadedPolicy | None = None,
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
@@ -123,24 +120,23 @@ def train_offline(
     the E-step draws its particles from it, so that what is learned is among what the data show.
 
     Args:
-        data: the data set, the workspace's where not given; it is read, never written.
-        init: the policy to start from.
+        dataset: of the pipeline's task and its variant's kind; it is read, never written.
+        start: the policy to start from.
         resume, overwrite, tensorboard: as in `train`.
 
     Returns:
         One row a refresh, and what has to be known of the run.
 
     Raises:
-        MissingInputError: no data, or nothing to resume.
-        InputError: data of another task, kind or, to resume, content; actions or costs outside the task's
-            ranges; a run is there.
+        MissingInputError: nothing to resume.
+        InputError: to resume, data of another content; actions or costs outside the task's ranges; a run is
+            there.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
     """
-    dataset = open_own(config, data or place.data)
     if not resume:
         for missing in unknown_of(config, dataset):
             report.say(f"warning: not in these logs: {missing}")
-        _begin(config, place, dataset, device, init, overwrite, report)
+        _begin(config, place, dataset, device, start, overwrite, report)
     learner, about = open_run(config, place, device, report)
     require_own_data(place, about, dataset)
     history = about["history"]
