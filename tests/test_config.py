@@ -87,7 +87,7 @@ def test_under_the_papers_settings_nothing_of_a_files_own_inventions_is_left(var
 def test_a_preset_of_no_task_is_refused() -> None:
     with pytest.raises(InputError, match="moon-walk"):
         load_config(PRESETS / "ball-circle.toml", ["preset=paper", "task=moon-walk"])
-    with pytest.raises(InputError, match="preset = 'theirs' is not allowed"):
+    with pytest.raises(InputError, match="preset = 'theirs'"):
         load_config(PRESETS / "ball-circle.toml", ["preset=theirs"])
 
 
@@ -104,7 +104,7 @@ def test_a_preset_of_no_task_is_refused() -> None:
         ({"evaluate": {"norm": "l3"}}, "evaluate.norm = 'l3'"),
         (
             {"mstep": {"learning_rate": "0.1"}},
-            "mstep.learning_rate = '0.1' is not allowed; it should be a valid",
+            "mstep.learning_rate = '0.1'",
         ),
         ({"mstep": {"learning_rate": True}}, "mstep.learning_rate = True"),
         ({"mstep": {"steps": "10"}}, "mstep.steps = '10'"),
@@ -115,16 +115,16 @@ def test_a_preset_of_no_task_is_refused() -> None:
         ({"networks": {"policy_hidden": ["8"]}}, "networks.policy_hidden.0 = '8'"),
         (
             {"networks": {"policy_hidden": 8}},
-            "networks.policy_hidden = 8 is not allowed; it should be a valid list",
+            "networks.policy_hidden = 8",
         ),
         (
             {"networks": {"policy_hidden": [10**9]}},
-            "networks.policy_hidden.0 = 1000000000 is not allowed; it",
+            "networks.policy_hidden.0 = 1000000000",
         ),
-        ({"estep": {"particles": 10**9}}, "estep.particles = 1000000000 is not allowed"),
-        ({"mstep": {"steps": 10**30}}, f"mstep.steps = {10**30} is not allowed"),
+        ({"estep": {"particles": 10**9}}, "estep.particles = 1000000000"),
+        ({"mstep": {"steps": 10**30}}, f"mstep.steps = {10**30}"),
         ({"networks": {"init_std": 9.0}}, "configuration: networks: it must hold that min_std < init_std"),
-        ({"seed": "1\n2"}, "seed = '1\\n2' is not allowed"),
+        ({"seed": "1\n2"}, "seed = '1\\n2'"),
     ],
 )
 def test_a_value_out_of_range_is_named(tree: dict, said: str) -> None:
@@ -152,13 +152,16 @@ OWN = {"name": "x", "horizon": 9, "cost_limit": 1.0, "epsilon": [0.1, 0.2], "obs
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"horizon": None}, "a: own_task.horizon is missing; give it a value"),
-        ({"epsilon": "x"}, "a: own_task.epsilon = 'x' is not allowed; it should be a valid number"),
-        ({"epsilon": [0.1, "x"]}, "a: own_task.epsilon.1 = 'x' is not allowed; it should be a valid number"),
-        ({"epsilon": [0.1, -1]}, "a: own_task.epsilon.1 = -1 is not allowed; it should be greater than"),
+        ({"horizon": None}, "a: own_task.horizon: Field required"),
+        ({"epsilon": "x"}, "a: own_task.epsilon = 'x'"),
+        ({"epsilon": [0.1, "x"]}, "a: own_task.epsilon.1 = 'x'"),
+        ({"epsilon": [0.1, -1]}, "a: own_task.epsilon.1 = -1"),
         ({"epsilon": [0.1]}, "a: own_task: epsilon has 1 numbers for 2 coordinates"),
-        ({"obs_dim": 10**9}, "a: own_task.obs_dim = 1000000000 is not allowed"),
-        ({"obsdim": 3}, "a: unknown key 'own_task.obsdim'; known keys here: name, env_id"),
+        ({"obs_dim": 10**9}, "a: own_task.obs_dim = 1000000000"),
+        (
+            {"obsdim": 3},
+            "a: own_task.obsdim = 3: Extra inputs are not permitted; did you mean obs_dim",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_own_task_is_named_plainly(change: dict, said: str) -> None:
@@ -171,17 +174,20 @@ def test_what_is_wrong_with_an_own_task_is_named_plainly(change: dict, said: str
 @pytest.mark.parametrize(
     ("assignments", "said"),
     [
-        (["seed=-1"], "--set seed=-1: seed = -1 is not allowed"),
+        (["seed=-1"], "--set seed=-1: seed = -1"),
         (
             ["mstep.steps=3", "networks.policy_hidden=[0]"],
             "--set networks.policy_hidden=[0]: networks.policy_",
         ),
-        (["mstep.kl_mean=.5"], "--set mstep.kl_mean=.5: mstep.kl_mean = '.5' is not allowed; it should be a"),
-        (["mstep.betas=3"], "--set mstep.betas=3: unknown key 'mstep.betas'; known keys"),
+        (["mstep.kl_mean=.5"], "--set mstep.kl_mean=.5: mstep.kl_mean = '.5'"),
+        (
+            ["mstep.betas=3"],
+            "--set mstep.betas=3: mstep.betas = 3: Extra inputs are not permitted; did you mean beta_",
+        ),
         (["networks.init_std=9.0"], "a.toml with --set networks.init_std=9.0: networks: it must hold that"),
-        (["own_task.name=x"], "a.toml with --set own_task.name=x: own_task.horizon is missing"),
-        ([], "a.toml: estep.particles = 1 is not allowed"),
-        (["seed=3"], "a.toml: estep.particles = 1 is not allowed"),
+        (["own_task.name=x"], "a.toml with --set own_task.name=x: own_task.horizon: Field required"),
+        ([], "a.toml: estep.particles = 1"),
+        (["seed=3"], "a.toml: estep.particles = 1"),
     ],
 )
 def test_an_error_is_blamed_on_who_made_it(
@@ -263,7 +269,10 @@ def test_a_file_keeps_exceptions_for_some_variants(tmp_path: Path) -> None:
         ('variants = ["saver"]', "exceptions.variants = 'saver'; choose from: safer, safer-long"),
         ("mstep = { steps = 4 }", "has to name its variants"),
         ('variants = [["safer"]]', "exceptions.variants = ['safer']; choose from: safer, safer-long"),
-        ('variants = ["safer"]\nmstep = { stepz = 4 }', "unknown key 'mstep.stepz'"),
+        (
+            'variants = ["safer"]\nmstep = { stepz = 4 }',
+            "mstep.stepz = 4: Extra inputs are not permitted; did you mean steps",
+        ),
     ],
 )
 def test_an_exception_is_checked_whichever_variant_runs(exception: str, said: str, tmp_path: Path) -> None:

@@ -404,42 +404,42 @@ def spoiled(path: Path, keys: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "said"),
     [
-        ("policy", None, "policy is missing"),
-        ("policy", 3, "policy = 3 is not allowed"),
-        ("policy.path", None, "policy.path is missing"),
-        ("results", [{}], "results.0.attack is missing"),
-        ("results", [], "results = [] is not allowed; it should have at least 1 item"),
-        ("results", "abc", "results = 'abc' is not allowed; it should be a valid list"),
+        ("policy", None, "policy: Field required"),
+        ("policy", 3, "policy = 3"),
+        ("policy.path", None, "policy.path: Field required"),
+        ("results", [{}], "results.0.attack: Field required"),
+        ("results", [], "results = []"),
+        ("results", "abc", "results = 'abc'"),
         ("results.0.attack", "mc", "results begin with 'mc', and have to with 'natural'"),
-        ("results.1.reward", 3, "results.1.reward = 3 is not allowed"),
+        ("results.1.reward", 3, "results.1.reward = 3"),
         (
             "results.1.reward.mean",
             "x",
-            "results.1.reward.mean = 'x' is not allowed; it should be a valid num",
+            "results.1.reward.mean = 'x'",
         ),
         (
             "results.1.cost.mean",
             float("nan"),
-            "results.1.cost.mean = nan is not allowed; it should be a finite",
+            "results.1.cost.mean = nan",
         ),
         ("results.1.cost.mean", 10**400, "a.json"),
-        ("results.1.cost.ci95", [1], "results.1.cost.ci95 = [1] is not allowed"),
-        ("results.1.epsilon", "0.05", "results.1.epsilon = '0.05' is not allowed"),
+        ("results.1.cost.ci95", [1], "results.1.cost.ci95 = [1]"),
+        ("results.1.epsilon", "0.05", "results.1.epsilon = '0.05'"),
         ("results.1.per_episode", None, "violation_ci95 is given without per_episode"),
-        ("results.1.steps", True, "results.1.steps = True is not allowed"),
-        ("cost_limit", None, "cost_limit is missing"),
-        ("cost_limit", "5", "cost_limit = '5' is not allowed"),
-        ("task", None, "task = None is not allowed; it should be a valid string"),
-        ("warnings", 3, "warnings = 3 is not allowed"),
-        ("warnings", [3], "warnings.0 = 3 is not allowed"),
-        ("checks", [1], "checks = [1] is not allowed"),
-        ("checks", {"vibes": 1}, "checks.vibes = 'vibes' is not allowed; choose from: weaker-than-noise"),
-        ("threat_model", 3, "threat_model = 3 is not allowed"),
+        ("results.1.steps", True, "results.1.steps = True"),
+        ("cost_limit", None, "cost_limit: Field required"),
+        ("cost_limit", "5", "cost_limit = '5'"),
+        ("task", None, "task = None"),
+        ("warnings", 3, "warnings = 3"),
+        ("warnings", [3], "warnings.0 = 3"),
+        ("checks", [1], "checks = [1]"),
+        ("checks", {"vibes": 1}, "checks.vibes = 'vibes': choose from: weaker-than-noise"),
+        ("threat_model", 3, "threat_model = 3"),
         ("threat_model.observation_std", [1], "epsilon_unit has 8 values for 1 coordinates"),
         ("trajectories.episodes.0.clean.xy", [[1e308, 0.0]], "trajectories.episodes.0.clean.xy.0.0 = 1e+308"),
         ("trajectories.limit", 1e308, "trajectories.limit = 1e+308"),
-        ("trajectories.episodes.0.clean.xy", [], "trajectories.episodes.0.clean.xy = [] is not allowed"),
-        ("action", "wild", "action = 'wild' is not allowed; it should be 'mean' or 'sample'"),
+        ("trajectories.episodes.0.clean.xy", [], "trajectories.episodes.0.clean.xy = []"),
+        ("action", "wild", "action = 'wild'"),
         ("device", "\ud800", "a.json"),
         ("format_version", True, "has format version True, this harden reads 1"),
     ],
@@ -463,7 +463,7 @@ def test_an_interval_on_one_side_of_its_mean_is_drawn(tmp_path: Path) -> None:
 
 def test_an_offline_account_that_says_something_else_is_refused_by_its_key(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"format_version": 1, "task": "x", "estimates": [3]}))
-    assert "a.json is not an evaluation: cost_limit is missing" in refused("report", str(tmp_path / "a.json"))
+    assert "a.json is not an evaluation: estimates.0 = 3" in refused("report", str(tmp_path / "a.json"))
 
 
 def test_every_evaluation_of_the_repository_loads() -> None:

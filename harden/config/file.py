@@ -19,7 +19,8 @@ PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
 
 
-def _set_key(tree: dict[str, Any], assignment: str) -> None:
+def _assigned(assignment: str) -> dict[str, Any]:
+    """Return the tree that an assignment such as "mstep.steps=10" stands for."""
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
         raise InputError(f"'--set {assignment}' is not an assignment", "write it as --set section.key=value")
@@ -27,12 +28,9 @@ def _set_key(tree: dict[str, Any], assignment: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         value = text
-    *path, last = key.strip().split(".")
-    for name in path:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"'--set {assignment}': '{name}' is a value, not a section")
-    tree[last] = value
+    for name in reversed(key.strip().split(".")):
+        value = {name: value}
+    return value
 
 
 def _merge(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -110,31 +108,24 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
         assignments: such as "mstep.steps=10"; the value is read as TOML, else as text.
 
     Raises:
-        MissingInputError: no such file.
-        InputError: not TOML, an unknown key, a wrong type, a value out of range.
+        InputError: no such file, not TOML, an unknown key, a wrong type, a value out of range.
     """
     try:
         tree = tomllib.loads(read_text(path))
-    except FileNotFoundError:
-        raise MissingInputError(
-            f"pipeline {path} is missing", "write the shipped ones with: harden init"
-        ) from None
     # a ValueError: not TOML, not UTF-8, or a number of thousands of digits
     except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} is not a pipeline file: {error}") from error
     asked: dict[str, Any] = {}
     for assignment in assignments:
-        _set_key(asked, assignment)
+        asked = _merge(asked, _assigned(assignment))
     tree = _with_exceptions(tree, asked.get("variant"), str(path))
     full, blame = _merge(tree, asked), (str(path), assignments)
     if full.get("preset") == "paper":
         # checked first: the preset is a row of a task and of a family of variants that have to exist
-        named = make_config({k: full[k] for k in ("task", "own_task", "variant") if k in full}, *blame)
-        if named.own_task is not None:
-            make_config(full, *blame)
+        names = ("own_task", "task", "variant", "preset")
+        named = make_config({name: full[name] for name in names if name in full}, *blame)
         settings = on_policy_settings if named.variant_row.on_policy else paper_settings
-        task = named.task_row
-        full = _merge(_merge(tree, settings(task.name, task.horizon)), asked)
+        full = _merge(_merge(tree, settings(named.task, named.task_row.horizon)), asked)
     return make_config(full, *blame)
 
 

@@ -68,18 +68,6 @@ MINIBATCH = 300
 ROLLOUTS = 10
 
 
-# what the paper has none of, whatever a pipeline file took of it: bounds of the spread beyond harden's own,
-# wider roll-outs, a unit of the observation, an average of policies
-_NETWORKS = {
-    "policy_hidden": [256, 256],
-    "critic_hidden": [256, 256],
-    "init_std": 0.5,
-    "min_std": 0.1,
-    "max_std": 1.0,
-    "obs_scale": 1.0,
-}
-
-
 def paper_settings(task: str, horizon: int) -> dict[str, Any]:
     """Return the paper's configuration of a task, as the sections of a pipeline file.
 
@@ -90,17 +78,8 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
     """
     row = TABLE_4[task]
     return {
-        "networks": _NETWORKS | {"reward_critics": 2},
-        "critics": {
-            "learning_rate": 1e-3,
-            "batch": 300,
-            "gamma_reward": 0.99,
-            "gamma_cost": 0.99,
-            "polyak": 0.995,
-            "n_step_reward": 1,
-            "n_step_cost": 1,
-            "replay": row.replay,
-        },
+        "networks": _networks() | {"reward_critics": 2},
+        "critics": _critics(gamma=0.99, replay=row.replay),
         "estep": {
             "particles": row.particles,
             "kl_bound": row.kl_estep,
@@ -123,7 +102,7 @@ def paper_settings(task: str, horizon: int) -> dict[str, Any]:
         "train": {
             "env_steps": row.epochs * ROLLOUTS * horizon,
             "episodes": ROLLOUTS,
-            "states": 300,
+            "states": MINIBATCH,
             "policy_steps": row.m_steps,
             "critic_steps": 1,
             "average": 0.0,
@@ -142,17 +121,8 @@ def on_policy_settings(task: str, horizon: int) -> dict[str, Any]:
     row = TABLE_4_ON_POLICY[task]
     episodes = row.batch // horizon
     return {
-        "networks": _NETWORKS,
-        "critics": {
-            "learning_rate": 1e-3,
-            "batch": MINIBATCH,
-            "gamma_reward": 0.995,
-            "gamma_cost": 0.995,
-            "polyak": 0.995,
-            "n_step_reward": 1,
-            "n_step_cost": 1,
-            "replay": row.batch,
-        },
+        "networks": _networks(),
+        "critics": _critics(gamma=0.995, replay=row.batch),
         "adversary": {"epsilon": None, "steps": 200, "step_share": 0.5},
         "collect": PLAIN_ROLL_OUTS,
         "ppo": {
@@ -176,4 +146,29 @@ def on_policy_settings(task: str, horizon: int) -> dict[str, Any]:
             "critic_steps": 1,
             "average": 0.0,
         },
+    }
+
+
+def _networks() -> dict[str, Any]:
+    """Return the paper's networks, whatever spread and unit of the observation a pipeline file has."""
+    return {
+        "policy_hidden": [256, 256],
+        "critic_hidden": [256, 256],
+        "init_std": 0.5,
+        "min_std": 0.1,
+        "max_std": 1.0,
+        "obs_scale": 1.0,
+    }
+
+
+def _critics(gamma: float, replay: int) -> dict[str, Any]:
+    return {
+        "learning_rate": 1e-3,
+        "batch": MINIBATCH,
+        "gamma_reward": gamma,
+        "gamma_cost": gamma,
+        "polyak": 0.995,
+        "n_step_reward": 1,
+        "n_step_cost": 1,
+        "replay": replay,
     }

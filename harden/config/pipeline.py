@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +16,7 @@ from pydantic import (
 )
 
 from harden.config.own_task import OwnTask
-from harden.config.problems import Problem, first_problem
+from harden.config.problems import first_problem
 from harden.config.sections import (
     Adversary,
     ByHand,
@@ -157,25 +158,23 @@ class PipelineConfig(Section):
         return self.task_row.epsilon if self.evaluate.epsilon is None else self.evaluate.epsilon
 
 
-def _known_keys(path: Sequence[str | int]) -> str:
-    """Return the names of the keys that a section has."""
-    section: Any = PipelineConfig
-    for part in path:
-        section = section.model_fields[part].annotation
-        # of an optional one, what is there where it is there
-        section = get_args(section)[0] if get_args(section) else section
-    return ", ".join(section.model_fields)
+def _similar_keys(key: str) -> str:
+    """Return the keys that an unknown one may have been meant for, or all of its section."""
+    section, _, name = key.rpartition(".")
+    fields = (PipelineConfig().model_dump() | {"own_task": OwnTask.model_fields}).get(section)
+    known = list(fields) if isinstance(fields, dict) else list(PipelineConfig.model_fields)
+    close = difflib.get_close_matches(name, known)
+    return f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(known)}"
 
 
-def _blamed(problem: Problem, where: str, assignments: Sequence[str]) -> str:
-    """Return who made a problem: the assignment that set the key, or else the file as they left it."""
-    short = [text if len(text) <= 120 else f"{text[:119]}…" for text in assignments]
-    keys = {text.partition("=")[0].strip(): f"--set {text}" for text in short}
-    for key, said in keys.items():
-        if f"{problem.key}.".startswith(f"{key}."):
-            return said
-    section = ".".join(str(part) for part in problem.path[: -1 if problem.kind == "missing" else None])
-    near = [said for key, said in keys.items() if not section or key.startswith(f"{section}.")]
+def _blamed(key: str, where: str, assignments: Sequence[str]) -> str:
+    """Return what set a key: an assignment, or the file, with the assignments beside the key or below it."""
+    texts = {text.partition("=")[0].strip(): f"--set {' '.join(text[:120].split())}" for text in assignments}
+    for name, text in texts.items():
+        if f"{key}.".startswith(f"{name}."):
+            return text
+    section = key.rpartition(".")[0] or key
+    near = [text for name, text in texts.items() if name.startswith((f"{section}.", f"{key}.")) or not key]
     return f"{where} with {' '.join(near)}" if near else where
 
 
@@ -215,13 +214,11 @@ def make_config(
         return PipelineConfig.model_validate(tree)
     except ValidationError as error:
         problem = first_problem(error, tree)
-        blamed = _blamed(problem, where, assignments)
+        blamed, remedy = _blamed(problem.key, where, assignments), ""
         if problem.kind == "extra_forbidden":
-            known = _known_keys(problem.path[:-1])
-            raise InputError(f"{blamed}: unknown key '{problem.key}'", f"known keys here: {known}") from None
-        remedy = f"give it a value, such as with --set {problem.key}=..." if problem.kind == "missing" else ""
-        if blamed.startswith("--set") and isinstance(problem.value, str) and problem.kind.endswith("_type"):
-            # ".5" and "True" are neither number nor truth there, and so were taken for text
+            remedy = _similar_keys(problem.key)
+        elif blamed.startswith("--set") and isinstance(problem.value, str) and problem.kind.endswith("_type"):
+            # ".5" and "True" are no TOML, and so were taken for text
             remedy = "values are read as TOML, such as 0.5, true or [1, 2]"
         raise InputError(f"{blamed}: {problem}", remedy) from None
 
