@@ -22,7 +22,7 @@ from harden.stages.clone import clone_policy, open_clone
 from harden.stages.collect import collect, open_collect
 from harden.stages.evaluate import evaluate, open_evaluate
 from harden.storage.files import write_json
-from harden.training.workspace import versions, workspace
+from harden.training.workspace import Workspace, versions
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 # logs as a deployed policy leaves them: nothing explores
@@ -35,7 +35,7 @@ def compare(seed: int, episodes: int, behaviour: str) -> dict[str, Any]:
     config = load_config(find_pipeline(Path("ball-circle")), [f"seed={seed}", *LOGS])
     quiet, cpu = Reporter(quiet=True), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        place = workspace("clone", Path(folder))
+        place = Workspace.named("clone", Path(folder))
         inputs = open_collect(config, place, episodes=episodes, behaviour=behaviour, policy_dir=RELEASED)
         shard = collect(inputs, quiet).shard
         done = clone_policy(open_clone(config, place, device=cpu), quiet)

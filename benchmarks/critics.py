@@ -28,7 +28,7 @@ from harden.stages.collect import collect, open_collect
 from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.stages.train import open_train, train
 from harden.storage.files import write_json
-from harden.training.workspace import versions, workspace
+from harden.training.workspace import Workspace, versions
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 RECKLESS = ("variant=cvpo", "estep.lam_max=0.001", "train.env_steps=12000")
@@ -39,7 +39,7 @@ HELD_OUT_SEED = 1
 def reckless_policy(folder: Path) -> Path:
     """Train for six refreshes without a limit, and return the policy's folder."""
     config = load_config(find_pipeline(Path("ball-circle")), RECKLESS)
-    place = workspace("reckless", folder)
+    place = Workspace.named("reckless", folder)
     return train(open_train(config, place, device=torch.device("cpu")), Reporter(quiet=True)).policy
 
 
@@ -58,7 +58,7 @@ def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branc
     config = load_config(find_pipeline(Path("ball-circle")), keys)
     quiet, cpu = Reporter(quiet=True), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        place = workspace("fitted", Path(folder))
+        place = Workspace.named("fitted", Path(folder))
         # without its critics, or the fit would go on from them
         bare = Path(folder) / "policy"
         loaded = load_policy(policy)

@@ -27,7 +27,7 @@ from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.stages.train import open_train, train
 from harden.storage.files import write_json
 from harden.training.state import load_state
-from harden.training.workspace import Workspace, describe, versions, workspace
+from harden.training.workspace import Workspace, describe, versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/offline"
@@ -67,12 +67,12 @@ def make_logs(logs: Logs, seed: int, work: Path, report: Reporter) -> Path:
         return made
     teacher = RELEASED
     if logs.teacher_steps:
-        place = workspace("teacher", work)
+        place = Workspace.named("teacher", work)
         keys = [f"seed={seed}", "variant=cvpo", f"train.env_steps={logs.teacher_steps}"]
         config = load_config(find_pipeline(Path("ball-circle")), keys)
         teacher = train(open_train(config, place, device=CPU, overwrite=True), report).policy
     config = load_config(find_pipeline(Path("ball-circle")), [f"seed={seed}", *logs.keys])
-    place = workspace("collected", work)
+    place = Workspace.named("collected", work)
     out = work / "native" if logs.through_dsrl else made
     collect(open_collect(config, place, episodes=EPISODES, policy_dir=teacher, out=out), report)
     if logs.through_dsrl:
@@ -86,7 +86,7 @@ def clone_of(place: Workspace, seed: int, data: Path, work: Path, report: Report
     config = load_config(find_pipeline(Path("offline")), [f"seed={seed}"])
     behaviour = load_state(place.state, config, CPU)[0].behaviour
     assert behaviour is not None
-    bare, own = work / "bare", workspace("clone", work)
+    bare, own = work / "bare", Workspace.named("clone", work)
     save_policy(bare, behaviour, None, describe(config, variant="clone", inputs={}))
     keys = [
         f"seed={seed}",
@@ -109,7 +109,7 @@ def run(name: str, seed: int, work: Path, keys: list[str]) -> dict[str, Any]:
     data = make_logs(LOGS[name], seed, work, report)
     info = open_dataset(data).info
     config = load_config(find_pipeline(Path("offline")), [f"seed={seed}", *TRIAL, *keys])
-    place = workspace("hardened", work)
+    place = Workspace.named("hardened", work)
     inputs = open_train(config, place, device=CPU, data=data, resume=place.state.is_file())
     done = train(inputs, report)
     policies = {"clone": clone_of(place, seed, data, work, report), "hardened": done.policy}

@@ -25,7 +25,7 @@ from harden.stages.collect import collect, open_collect
 from harden.stages.evaluate import evaluate, open_evaluate
 from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.storage.files import read_json, write_json
-from harden.training.workspace import versions, workspace
+from harden.training.workspace import Workspace, versions
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released"
 # costs an episode that differ by less are those of equal attacks
@@ -52,7 +52,7 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
     keys += [f"networks.{name}={value}" for name, value in own.items()]
     config = load_config(find_pipeline(Path(task)), keys)
     with tempfile.TemporaryDirectory() as folder:
-        place = workspace("refit", Path(folder))
+        place = Workspace.named("refit", Path(folder))
         inputs = open_collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=release)
         collected = collect(inputs, report)
         fit_critics(open_fit_critics(config, place, device=CPU, steps=steps, policy_dir=release), report)

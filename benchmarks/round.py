@@ -2,9 +2,10 @@
 
     make bench
 
-The same round is timed in a bare loop and inside a Lightning Trainer; where --rival names the Python of an
-environment with fast-safe-rl, its update is timed too. Blocks of updates of all of them alternate, so that
-whatever else slows the machine slows each alike, and the median block counts.
+The round is timed as the training loop does it; gradient steps of fit-policy in a bare loop and inside a
+Lightning Trainer; where --rival names a Python with fast-safe-rl, its update is timed too.
+Blocks of updates of all of them alternate, so that whatever else slows the machine slows each alike, and the
+median block counts.
 """
 
 from __future__ import annotations
@@ -16,25 +17,24 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.method.bellman import Backups
-from harden.method.critic_step import critic_step
-from harden.method.e_step import draw_states, e_step
-from harden.method.learner import Learner, new_learner
-from harden.method.robust_m_step import RobustMStep, Work
+from harden.method.critic_step import fit_critics, make_replay
+from harden.method.learner import new_learner
+from harden.method.m_step import RobustMStep, TargetBatches
 from harden.method.schedules import scheduled
 from harden.storage.files import write_json
-from harden.training.replay import look_ahead
-from harden.training.rounds import em_round
-from harden.training.trainer import make_trainer
+from harden.training.loop import expectation, maximisation
+from harden.training.trainer import make_fabric, make_trainer
 from harden.training.workspace import versions
-from harden.types import Targets, Transitions
+from harden.types import Transitions
 
 ROWS = 80_000
 CPU = torch.device("cpu")
@@ -74,86 +74,81 @@ def replay_of(config: PipelineConfig) -> Backups:
         terminals=torch.zeros(ROWS, dtype=torch.bool),
         timeouts=torch.arange(ROWS) % task.horizon == task.horizon - 1,
     )
-    return look_ahead(data, config, CPU)
+    return make_replay(data, config, CPU)
 
 
-def m_step(learner: Learner, job: RobustMStep, work: Work) -> None:
-    """Do what the Trainer does with one batch."""
-    loss = job.loss(work)
-    learner.policy_optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    learner.policy_optimizer.step()
-
-
-class Bare:
-    """Rounds in a plain loop."""
+class Rounds:
+    """Rounds as the training loop does them."""
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config, self.replay = config, replay_of(config)
         self.learner = new_learner(config, CPU)
         self.terms = scheduled(config, 0)._replace(epsilon=0.0)
-        self.job = RobustMStep(self.learner, config)
+        self.fabric = make_fabric(Path(), CPU, tensorboard=False)
+        module = RobustMStep(self.learner, config, self.terms)
+        self.m_step = self.fabric.setup(module, self.learner.policy_optimizer)
 
     def __call__(self, count: int) -> float:
-        began = time.perf_counter()
-        for _ in range(count):
-            for work in em_round(
-                self.learner, self.replay, self.replay.obs, self.config, self.terms, lambda *_: None
-            ):
-                m_step(self.learner, self.job, work)
-        return time.perf_counter() - began
+        return sum(self.phases(count).values())
 
     def phases(self, count: int) -> dict[str, float]:
         """Return the seconds of each phase of `count` rounds."""
-        learner, config, replay = self.learner, self.config, self.replay
+        learner, config, terms = self.learner, self.config, self.terms
         spent = dict.fromkeys(("critics", "e-step", "m-step"), 0.0)
-
-        def timed(name: str, work: Callable[[], Any]) -> Any:
-            began = time.perf_counter()
-            done = work()
-            spent[name] += time.perf_counter() - began
-            return done
-
-        def expect() -> Targets:
-            obs = draw_states(learner, replay.obs, config.train.states, config.estep.window)
-            targets, learner.dual, _ = e_step(learner, obs, config, self.terms)
-            return targets
-
         for _ in range(count):
-            timed("critics", lambda: critic_step(learner, replay, config, 0.0))
-            targets = timed("e-step", expect)
-            timed("m-step", lambda targets=targets: m_step(learner, self.job, Work(targets, self.terms, 0)))
-            learner.advance(round=1)
+            began = time.perf_counter()
+            fit_critics(learner, self.replay, config, terms.epsilon, config.train.critic_steps)
+            fitted = time.perf_counter()
+            targets, _ = expectation(learner, self.replay.obs, config, terms)
+            solved = time.perf_counter()
+            for _ in maximisation(self.fabric, self.m_step, targets, config.train.policy_steps):
+                pass
+            learner.finish_round()
+            ended = time.perf_counter()
+            for name, seconds in zip(spent, (fitted - began, solved - fitted, ended - solved), strict=True):
+                spent[name] += seconds
         return spent
 
 
-class Timed:
-    """A source of rounds for the Trainer that stops a clock around blocks of them, after a warm-up."""
+class Fit:
+    """Gradient steps of the robust M-step on stored targets: in a bare loop, or in a Lightning Trainer."""
 
-    def __init__(self, bare: Bare, warm_up: int, count: int) -> None:
-        self.bare, self.warm_up, self.count, self.seconds = bare, warm_up, count, 0.0
+    def __init__(self, config: PipelineConfig, folder: Path) -> None:
+        self.config, self.learner, self.folder = config, new_learner(config, CPU), folder
+        self.terms = scheduled(config, 0)._replace(epsilon=0.0)
+        obs = replay_of(config).obs
+        self.targets, _ = expectation(self.learner, obs, config, self.terms)
 
-    def __len__(self) -> int:
-        return self.warm_up + self.count + 1
+    def bare(self, count: int) -> float:
+        """Return the seconds of `count` steps."""
+        module, optimizer = RobustMStep(self.learner, self.config, self.terms), self.learner.policy_optimizer
+        began = time.perf_counter()
+        for iteration in range(count):
+            optimizer.zero_grad(set_to_none=True)
+            module.training_step(self.targets, iteration).backward()
+            optimizer.step()
+        return time.perf_counter() - began
 
-    def __iter__(self) -> Iterator[Work]:
-        bare = self.bare
-        began = 0.0
-        for done in range(len(self)):
-            if done == self.warm_up:
-                began = time.perf_counter()
-            elif done == self.warm_up + self.count:
-                self.seconds = time.perf_counter() - began
-            yield from em_round(
-                bare.learner, bare.replay, bare.replay.obs, bare.config, bare.terms, lambda *_: None
-            )
+    def in_trainer(self, count: int) -> float:
+        """Return the seconds of `count` steps inside Trainer.fit, without its set-up."""
+        module, clock = RobustMStep(self.learner, self.config, self.terms), Clock()
+        batches = TargetBatches(self.targets, count, len(self.targets.obs), self.learner)
+        make_trainer(self.folder, CPU, "policy", 0, callbacks=[clock]).fit(module, batches)
+        return clock.seconds
 
 
-def in_trainer(bare: Bare, folder: Path, warm_up: int, count: int) -> float:
-    """Return the seconds of `count` rounds inside Trainer.fit, without its set-up."""
-    source = Timed(bare, warm_up, count)
-    make_trainer(folder, CPU, "policy", 0).fit(RobustMStep(bare.learner, bare.config), source)
-    return source.seconds
+class Clock(Callback):
+    """Measures the time from the first batch to the end."""
+
+    seconds = 0.0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Start."""
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Stop."""
+        self.seconds = time.perf_counter() - self.began
 
 
 class Rival:
@@ -190,13 +185,15 @@ class Rival:
 
 def measure(rival_python: str | None, blocks: int, updates: int) -> dict[str, Any]:
     """Time everything in alternating blocks and return medians."""
-    ours, alike = Bare(configure(2)), Bare(configure(1))
+    ours, alike = Rounds(configure(2)), Rounds(configure(1))
     runners: dict[str, Callable[[int], float]] = {"harden": ours, "harden_one_reward_critic": alike}
     rival = None if rival_python is None else Rival(rival_python, ours.config)
     if rival is not None:
         runners["fsrl"] = rival
     folder = tempfile.TemporaryDirectory()
-    runners["harden_in_trainer"] = lambda count: in_trainer(ours, Path(folder.name), 10, count)
+    fit = Fit(ours.config, Path(folder.name))
+    runners["fit_policy_bare"] = lambda count: fit.bare(5 * count)
+    runners["fit_policy_in_trainer"] = lambda count: fit.in_trainer(5 * count)
     for run in runners.values():
         run(updates)
     seconds: dict[str, list[float]] = {name: [] for name in runners}
@@ -223,7 +220,8 @@ def measure(rival_python: str | None, blocks: int, updates: int) -> dict[str, An
         "ms_an_update": {name: ms(values) for name, values in seconds.items()},
         "updates_a_second": {name: round(1e3 / ms(values), 1) for name, values in seconds.items()},
         "phases_ms": {name: ms(values) for name, values in phases.items()},
-        "trainer_overhead": round(ratio("harden_in_trainer", "harden") - 1.0, 3),
+        "steps_of_fit_policy_an_update": 5,
+        "trainer_overhead_on_fit_policy": round(ratio("fit_policy_in_trainer", "fit_policy_bare") - 1.0, 3),
     }
     if rival is not None:
         result["ratio_to_fsrl"] = {

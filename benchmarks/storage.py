@@ -34,7 +34,7 @@ from harden.data.episodes import SHARD_ROWS
 from harden.progress import Reporter
 from harden.stages.train import open_train, train
 from harden.storage.files import write_json
-from harden.training.workspace import versions, workspace
+from harden.training.workspace import Workspace, versions
 from harden.types import Transitions
 
 # rows of a shard that an import makes, of one that a refresh of training adds, of an episode, of a stretch
@@ -196,7 +196,7 @@ def trained(folder: Path, data: Path, keys: list[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = load_config(find_pipeline(Path("offline")), keys)
     began = resource.getrusage(resource.RUSAGE_SELF)
-    inputs = open_train(config, workspace("run", folder), device=torch.device("cpu"), data=data)
+    inputs = open_train(config, Workspace.named("run", folder), device=torch.device("cpu"), data=data)
     done = train(inputs, Reporter(True))
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {

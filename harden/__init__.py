@@ -75,7 +75,7 @@ def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any
     from harden.progress import Reporter
     from harden.stages.train import open_train
     from harden.stages.train import train as stage
-    from harden.training.workspace import pick_device, workspace
+    from harden.training.workspace import Workspace, pick_device
 
-    inputs = open_train(config, workspace(name, Path(root)), device=pick_device("auto"), **options)
+    inputs = open_train(config, Workspace.named(name, Path(root)), device=pick_device("auto"), **options)
     return stage(inputs, Reporter(True))

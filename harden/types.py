@@ -69,3 +69,17 @@ class Targets(NamedTuple):
     weights: Tensor
     old_mean: Tensor
     old_std: Tensor
+
+
+class PidState(NamedTuple):
+    """What the controller of the multiplier remembers.
+
+    Args:
+        total: the sum of the excess so far, never below 0.
+        last: the cost before.
+        lam: the multiplier in force.
+    """
+
+    total: float = 0.0
+    last: float = 0.0
+    lam: float = 0.0

@@ -14,7 +14,7 @@ import torch
 from harden.errors import InputError, StorageError
 from harden.storage.folders import FolderLock
 from harden.training import run as run_stage
-from harden.training.workspace import workspace
+from harden.training.workspace import Workspace
 from support.commands import SETTINGS, harden, refused, stages
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/safer/"
@@ -36,10 +36,10 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_on_a_full_disk_the_earlier_run_stands(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = whole(trained)
 
-    def commit(*given: object) -> None:
+    def commit(*given: object, **changes: object) -> None:
         raise StorageError("no room left on the disk")
 
-    monkeypatch.setattr(run_stage, "commit", commit)
+    monkeypatch.setattr(run_stage.Run, "commit", commit)
     assert "no room" in refused("train", *SETTINGS, "--overwrite")
     assert whole(trained) == before
 
@@ -184,7 +184,7 @@ def test_a_policy_of_another_task_with_equal_sizes_is_refused(
 def test_a_pipelines_name_is_a_plain_one(name: str, tmp_path: Path) -> None:
     """Its folders would be those of all others, hidden, or elsewhere."""
     with pytest.raises(InputError):
-        workspace(name, tmp_path)
+        Workspace.named(name, tmp_path)
 
 
 @pytest.mark.parametrize("file", ["..toml", "...toml", "..", ".toml", ".hidden.toml", "a b.toml"])

@@ -28,7 +28,7 @@ from harden.config.variants import VARIANTS
 from harden.errors import DamagedFileError, InputError, OtherConfigurationError, StorageError
 from harden.storage.files import write_json
 from harden.training.run import load_run
-from harden.training.workspace import workspace
+from harden.training.workspace import Workspace
 from support.commands import SMALL, harden
 from support.sweep import SWEEP, TINY, WORDS
 
@@ -220,7 +220,7 @@ def test_a_run_made_with_another_configuration_says_so_by_its_class(tmp_path: Pa
     for key in ("critics.gamma_cost=0.9", "networks.policy_hidden=[8]"):
         config = load_config(find_pipeline(Path("pipelines/ball-circle.toml")), [*keys, key])
         with pytest.raises(OtherConfigurationError):
-            load_run(config, workspace("ball-circle"), torch.device("cpu"))
+            load_run(config, Workspace.named("ball-circle"), torch.device("cpu"))
 
 
 class TestSweep:

@@ -288,11 +288,11 @@ def test_the_whole_learner_survives_to_the_bit(tmp_path: Path) -> None:
     learner = trained()
     about = {"task": "ball-circle", "config": config.model_dump(mode="json")}
     save_state(tmp_path / "state.safetensors", learner, about)
-    again, said = load_state(tmp_path / "state.safetensors", config, CPU)
+    again, record = load_state(tmp_path / "state.safetensors", config, CPU)
     save_state(tmp_path / "again.safetensors", again, about)
     assert (tmp_path / "state.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
     assert again.counters == learner.counters
-    assert said["task"] == "ball-circle"
+    assert record.config == about["config"]
     for one in (learner, again):
         for parameter in one.policy.parameters():
             parameter.grad = torch.ones_like(parameter)

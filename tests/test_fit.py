@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -12,9 +12,8 @@ import torch
 from harden.config.pipeline import PipelineConfig
 from harden.errors import Terminated
 from harden.method import m_step as mstep_ops
-from harden.method import robust_m_step as job_module
 from harden.method.learner import Learner, new_learner
-from harden.method.robust_m_step import RobustMStep, TargetBatches, Work
+from harden.method.m_step import RobustMStep, TargetBatches
 from harden.training.trainer import fit, make_trainer
 from harden.types import Targets
 from support.learners import CPU, TERMS, configure, targets_for
@@ -27,13 +26,13 @@ class Seen:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        plain = job_module.lagrangian
+        plain = mstep_ops.lagrangian
 
         def lagrangian(policy, targets: Targets, obs_adv: torch.Tensor, *more):  # type: ignore[no-untyped-def]
             self.pairs.append((targets.obs, obs_adv))
             return plain(policy, targets, obs_adv, *more)
 
-        patch.setattr(job_module, "lagrangian", lagrangian)
+        patch.setattr(mstep_ops, "lagrangian", lagrangian)
 
 
 @pytest.fixture
@@ -46,13 +45,13 @@ def job(every: int) -> tuple[Learner, PipelineConfig, RobustMStep]:
     """Return a robust M-step's job and what it works on."""
     config = configure(variant="safer", adversary={"every": every, "steps": 2})
     learner = new_learner(config, CPU)
-    return learner, config, RobustMStep(learner, config)
+    return learner, config, RobustMStep(learner, config, TERMS)
 
 
-def take(work: Iterator[Work], made: RobustMStep, learner: Learner) -> None:
-    """Do the job's gradient steps."""
-    for one in work:
-        loss = made.loss(one)
+def take(batches: Iterable[Targets], made: RobustMStep, learner: Learner) -> None:
+    """Do the module's gradient steps."""
+    for iteration, targets in enumerate(batches):
+        loss = made.training_step(targets, iteration)
         learner.policy_optimizer.zero_grad()
         loss.backward()
         learner.policy_optimizer.step()
@@ -61,8 +60,7 @@ def take(work: Iterator[Work], made: RobustMStep, learner: Learner) -> None:
 def test_of_stored_targets_each_minibatch_has_the_adversary_of_its_own_rows(seen: Seen) -> None:
     learner, _, made = job(every=2)
     targets = targets_for(learner)
-    batches = TargetBatches(targets, 6, len(targets.obs) // 2, TERMS, learner)
-    take(iter(batches), made, learner)
+    take(TargetBatches(targets, 6, len(targets.obs) // 2, learner), made, learner)
     assert len(seen.pairs) == 6
     for obs, adv in seen.pairs:
         assert 0 < float((adv - obs).abs().max()) <= EPSILON * 1.0001
@@ -73,15 +71,16 @@ def test_in_a_round_the_adversary_is_asked_every_so_many_steps(
 ) -> None:
     learner, _, made = job(every=3)
     asked = []
+    plain = mstep_ops.attack_states
 
     def attack_states(*given, **more):  # type: ignore[no-untyped-def]
         asked.append(learner.counters.policy_steps)
-        return mstep_ops.attack_states(*given, **more)
+        return plain(*given, **more)
 
-    monkeypatch.setattr(job_module, "attack_states", attack_states)
+    monkeypatch.setattr(mstep_ops, "attack_states", attack_states)
     for _ in range(2):
         targets = targets_for(learner)
-        take((Work(targets, TERMS, iteration) for iteration in range(4)), made, learner)
+        take([targets] * 4, made, learner)
     assert asked == [0, 3, 4, 7], "at a round's first step, and every third after it"
     given = [adv for _, adv in seen.pairs]
     assert given[0] is given[1] is given[2]
@@ -120,7 +119,7 @@ def test_a_fit_that_is_told_to_end_is_none_that_is_done(monkeypatch: pytest.Monk
     learner, _, made = job(every=2)
     monkeypatch.setattr(made, "on_train_batch_start", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    batches = TargetBatches(targets_for(learner), 6, 2, TERMS, learner)
+    batches = TargetBatches(targets_for(learner), 6, 2, learner)
     try:
         with pytest.raises(Terminated, match="stopped by SIGTERM"):
             fit(make_trainer(None, CPU, "policy", 0), made, batches)

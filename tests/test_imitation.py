@@ -14,8 +14,15 @@ from harden.errors import DivergedError, InputError
 from harden.nets import GaussianPolicy
 from harden.nets.gaussian import censored_log_prob
 from harden.progress import Reporter
-from harden.training.imitation import clone_loss, distil_loss, score, score_constant, split_episodes
-from harden.training.imitation_fit import ImitationFitted, fit_imitation
+from harden.training.imitation import (
+    ImitationFitted,
+    clone_loss,
+    distil_loss,
+    fit_imitation,
+    score,
+    score_constant,
+    split_episodes,
+)
 from harden.types import Transitions
 
 CPU = torch.device("cpu")

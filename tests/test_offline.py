@@ -21,8 +21,9 @@ from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
 from harden.nets.saved import load_policy
 from harden.seeds import generator
-from harden.training import offline, rounds
-from harden.training.ranges import require_ranges
+from harden.training import loop
+from harden.training.checks import require_ranges, unknown_from_logs
+from harden.training.supply import Stored
 from harden.types import Transitions
 from support.commands import SETTINGS, assert_same_run, harden, refused
 from support.transitions import HOW, TASK, make
@@ -103,16 +104,16 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("logs").symlink_to(made / "logs")
-    write, written = rounds.write_curve, []
+    write, written = loop.write_curve, []
 
     def once(path: Path, history: list[dict[str, float]]) -> None:
         write(path, history)
         written.append(path)
         raise Interrupted("stopped by Ctrl-C")
 
-    monkeypatch.setattr(rounds, "write_curve", once)
+    monkeypatch.setattr(loop, "write_curve", once)
     harden(*TRAIN, code=130)
-    monkeypatch.setattr(rounds, "write_curve", write)
+    monkeypatch.setattr(loop, "write_curve", write)
     assert len(written) == 1
     # of the state alone: the policy's folder and the rest are made from it
     others = ("train", "--offline", "--data", str(made / "others"), "--resume", *SHORT)
@@ -131,7 +132,7 @@ def test_logs_that_hardly_violate_are_told(cost: int, said: int, tmp_path: Path)
     rows = make([2, 2])._replace(costs=torch.tensor([cost / 2, 0.0] * 2))
     with DatasetWriter(tmp_path / "logs", TASK) as writer:
         writer.append(rows, **HOW)
-    assert len(offline._blind(config, open_dataset(tmp_path / "logs"))) == said
+    assert len(unknown_from_logs(config, open_dataset(tmp_path / "logs"))) == said
 
 
 def test_a_given_policy_is_where_it_starts(folder: Path) -> None:
@@ -319,10 +320,12 @@ def test_what_is_larger_than_memory_is_read_in_part(tmp_path: Path) -> None:
 def test_each_refresh_reads_another_part(tmp_path: Path) -> None:
     dataset = open_dataset(counted(tmp_path / "set", 6000, 200))
     config = make_config({"offline": {"rows": 1000}, "train": {"offline": True}})
-    supply = offline.Stored(config, new_learner(config, CPU), dataset)
+    learner = new_learner(config, CPU)
+    supply = Stored(config, learner, dataset)
     parts = []
     for refresh in (*range(6), 0):
-        supply.gather([{"seconds": 1.0}] * refresh)
+        learner.counters = learner.counters._replace(refresh=refresh)
+        supply.gather([])
         parts.append(supply.load()[1][:, 0])
     assert len(parts[0]) == 1000
     # of six stretches: not the same one each time, and the same one in the same place of a run

@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 
 from harden.attacks import ball
 from harden.method import bellman
-from harden.method.constraint import step_multiplier
-from harden.method.schedule import (
-    discounted_threshold,
-    scheduled_epsilon,
-    scheduled_limit,
-    scheduled_rate,
-)
+from harden.method.m_step import step_multiplier
+from harden.method.schedules import discounted_threshold, scheduled_epsilon, scheduled_limit, scheduled_rate
 from harden.nets import gaussian
 from harden.types import Transitions
 

@@ -26,9 +26,9 @@ from harden.stages.collect import collect, open_collect
 from harden.stages.e_step import e_step, open_e_step
 from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.stages.fit_policy import fit_policy, open_fit_policy
-from harden.training.refresh import write_curve
+from harden.training.loop import write_curve
 from harden.training.state import load_state
-from harden.training.workspace import pick_device, workspace
+from harden.training.workspace import Workspace, pick_device
 from support.commands import SETTINGS, SMALL, assert_same_run, harden, stages, weights
 
 
@@ -38,7 +38,7 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
     allow = "--allow-attacked-collection"
     harden("train", *common, allow)
     config = load_config(find_pipeline(Path("ball-circle")), [w for w in common if "=" in w])
-    place, quiet, here = workspace("by-hand"), Reporter(quiet=True), {"device": pick_device("cpu")}
+    place, quiet, here = Workspace.named("by-hand"), Reporter(quiet=True), {"device": pick_device("cpu")}
     for refresh in range(3):
         at: dict[str, Any] = {"refresh": refresh}
         collect(open_collect(config, place, episodes=2, allow_attacked_collection=True, **at), quiet)
@@ -64,11 +64,11 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
 def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     """Each E-step sees the policy of the M-step before it: no batch may be fetched in advance."""
     from harden.stages.train import open_train, train
-    from harden.training import rounds
+    from harden.training import loop
 
     config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
     order: list[str] = []
-    plain_estep, plain_step = rounds.e_step, rounds.RobustMStep.training_step
+    plain_estep, plain_step = loop.e_step, loop.RobustMStep.training_step
 
     def e_step(*args: object, **kwargs: object) -> object:
         order.append("E")
@@ -79,9 +79,9 @@ def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
         return plain_step(self, *args)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "e_step", e_step)
-        patch.setattr(rounds.RobustMStep, "training_step", training_step)
-        train(open_train(config, workspace("run"), device=pick_device("cpu")), Reporter(True))
+        patch.setattr(loop, "e_step", e_step)
+        patch.setattr(loop.RobustMStep, "training_step", training_step)
+        train(open_train(config, Workspace.named("run"), device=pick_device("cpu")), Reporter(True))
     assert "".join(order) == "EMMM" * 6
 
 
@@ -392,31 +392,29 @@ def test_a_run_that_an_older_program_began_keeps_its_curve_when_it_goes_on(tmp_p
     assert (tmp_path / "curve.csv").read_text() == "refresh,reward,adversary_share\n1,3.5,nan\n2,4.5,0.9\n"
 
 
-def test_each_job_logs_its_steps_to_csv_and_a_resumed_one_keeps_the_first_ones_log(folder: Path) -> None:
+def test_fit_policy_logs_its_steps_to_csv_and_a_second_fit_keeps_the_first_ones_log(folder: Path) -> None:
     logs = folder / "checkpoints/ball-circle/logs"
     harden("collect", *SETTINGS, "--episodes", "2")
-    harden("fit-critics", *SETTINGS, "--steps", "60")
-    harden("fit-critics", *SETTINGS, "--steps", "1")
+    harden("fit-critics", *SETTINGS, "--steps", "2")
     harden("e-step", *SETTINGS, "--states", "24")
     harden("fit-policy", *SETTINGS, "--steps", "60")
-    critics = logged(logs / "critics-0000000/metrics.csv")
-    assert [row["step"] for row in critics] == ["1", "51"]
-    assert float(critics[0]["loss"]) > 0
-    assert [row["step"] for row in logged(logs / "critics-0000060/metrics.csv")] == ["61"]
+    harden("fit-policy", *SETTINGS, "--steps", "1")
+    assert [row["step"] for row in logged(logs / "policy-0000060/metrics.csv")] == ["61"]
     policy = logged(logs / "policy-0000000/metrics.csv")
     assert [row["step"] for row in policy] == ["1", "51"]
-    expected = {"loss", "likelihood", "epsilon", "kl_mean", "kl_robust_mean", "beta_mean", "eta", "lam"}
+    expected = {"loss", "likelihood", "kl_mean", "kl_robust_mean", "beta_mean", "eta", "lam"}
     assert expected <= policy[0].keys()
     assert float(policy[1]["kl_mean"]) > 0
 
 
 def test_tensorboard_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    harden("collect", *SETTINGS, "--episodes", "2")
-    harden("fit-critics", *SETTINGS, "--steps", "2", "--tensorboard")
-    events = list((folder / "checkpoints/ball-circle/logs").glob("critics-*/tensorboard/events*"))
-    assert len(events) == 1
+    logs = folder / "checkpoints/ball-circle/logs"
+    harden("train", *SETTINGS, "--tensorboard")
+    assert len(list(logs.glob("train/events*"))) == 1
+    harden("fit-policy", *SETTINGS, "--steps", "2", "--tensorboard")
+    assert len(list(logs.glob("policy-*/tensorboard/events*"))) == 1
     monkeypatch.setattr("harden.training.trainer.find_spec", lambda name: None)
-    said = harden("fit-critics", *SETTINGS, "--steps", "2", "--tensorboard", code=2).output
+    said = harden("fit-policy", *SETTINGS, "--steps", "2", "--tensorboard", code=2).output
     assert "pip install 'harden[tensorboard]'" in said
 
 
@@ -424,7 +422,7 @@ def load_state_of(name: str) -> Learner:
     """Return the learner of a run."""
     from harden.config.pipeline import make_config
 
-    path = workspace(name).state
+    path = Workspace.named(name).state
     return load_state(path, make_config({}), pick_device("cpu"))[0]
 
 
@@ -433,7 +431,7 @@ def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
 
     harden("train", *SETTINGS)
     learner = load_state_of("ball-circle")
-    _, about = read_tensors(workspace("ball-circle").state, "")
+    _, about = read_tensors(Workspace.named("ball-circle").state, "")
     assert learner.counters == (2, 6, 18, 18)
     assert learner.dual is not None
     assert learner.policy_optimizer.state_dict()["state"][0]["step"] == 18

@@ -18,18 +18,29 @@ from harden.data import DatasetWriter, open_dataset
 from harden.errors import Interrupted
 from harden.method import adversary as adversary_ops
 from harden.method import critic_step as critic_ops
-from harden.method import ppol
-from harden.method.advantage import as_observed, gae
+from harden.method import ppo
 from harden.method.adversary import mad_attack
+from harden.method.critic_step import make_replay
 from harden.method.learner import Learner, new_learner
-from harden.method.ppo import PidGains, PidState, clipped_surrogate, lagrangian_surrogate, step_pid
-from harden.method.ppol import OnPolicyBatch, improve, policy_loss, prepare, smoothness
+from harden.method.ppo import (
+    OnPolicyBatch,
+    PidGains,
+    as_observed,
+    clipped_surrogate,
+    gae,
+    improve,
+    lagrangian_surrogate,
+    policy_loss,
+    prepare,
+    smoothness,
+    step_pid,
+)
 from harden.nets import StateValues, gaussian
 from harden.nets.saved import save_critics
-from harden.stages import collect as collect_stage
-from harden.training.replay import look_ahead
-from harden.training.workspace import open_learner, workspace
-from harden.types import Transitions
+from harden.training import collection
+from harden.training.run import open_for_stage
+from harden.training.workspace import Workspace
+from harden.types import PidState, Transitions
 from support.commands import ALLOW, SETTINGS, assert_same_run, harden, stages, stop_after
 from support.learners import EPSILON, configure, recorded_streams
 from support.transitions import gap
@@ -206,8 +217,8 @@ class TestUpdate:
         ends = data.terminals | data.timeouts
         wanted = gae(data.costs, now[1], later[1], data.terminals, ends, 0.97, 0.97) + now[1]
         torch.testing.assert_close(prepare(learner, attacked, config, 0.0).targets[1], wanted)
-        torch.testing.assert_close(look_ahead(attacked, config, CPU).next_obs, seen.next_obs)
-        benign = look_ahead(attacked, configure(variant="safer"), CPU).next_obs
+        torch.testing.assert_close(make_replay(attacked, config, CPU).next_obs, seen.next_obs)
+        benign = make_replay(attacked, configure(variant="safer"), CPU).next_obs
         assert torch.equal(benign, attacked.next_obs), "an off-policy row takes what is stored"
 
     @pytest.mark.parametrize("variant", ["sa-ppol", "sa-ppol-mc"])
@@ -250,7 +261,7 @@ class TestUpdate:
             assert reported == pytest.approx(after[i], rel=0.2)
 
     def test_each_draw_is_from_a_stream_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        streams = recorded_streams(monkeypatch, ppol)
+        streams = recorded_streams(monkeypatch, ppo)
         options = {"minibatch": 16, "actor_steps": 2, "value_steps": 2, "target_kl": 1e9}
         learner, config = on_policy("sa-ppol", ppo=options, seed=11)
         learner.advance(round=3)
@@ -287,9 +298,9 @@ class TestUpdate:
 
     def test_a_learner_begun_from_critics_alone_keeps_its_state_values(self, tmp_path: Path) -> None:
         learner, config = on_policy()
-        place = workspace("mine", tmp_path)
+        place = Workspace.named("mine", tmp_path)
         save_critics(place.critics, learner.critics, {})
-        assert open_learner(config, place, CPU)[0].values is not None
+        assert open_for_stage(config, place, CPU).learner.values is not None
 
     def test_the_actors_steps_end_at_the_target_kl(self) -> None:
         learner, config = on_policy(ppo={"learning_rate": 1e-2, "target_kl": 1e-4})
@@ -322,17 +333,17 @@ def test_a_row_does_what_its_box_says(folder: Path, name: str, monkeypatch) -> N
 
         monkeypatch.setattr(module, f"{attack}_attack", spied)
 
-    for module, where in ((adversary_ops, "replay"), (critic_ops, "critics"), (collect_stage, "roll-outs")):
+    for module, where in ((adversary_ops, "replay"), (critic_ops, "critics"), (collection, "roll-outs")):
         spy(module, "mc", where)
     for attack in ("mc", "mad"):
-        spy(ppol, attack, "smoothness")
-    plain = ppol.smoothness
+        spy(ppo, attack, "smoothness")
+    plain = ppo.smoothness
 
     def of(policy: Any, batch: OnPolicyBatch, kind: str) -> torch.Tensor:
         smoothed.append(float((batch.obs_adv - batch.obs).abs().max()))
         return plain(policy, batch, kind)
 
-    monkeypatch.setattr(ppol, "smoothness", of)
+    monkeypatch.setattr(ppo, "smoothness", of)
     harden("train", *SETTINGS, "--variant", name, ALLOW)
     assert attacked == ATTACKED[name]
     assert bool(smoothed) == (VARIANTS[name].smoothing is not None)

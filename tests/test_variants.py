@@ -26,7 +26,7 @@ from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
 from harden.nets.saved import load_policy
 from harden.seeds import episode_seeds
-from harden.stages import collect as collect_stage
+from harden.training import collection
 from harden.training.collection import Exploration, make_actor
 from harden.types import Targets
 from support.commands import ALLOW, SETTINGS, assert_same_run, harden, stop_after
@@ -104,7 +104,7 @@ def test_a_row_does_what_its_box_says_term_by_term(folder: Path, name: str, monk
 
         return attack
 
-    for module in (collect_stage, adversary_ops, critic_ops, mstep_ops):
+    for module in (collection, adversary_ops, critic_ops, mstep_ops):
         monkeypatch.setattr(module, "mc_attack", spy(module.__name__.rpartition(".")[2]))
     harden("train", *SETTINGS, "--variant", name, ALLOW)
     data, row = open_dataset(folder / "datasets/ball-circle"), VARIANTS[name]

@@ -29,7 +29,7 @@ from harden.stages.evaluate import evaluate, open_evaluate
 from harden.stages.train import open_train, train
 from harden.storage.files import write_json
 from harden.storage.folders import FolderLock
-from harden.training.workspace import Workspace, versions, workspace
+from harden.training.workspace import Workspace, versions
 
 CPU = torch.device("cpu")
 ATTACKS = ["natural", "mc", "mr"]
@@ -59,7 +59,7 @@ def job_of(spec: Spec) -> Job:
 def place_of(spec: Spec) -> Workspace:
     """Return the folders of a job's run."""
     job = job_of(spec)
-    return workspace(job.name, Path(spec["work"]) / job.task / job.name)
+    return Workspace.named(job.name, Path(spec["work"]) / job.task / job.name)
 
 
 def run_job(spec: Spec) -> str:

@@ -19,7 +19,7 @@ from harden.config.pipeline import PipelineConfig
 from harden.progress import Reporter
 from harden.stages.train import open_train, train
 from harden.storage.files import read_json, write_json
-from harden.training.workspace import workspace
+from harden.training.workspace import Workspace
 
 
 class Left(NamedTuple):
@@ -167,7 +167,7 @@ def measure(jobs: Sequence[Job], ledger: Path, say: Callable[[str], None]) -> No
         with tempfile.TemporaryDirectory() as folder:
             opened = open_train(
                 small(job.config),
-                workspace("run", Path(folder)),
+                Workspace.named("run", Path(folder)),
                 device=torch.device("cpu"),
                 allow_attacked_collection=True,
             )

@@ -210,7 +210,7 @@ def stage_options(command: F) -> F:
     ) -> Any:
         from harden.config.file import DEFAULT_PIPELINE, find_pipeline, load_config, variations
         from harden.progress import Reporter
-        from harden.training.workspace import pick_device, workspace
+        from harden.training.workspace import Workspace, pick_device
 
         path = pipeline or DEFAULT_PIPELINE
         extra = [*assignments, *([f"seed={seed}"] if seed is not None else []), *_as_keys(options)]
@@ -218,7 +218,7 @@ def stage_options(command: F) -> F:
         file = find_pipeline(path)
         loaded = load_config(file, extra)
         config, *also = variations(loaded, {name: given for name, given in several.items() if given})
-        place, report = workspace(path.stem), Reporter(shared.quiet)
+        place, report = Workspace.named(path.stem), Reporter(shared.quiet)
         context = Context(config, also, place, pick_device(device), report, shared.dry_run)
         own = pipeline is None and any(isinstance(options[name], Path) for name in options.keys() - _WRITTEN)
         with _assumed(f"pipeline {file} of task '{config.task}'") if own else contextlib.nullcontext():

@@ -49,7 +49,6 @@ def collect(ctx: Context, **options: Any) -> None:
 @click.option("--data", type=FOLDER, default=None, help="Data set.")
 @click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
 @click.option("--out", type=FOLDER, default=None, help="New folder for a copy of the critics.")
-@click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
 def fit_critics(ctx: Context, **options: Any) -> None:
     """Fit Q_r and Q_c to the stored transitions."""
     from harden.stages import fit_critics as stage

@@ -16,7 +16,7 @@ from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
 from harden.method import bellman
 from harden.method.bellman import Backups, backups
-from harden.method.critic_step import TdTargets, follow, td_loss
+from harden.method.critic_step import TdTargets, polyak_update, td_loss
 from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
 from harden.seeds import derive, episode_seeds, generator
@@ -133,7 +133,7 @@ class _Adversary:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        follow(self.target, self.critics, self.config.critics.polyak)
+        polyak_update(self.target, self.critics, self.config.critics.polyak)
         self.steps += 1
 
 

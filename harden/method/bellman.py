@@ -82,6 +82,22 @@ def _look_ahead(data: Transitions, signal: Tensor, gamma: float, n_step: int) ->
     return _Ahead(total, data.next_obs if n_step == 1 else data.next_obs[last], discounts)
 
 
+def as_observed(data: Transitions) -> Transitions:
+    """Return transitions whose next observation is the one that the policy was given then.
+
+    Under attack that is nu(s'), the next row's; an episode's last step keeps what the simulator showed.
+    Benign transitions come out as they are.
+
+    Args:
+        data: whole episodes one after another.
+
+    Source: Algorithm 5, line 3.
+    """
+    ends = data.terminals | data.timeouts
+    follower = torch.cat((data.obs[1:], data.obs[-1:]))
+    return data._replace(next_obs=torch.where(ends.unsqueeze(1), data.next_obs, follower))
+
+
 def td_target(now: Tensor, discounts: Tensor, next_q: Tensor) -> Tensor:
     """Return now + discount * Q'(s', a').
 

@@ -13,7 +13,9 @@ from harden.method.adversary import attack_replayed, mc_attack
 from harden.method.bellman import Backups
 from harden.method.learner import Learner
 from harden.nets import Critics, GaussianPolicy
+from harden.progress import Track
 from harden.seeds import generator
+from harden.types import Transitions
 
 
 def draw_batch(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Backups:
@@ -128,7 +130,7 @@ def td_loss(critics: Critics, batch: Backups, targets: TdTargets) -> Tensor:
     return of_reward + of_cost
 
 
-def follow(target: Critics, online: Critics, polyak: float) -> None:
+def polyak_update(target: Critics, online: Critics, polyak: float) -> None:
     """Move the target critics towards the online ones (Eq. 61)."""
     with torch.no_grad():
         now: list[Tensor] = list(online.parameters())
@@ -137,7 +139,7 @@ def follow(target: Critics, online: Critics, polyak: float) -> None:
 
 
 def critic_step(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Tensor:
-    """Do one update of all critics and their targets; returns the loss before it.
+    """Do one update of all critics and their targets; return the loss before it, scalar.
 
     Source: Eq. 58-61.
     """
@@ -147,6 +149,42 @@ def critic_step(learner: Learner, replay: Backups, config: PipelineConfig, epsil
     learner.critic_optimizer.zero_grad(set_to_none=True)
     loss.backward()
     learner.critic_optimizer.step()
-    follow(learner.target_critics, learner.critics, config.critics.polyak)
+    polyak_update(learner.target_critics, learner.critics, config.critics.polyak)
     learner.advance(critic_steps=1)
     return loss.detach()
+
+
+def fit_critics(
+    learner: Learner,
+    replay: Backups,
+    config: PipelineConfig,
+    epsilon: float,
+    steps: int,
+    track: Track | None = None,
+) -> Tensor:
+    """Do some updates of the critics; return the loss of each, (steps,).
+
+    Args:
+        learner: its critics and their targets are changed in place.
+        replay: what is learned from.
+        config: the pipeline.
+        epsilon: radius that a long-horizon cost critic expects, and in which a variant attacks the replay.
+        steps: updates.
+        track: where progress is reported.
+    """
+    losses = []
+    for step in range(1, steps + 1):
+        losses.append(critic_step(learner, replay, config, epsilon))
+        if track is not None and step % 50 == 0:
+            track(step, f"loss {float(losses[-1]):.4g}")
+    return torch.stack(losses) if losses else torch.zeros(0)
+
+
+def make_replay(data: Transitions, config: PipelineConfig, device: torch.device) -> Backups:
+    """Return what the critics learn from, looked ahead, on the learner's device."""
+    if config.variant_row.on_policy:
+        data = bellman.as_observed(data)
+    critics = config.critics
+    of_reward = (critics.gamma_reward, critics.n_step_reward)
+    replay = bellman.backups(data, of_reward, (critics.gamma_cost, critics.n_step_cost))
+    return Backups(*(column.to(device) for column in replay))

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
-from harden.method.ppo import PidState
 from harden.nets import Critics, GaussianPolicy, StateValues
 from harden.nets.saved import (
     LoadedPolicy,
     require_task,
 )
 from harden.seeds import derive
-from harden.types import DualSolution
+from harden.types import DualSolution, PidState
 
 
 class Counters(NamedTuple):

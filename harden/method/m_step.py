@@ -1,9 +1,11 @@
-"""The robust M-step: one Lagrangian in theta, beta and beta_adv (Eq. 62), for a batch of targets."""
+"""The robust M-step: the Lagrangian of Eq. 62 to 66, and the Lightning module that descends it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import lightning as L
 import torch
 from torch import Tensor
 
@@ -11,11 +13,29 @@ from harden.config.pipeline import PipelineConfig
 from harden.config.sections import MStep
 from harden.config.variants import Variant
 from harden.method.adversary import mc_attack
-from harden.method.constraint import step_multiplier
 from harden.method.learner import Learner
+from harden.method.schedules import Scheduled
 from harden.nets import GaussianPolicy, gaussian
 from harden.seeds import generator
 from harden.types import Targets
+
+
+def step_multiplier(beta: Tensor, value: Tensor, bound: Tensor, rate: float, ceiling: float) -> Tensor:
+    """Move a multiplier against its constraint's slack and keep it within [0, ceiling].
+
+    Args:
+        beta: the multiplier, any shape.
+        value: the constrained quantity now, same shape; its gradient is not used.
+        bound: what the quantity may be at most, same shape.
+        rate: the step size.
+        ceiling: the highest multiplier allowed.
+
+    Returns:
+        The new multiplier.
+
+    Source: Eq. 64 and 65.
+    """
+    return (beta - rate * (bound - value.detach())).clamp(0.0, ceiling)
 
 
 class MStepLoss(NamedTuple):
@@ -116,3 +136,121 @@ def lagrangian(
             robust = robust + (beta_robust * kl_robust).sum()
         loss = loss + config.robust_weight * robust
     return MStepLoss(loss, beta, beta_robust, likelihood.detach(), kl.detach(), kl_robust.detach())
+
+
+class TargetBatches:
+    """Minibatches of stored targets.
+
+    It has a length, so that Lightning asks for no batch ahead of its time: which rows a step takes depends on
+    the steps before it.
+
+    Args:
+        targets: what `e-step` wrote.
+        steps: gradient steps.
+        batch: rows a step; all rows where there are no more than that.
+        learner: gives the place of the random stream.
+    """
+
+    def __init__(self, targets: Targets, steps: int, batch: int, learner: Learner) -> None:
+        self.targets, self.steps, self.batch, self.learner = targets, steps, batch, learner
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Targets]:
+        count = len(self.targets.obs)
+        for _ in range(self.steps):
+            if count <= self.batch:
+                yield self.targets
+                continue
+            draw = generator("cpu", self.learner.seed, "m-step", self.learner.counters.policy_steps)
+            rows = torch.randint(count, (self.batch,), generator=draw)
+            yield Targets(*(column[rows] for column in self.targets))
+
+
+class RobustMStep(L.LightningModule):
+    """Supervised learning of the policy towards q*, clean and under the MC adversary (Eq. 62).
+
+    A Lightning Trainer runs it over stored targets; the training loop runs the same `training_step` under
+    Lightning Fabric.
+
+    Args:
+        learner: its policy, multipliers and optimizer are what is trained.
+        config: the pipeline.
+        terms: what the schedules set.
+
+    Attributes:
+        result: the last step's Lagrangian.
+    """
+
+    result: MStepLoss
+
+    def __init__(self, learner: Learner, config: PipelineConfig, terms: Scheduled) -> None:
+        super().__init__()
+        self.policy = learner.policy
+        self.learner, self.config = learner, config
+        self.begin(terms)
+
+    def begin(self, terms: Scheduled) -> None:
+        """Take on what the schedules set: bounds, the radius of the adversary, and the learning rate."""
+        self.terms = terms
+        self._attacked: tuple[Tensor, Tensor] | None = None
+        for group in self.learner.policy_optimizer.param_groups:
+            group["lr"] = terms.mstep.learning_rate
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the learner's optimizer, whose state outlives this module."""
+        return self.learner.policy_optimizer
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the batch: it was made where the learner lives."""
+        return batch
+
+    def training_step(self, targets: Targets, iteration: int) -> Tensor:
+        """Step the multipliers and return the loss to descend.
+
+        Args:
+            targets: a batch of the E-step's output.
+            iteration: m of Algorithm 2, from 0.
+        """
+        learner, config = self.learner, self.config
+        result = lagrangian(
+            learner.policy,
+            targets,
+            self._observations_of_adversary(targets, iteration),
+            learner.beta,
+            learner.beta_robust,
+            self.terms.mstep,
+            config.variant_row,
+        )
+        learner.beta, learner.beta_robust = result.beta, result.beta_robust
+        learner.advance(policy_steps=1)
+        self.result = result
+        return result.loss
+
+    def _observations_of_adversary(self, targets: Targets, iteration: int) -> Tensor | None:
+        """Return nu(s), (S, obs_dim): anew for other states, and every `adversary.every` steps."""
+        variant, epsilon = self.config.variant_row, self.terms.epsilon
+        if not variant.robust:
+            return None
+        if epsilon == 0:
+            # nu(s) = s: Eq. 8 would have Eq. 7's likelihood once more, and is all that there is without it
+            return None if variant.vanilla else targets.obs
+        known = self._attacked is not None and self._attacked[0] is targets.obs
+        if not known or iteration % self.config.adversary.every == 0:
+            self._attacked = targets.obs, attack_states(self.learner, targets, self.config, epsilon)
+        assert self._attacked is not None
+        return self._attacked[1]
+
+    @property
+    def steps_done(self) -> int:
+        """Gradient steps of the policy, ever."""
+        return self.learner.counters.policy_steps
+
+    def logged(self) -> dict[str, Tensor]:
+        """Return what the last step found, scalars by name."""
+        result, dual = self.result, self.learner.dual
+        values = {"loss": result.loss.detach(), "likelihood": result.likelihood}
+        for name in ("kl", "kl_robust", "beta", "beta_robust"):
+            values[f"{name}_mean"], values[f"{name}_std"] = getattr(result, name)
+        return values if dual is None else values | {"eta": dual.eta, "lam": dual.lam}

@@ -29,8 +29,8 @@ from harden.stages.import_policy import (
     open_source,
     take_over,
 )
-from harden.training.clone import CPU
 from harden.training.collection import Exploration, make_actor
+from harden.training.imitation import CPU
 
 ADOPTED = "its weights, taken over exactly: it has gradients"
 

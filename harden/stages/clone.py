@@ -15,9 +15,8 @@ from harden.nets.saved import save_policy
 from harden.progress import Reporter
 from harden.stages.inputs import Inputs
 from harden.storage.files import require_writable
-from harden.training.clone import fit_clone
-from harden.training.permissions import open_own
-from harden.training.ranges import require_ranges
+from harden.training.checks import open_own, require_ranges
+from harden.training.imitation import fit_clone
 from harden.training.workspace import Workspace, describe
 from harden.types import Transitions
 

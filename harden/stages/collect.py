@@ -15,16 +15,16 @@ from harden.data import DatasetWriter, ShardInfo, open_dataset
 from harden.envs.make import require_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.method.learner import Learner
 from harden.method.schedules import scheduled
 from harden.nets import Critics
 from harden.nets.saved import load_policy, module_digest
 from harden.progress import Reporter
 from harden.stages.inputs import Inputs, stored_learner
 from harden.storage.folders import require_folder
+from harden.training.checks import require_permission
 from harden.training.collection import collect_episodes
-from harden.training.permissions import require_permission
-from harden.training.workspace import Workspace, open_learner
+from harden.training.run import Run, open_for_stage
+from harden.training.workspace import Workspace
 
 
 class Collected(NamedTuple):
@@ -44,8 +44,7 @@ class CollectInputs(Inputs):
     """What a collection begins with.
 
     Args:
-        config, place: the pipeline and its folders.
-        learner: acts, and is attacked.
+        run: its learner acts, and is attacked.
         untrained: no policy is stored yet, so that the learner's first weights act.
         episodes: whole episodes to collect.
         behaviour: how the learner acts.
@@ -53,9 +52,7 @@ class CollectInputs(Inputs):
         data: the data set's folder.
     """
 
-    config: PipelineConfig
-    place: Workspace
-    learner: Learner
+    run: Run
     untrained: bool
     episodes: int
     behaviour: str
@@ -92,18 +89,16 @@ def open_collect(
     behaviour, data = behaviour or config.behaviour, out or place.data
     require_permission(behaviour, allow_attacked_collection)
     require_environment(config.task_row)
-    learner, about = open_learner(config, place, torch.device("cpu"), policy_dir, refresh=refresh)
-    if behaviour == MC_BEHAVIOUR and policy_dir is not None and about is None:
-        learner.critics = _victim_critics(policy_dir)
+    run = open_for_stage(config, place, torch.device("cpu"), policy_dir, refresh=refresh)
+    if behaviour == MC_BEHAVIOUR and policy_dir is not None and not run.stored:
+        run.learner.critics = _victim_critics(policy_dir)
     require_folder(data)
     if (data / "manifest.json").exists():
         open_dataset(data, config.task_row)
     own = behaviour == config.variant_row.behaviour and policy_dir is None
     return CollectInputs(
-        config=config,
-        place=place,
-        learner=learner,
-        untrained=about is None and policy_dir is None and not place.policy.is_dir(),
+        run=run,
+        untrained=not run.stored and policy_dir is None and not place.policy.is_dir(),
         episodes=episodes,
         behaviour=behaviour,
         epsilon=scheduled(config, refresh).epsilon if own else config.train_epsilon,
@@ -120,11 +115,12 @@ def collect(inputs: CollectInputs, report: Reporter) -> Collected:
         InputError: the data set is of another kind; StorageError: it can't be written.
     """
     began = time.monotonic()
-    config, behaviour, learner = inputs.config, inputs.behaviour, inputs.learner
+    config, behaviour, learner = inputs.run.config, inputs.behaviour, inputs.run.learner
     policy = None if behaviour == "random" else learner.policy
     if policy is not None and inputs.untrained:
         report.say(
-            f"no policy in {inputs.place.policy} yet: acting with an untrained one (seed {config.seed})"
+            f"no policy in {inputs.run.workspace.policy} yet: acting with an untrained one "
+            f"(seed {config.seed})"
         )
     slots = min(config.collect.envs, inputs.episodes)
     with (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,14 +13,14 @@ from harden.errors import MissingInputError
 from harden.method.adversary import attack_replayed
 from harden.method.e_step import draw_states
 from harden.method.e_step import e_step as solve
-from harden.method.learner import Learner
 from harden.method.schedules import Scheduled, scheduled
 from harden.nets.saved import critics_files, policy_files
 from harden.stages.inputs import Inputs, learner_paths, stored_learner
 from harden.storage.files import require_apart, require_writable
-from harden.training.permissions import open_own, require_em
+from harden.training.checks import open_own, require_em
+from harden.training.run import Run, open_for_stage
 from harden.training.targets import describe_targets
-from harden.training.workspace import Workspace, carried, commit, open_learner
+from harden.training.workspace import Workspace
 from harden.types import Targets
 
 
@@ -30,20 +29,15 @@ class EStepInputs(Inputs):
     """What an E-step begins with.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        run: its learner gives the policy and the critics.
         dataset: its states are solved for.
-        learner, about: as `open_learner` returns them.
         states, particles: how many are solved for, and actions drawn for each.
         terms: the place in the schedules.
         targets: the file that is written.
     """
 
-    config: PipelineConfig
-    place: Workspace
-    device: torch.device
+    run: Run
     dataset: Dataset
-    learner: Learner
-    about: dict[str, Any] | None
     states: int
     particles: int
     terms: Scheduled
@@ -86,23 +80,19 @@ def open_e_step(
             f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
         )
     dataset = open_own(config, data or place.data)
-    learner, about = open_learner(config, place, device, policy_dir, critics_dir, refresh=refresh)
+    run = open_for_stage(config, place, device, policy_dir, critics_dir, refresh=refresh)
     models = [*policy_files(policy_dir or place.policy), *critics_files(critics_path)]
     require_apart(targets, place.state, *models, *data_files(dataset.path))
     require_writable(targets)
     return EStepInputs(
-        config=config,
-        place=place,
-        device=device,
+        run=run,
         dataset=dataset,
-        learner=learner,
-        about=about,
         states=states,
         particles=particles,
         terms=scheduled(config, refresh),
         targets=targets,
         reads=(dataset.path, *stored_learner(place, policy_dir, critics_dir)),
-        writes=(targets, *(learner_paths(place) if about is not None else ())),
+        writes=(targets, *(learner_paths(place) if run.stored else ())),
     )
 
 
@@ -115,8 +105,8 @@ def e_step(inputs: EStepInputs) -> TargetsHeader:
     Raises:
         StorageError: the targets can't be written.
     """
-    config, learner, terms = inputs.config, inputs.learner, inputs.terms
-    obs = inputs.dataset.recent(config.estep.window).obs.to(inputs.device)
+    run, config, learner, terms = inputs.run, inputs.run.config, inputs.run.learner, inputs.terms
+    obs = inputs.dataset.recent(config.estep.window).obs.to(learner.device)
     obs = draw_states(learner, obs, inputs.states, config.estep.window)
     obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
     sizes = config.estep.model_copy(update={"particles": inputs.particles})
@@ -124,7 +114,7 @@ def e_step(inputs: EStepInputs) -> TargetsHeader:
     targets, solution, expected_cost = solve(learner, obs, sized, terms)
     header = describe_targets(config, learner, solution, expected_cost, inputs.dataset.info.digest, terms)
     write_targets(inputs.targets, Targets(*(column.cpu() for column in targets)), header)
-    if inputs.about is not None:
+    if run.stored:
         learner.dual = solution
-        commit(config, inputs.place, learner, carried(inputs.about))
+        run.commit()
     return header

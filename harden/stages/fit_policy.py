@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from harden.config.pipeline import PipelineConfig, key_value
 from harden.data import TargetsHeader, read_targets
 from harden.errors import InputError, MissingInputError
-from harden.method.learner import Learner
-from harden.method.m_step import MStepLoss
-from harden.method.robust_m_step import RobustMStep, TargetBatches
+from harden.method.m_step import RobustMStep, TargetBatches
 from harden.method.schedules import Scheduled, scheduled
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
 from harden.stages.inputs import Inputs, learner_paths, optional, stored_learner
 from harden.storage.files import digest_file, require_writable
 from harden.storage.folders import copy_folder, require_place
-from harden.training.permissions import require_em
-from harden.training.replay import check_finite
+from harden.training.checks import require_em
+from harden.training.loop import check_finite
+from harden.training.run import Run, open_for_stage
 from harden.training.trainer import fit, make_trainer
-from harden.training.workspace import Workspace, carried_from, commit, open_learner
+from harden.training.workspace import Workspace
 from harden.types import Targets
 
 
@@ -52,8 +51,9 @@ def _require_folders(place: Workspace, *folders: Path) -> None:
             )
 
 
-def _check_belonging(header: TargetsHeader, learner: Learner, targets_path: Path, about: dict | None) -> None:
-    continued = about is not None and about.get("targets_digest") == digest_file(targets_path)
+def _check_belonging(header: TargetsHeader, run: Run, targets_path: Path) -> None:
+    learner = run.learner
+    continued = run.record.targets_digest == digest_file(targets_path)
     if header.policy_digest != module_digest(learner.policy) and not continued:
         raise InputError(
             f"{targets_path} was made for another policy than the one here",
@@ -71,10 +71,8 @@ class FitPolicyInputs(Inputs):
     """What a fit of the policy begins with.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        run: its learner is changed in place.
         path: the targets' file; targets, header: what it holds.
-        learner: is changed in place.
-        carried: what the policy's folder and the state hand on.
         steps: gradient steps.
         terms: the place in the schedules.
         publish: whether the policy fitted is the one published; else it enters the running average.
@@ -82,14 +80,10 @@ class FitPolicyInputs(Inputs):
         out: a new folder for a copy of the policy.
     """
 
-    config: PipelineConfig
-    place: Workspace
-    device: torch.device
+    run: Run
     path: Path
     targets: Targets
     header: TargetsHeader
-    learner: Learner
-    carried: dict[str, Any]
     steps: int
     terms: Scheduled
     publish: bool
@@ -133,20 +127,16 @@ def open_fit_policy(
     path = targets_path or place.targets
     _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
     targets, header = read_targets(path)
-    learner, about = open_learner(config, place, device, policy_dir, critics_dir, refresh=refresh)
-    _check_belonging(header, learner, path, about)
+    run = open_for_stage(config, place, device, policy_dir, critics_dir, refresh=refresh)
+    _check_belonging(header, run, path)
     require_writable(place.state)
     if out is not None:
         require_place(out)
     return FitPolicyInputs(
-        config=config,
-        place=place,
-        device=device,
+        run=run,
         path=path,
         targets=targets,
         header=header,
-        learner=learner,
-        carried=carried_from(about, policy_dir or place.policy),
         steps=steps,
         terms=scheduled(config, refresh),
         publish=refresh is None,
@@ -163,35 +153,28 @@ def fit_policy(inputs: FitPolicyInputs, report: Reporter) -> PolicyFitted:
     Raises:
         StorageError: the run can't be written; DivergedError: the loss is not finite.
     """
-    config, place, device, learner = inputs.config, inputs.place, inputs.device, inputs.learner
-    steps, terms = inputs.steps, inputs.terms
-    parent = module_digest(learner.policy)
+    run, config, learner, steps = inputs.run, inputs.run.config, inputs.run.learner, inputs.steps
+    parent, first_step = module_digest(learner.policy), learner.counters.policy_steps
+    module = RobustMStep(learner, config, inputs.terms)
+    targets = Targets(*(column.to(learner.device) for column in inputs.targets))
+    batches = TargetBatches(targets, steps, config.train.states, learner)
     with report.track("fit-policy", steps, "steps") as track:
-        done = 0
-
-        def on_step(result: MStepLoss) -> None:
-            nonlocal done
-            done += 1
-            if done % 50 == 0:
-                track(done, f"likelihood {float(result.likelihood):.3f}, KL {float(result.kl[0]):.4f}")
-
-        job = RobustMStep(learner, config, on_step)
-        on_device = Targets(*(column.to(device) for column in inputs.targets))
-        batches = TargetBatches(on_device, steps, config.train.states, terms, learner)
-        step = learner.counters.policy_steps
-        trainer = make_trainer(place.run, device, "policy", step, tensorboard=inputs.tensorboard)
-        fit(trainer, job, batches)
-    result = job.result
+        trainer = make_trainer(
+            run.workspace.run,
+            learner.device,
+            "policy",
+            first_step,
+            tensorboard=inputs.tensorboard,
+            track=track,
+        )
+        fit(trainer, module, batches)
+    result = module.result
     loss = float(result.loss.detach())
     check_finite(learner, loss)
     learner.finish_round(publish=inputs.publish)
-    digests = {
-        "data_digest": inputs.header.data_digest,
-        "parent": parent,
-        "targets_digest": digest_file(inputs.path),
-    }
-    commit(config, place, learner, inputs.carried | digests)
+    digest = digest_file(inputs.path)
+    run.commit(data_digest=inputs.header.data_digest, parent=parent, targets_digest=digest)
     if inputs.out is not None:
-        copy_folder(place.policy, inputs.out)
+        copy_folder(run.workspace.policy, inputs.out)
     kl, robust = ((float(mean), float(std)) for mean, std in (result.kl, result.kl_robust))
-    return PolicyFitted(steps, loss, kl, robust, terms.epsilon if config.variant_row.robust else 0.0)
+    return PolicyFitted(steps, loss, kl, robust, inputs.terms.epsilon if config.variant_row.robust else 0.0)

@@ -26,9 +26,7 @@ from harden.stages.clone import free_folder
 from harden.stages.export_policy import check_observations
 from harden.stages.inputs import Inputs, optional
 from harden.storage.folders import require_folder
-from harden.training.clone import CPU
-from harden.training.imitation import distil_loss, score, split_episodes
-from harden.training.imitation_fit import fit_imitation
+from harden.training.imitation import CPU, distil_loss, fit_imitation, score, split_episodes
 from harden.training.workspace import describe
 from harden.types import Transitions
 

@@ -24,7 +24,7 @@ from harden.stages.collect import collect, open_collect
 from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.storage.folders import require_folder
 from harden.training.imitation import require_episodes
-from harden.training.workspace import describe, workspace
+from harden.training.workspace import Workspace, describe
 
 # one-step targets rank costs less well: their bootstrap is the noisy part (docs/experiments.md)
 _N_STEP = 10
@@ -126,7 +126,7 @@ def _fitted(
     """Collect the episodes in a folder of their own, and return the critics that are fitted to them."""
     behaviours = _behaviours(fit.evaluate.independent_episodes)
     with tempfile.TemporaryDirectory() as scratch:
-        place, bare = workspace("independent", Path(scratch)), Path(scratch) / "bare"
+        place, bare = Workspace.named("independent", Path(scratch)), Path(scratch) / "bare"
         more: dict[str, Any] = {}
         if isinstance(loaded.policy, OpaquePolicy):
             roll_out(fit, loaded.policy, place.data, behaviours, report)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,25 +15,28 @@ from harden.data import Dataset, DatasetWriter
 from harden.envs.make import require_environment, try_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.method.bellman import Backups
-from harden.method.learner import new_learner
+from harden.method.learner import Learner, new_learner
 from harden.nets.saved import LoadedPolicy, load_policy
 from harden.progress import Reporter
 from harden.stages.inputs import Inputs, optional
 from harden.stages.offline_estimates import offline_estimates
 from harden.storage.files import require_writable, write_json
 from harden.storage.folders import recover_replaced
+from harden.training import loop
+from harden.training.checks import (
+    open_own,
+    require_em,
+    require_own_kind,
+    require_permission,
+    require_ranges,
+    unknown_from_logs,
+)
 from harden.training.ending import finish_run, try_policy
-from harden.training.offline import require_own_data, train_offline
-from harden.training.on_policy import require_no_job, train_on_policy
-from harden.training.permissions import open_own, require_em, require_own_kind, require_permission
-from harden.training.ranges import require_ranges
-from harden.training.refresh import History, RollOuts
-from harden.training.replay import look_ahead
-from harden.training.rounds import LiveRounds, run_rounds
-from harden.training.run import begin_run, load_run, new_run, open_run, require_free, warm_up_steps
-from harden.training.state import load_state
-from harden.training.workspace import Workspace, lasting, origin_of
+from harden.training.imitation import fit_clone
+from harden.training.run import Run, begin_run, load_run, new_run, open_run, require_free
+from harden.training.state import Row
+from harden.training.supply import RollOuts, Stored, Supply
+from harden.training.workspace import Workspace
 
 
 class Trained(NamedTuple):
@@ -40,12 +45,12 @@ class Trained(NamedTuple):
     Args:
         refreshes: refreshes finished, of this run and of those it resumed.
         history: one row a refresh: steps, reward, cost, cumulative cost, multipliers, KLs, seconds.
-        policy: the folder of the policy that was kept.
+        policy: the folder of the policy that is published.
         warnings: what has to be known of it, one sentence each.
     """
 
     refreshes: int
-    history: list[dict[str, float]]
+    history: list[Row]
     policy: Path
     warnings: list[str]
 
@@ -55,7 +60,7 @@ class TrainInputs(Inputs):
     """What a training run begins with, or goes on with.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        config, workspace, device: the pipeline, its folders, and where it is computed.
         start: the policy to start from.
         resume: go on from the last refresh stored.
         overwrite: discard an earlier run of this pipeline and its data set.
@@ -64,7 +69,7 @@ class TrainInputs(Inputs):
     """
 
     config: PipelineConfig
-    place: Workspace
+    workspace: Workspace
     device: torch.device
     start: LoadedPolicy | None
     resume: bool
@@ -75,7 +80,7 @@ class TrainInputs(Inputs):
 
 def open_train(
     config: PipelineConfig,
-    place: Workspace,
+    workspace: Workspace,
     *,
     device: torch.device,
     init: Path | None = None,
@@ -90,13 +95,14 @@ def open_train(
     What a killed process left of the run's folders is mended.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        config, workspace, device: the pipeline, its folders, and where it is computed.
         init: a policy folder to start from; critics are fitted to fresh benign data first, going on from its
             own where they have the pipeline's architecture.
         resume: go on from the last refresh stored; the end is the same as without the interruption.
         overwrite: discard an earlier run of this pipeline and its data set.
         tensorboard: log to TensorBoard beside CSV.
-        data: with `train.offline`, the stored data to learn from, the workspace's where not given.
+        data: with `train.offline`, the stored data to learn from, the workspace's where not given; they are
+            read, never written.
         allow_attacked_collection: let a variant that wants it collect under attack.
 
     Raises:
@@ -114,30 +120,28 @@ def open_train(
     dataset = None
     if offline:
         require_em(config)
-        dataset = open_own(config, data or place.data)
+        dataset = open_own(config, data or workspace.data)
         require_ranges(config, dataset.recent(config.imitation.rows), dataset.path)
     else:
         if data is not None:
             raise InputError("--data is for --offline", "training that collects learns from its own data set")
         require_environment(config.task_row)
         require_permission(config.behaviour, allow_attacked_collection)
-        if config.variant_row.on_policy:
-            require_no_job(config, tensorboard)
         try_environment(config.task_row)
     start = None if init is None else load_policy(init)
-    recover_replaced(place.run, (place.run, place.data))
+    recover_replaced(workspace.run, (workspace.run, workspace.data))
     if resume:
-        about = load_run(config, place, device)[1]
+        run = load_run(config, workspace, device)
         if dataset is not None:
-            require_own_data(place, about, dataset)
+            _require_own_data(run, dataset)
     else:
         new_learner(config, device, start)
         if not overwrite:
-            require_free(place, collects=not offline)
-        require_writable(place.state)
+            require_free(workspace, collects=not offline)
+        require_writable(workspace.state)
     return TrainInputs(
         config=config,
-        place=place,
+        workspace=workspace,
         device=device,
         start=start,
         resume=resume,
@@ -146,14 +150,18 @@ def open_train(
         dataset=dataset,
         reads=(
             *(() if dataset is None else (dataset.path,)),
-            *optional(place.state if resume else None, init),
+            *optional(workspace.state if resume else None, init),
         ),
-        writes=(place.run,) if offline else (place.data, place.run),
+        writes=(workspace.run,) if offline else (workspace.data, workspace.run),
     )
 
 
 def train(inputs: TrainInputs, report: Reporter) -> Trained:
     """Train a policy.
+
+    With stored data it learns from them alone. The behaviour in the data is cloned first. Without a policy of
+    its own the run starts from that clone; and the E-step draws its particles from it, so that what is
+    learned is among what the data show.
 
     Raises:
         StorageError: the run can't be written.
@@ -161,63 +169,79 @@ def train(inputs: TrainInputs, report: Reporter) -> Trained:
 
     Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
     """
-    config, place, device = inputs.config, inputs.place, inputs.device
-    if inputs.dataset is None:
-        history, warnings = _train_online(inputs, report)
-    else:
-        history, warnings = train_offline(
-            config,
-            place,
-            inputs.dataset,
-            device=device,
-            start=inputs.start,
-            resume=inputs.resume,
-            overwrite=inputs.overwrite,
-            tensorboard=inputs.tensorboard,
-            report=report,
-        )
-        learner, about = load_state(place.state, config, device)
-        estimates = offline_estimates(config, place, learner, inputs.dataset, about["offline"])
-        write_json(place.estimates, estimates)
-    return Trained(len(history), history, place.policy, warnings)
+    config, workspace, dataset = inputs.config, inputs.workspace, inputs.dataset
+    if not inputs.resume:
+        if dataset is None:
+            _begin(inputs)
+        else:
+            _begin_offline(inputs, dataset, report)
+    run = open_run(config, workspace, inputs.device, report)
+    with _supply(run, dataset, report) as supply:
+        loop.train(run, supply, tensorboard=inputs.tensorboard, report=report)
+        warnings = finish_run(run, supply, report)
+    if dataset is not None:
+        write_json(workspace.estimates, offline_estimates(run, dataset))
+    return Trained(len(run.history), run.history, workspace.policy, warnings)
 
 
 def _begin(inputs: TrainInputs) -> None:
     config, start = inputs.config, inputs.start
-    learner = new_learner(config, inputs.device, start)
-    begun = origin_of(start.about if start else None)
+    learner, started_from = new_learner(config, inputs.device, start), None
     if start is not None:
         with VectorEnv(config.task_row, config.collect.envs, config.collect.workers) as envs:
-            begun["start"] = try_policy(config, learner.policy, envs)
-    with new_run(inputs.place, collects=True, overwrite=inputs.overwrite) as fresh:
-        begin_run(config, fresh, learner, warm_up_steps(config, learner, start), **begun)
+            started_from = try_policy(config, learner.policy, envs)
+    with new_run(inputs.workspace, collects=True, overwrite=inputs.overwrite) as fresh:
+        begin_run(config, fresh, learner, start, start=started_from)
 
 
-def _train_online(inputs: TrainInputs, report: Reporter) -> tuple[History, list[str]]:
-    config, place, device = inputs.config, inputs.place, inputs.device
-    if not inputs.resume:
-        _begin(inputs)
+def _begin_offline(inputs: TrainInputs, dataset: Dataset, report: Reporter) -> None:
+    config, device = inputs.config, inputs.device
+    for unknown in unknown_from_logs(config, dataset):
+        report.say(f"warning: not in these logs: {unknown}")
+    learner = new_learner(config, device, inputs.start)
+    rows = dataset.recent(config.imitation.rows)
+    with new_run(inputs.workspace, collects=False, overwrite=inputs.overwrite) as fresh:
+        behaviour, _, scores = fit_clone(
+            config, rows, config.imitation, device=device, logs=fresh.run, report=report
+        )
+        policy = behaviour if inputs.start is None else learner.policy
+        learner = Learner(policy, learner.critics, config, device, behaviour=behaviour)
+        of_data = {"data": dataset.info.digest, "transitions": len(dataset), "behaviour": scores}
+        begin_run(config, fresh, learner, inputs.start, offline=of_data)
+
+
+@contextlib.contextmanager
+def _supply(run: Run, dataset: Dataset | None, report: Reporter) -> Iterator[Supply]:
+    """Open where the run's data come from: the stored data set, or the simulation where there is none.
+
+    Raises:
+        InputError: the run was begun with other data, or its own are not of the variant's kind.
+    """
+    config, workspace = run.config, run.workspace
+    if dataset is not None:
+        _require_own_data(run, dataset)
+        yield Stored(config, run.learner, dataset)
+        return
     if config.most_steps != config.train.env_steps:
         asked = f"train.env_steps {config.train.env_steps:,}"
         report.say(f"refreshes are whole: up to {config.most_steps:,} steps of simulation ({asked})")
-    learner, about = open_run(config, place, device, report)
-    history: History = about["history"]
-    warm_up, also = about.get("warm_up", 0), lasting(about)
     slots = min(config.collect.envs, config.train.episodes)
     with (
-        DatasetWriter(place.data, config.task_row) as writer,
+        DatasetWriter(workspace.data, config.task_row) as writer,
         VectorEnv(config.task_row, slots, config.collect.workers) as envs,
     ):
-        require_own_kind(config, writer.info, place.data)
-        if config.variant_row.on_policy:
-            train_on_policy(config, place, learner, history, writer, envs, report, also)
-        else:
-            supply = RollOuts(config, learner, writer, envs, report)
-            source = LiveRounds(config, place, learner, history, supply, report, warm_up, also)
-            run_rounds(source, inputs.tensorboard)
+        require_own_kind(config, writer.info, workspace.data)
+        yield RollOuts(config, run.learner, writer, envs, report)
 
-        def replay() -> Backups:
-            return look_ahead(Dataset(place.data).recent(config.critics.replay), config, device)
 
-        warnings = finish_run(config, place, device, replay, envs, report)
-    return history, warnings
+def _require_own_data(run: Run, dataset: Dataset) -> None:
+    """Refuse other data than those that an offline run was begun with.
+
+    Raises:
+        InputError: other data.
+    """
+    if (run.record.offline or {}).get("data") != dataset.info.digest:
+        raise InputError(
+            f"the run in {run.workspace.run} was begun with other data than {dataset.path}",
+            "name its own with --data",
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,16 +10,15 @@ from torch import Tensor
 from harden.config.pipeline import PipelineConfig
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
-from harden.method.bellman import Backups
-from harden.method.critic_step import critic_step
+from harden.method.critic_step import fit_critics
 from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
 from harden.seeds import episode_seeds
-from harden.training.replay import check_finite
-from harden.training.state import load_state
-from harden.training.workspace import Workspace, carried, commit
+from harden.training.loop import check_finite
+from harden.training.run import Run
+from harden.training.supply import Supply
 
 _EPISODES = 10
 # a multiplier this near to its ceiling is at it
@@ -48,52 +46,38 @@ def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: VectorEnv) 
     return {"reward": float(run.rewards.mean()), "cost": float(run.costs.mean())}
 
 
-def finish_run(
-    config: PipelineConfig,
-    place: Workspace,
-    device: torch.device,
-    replay: Callable[[], Backups],
-    envs: VectorEnv | None,
-    report: Reporter,
-) -> list[str]:
+def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
     """Fit critics to the policy that the run publishes, try it, and store what the run ends with; once.
 
     The critics have learned for the policy that learned with them, which is not the one that is published
     where that is an average. An evaluation attacks with the critics of the published policy.
 
     Args:
-        device: where the learner lives.
-        replay: reads what the critics learn from; it is asked where there is something left to do.
-        envs: the simulation, None where nothing may be simulated.
+        run: its learner is changed in place.
+        supply: what the critics learn from, and the simulation where something may be simulated.
+        report: where progress is reported.
 
     Returns:
         What has to be known of the run, one sentence each.
     """
-    learner, about = load_state(place.state, config, device)
-    if about.get("ended"):
-        return list(about.get("ending", {}).get("warnings", []))
-    rows = replay()
+    config, learner, record = run.config, run.learner, run.record
+    if record.ended:
+        return list((record.ending or {}).get("warnings", []))
+    replay, _ = supply.load()
     learner.policy.load_state_dict(learner.average.state_dict())
     epsilon, steps = scheduled(config, None).epsilon, config.train.final_critic_steps
-    loss = torch.zeros(())
     with report.track("critics of the published policy", steps, "steps") as track:
-        for step in range(steps):
-            loss = critic_step(learner, rows, config, epsilon)
-            if step % 50 == 49:
-                track(step + 1, f"loss {float(loss):.4g}")
-    check_finite(learner, float(loss))
-    parent = module_digest(learner.policy)
-    ending: dict[str, Any] = {} if envs is None else try_policy(config, learner.policy, envs)
+        losses = fit_critics(learner, replay, config, epsilon, steps, track)
+    check_finite(learner, float(losses[-1]) if steps else 0.0)
+    ending: dict[str, Any] = {}
+    if supply.envs is not None:
+        ending = try_policy(config, learner.policy, supply.envs)
     warnings = [
-        *left_open(config, learner.counters.refresh, about["history"]),
-        *_of_policy(config, ending, about.get("start")),
+        *left_open(config, learner.counters.refresh, run.history),
+        *_of_policy(config, ending, record.start),
     ]
-    commit(
-        config,
-        place,
-        learner,
-        carried(about) | {"parent": parent, "ended": True, "ending": ending | {"warnings": warnings}},
-    )
+    parent = module_digest(learner.policy)
+    run.commit(parent=parent, ended=True, ending=ending | {"warnings": warnings})
     return warnings
 
 

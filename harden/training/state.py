@@ -1,7 +1,8 @@
-"""The file of what outlives a round, `state.safetensors`."""
+"""What outlives a round: the learner and the run's record in one file, `state.safetensors`."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,51 +12,79 @@ from torch import Tensor
 from harden.config.pipeline import PipelineConfig
 from harden.errors import DamagedFileError, InputError
 from harden.method.learner import Counters, Learner
-from harden.method.ppo import PidState
 from harden.nets import Critics, GaussianPolicy, StateValues
-from harden.nets.saved import (
-    check_declared,
-    described,
-    reason,
-)
+from harden.nets.saved import check_declared, described, reason
 from harden.storage.tensor_file import ILL_DESCRIBED, read_tensors, write_tensors
-from harden.types import DualSolution
+from harden.types import DualSolution, PidState
+
+Row = dict[str, float]
 
 
-def _optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
-    return {f"{prefix}.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+@dataclasses.dataclass
+class RunRecord:
+    """What is stored beside a learner: where it comes from and what it has learned from.
+
+    Args:
+        history: a row a refresh of the learning curve; None for a state that single stages made.
+        warm_up: critic steps before the first round.
+        data_digest: of the data set that the critics learned from.
+        parent: digest of the policy that the critics were fitted for.
+        targets_digest: of the file of targets that the policy was fitted to.
+        kept: which policy a run publishes, in words.
+        origin: what the first policy's folder says of where it comes from.
+        offline: of a run on stored data: their digest and size, and how well the clone of them acts.
+        run_config: the configuration of `train`, where stages by hand may have had another since.
+        start: reward and cost of the given policy that a run started from.
+        ended: the run was ended, and is not ended again.
+        ending: the published policy's reward and cost, and warnings, one sentence each.
+        config: the configuration of the last commit.
+        versions: of what a result depends on, at the last commit.
+        before: digests of critics/ and policy/ when the last commit began.
+        acting_digest: of the policy that collects, which is not the published one where that is an average.
+    """
+
+    history: list[Row] | None = None
+    warm_up: int | None = None
+    data_digest: str | None = None
+    parent: str | None = None
+    targets_digest: str | None = None
+    kept: str | None = None
+    origin: dict[str, Any] | None = None
+    offline: dict[str, Any] | None = None
+    run_config: dict[str, Any] | None = None
+    start: Row | None = None
+    ended: bool | None = None
+    ending: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    versions: dict[str, str] | None = None
+    before: list[str] | None = None
+    acting_digest: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is known, by name."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> RunRecord:
+        """Return the record in a stored description, which says more."""
+        return cls(**{field.name: stored.get(field.name) for field in dataclasses.fields(cls)})
 
 
-def _load_optimizer(prefix: str, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith(prefix + "."):
-            _, index, key = name.rsplit(".", 2)
-            state.setdefault(int(index), {})[key] = value
-    layout = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
-
-
-# what a state says of itself, beside what is stored with it
-_OWN: tuple[str, ...] = ("format_version", "kind", "seed", "counters", "file_digest", "tensors_digest")
-_OWN += ("policy", "critics", "values", "pid", "behaviour")
-
-
-def save_state(path: Path, learner: Learner, about: dict[str, Any]) -> None:
+def save_state(path: Path, learner: Learner, description: dict[str, Any]) -> None:
     """Write the whole learner to one file, replaced in one rename: the run's commit point.
 
     Args:
-        about: task, configuration and digests to be stored with it.
+        description: what is stored beside it: task, configuration and the run's record.
     """
     tensors: dict[str, Tensor] = {"beta": learner.beta, "beta_robust": learner.beta_robust}
     for prefix, module in _modules(learner).items():
         tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
     for prefix, optimizer in _optimizers(learner).items():
-        tensors |= _optimizer_tensors(prefix, optimizer)
+        for index, entry in optimizer.state_dict()["state"].items():
+            tensors |= {f"{prefix}.{index}.{name}": value for name, value in entry.items()}
     if learner.dual is not None:
         tensors |= {f"dual.{name}": value for name, value in learner.dual._asdict().items()}
-    full = {
+    full: dict[str, Any] = {
         "kind": "state",
         "seed": learner.seed,
         "counters": learner.counters._asdict(),
@@ -66,31 +95,42 @@ def save_state(path: Path, learner: Learner, about: dict[str, Any]) -> None:
         full |= {"values": learner.values.architecture, "pid": learner.pid._asdict()}
     if learner.behaviour is not None:
         full["behaviour"] = learner.behaviour.architecture
-    write_tensors(path, tensors, full | about)
+    write_tensors(path, tensors, full | description)
 
 
 def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
-    of_all = {"policy": learner.policy, "critics": learner.critics, "target": learner.target_critics}
-    of_all |= {"average": learner.average}
-    if learner.behaviour is not None:
-        of_all["behaviour"] = learner.behaviour
-    return of_all if learner.values is None else of_all | {"values": learner.values}
+    modules = {
+        "policy": learner.policy,
+        "critics": learner.critics,
+        "target": learner.target_critics,
+        "average": learner.average,
+        "behaviour": learner.behaviour,
+        "values": learner.values,
+    }
+    return {name: module for name, module in modules.items() if module is not None}
 
 
 def _optimizers(learner: Learner) -> dict[str, torch.optim.Optimizer]:
-    of_all: dict[str, torch.optim.Optimizer] = {
+    optimizers = {
         "policy_optimizer": learner.policy_optimizer,
         "critic_optimizer": learner.critic_optimizer,
+        "value_optimizer": learner.value_optimizer,
     }
-    own = learner.value_optimizer
-    return of_all if own is None else of_all | {"value_optimizer": own}
+    return {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
 
 
-def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tuple[Learner, dict[str, Any]]:
-    """Read a learner back, to the bit.
+def _load_optimizer(prefix: str, tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(prefix + "."):
+            _, index, key = name.rsplit(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
-    Returns:
-        The learner and what was stored with it.
+
+def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tuple[Learner, RunRecord]:
+    """Read a learner back, to the bit, and the run's record.
 
     Raises:
         MissingInputError: no such file.
@@ -99,23 +139,23 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
     """
     # a run's folder has its pipeline's name, and a state that can't be read can't be resumed
     anew = f"harden train -p {path.absolute().parent.name} --overwrite"
-    tensors, about = read_tensors(path, anew)
-    if about.get("kind") != "state":
-        raise DamagedFileError(f"{path} is a {about.get('kind')}, not a run's state")
-    if about.get("task") != config.task:
+    tensors, stored = read_tensors(path, anew)
+    if stored.get("kind") != "state":
+        raise DamagedFileError(f"{path} is a {stored.get('kind')}, not a run's state")
+    if stored.get("task") != config.task:
         raise InputError(
-            f"{path} is of task '{about.get('task')}', the pipeline's is '{config.task}'",
+            f"{path} is of task '{stored.get('task')}', the pipeline's is '{config.task}'",
             "use the pipeline that the run was made with",
         )
     try:
         for part in ("policy", "critics", "values", "behaviour"):
-            if part in about:
-                check_declared(about[part], tensors)
-        values = StateValues(**about["values"]) if "values" in about else None
-        behaviour = described(GaussianPolicy, about["behaviour"]) if "behaviour" in about else None
-        policy, critics = described(GaussianPolicy, about["policy"]), described(Critics, about["critics"])
+            if part in stored:
+                check_declared(stored[part], tensors)
+        values = StateValues(**stored["values"]) if "values" in stored else None
+        behaviour = described(GaussianPolicy, stored["behaviour"]) if "behaviour" in stored else None
+        policy, critics = described(GaussianPolicy, stored["policy"]), described(Critics, stored["critics"])
         learner = Learner(policy, critics, config, device, values, behaviour)
-        learner.pid = PidState(**about.get("pid", {}))
+        learner.pid = PidState(**stored.get("pid", {}))
         for prefix, module in _modules(learner).items():
             cut = len(prefix) + 1
             module.load_state_dict({n[cut:]: v for n, v in tensors.items() if n.startswith(prefix + ".")})
@@ -124,11 +164,10 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         learner.beta, learner.beta_robust = tensors["beta"].to(device), tensors["beta_robust"].to(device)
         if "dual.eta" in tensors:
             learner.dual = DualSolution(*(tensors[f"dual.{f}"].to(device) for f in DualSolution._fields))
-        learner.counters = Counters(**about["counters"])
-        learner.seed = int(about["seed"])
+        learner.counters = Counters(**stored["counters"])
+        learner.seed = int(stored["seed"])
+        return learner, RunRecord.from_dict(stored)
     except (*ILL_DESCRIBED, RuntimeError) as error:
         raise DamagedFileError(
-            f"{path} is not a complete run state ({reason(error)})",
-            f"begin the run anew with: {anew}",
+            f"{path} is not a complete run state ({reason(error)})", f"begin the run anew with: {anew}"
         ) from error
-    return learner, {key: value for key, value in about.items() if key not in _OWN}

@@ -1,21 +1,26 @@
-"""One way to make a Lightning trainer for small networks and whole batches."""
+"""Lightning for small networks and whole batches: a Trainer for supervised fits, Fabric for the loop."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import Logger as FabricLogger
+from lightning.fabric.loggers import TensorBoardLogger
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import TensorBoardLogger as PytorchTensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from harden.errors import InputError, StorageError, Terminated
+from harden.progress import Track
 from harden.storage.files import make_folder, storage_errors
 
 _LOG_EVERY = 50
@@ -46,19 +51,55 @@ class _Log(CSVLogger):
 
 
 class _Logging(Callback):
-    """Hands a job's values to the loggers now and then: fetching numbers at each step costs more than it.
+    """Hands a module's values to the loggers now and then: fetching numbers at each step costs more than it.
 
-    A job has `logged()`, its last step's scalars by name, and `steps_done`. `LightningModule.log` would keep
-    books at every step, whatever the interval.
+    A module has `logged()`, its last step's scalars by name, and `steps_done`. `LightningModule.log` would
+    keep books at every step, whatever the interval.
     """
 
+    def __init__(self, track: Track | None) -> None:
+        self.track = track
+
     def on_train_batch_end(
-        self, trainer: L.Trainer, job: L.LightningModule, outputs: Any, batch: Any, index: int
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         if index % _LOG_EVERY == 0:
-            numbers = {name: float(value) for name, value in job.logged().items()}  # type: ignore[operator]
+            numbers = {name: float(value) for name, value in module.logged().items()}  # type: ignore[operator]
             for logger in trainer.loggers:
-                logger.log_metrics(numbers, job.steps_done)  # type: ignore[arg-type]
+                logger.log_metrics(numbers, module.steps_done)  # type: ignore[arg-type]
+            if self.track is not None:
+                self.track(index + 1, f"loss {numbers['loss']:.4g}")
+
+
+def _quiet_lightning() -> None:
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # these advise on data loaders; ours hands over whole batches from memory
+    warnings.filterwarnings("ignore", module="lightning.*")
+
+
+def _require_tensorboard() -> None:
+    if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
+        raise InputError("TensorBoard is not installed", "install it with: pip install 'harden[tensorboard]'")
+
+
+def make_fabric(folder: Path, device: torch.device, tensorboard: bool) -> Fabric:
+    """Return the Fabric that the training loop works under.
+
+    Args:
+        folder: the run's.
+        device: where the learner lives already.
+        tensorboard: log to TensorBoard (`logs/train`).
+
+    Raises:
+        InputError: TensorBoard is asked for and not installed.
+    """
+    _quiet_lightning()
+    loggers: list[FabricLogger] = []
+    if tensorboard:
+        _require_tensorboard()
+        loggers.append(TensorBoardLogger(folder / "logs", name="", version="train"))
+    return Fabric(accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, loggers=loggers)
 
 
 def make_trainer(
@@ -70,6 +111,7 @@ def make_trainer(
     tensorboard: bool = False,
     epochs: int = 1,
     callbacks: Sequence[Callback] = (),
+    track: Track | None = None,
 ) -> L.Trainer:
     """Return a trainer that runs some epochs, logs to CSV, and keeps no checkpoint of its own.
 
@@ -84,32 +126,25 @@ def make_trainer(
         tensorboard: log to TensorBoard as well (`logs/<job>-<first step>/tensorboard`).
         epochs: at most; the rows to stop by are judged after each.
         callbacks: Lightning's own.
+        track: where progress is reported.
 
     Raises:
         InputError: TensorBoard is asked for and not installed; StorageError: the log can't be written.
     """
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # these advise on data loaders; ours hands over whole batches from memory
-    warnings.filterwarnings("ignore", module="lightning.*")
+    _quiet_lightning()
     version = f"{job}-{first_step:07d}"
     loggers: list[Logger] = []
     if folder is not None:
         loggers.append(_Log(folder / "logs", name="", version=version))
     if tensorboard and folder is not None:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
-            raise InputError(
-                "TensorBoard is not installed", "install it with: pip install 'harden[tensorboard]'"
-            )
-        loggers.append(TensorBoardLogger(folder / "logs", name="", version=f"{version}/tensorboard"))
+        _require_tensorboard()
+        loggers.append(PytorchTensorBoardLogger(folder / "logs", name="", version=f"{version}/tensorboard"))
     return L.Trainer(
         max_epochs=epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         logger=loggers,
-        callbacks=[_Logging(), *callbacks],
+        callbacks=[_Logging(track), *callbacks],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -118,24 +153,14 @@ def make_trainer(
     )
 
 
-def fit(
-    trainer: L.Trainer,
-    job: L.LightningModule,
-    source: Iterable[Any],
-    finish: Callable[[], None] | None = None,
-) -> None:
-    """Fit a job to a source of batches.
-
-    Args:
-        finish: what is done after the last batch.
+def fit(trainer: L.Trainer, module: L.LightningModule, batches: Iterable[Any]) -> None:
+    """Fit a module to batches.
 
     Raises:
         Terminated: SIGTERM came, and nobody else listens to it.
     """
     try:
-        trainer.fit(job, source)
+        trainer.fit(module, batches)
     except SIGTERMException:
         # a SystemExit of code 0, as if all were done
         raise Terminated("stopped by SIGTERM") from None
-    if finish is not None:
-        finish()

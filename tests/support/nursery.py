@@ -27,7 +27,7 @@ from harden.stages.collect import collect, open_collect
 from harden.stages.train import open_train, train
 from harden.storage.files import digest_file
 from harden.training.state import load_state
-from harden.training.workspace import workspace
+from harden.training.workspace import Workspace
 
 CPU = torch.device("cpu")
 Tell = Callable[[int], object]
@@ -75,7 +75,7 @@ def still_there(folder: Path, known: Mapping[str, str], shards: Mapping[str, str
 
 def collecting(kills: int) -> Counter[str]:
     """Kill collectors on one data set."""
-    draw, place = random.Random(0), workspace("run")
+    draw, place = random.Random(0), Workspace.named("run")
     config = make_config({"collect": {"envs": 1, "workers": 0, "behaviour": "random"}})
 
     def work(tell: Tell) -> None:
@@ -115,7 +115,7 @@ class Telling(Reporter):
 def training(kills: int) -> Counter[str]:
     """Kill one training run, which goes on from its last refresh each time."""
     torch.set_num_threads(1)
-    draw, place = random.Random(0), workspace("run")
+    draw, place = random.Random(0), Workspace.named("run")
     steps = {"episodes": 1, "warm_up_episodes": 1, "rounds": 2, "states": 16, "warm_up_critic_steps": 1}
     config = make_config(
         {
@@ -138,7 +138,7 @@ def training(kills: int) -> Counter[str]:
         left = list(place.run.glob("**/.*.tmp"))
         assert len(left) <= 1, "each killed run leaves another half-written file"
         counts["half-written"] += len(left) + len(list(place.data.glob(".*.tmp")))
-        history = load_state(place.state, config, CPU)[1]["history"]
+        history = load_state(place.state, config, CPU)[1].history or []
         assert len(history) >= promised, "acknowledged and lost"
         assert [row["refresh"] for row in history] == list(range(1, len(history) + 1))
         shards = {shard.name: shard.sha256 for shard in open_dataset(place.data).info.shards}

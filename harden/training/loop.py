@@ -1,0 +1,251 @@
+"""The training loop: Algorithm 2, online or on stored data; Algorithms 4 and 5 of the on-policy rivals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric import Fabric
+
+from harden.config.pipeline import PipelineConfig
+from harden.data import TargetsHeader, write_targets
+from harden.errors import DivergedError
+from harden.method.adversary import adversary_share, attack_replayed
+from harden.method.critic_step import fit_critics
+from harden.method.e_step import draw_states, e_step
+from harden.method.learner import Learner
+from harden.method.m_step import MStepLoss, RobustMStep
+from harden.method.ppo import improve
+from harden.method.schedules import Scheduled, scheduled
+from harden.nets.saved import module_digest
+from harden.progress import Reporter
+from harden.storage.files import digest_file, write_text
+from harden.training.run import Run, which_policy
+from harden.training.state import Row
+from harden.training.supply import RollOuts, Supply
+from harden.training.targets import describe_targets
+from harden.training.trainer import make_fabric
+from harden.types import DualSolution, Targets
+
+
+class _Learned(NamedTuple):
+    """What a refresh's learning came to.
+
+    Args:
+        loss: of it, which is not finite where it diverged.
+        row: columns of the learning curve.
+        targets, header: of the last round; None for an on-policy variant.
+    """
+
+    loss: float
+    row: Row
+    targets: Targets | None = None
+    header: TargetsHeader | None = None
+
+
+def train(run: Run, supply: Supply, *, tensorboard: bool, report: Reporter) -> None:
+    """Do the refreshes that are left, and store each of them in one commit.
+
+    Args:
+        run: its learner is changed in place.
+        supply: brings the data.
+        tensorboard: log the learning curve's rows to TensorBoard as well.
+        report: where progress is reported.
+
+    Raises:
+        DivergedError: a loss became NaN or infinite; the last refresh stands.
+
+    Source: Algorithm 2; Algorithms 4 and 5 for the on-policy variants.
+    """
+    learner, config, history = run.learner, run.config, run.history
+    fabric = make_fabric(run.workspace.run, learner.device, tensorboard)
+    m_step = None
+    if not config.variant_row.on_policy:
+        m_step = fabric.setup(RobustMStep(learner, config, scheduled(config, 0)), learner.policy_optimizer)
+    for _ in range(len(history), config.refreshes):
+        began = time.monotonic()
+        if history:
+            learner.advance(refresh=1)
+        supply.gather(history)
+        gathered = time.monotonic()
+        parent = module_digest(learner.policy)
+        if m_step is None:
+            assert isinstance(supply, RollOuts)
+            learned = _learn_on_policy(run, supply, report)
+        else:
+            learned = _learn(run, supply, fabric, m_step, report)
+        check_finite(learner, learned.loss)
+        row = supply.row(history, gathered - began, time.monotonic() - gathered) | learned.row
+        history.append(row)
+        _commit(run, supply, learned, parent)
+        fabric.log_dict(row, step=len(history))
+        report.say(_line(row, config.refreshes))
+
+
+def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Reporter) -> _Learned:
+    """Do the rounds of a refresh: critics, E-step and robust M-step, over and over.
+
+    Source: Algorithm 2, lines 6 to 21.
+    """
+    learner, config, train = run.learner, run.config, run.config.train
+    replay, states = supply.load()
+    terms = scheduled(config, learner.counters.refresh)
+    if not run.history:
+        fit_critics(learner, replay, config, terms.epsilon, run.record.warm_up or 0)
+    m_step[0].begin(terms)
+    meter = _Meter()
+    with report.track(f"refresh {len(run.history) + 1}", train.rounds, "rounds") as track:
+        for done in range(1, train.rounds + 1):
+            fit_critics(learner, replay, config, terms.epsilon, train.critic_steps)
+            targets, expected_cost = expectation(learner, states, config, terms)
+            assert learner.dual is not None
+            meter.add_e_step(learner.dual, expected_cost)
+            if done == train.rounds:
+                header = describe_targets(config, learner, learner.dual, expected_cost, supply.digest, terms)
+            for result in maximisation(fabric, m_step, targets, train.policy_steps):
+                meter.add_m_step(result)
+            learner.finish_round()
+            track(done)
+    row = {"kappa": terms.kappa, "adversary_share": 1.0}
+    if config.variant_row.adversarial and terms.epsilon > 0:
+        row["adversary_share"] = adversary_share(learner, targets.obs, config, terms.epsilon)
+    row |= meter.means()
+    return _Learned(row["loss"], row, Targets(*(column.cpu() for column in targets)), header)
+
+
+def expectation(
+    learner: Learner, states: torch.Tensor, config: PipelineConfig, terms: Scheduled
+) -> tuple[Targets, torch.Tensor]:
+    """Solve a round's E-step; the learner takes on its dual. Return the targets and the expected cost.
+
+    Args:
+        states: (N, obs_dim), where the E-step's states are drawn from.
+
+    Source: Algorithm 2, lines 9 to 15.
+    Deviation: `train.critic_steps` critic updates a round, where the paper has one; each of them and the
+        E-step draws rows of its own, where the paper's round has one minibatch (line 4): the E-step's states
+        are recent ones, the critics' from the whole replay.
+    """
+    obs = draw_states(learner, states, config.train.states, len(states))
+    obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
+    targets, learner.dual, expected_cost = e_step(learner, obs, config, terms)
+    return targets, expected_cost
+
+
+def maximisation(fabric: Fabric, m_step: Any, targets: Targets, steps: int) -> Iterator[MStepLoss]:
+    """Fit the policy to a round's targets; yield each step's Lagrangian.
+
+    Args:
+        m_step: a RobustMStep and its optimizer, as Fabric set them up.
+
+    Source: Algorithm 2, lines 16 to 21.
+    """
+    module, optimizer = m_step
+    for iteration in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(module.training_step(targets, iteration))
+        optimizer.step()
+        yield module.result
+
+
+def _learn_on_policy(run: Run, supply: RollOuts, report: Reporter) -> _Learned:
+    """Improve the policy by the refresh's roll-outs, and fit the critics that attackers need.
+
+    The state-action critics learn from the replay for the policy as it is now, by the same updates as those
+    of the off-policy variants.
+
+    Source: Algorithms 4 and 5.
+    """
+    learner, config, train, shard = run.learner, run.config, run.config.train, supply.shard
+    epsilon = scheduled(config, learner.counters.refresh).epsilon
+    done = improve(learner, supply.fresh(), config, shard.cost / shard.episodes, epsilon)
+    replay, _ = supply.load()
+    steps = train.rounds * train.critic_steps
+    with report.track(f"refresh {len(run.history) + 1}", steps, "steps") as track:
+        fit_critics(learner, replay, config, epsilon, steps, track)
+    learner.finish_round()
+    return _Learned(done.loss + done.value_loss + done.cost_value_loss, done._asdict())
+
+
+def _commit(run: Run, supply: Supply, learned: _Learned, parent: str) -> None:
+    """Store a refresh: the state is the commit point, and nothing broken gets that far."""
+    digests = {"data_digest": supply.digest, "parent": parent}
+    if learned.targets is not None and learned.header is not None:
+        write_targets(run.workspace.targets, learned.targets, learned.header)
+        digests["targets_digest"] = digest_file(run.workspace.targets)
+    run.commit(**digests, kept=which_policy(run.config))
+    write_curve(run.workspace.run / "learning_curve.csv", run.history)
+
+
+def check_finite(learner: Learner, loss: float) -> None:
+    """Stop before anything broken is stored.
+
+    Raises:
+        DivergedError: the loss or a weight is NaN or infinite.
+    """
+    weights = [*learner.policy.parameters(), *learner.critics.parameters()]
+    if not (loss == loss and abs(loss) != float("inf")) or not all(bool(w.isfinite().all()) for w in weights):
+        raise DivergedError(
+            f"training diverged in round {learner.counters.round} (loss {loss})",
+            "the last good state is kept: lower the learning rates and go on from it",
+        )
+
+
+class _Meter:
+    """Gathers what the rounds of a refresh found, and asks the device for it once, at the end."""
+
+    def __init__(self) -> None:
+        self.m_steps: list[torch.Tensor] = []
+        self.e_steps: list[torch.Tensor] = []
+
+    def add_m_step(self, result: MStepLoss) -> None:
+        parts = (result.loss.detach()[None], result.kl, result.kl_robust, result.beta, result.beta_robust)
+        self.m_steps.append(torch.cat(parts))
+
+    def add_e_step(self, dual: DualSolution, expected_cost: torch.Tensor) -> None:
+        values = (dual.eta, dual.lam, dual.lam_exact, dual.feasible, expected_cost, dual.kl, dual.converged)
+        self.e_steps.append(torch.stack([value.double() for value in values]))
+
+    def means(self) -> Row:
+        pairs = ("kl", "kl_robust", "beta", "beta_robust")
+        names = ["loss", *(f"{name}_{part}" for name in pairs for part in ("mean", "std"))]
+        steps = torch.stack(self.m_steps).mean(0).tolist()
+        duals = torch.stack(self.e_steps).mean(0).tolist()
+        dual_names = ("eta", "lam", "lam_exact", "feasible", "q_cost", "kl_estep", "converged")
+        return dict(zip(names, steps, strict=True)) | dict(zip(dual_names, duals, strict=True))
+
+
+def write_curve(path: Path, history: list[Row]) -> None:
+    """Write a learning curve as CSV, one row a refresh."""
+    text = io.StringIO()
+    # the last row has every column; what an older program did not write is nan
+    table = csv.DictWriter(text, list(history[-1]), restval="nan", lineterminator="\n")
+    table.writeheader()
+    table.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in history)
+    write_text(path, text.getvalue())
+
+
+# columns of a refresh's row that a person is shown, with how
+_SHOWN = {
+    "env_steps": "{:,.0f} steps",
+    "reward": "reward {:.1f}",
+    "cost": "cost {:.1f}",
+    "epsilon": "epsilon {:.4f}",
+    "lam": "lam {:.2f}",
+    "q_cost": "Q_c {:.2f}",
+    "kl": "KL {:.4f}",
+    "kl_mean": "KL {:.3f}",
+    "kl_robust_mean": "robust KL {:.2f}",
+    "adversary_share": "adversary {:.2f}",
+    "actor_steps": "{:.0f} steps of the actor",
+}
+
+
+def _line(row: Row, refreshes: int) -> str:
+    shown = [text.format(row[name]) for name, text in _SHOWN.items() if name in row]
+    return "  ".join((f"refresh {row['refresh']:.0f}/{refreshes}", f"{row['seconds']:.0f} s", *shown))
