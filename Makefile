@@ -40,7 +40,7 @@ demo: $(STAMP) ## harden a vanilla policy on SafetyBallCircle-v0 and show it bef
 
 test: $(STAMP) ## run the tests, real simulation included
 	@echo "== tests"
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(STAMP) ## run the long tests and write tests/slow-results.json
 	@echo "== slow tests"

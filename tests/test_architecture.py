@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,10 @@ def test_no_test_module_imports_from_another() -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         shared = [name for name in imports(path) if name.startswith(("test_", "conftest"))]
         assert not shared, f"{path} imports {shared}; what several test modules use is in tests/support/"
+
+
+def test_every_room_is_on_the_page_of_the_house_in_the_order_of_imports() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    picture = page.split("```")[1]
+    words = re.findall(r"^ (\w[\w ]*?)  +\S", picture, re.MULTILINE)
+    assert [set(names.split()) for names in words] == ROOMS

@@ -262,7 +262,7 @@ def test_episodes_that_are_in_another_form_there_already_are_not_doubled(stored:
 # filter and split
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=4), min_size=1, max_size=3
@@ -321,7 +321,7 @@ def test_a_range_that_is_none(stored: Path, text: str) -> None:
     assert "is no range of episodes" in refused("data", "filter", "set", "--episodes", text, "--out", "x")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(2, 30), st.integers(0, 5), st.floats(0.2, 0.8))
 def test_split_puts_each_episode_in_one_part(
     tmp_path_factory: pytest.TempPathFactory, count: int, seed: int, share: float
@@ -448,21 +448,20 @@ program.main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_repair_that_is_interrupted_sets_nothing_aside(stored: Path, number: int) -> None:
+def test_a_repair_that_is_interrupted_sets_nothing_aside(stored: Path) -> None:
     store(Path("set"), *(make([200] * 50, 1000 * n) for n in range(20)))
     before = sorted(path.name for path in stored.glob("*"))
     took = time.monotonic()
     Dataset(stored).verify()
     took = time.monotonic() - took
     codes = []
-    for part in range(6):
+    for part, number in enumerate([signal.SIGINT, signal.SIGTERM] * 2):
         # the signal comes once shards are being looked at, earlier or later among them
-        words = [sys.executable, "-c", _REPAIR, str(took * part / 6), str(int(number))]
+        words = [sys.executable, "-c", _REPAIR, str(took * part / 4), str(int(number))]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert "Traceback" not in done.stderr
         assert sorted(path.name for path in stored.glob("*")) == before
+        assert done.returncode in (0, 128 + number)
         codes.append(done.returncode)
-    assert set(codes) <= {0, 128 + number}
-    assert 128 + number in codes
+    assert any(codes)
     assert Dataset(stored).verify() == []

@@ -220,8 +220,8 @@ def test_an_exported_file_is_one_and_says_nothing_of_this_machine(folder: Path, 
     assert list(folder.glob("*policy.*")) == [folder / FILES[kind]]
 
 
-def test_the_lines_in_the_readme_run_a_policy_with_onnxruntime_alone(folder: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_pages_lines_run_a_policy_with_onnxruntime_alone(folder: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/your-own-data.md").read_text(), re.DOTALL)
     lines = next(block for block in blocks if "onnxruntime" in block)
     assert len([line for line in lines.splitlines() if line.strip()]) <= 10
     harden("policy", "export", str(RELEASED), "--to", "onnx", "--out", "policy.onnx")

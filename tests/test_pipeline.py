@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import signal
 import subprocess
@@ -85,35 +84,40 @@ def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     assert "".join(order) == "EMMM" * 6
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a run went to its end undisturbed."""
+    path = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        harden("train", "--threads", "1", *SETTINGS)
+    return path
+
+
 def kill_when(command: list[str], cwd: Path, ready: str) -> None:
     """Start a command and kill -9 it as soon as a file's pattern appears."""
     process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while process.poll() is None and not list(cwd.glob(ready)) and time.monotonic() < until:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert list(cwd.glob(ready)), "the command never got that far"
 
 
 @pytest.mark.parametrize(
     "ready",
     [
-        "checkpoints/ball-circle/state.safetensors",
         "datasets/ball-circle/shard-00000.h5",
         "checkpoints/ball-circle/targets.h5",
-        "checkpoints/ball-circle/learning_curve.csv",
         "datasets/ball-circle/shard-00002.h5",
     ],
 )
-def test_a_killed_run_resumes_to_the_same_end(folder: Path, ready: str) -> None:
-    (folder / "whole").mkdir()
-    command = [sys.executable, "-m", "harden.cli", "train", "--threads", "1", *SETTINGS]
-    os.chdir(folder / "whole")
-    harden("train", "--threads", "1", *SETTINGS)
-    os.chdir(folder)
+def test_a_killed_run_resumes_to_the_same_end(whole: Path, folder: Path, ready: str) -> None:
+    command = [sys.executable, "-m", "harden", "train", "--threads", "1", *SETTINGS]
     kill_when(command, folder, ready)
     harden("train", "--threads", "1", *SETTINGS, "--resume")
-    assert_same_run(folder / "whole/checkpoints/ball-circle", folder / "checkpoints/ball-circle")
+    assert_same_run(whole / "checkpoints/ball-circle", folder / "checkpoints/ball-circle")
     assert open_dataset(folder / "datasets/ball-circle").verify() == []
     curve = (folder / "checkpoints/ball-circle/learning_curve.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in curve] == ["refresh", "1", "2", "3"]
@@ -266,23 +270,16 @@ def test_behaviours_say_what_they_are(folder: Path, behaviour: str) -> None:
 
 def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
     harden("train", *SETTINGS, "--set", "train.env_steps=400")
-    words = [
-        "evaluate",
-        *SETTINGS,
-        "--attack",
-        "all",
-        "--episodes",
-        "3",
-        "--attack-steps",
-        "2",
-        "--restarts",
-        "1",
-    ]
-    harden(*words, "--json", "a.json")
-    harden(*words, "--json", "b.json", "--set", "collect.workers=2")
+    words = ["evaluate", *SETTINGS, "--episodes", "2", "--attack-steps", "2", "--restarts", "1"]
+    harden(*words, "--attack", "all", "--json", "a.json")
+    # two more processes, and fewer attacks beside each: neither changes an entry
+    some = "random,mc,mc-independent,learned,combined"
+    harden(*words, "--attack", some, "--json", "b.json", "--set", "collect.workers=2")
     first, second = (json.loads(Path(name).read_text()) for name in ("a.json", "b.json"))
-    assert first["results"] == second["results"]
     assert [entry["attack"] for entry in first["results"]] == parse_attacks("all")
+    assert second["results"] == [
+        entry for entry in first["results"] if entry["attack"] in f"natural,{some}".split(",")
+    ]
     natural, random, _, mc, *_, combined, worst = first["results"]
     assert (natural["epsilon"], natural["style"], natural["critics"]) == (0.0, None, None)
     assert (mc["epsilon"], mc["steps"], mc["restarts"], mc["critics"]) == (0.05, 2, 1, "own")
@@ -296,7 +293,7 @@ def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
         costs = {name: by_name[name]["per_episode"][index]["cost"] for name in worst["over"]}
         assert episode["cost"] == costs[episode["attack"]] == max(costs.values())
     increase = [m["cost"] - n["cost"] for m, n in zip(mc["per_episode"], natural["per_episode"], strict=True)]
-    assert mc["over_natural"]["cost"]["mean"] == pytest.approx(sum(increase) / 3)
+    assert mc["over_natural"]["cost"]["mean"] == pytest.approx(sum(increase) / 2)
     assert {one["check"] for one in first["warnings"]} >= {"too-few-episodes"}
     ratio = first["threat_model"]["epsilon_over_std"][0]["ratio"]
     # the run's own data, not only where its policy goes
@@ -304,8 +301,8 @@ def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
     for key in ("task", "env_id", "policy", "seed", "episodes", "cost_limit", "action"):
         assert key in first
     costs = [episode["cost"] for episode in mc["per_episode"]]
-    assert mc["cost"]["mean"] == pytest.approx(sum(costs) / 3)
-    assert mc["violation_rate"] == pytest.approx(sum(cost > 5 for cost in costs) / 3)
+    assert mc["cost"]["mean"] == pytest.approx(sum(costs) / 2)
+    assert mc["violation_rate"] == pytest.approx(sum(cost > 5 for cost in costs) / 2)
     seeds = [[episode["seed"] for episode in entry["per_episode"]] for entry in first["results"]]
     assert all(row == seeds[0] for row in seeds)
 
@@ -474,10 +471,11 @@ def test_every_task_goes_through_the_whole_pipeline(folder: Path, task: str) -> 
     harden("train", *words)
     info = open_dataset(folder / "datasets/task", TASKS[task]).info
     assert info.episodes >= 4
-    harden("evaluate", *words, "--attack", "all", "--episodes", "2", "--attack-steps", "1", "--restarts", "1")
+    few = ["--episodes", "2", "--attack-steps", "1", "--restarts", "1"]
+    harden("evaluate", *words, "--attack", "mc,mad,black-box", *few)
     results = json.loads((folder / "checkpoints/task/evaluation.json").read_text())["results"]
     lengths = [episode["length"] for entry in results for episode in entry["per_episode"]]
-    assert len(lengths) == 2 * len(parse_attacks("all"))
+    assert len(lengths) == 2 * 4
     assert max(lengths) <= TASKS[task].horizon
 
 

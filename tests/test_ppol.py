@@ -377,7 +377,7 @@ def test_an_interrupted_run_resumes_and_its_policy_can_be_tried(folder: Path, na
     about = json.loads((folder / "checkpoints/ball-circle/policy/manifest.json").read_text())
     assert about["variant"] == name
     settings = [*words[:-2], "--set", f"variant={name}"]
-    tried = ["--attack", "all", "--episodes", "1", "--attack-steps", "1", "--restarts", "1"]
+    tried = ["--attack", "mc,mad", "--episodes", "1", "--attack-steps", "1", "--restarts", "1"]
     harden("evaluate", *settings, *tried)
     found = stages(harden("status", *settings).output)
     assert set(found.values()) == {"done"}
@@ -423,7 +423,7 @@ def test_the_papers_on_policy_settings_are_those_of_table_4(task: str) -> None:
     assert config.adversary.steps == 200
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ["sa-ppol-mc", "adv-ppol"])
 def test_the_papers_on_policy_settings_run_for_a_few_updates(folder: Path, name: str) -> None:
     sizes = {"train.env_steps": 400, "train.episodes": 1, "train.warm_up_episodes": 1, "train.rounds": 2}
     sizes["train.final_critic_steps"] = 3

@@ -21,9 +21,6 @@ from support.browser import Browser, browser
 from support.commands import harden, refused
 from support.mutations import json_mutations
 
-# its evaluations are made once, not once a worker
-pytestmark = pytest.mark.xdist_group("report")
-
 ROOT = Path(__file__).parents[1]
 RELEASED = ROOT / "checkpoints/released/ball-circle"
 ATTACKS = ROOT / "benchmarks/results/attacks"

@@ -131,7 +131,7 @@ with DatasetWriter(Path(sys.argv[1]), TASK) as writer:
 """
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.013, 0.05, 0.11])
+@pytest.mark.parametrize("delay", [0.0, 0.05])
 def test_kill_9_loses_nothing_acknowledged(tmp_path: Path, delay: float) -> None:
     script = _WRITER.format(tests=str(Path(__file__).parent))
     process = subprocess.Popen(
