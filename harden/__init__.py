@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from harden.config.pipeline import PipelineConfig
+    from harden.evaluation.observation_attack import ObservationAttack as ObservationAttack
+    from harden.nets.saved import LoadedPolicy
+    from harden.stages.train import Trained
+    from harden.types import Evaluation
+
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> Any:
+        # imported where they are asked for: the program listens to signals before it imports what takes long
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("harden")
+        if name == "ObservationAttack":
+            # a class can't import what it needs when it is called, as the functions below do
+            from harden.evaluation.observation_attack import ObservationAttack
+
+            return ObservationAttack
+        raise AttributeError(f"module 'harden' has no attribute '{name}'")
 
 
-def __getattr__(name: str) -> Any:
-    # imported where they are asked for: the program listens to signals before it imports what takes long
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("harden")
-    if name == "ObservationAttack":
-        # a class can't import what it needs when it is called, as the functions below do
-        from harden.evaluation.observation_attack import ObservationAttack
-
-        return ObservationAttack
-    raise AttributeError(f"module 'harden' has no attribute '{name}'")
-
-
-def load_policy(path: str | Path) -> Any:
+def load_policy(path: str | Path) -> LoadedPolicy:
     """Return the policy of a folder as an object with `act(obs)`.
 
     Args:
@@ -35,8 +45,11 @@ def load_policy(path: str | Path) -> Any:
 
 
 def evaluate(
-    policy: Any, attacks: str = "random,mc,mr", pipeline: str = "ball-circle", **keys: Any
-) -> dict[str, Any]:
+    policy: str | Path | Callable[..., Any],
+    attacks: str = "random,mc,mr",
+    pipeline: str | Path = "ball-circle",
+    **keys: Any,
+) -> Evaluation:
     """Try a policy, natural and under attack, as `harden evaluate` does.
 
     Args:
@@ -48,6 +61,9 @@ def evaluate(
 
     Returns:
         The evaluation, in the form of the evaluation file.
+
+    Raises:
+        InputError: no such policy, attack or key, or a policy of another task.
     """
     from harden.config.file import find_pipeline, load_config, variations
     from harden.evaluation.entries import parse_attacks
@@ -60,22 +76,49 @@ def evaluate(
     config, *also = variations(load_config(find_pipeline(Path(pipeline))), lists)
     names, report = parse_attacks(attacks), Reporter(True)
     inputs = open_evaluate(config, policy, names, device=pick_device("auto"), also=also, report=report)
-    return stage(inputs, report)
+    return cast("Evaluation", stage(inputs, report))
 
 
-def train(config: Any, name: str = "run", root: str | Path = ".", **options: Any) -> Any:
+def train(
+    config: PipelineConfig,
+    name: str = "run",
+    root: str | Path = ".",
+    *,
+    init: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    data: Path | None = None,
+    allow_attacked_collection: bool = False,
+) -> Trained:
     """Train a policy, as `harden train` does.
 
     Args:
-        config: a PipelineConfig, from `harden.config.file.load_config`.
+        config: a pipeline, from `harden.config.file.load_config`.
         name: the run's name below datasets/ and checkpoints/.
         root: the folder that holds those two.
-        options: init, resume, overwrite, allow_attacked_collection, as in `harden.stages.train.open_train`.
+        init: a policy folder to start from.
+        resume: go on from the last refresh stored.
+        overwrite: discard an earlier run of that name and its data set.
+        data: with `train.offline`, the stored data to learn from, those of that name where not given.
+        allow_attacked_collection: let a variant that wants it collect under attack.
+
+    Raises:
+        InputError: as `harden.stages.train.open_train`.
+        DivergedError: a loss became NaN or infinite; the last refresh stands.
     """
     from harden.progress import Reporter
     from harden.stages.train import open_train
     from harden.stages.train import train as stage
     from harden.training.workspace import Workspace, pick_device
 
-    inputs = open_train(config, Workspace.named(name, Path(root)), device=pick_device("auto"), **options)
+    inputs = open_train(
+        config,
+        Workspace.named(name, Path(root)),
+        device=pick_device("auto"),
+        init=init,
+        resume=resume,
+        overwrite=overwrite,
+        data=data,
+        allow_attacked_collection=allow_attacked_collection,
+    )
     return stage(inputs, Reporter(True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -40,13 +42,23 @@ def test_every_command_takes_the_shared_options(words: tuple[str, ...]) -> None:
     assert harden(*words, "--version").output == harden("--version").output
 
 
-def test_threads_are_those_asked_for() -> None:
+def test_threads_are_those_asked_for(folder: Path) -> None:
     try:
-        harden("list", "tasks", "--threads", "2", "--quiet")
+        harden("status", "--threads", "2", "--quiet")
         assert torch.get_num_threads() == 2
     finally:
-        harden("list", "tasks")
+        harden("status")
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["list", "tasks"], ["init"]])
+def test_what_computes_nothing_does_not_wait_for_torch(folder: Path, words: list[str]) -> None:
+    program = (
+        "import sys, click.testing, harden.cli as cli\n"
+        f"result = click.testing.CliRunner().invoke(cli.main, {words})\n"
+        "sys.exit(result.exit_code or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 SAMPLE = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"

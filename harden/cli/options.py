@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,23 +25,15 @@ if TYPE_CHECKING:
     from harden.training.workspace import Workspace
 
 
-class _NotNan:
-    """Refuses "nan", which is within any range to a comparison."""
+class Real(click.FloatRange):
+    """A number, within a range where one is given; "nan" is within any to a comparison, and is refused."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
-        found = super().convert(value, param, ctx)  # type: ignore[misc]
-        if math.isnan(found):
-            raise click.BadParameter(f"'{value}' is not a number", ctx, param)
-        return found
-
-
-class Real(_NotNan, click.types.FloatParamType):
-    """A number."""
-
-
-class RealRange(_NotNan, click.FloatRange):
-    """A number within a range."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"'{value}' is not a number", param, ctx)
+        return number
 
 
 class Numbers(click.ParamType):
@@ -97,6 +88,8 @@ _STANDS = {
     "benchmark": "finished runs are in the ledger: the same command goes on with the others",
     "init": "remove what it wrote, and run it again",
 }
+# what they name is read from tables, and torch takes seconds to import
+_WITHOUT_TORCH = ("list", "init")
 _ELSEWHERE = "what was stored before stands, its own result is written at its end: run it again"
 
 
@@ -119,12 +112,13 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it with their values in the context instead of among its own."""
-        import torch
-
         names = [field.name for field in dataclasses.fields(Shared)]
         ctx.obj = Shared(**{name: ctx.params.pop(name) for name in names})
-        # one by default: more are no faster on networks this small, and results would depend on the machine
-        torch.set_num_threads(ctx.obj.threads)
+        if ctx.info_name not in _WITHOUT_TORCH:
+            import torch
+
+            # one by default: more are no faster on networks this small, and results depend on their number
+            torch.set_num_threads(ctx.obj.threads)
         try:
             with signals.kept():
                 return super().invoke(ctx)
@@ -170,23 +164,6 @@ class Context:
         return self.dry_run
 
 
-# options that name no input
-_WRITTEN = {"out", "json_path", "html"}
-
-
-@contextlib.contextmanager
-def _assumed(pipeline: str) -> Iterator[None]:
-    """Say of an input that does not fit which pipeline it had to fit: nobody named one."""
-    try:
-        yield
-    except InputError as error:
-        # the others are of a file as such, whatever it is used for
-        if type(error) is not InputError:
-            raise
-        said = f"no -p was given, so it had to fit {pipeline}"
-        raise InputError(error.message, f"{error.remedy}; {said}" if error.remedy else said) from error
-
-
 def stage_options(command: F) -> F:
     """Give a command the options that all stages share, and hand it a Context."""
 
@@ -220,9 +197,16 @@ def stage_options(command: F) -> F:
         config, *also = variations(loaded, {name: given for name, given in several.items() if given})
         place, report = Workspace.named(path.stem), Reporter(shared.quiet)
         context = Context(config, also, place, pick_device(device), report, shared.dry_run)
-        own = pipeline is None and any(isinstance(options[name], Path) for name in options.keys() - _WRITTEN)
-        with _assumed(f"pipeline {file} of task '{config.task}'") if own else contextlib.nullcontext():
+        named = pipeline is not None or not any(isinstance(value, Path) for value in options.values())
+        try:
             return command(context, **options)
+        except InputError as error:
+            # the other kinds are of a file as such, whatever it is used for
+            if named or type(error) is not InputError:
+                raise
+            assumed = f"no -p was given, so that pipeline {file} of task '{config.task}' holds"
+            remedy = f"{error.remedy}; {assumed}" if error.remedy else assumed
+            raise InputError(error.message, remedy) from error
 
     return wrapped  # type: ignore[return-value]
 

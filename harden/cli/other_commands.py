@@ -16,20 +16,24 @@ from harden.errors import InputError
 @click.argument("what", type=click.Choice(["tasks", "attacks", "variants"]))
 def list_names(what: str) -> None:
     """List what can be named, one a line."""
-    from harden.config.tasks import TASKS
-    from harden.config.variants import VARIANTS
-    from harden.evaluation.entries import NAMES
-
     if what == "tasks":
-        for task in TASKS.values():
-            click.echo(
-                f"{task.name:<16} {task.env_id}, horizon {task.horizon}, cost limit {task.cost_limit:g}, "
-                f"epsilon {task.epsilon:g}"
-            )
+        from harden.config.tasks import TASKS
+
+        rows = {
+            task.name: f"{task.env_id}, horizon {task.horizon}, cost limit {task.cost_limit:g}, "
+            f"epsilon {task.epsilon:g}"
+            for task in TASKS.values()
+        }
+    elif what == "variants":
+        from harden.config.variants import VARIANTS
+
+        rows = {variant.name: variant.summary for variant in VARIANTS.values()}
     else:
-        variants = {row.name: row.summary for row in VARIANTS.values()}
-        for name, summary in (NAMES if what == "attacks" else variants).items():
-            click.echo(f"{name:<16} {summary}")
+        from harden.evaluation.entries import NAMES
+
+        rows = NAMES
+    for name, summary in rows.items():
+        click.echo(f"{name:<16} {summary}")
 
 
 @main.command()

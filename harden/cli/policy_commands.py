@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, RealRange, Shared, pass_shared, stage_options
+from harden.cli.options import FOLDER, Context, Real, Shared, pass_shared, stage_options
 
 # beyond it, networks of 32 bits say nothing that matters
-_RANGE = RealRange(min=0, min_open=True, max=1e6)
+_RANGE = Real(min=0, min_open=True, max=1e6)
 
 
 @main.group()
