@@ -4,7 +4,7 @@
 
 Roll-outs of a policy are collected, critics are fitted to them from nothing by the stage itself, and judged
 at states and actions of other episodes, whose value is the mean return of several roll-outs from there
-(harden/evaluation/calibration.py). Two policies: the released one, which hardly ever costs anything, so that
+(calibration.py). Two policies: the released one, which hardly ever costs anything, so that
 its Q_c has little to rank, and a reckless one, trained as if cost weighed nothing.
 """
 
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from calibration import branch, calibrate
 
 from harden.config.file import find_pipeline, load_config
 from harden.config.sections import PLAIN_ROLL_OUTS
-from harden.evaluation.calibration import branch, calibrate
 from harden.nets.saved import load_critics, load_policy, save_policy
 from harden.progress import Reporter
 from harden.stages.collect import collect, open_collect

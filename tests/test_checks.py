@@ -10,10 +10,10 @@ import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.tasks import TASKS
-from harden.evaluation.attacked import Victim, evaluate_policy
 from harden.evaluation.checks import Checked, check, strongest
+from harden.evaluation.effort import flat_share
 from harden.evaluation.entries import Trial, parse_attacks
-from harden.evaluation.gradients import flat_share
+from harden.evaluation.trials import Victim, evaluate_policy
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy
 from harden.policies.opaque import OpaquePolicy
@@ -155,12 +155,26 @@ def test_a_second_opinion_that_is_weak_is_told_with_the_reason(vanilla: LoadedPo
     victim = Victim(vanilla.policy, vanilla.critics, learned={0.05: flat})
     trial = Trial(5, 0.05, Strength(5, 1, queries=2), "mean", 0)
     tried = evaluate_policy(victim, TASK, parse_attacks("mc,black-box,learned"), [trial], workers=0)
-    said = check(tried.entries, {"learned": [{"epsilon": 0.05, "costs": [8.0, 9.0]}]}).warnings
-    short = {one["attack"]: one["message"] for one in said if one["check"] == "falls-short"}
-    assert "2 queries a state" in short["black-box"]
-    assert "its training reached 8, 9" in short["learned"]
-    assert "chance" not in short["learned"]
-    assert "start by start (95 % interval" in short["learned"], "by how much it is behind was measured"
+    found = check(tried.entries)
+    short = {w["attack"]: w["message"] for w in found.warnings if w["check"] == "falls-short"}
+    assert set(short) == {"black-box", "learned"}
+    assert found.made["falls-short"] == 2
+    # by how much it is behind
+    assert "95 % interval" in short["learned"]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.02, []), (0.3, ["mc", "mc-independent"])])
+def test_critics_that_were_fitted_with_a_bad_copy_of_the_policy_are_told(
+    share: float, expected: list[str], vanilla: LoadedPolicy
+) -> None:
+    victim = Victim(vanilla.policy, vanilla.critics, vanilla.critics)
+    trial = Trial(2, 0.05, STRENGTH, "mean", 0)
+    tried = evaluate_policy(victim, TASK, parse_attacks("random,mc,mc-independent"), [trial], workers=0)
+    made = {"critics": {"surrogate_share": share}, "independent_critics": {"surrogate_share": share}}
+    found = check(tried.entries, made)
+    assert [w["attack"] for w in found.warnings if w["check"] == "poor-copy"] == expected
+    assert found.made["poor-copy"] == 2
+    assert check(tried.entries).made["poor-copy"] == 0
 
 
 def test_few_episodes_are_not_compared(vanilla: LoadedPolicy) -> None:
@@ -209,8 +223,6 @@ def test_an_attack_that_does_less_than_none_is_told_at_a_single_radius(vanilla: 
     assert ("falling-cost", "mc") in {(one["check"], one["attack"]) for one in check(swapped).warnings}
     assert "falling-cost" not in {one["check"] for one in check([natural, mc]).warnings}
     curve = [*swapped, swapped[1] | {"epsilon": 0.1}]
-    told = {one["message"].partition(": ")[0] for one in check(curve).warnings}
-    assert told == {"at radius 0.05", "at radius 0.1"}, "each says which point it is of"
+    assert {w["epsilon"] for w in check(curve).warnings} == {0.05, 0.1}, "each says which point it is of"
     efforts = [*swapped, swapped[1] | {"steps": 50, "restarts": 4}]
-    told = {one["message"].partition(": ")[0] for one in check(efforts).warnings}
-    assert told >= {"with 5 x 1 steps", "with 50 x 4 steps"}
+    assert {(w["steps"], w["restarts"]) for w in check(efforts).warnings} >= {(5, 1), (50, 4)}

@@ -1,4 +1,4 @@
-"""Statistics, calibration of critics, and the report page."""
+"""Statistics, entries, the verdict and the report page."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ import json
 import os
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
-from harden.attacks import ATTACKS
+from harden.attacks import ATTACKS, Strength
 from harden.config.tasks import TASKS
 from harden.envs.rollout import Rollout
-from harden.envs.vector import VectorEnv
 from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.evaluation.calibration import Branches, branch, calibrate, noise_ceiling
-from harden.evaluation.entries import entry, parse_attacks, table
+from harden.evaluation.entries import Trial, entry, parse_attacks, table, worst_entry
 from harden.evaluation.reading import Reported, load_curve, load_evaluation
-from harden.evaluation.report import write_report
-from harden.evaluation.soundness import soundness
+from harden.evaluation.report import setting, write_report
 from harden.evaluation.statistics import paired, pooled, summarise, violation_interval, violation_rate
 from harden.evaluation.verdict import verdict
-from harden.nets import GaussianPolicy
-from harden.seeds import episode_seeds, generator
 from harden.types import Transitions
 
 
@@ -92,12 +85,8 @@ def test_episodes_that_a_fall_cut_short_are_counted_and_told() -> None:
     said = table(harder, 5.0).splitlines()
     assert "effort" in said[0]
     assert ("5 x 2" in said[2], "50 x 4" in said[3]) == (True, True), "rows that differ in nothing else"
-    told = evaluation(0.0)
-    early = "episodes that a fall ended, with and without it"
-    assert early not in dict(verdict(told)["figures"])
-    told["results"][0]["early_rate"], told["results"][1]["early_rate"] = 0.25, 0.5
-    told["results"][1]["cost"]["mean"] = 2.0
-    assert dict(verdict(told)["figures"])[early] == "50 % and 25 %"
+    assert "50 % of the episodes ended early" in setting(fallen)
+    assert "early" not in setting(natural)
 
 
 def test_no_violation_in_some_episodes_does_not_mean_never() -> None:
@@ -128,78 +117,6 @@ def test_natural_comes_first_and_each_attack_once(asked: str, meant: list[str]) 
 def test_an_unknown_attack_lists_the_known() -> None:
     with pytest.raises(InputError, match=r"unknown attack 'mx'.*mc"):
         parse_attacks("mc,mx")
-
-
-def test_branches_share_their_beginning_and_average_their_returns() -> None:
-    policy = GaussianPolicy(8, 2, (8,), init_std=0.5)
-    task = TASKS["ball-circle"]._replace(horizon=12)
-    found = branch(policy, task, (0.5, 0.5), points=4, branches=3, seed=5, workers=0)
-    again = branch(policy, task, (0.5, 0.5), points=4, branches=3, seed=5, workers=1)
-    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-    assert found.obs.shape == (4, 8)
-    # the first point by hand: the same actions up to it, and three ways on from there
-    place = generator("cpu", 5, "branch-time")
-    time = int(torch.randint(12 - 6, (4,), generator=place)[0])
-    draw = generator("cpu", 5, "branch-actions", 0)
-    returns = torch.zeros(3, dtype=torch.float64)
-    with VectorEnv(task, 3, 0) as envs:
-        seeds = episode_seeds(5, "branch", 0, 1).repeat(3)
-        obs = torch.from_numpy(envs.reset(np.arange(3), seeds))
-        for now in range(12):
-            with torch.no_grad():
-                actions = policy.sample(obs, draw)
-            if now <= time:
-                assert torch.equal(obs[0], obs[1])
-                actions = actions[:1].repeat(3, 1)
-            if now == time:
-                assert torch.equal(obs[0], found.obs[0])
-                assert torch.equal(actions[0], found.actions[0])
-            step = envs.step(np.arange(3), actions.numpy())
-            obs = torch.from_numpy(step.obs)
-            if now >= time:
-                returns += 0.5 ** (now - time) * torch.from_numpy(step.rewards).double()
-    torch.testing.assert_close(found.rewards[0], returns, rtol=1e-6, atol=0)
-
-
-def test_critics_that_are_right_are_called_right_and_a_bias_is_seen() -> None:
-    rewards, costs = torch.rand(2, 30, 4, dtype=torch.float64)
-    held_out = Branches(torch.rand(30, 1), torch.rand(30, 1), rewards, costs)
-
-    def critics(reward: float, cost: float) -> SimpleNamespace:
-        return SimpleNamespace(
-            q_reward=lambda obs, actions: reward * rewards.mean(1),
-            q_cost=lambda obs, actions: cost * costs.mean(1),
-        )
-
-    right = calibrate(critics(1.0, 1.0), held_out)
-    assert right["points"] == 30
-    assert right["reward"]["bias"] == right["cost"]["bias"] == 0.0
-    assert right["reward"]["rank_correlation"] == pytest.approx(1.0)
-    wrong = calibrate(critics(1.5, -0.5), held_out)
-    assert wrong["reward"]["bias"] == pytest.approx(0.5)
-    assert wrong["cost"]["bias"] == pytest.approx(-1.5)
-    assert wrong["cost"]["rank_correlation"] == pytest.approx(-1.0)
-
-
-def test_what_never_costs_anything_leaves_nothing_to_rank() -> None:
-    rewards, costs = torch.rand(30, 4, dtype=torch.float64), torch.zeros(30, 4, dtype=torch.float64)
-    critics = SimpleNamespace(q_reward=lambda *_: rewards.mean(1), q_cost=lambda *_: torch.rand(30))
-    found = calibrate(critics, Branches(torch.rand(30, 1), torch.rand(30, 1), rewards, costs))
-    assert found["cost"]["rank_correlation"] is None
-    assert found["cost"]["noise_ceiling"] is None
-    assert found["cost"]["bias"] is None
-    assert found["cost"]["mean_return"] == 0.0
-    json.dumps(found, allow_nan=False)
-
-
-def test_the_noise_ceiling_is_what_true_values_reach() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(4000, 1))
-    returns = values + 3.0 * rng.normal(size=(4000, 24))
-    reached = stats.spearmanr(values[:, 0], returns.mean(1)).statistic
-    assert noise_ceiling(returns) == pytest.approx(reached, abs=0.02)
-    assert noise_ceiling(np.repeat(values, 2, axis=1)) == pytest.approx(1.0)
-    assert noise_ceiling(np.concatenate((values, -values), axis=1)) == 0.0
 
 
 def evaluation(mc_cost: float) -> dict:
@@ -233,67 +150,70 @@ def evaluation(mc_cost: float) -> dict:
 
 def test_the_verdict_is_on_the_worst_attack() -> None:
     fails, holds = verdict(evaluation(41.0)), verdict(evaluation(2.0))
-    assert (fails["status"], "41.0 under mc at epsilon 0.05" in fails["headline"]) == ("fails", True)
-    assert (holds["status"], "2.0 under mc at epsilon 0.05" in holds["headline"]) == ("holds", True)
+    assert (fails["status"], fails["attack"], fails["epsilon"]) == ("fails", "mc", 0.05)
+    assert "41.0 (95 % interval 40.5 to 41.5, 50 episodes)" in fails["headline"]
+    assert (holds["status"], holds["attack"]) == ("holds", "mc")
     assert verdict(evaluation(4.8))["status"] == "close", "the interval reaches beyond the limit"
     alone = evaluation(41.0)
     alone["results"] = alone["results"][:1]
-    assert verdict(alone)["lacks"] == ["nothing was attacked"]
+    assert [lack.split(":")[0] for lack in verdict(alone)["lacks"]] == ["attacks"]
 
 
 def test_the_verdict_is_on_the_radius_to_withstand_and_names_what_lies_beyond() -> None:
     curve = evaluation(2.0)
-    beyond = curve["results"][1] | {"epsilon": 0.15, "cost": {"mean": 70.0}}
+    beyond = evaluation(70.0)["results"][1] | {"epsilon": 0.15}
     curve["results"].append(beyond)
-    assert "70.0 under mc at epsilon 0.15" in verdict(curve)["headline"], "nobody said which"
+    assert verdict(curve)["epsilon"] == 0.15, "nobody said which"
     curve["threat_model"] = {"epsilon": 0.05}
-    said = verdict(curve)
-    assert said["status"] == "holds"
-    assert ("over the limit from", "70.0 under mc at epsilon 0.15") in said["figures"]
-    curve["results"][-1]["cost"]["mean"] = 3.0
-    assert ("within the limit up to", "epsilon 0.15") in verdict(curve)["figures"]
-    curve["checks"] = {"no-plateau": 1, "hidden-gradient": 0}
-    assert ("checks of the attacks that could not be made", "1") in verdict(curve)["figures"]
+    assert verdict(curve)["status"] == "holds"
+    assert (verdict(curve)["breaks_at"], verdict(curve)["holds_up_to"]) == (0.15, None)
+    beyond["cost"]["mean"] = 3.0
+    assert (verdict(curve)["breaks_at"], verdict(curve)["holds_up_to"]) == (None, 0.15)
 
 
 def test_what_was_not_tried_at_the_radius_to_withstand_is_not_shown() -> None:
     weak = evaluation(2.0)
     weak["threat_model"] = {"epsilon": 0.1}
-    said = verdict(weak)
-    assert said["status"] == "close"
-    assert said["lacks"] == ["nothing was tried at epsilon 0.1, the task's"]
+    assert verdict(weak)["status"] == "close"
+    (lack,) = verdict(weak)["lacks"]
+    assert "epsilon 0.1" in lack
     weak["results"][1]["cost"]["mean"] = 41.0
     assert verdict(weak)["status"] == "fails", "what breaks at less breaks"
     weak["results"].append(weak["results"][1] | {"epsilon": 0.1})
-    assert ("over the limit from", "41.0 under mc at epsilon 0.05") in verdict(weak)["figures"]
+    assert verdict(weak)["breaks_at"] == 0.05
 
 
 def test_of_equally_harmless_attacks_one_on_cost_is_named() -> None:
     held = evaluation(0.0)
     mc = held["results"][1]
     held["results"][0]["cost"] = mc["cost"]
-    held["results"][1:] = [
-        mc | {"attack": "random"},
-        mc,
-        mc | {"attack": "mad", "reward": {"mean": 300.0}},
-        mc | {"attack": "worst"},
+    held["results"][1:] = [mc | {"attack": name} for name in ("random", "mc", "mad", "worst")]
+    assert (verdict(held)["attack"], verdict(held)["epsilon"]) == ("mc", 0.05)
+
+
+def test_the_harder_of_the_policys_own_and_independent_critics_decides() -> None:
+    """The verdict is on the attack that costs more, and the worst of both is taken start by start."""
+    both = evaluation(2.0)
+    mc, other = both["results"][1], evaluation(9.0)["results"][1] | {"attack": "mc-independent"}
+    both["results"].append(other)
+    assert (verdict(both)["status"], verdict(both)["attack"]) == ("fails", "mc-independent")
+    mc["cost"], other["cost"] = other["cost"], mc["cost"]
+    assert (verdict(both)["status"], verdict(both)["attack"]) == ("fails", "mc")
+    costs = {"natural": (0.0, 0.0), "mc": (3.0, 7.0), "mc-independent": (8.0, 1.0)}
+    entries = [
+        {
+            "attack": name,
+            "steps": 0,
+            "per_episode": [
+                {"seed": seed, "reward": 1.0, "cost": cost, "length": 200} for seed, cost in enumerate(pair)
+            ],
+        }
+        for name, pair in costs.items()
     ]
-    said = verdict(held)
-    assert "0.0 under mc at epsilon 0.05" in said["headline"]
-    assert ("kinds of attack tried", "3") in said["figures"]
-
-
-def test_a_check_that_could_not_be_made_is_told_with_what_it_needs() -> None:
-    told = evaluation(2.0) | {
-        "checks": {"no-plateau": 0, "hidden-gradient": 2},
-        "warnings": [{"check": "hidden-gradient", "message": "it beats it"}],
-    }
-    found = soundness(told)
-    assert found["missing"] == 1
-    assert "needs --curves" in found["checks"][0]["outcome"]
-    assert found["checks"][1]["outcome"] == "2 comparisons, 1 warning"
-    assert "safer" in found["warnings"][0]["meaning"]
-    assert soundness(evaluation(2.0)) == {"warnings": [], "checks": [], "missing": 0}
+    trial = Trial(2, 0.05, Strength(), "mean", 0)
+    worst = worst_entry(trial, TASKS["ball-circle"], entries)
+    assert worst["cost"]["mean"] == 7.5
+    assert [episode["attack"] for episode in worst["per_episode"]] == ["mc-independent", "mc"]
 
 
 def test_seeds_of_training_come_before_episodes_in_a_pooled_interval() -> None:
@@ -352,7 +272,7 @@ def test_curves_are_read_back_and_bad_ones_refused(tmp_path: Path) -> None:
     assert load_curve(path) == {"env_steps": [2000.0, 4000.0], "reward": [7.0, 8.0], "cost": [1.5, 0.5]}
     for columns in ("", "reward,cost\n1,2\n"):
         path.write_text(columns)
-        with pytest.raises(DamagedFileError, match="has no column 'env_steps'"):
+        with pytest.raises(DamagedFileError):
             load_curve(path)
     for damaged in (b"high", b"1" * 400, b"nan", b"\xff"):
         path.write_bytes(b"env_steps,reward,cost\n2000,7," + damaged + b"\n")

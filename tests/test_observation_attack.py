@@ -16,8 +16,8 @@ import harden
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.tasks import TASKS
 from harden.errors import InputError
-from harden.evaluation.attacked import Victim, evaluate_policy
 from harden.evaluation.entries import Trial
+from harden.evaluation.trials import Victim, evaluate_policy
 from harden.nets.saved import LoadedPolicy
 from harden.seeds import episode_seeds
 

@@ -95,7 +95,7 @@ def test_epsilon_is_a_number_a_vector_or_a_share_of_each_deviation() -> None:
 
 def test_what_is_fitted_for_one_radius_is_not_taken_for_another(folder: Path) -> None:
     from harden.method.learner import new_learner
-    from harden.stages.independent import key_of
+    from harden.stages.attackers import key_of
 
     wide = load_config(Path("point.toml"))
     Path("narrow.toml").write_text(OWN.replace("[0.1, 0.3]", "[0.001, 0.003]"))

@@ -14,15 +14,15 @@ from harden.attacks import Strength
 from harden.config.pipeline import make_config
 from harden.config.tasks import TASKS, Task
 from harden.data import open_dataset
-from harden.evaluation.attacked import Victim, evaluate_policy
 from harden.evaluation.entries import Trial
 from harden.evaluation.reference import does_nothing, fresh_policies
 from harden.evaluation.threat import data_spread, share, threat
+from harden.evaluation.trials import Victim, evaluate_policy
 from harden.evaluation.verdict import verdict
 from harden.nets import GaussianPolicy
 from harden.nets.saved import load_policy
 from harden.policies.opaque import OpaquePolicy
-from harden.stages.independent import fit_config
+from harden.stages.attackers import fit_config
 from support.commands import harden
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def test_the_verdict_is_on_the_tasks_radius_however_training_was_done(
 def test_what_is_fitted_to_attack_a_policy_does_not_depend_on_its_trainings_margin() -> None:
     config = make_config({"task": "ball-circle", "adversary": {"epsilon": 0.2}})
     loaded = load_policy(ROOT / "checkpoints/released/ball-circle/safer-long")
-    assert fit_config(config, loaded).train_epsilon == 0.05
+    assert fit_config(config, loaded, "independent").train_epsilon == 0.05
 
 
 def test_a_constant_sensor_has_no_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

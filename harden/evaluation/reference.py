@@ -24,12 +24,6 @@ _EQUAL = 0.05
 # of untrained networks' rewards: two standard deviations of a normal distribution
 _DEVIATIONS = 3.0
 
-_NAMES = {
-    "standing_still": "standing still",
-    "untrained": "an untrained policy",
-    "random": "random actions",
-}
-
 Act = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -45,7 +39,7 @@ def fresh_policies(like: GaussianPolicy, task: Task, count: int, seed: int) -> l
 
 
 def _actors(like: GaussianPolicy, task: Task, action: str, count: int, seed: int) -> dict[str, Act]:
-    """Return who acts beside the policy: from observations (B, obs_dim) and slots (B,) to actions."""
+    """Return what acts beside the policy: from observations (B, obs_dim) and slots (B,) to actions."""
     low, high = (torch.tensor(bound) for bound in task.bounds)
     still = torch.zeros(task.act_dim)
     # zero is no action of every task
@@ -55,9 +49,9 @@ def _actors(like: GaussianPolicy, task: Task, action: str, count: int, seed: int
 
     def untrained(obs: Tensor, slots: Tensor) -> Tensor:
         rows = []
-        for slot, one in zip(slots.tolist(), obs.split(1), strict=True):
+        for slot, row in zip(slots.tolist(), obs.split(1), strict=True):
             policy = policies[slot]
-            rows.append(policy.mean(one) if action == "mean" else policy.sample(one, sampling))
+            rows.append(policy.mean(row) if action == "mean" else policy.sample(row, sampling))
         return torch.cat(rows)
 
     return {
@@ -104,9 +98,8 @@ def reference(
         for name, act in _actors(policy, task, action, len(seeds), seed).items()
     }
     found: dict[str, Any] = {"episodes": len(seeds), "reward": reward}
-    found |= {
-        name: {"reward": summarise(run.rewards), "cost": summarise(run.costs)} for name, run in runs.items()
-    }
+    for name, run in runs.items():
+        found[name] = {"reward": summarise(run.rewards), "cost": summarise(run.costs)}
     by_chance = float(np.sqrt(np.mean(runs["random"].rewards ** 2)))
     networks = runs["untrained"].rewards
     median = float(np.median(networks))
@@ -121,30 +114,31 @@ def reference(
     return found
 
 
-def does_nothing(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the warning that a policy does nothing, in a list, or an empty list."""
-    for name, words in _NAMES.items():
-        one = found[name]
-        if one.get("does_nothing"):
+def does_nothing(reference: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the warning that a policy does nothing, in a list, or an empty list.
+
+    Args:
+        reference: as `reference` returns it.
+    """
+    for name in ("standing_still", "untrained"):
+        row = reference[name]
+        if row["does_nothing"]:
             message = (
-                f"the policy does nothing: from {found['episodes']} starts its reward is "
-                f"{found['reward']:.4g}, that of {words} {one['level']:.4g} "
-                f"(equal within {one['equal_within']:.2g})"
+                f"the policy's reward is {reference['reward']:.4g} from {reference['episodes']} starts, "
+                f"{_words(name)} earns {row['level']:.4g} (equal within {row['equal_within']:.2g})"
             )
             return [{"check": DOES_NOTHING, "attack": "natural", "epsilon": None, "message": message}]
     return []
 
 
-def rows_of(evaluation: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what doing nothing earns as a table, None for a file that does not say."""
-    found = evaluation.get("reference")
-    if not found:
-        return None
-    rows = [{"name": words, "equal_within": None} | found[name] for name, words in _NAMES.items()]
-    return {"episodes": found["episodes"], "reward": found["reward"], "rows": rows}
+def _words(name: str) -> str:
+    return {"standing_still": "standing still", "untrained": "an untrained policy"}.get(name, name)
 
 
-def line_of(found: dict[str, Any]) -> str:
+def line_of(reference: dict[str, Any]) -> str:
     """Return the rewards of doing nothing in one line."""
-    rewards = ", ".join(f"{words} {found[name]['reward']['mean']:.1f}" for name, words in _NAMES.items())
-    return f"reward of doing nothing, {found['episodes']} episodes: {rewards}"
+    rewards = [
+        f"{_words(name)} {reference[name]['reward']['mean']:.1f}"
+        for name in ("standing_still", "untrained", "random")
+    ]
+    return f"reward of doing nothing, {reference['episodes']} episodes: {', '.join(rewards)}"

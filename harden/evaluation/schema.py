@@ -1,4 +1,4 @@
-"""What an evaluation file holds, checked when one is read: others may have written it.
+"""What an evaluation file holds, checked when it is read, since others may have written it.
 
 Only what a reader uses is asked for; keys that are not named here are left as they are.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-
-from harden.evaluation.soundness import CHECKS
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # far above any quantity here, and small enough to be squared and drawn
 _MOST = 1e30
@@ -21,12 +19,6 @@ Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Norm = Literal["linf", "l2"]
 # the default of a key that may be left out, and may not be null
 ABSENT: Any = None
-
-
-def _known_check(name: str) -> str:
-    if name not in CHECKS:
-        raise ValueError(f"choose from: {', '.join(CHECKS)}")
-    return name
 
 
 class Part(BaseModel):
@@ -49,13 +41,6 @@ class Episode(Part):
     seed: int
     reward: Number
     cost: NonNegative
-    length: Count = 0
-
-
-class OverNatural(Part):
-    """The difference to the same episodes unattacked."""
-
-    cost: Summary | None = None
 
 
 class Entry(Part):
@@ -68,26 +53,18 @@ class Entry(Part):
     steps: Count
     restarts: Count
     queries: Count | None = None
-    critics: str | None = None
     reward: Summary
     cost: Summary
     violation_rate: Share
     violation_ci95: Pair = ABSENT
     early_rate: Share = 0.0
     worst_episode: Episode = ABSENT
-    over: list[str] = []
-    over_natural: OverNatural = OverNatural()
+    over_natural: dict[str, Summary] = {}
     per_episode: list[Episode] = []
-
-    @model_validator(mode="after")
-    def _counted(self) -> Entry:
-        if self.violation_ci95 is not None and not self.per_episode:
-            raise ValueError("violation_ci95 is given without per_episode, which it is counted from")
-        return self
 
 
 class Policy(Part):
-    """Which policy it is of."""
+    """Which policy was tried."""
 
     path: str
     variant: str | None = None
@@ -103,12 +80,6 @@ class Warned(Part):
     message: str
 
 
-class Ratio(Part):
-    """A radius that was tried."""
-
-    epsilon: NonNegative
-
-
 class Spread(Part):
     """The data set that epsilon is a share of."""
 
@@ -118,34 +89,27 @@ class Spread(Part):
     observation_std: list[NonNegative]
 
 
-class Critics(Part):
-    """Which critics were asked, in words."""
-
-    own: str | None = None
-    surrogate_error: NonNegative = ABSENT
-
-
 class ThreatModel(Part):
     """What the attacker may do."""
 
     norm: Norm
     epsilon: NonNegative | None = None
     epsilon_unit: list[NonNegative] = []
-    critics: Critics | None = None
+    critics: dict[str, Any] | None = None
     observations: list[str] = []
     observation_std: list[NonNegative]
     data: Spread | None = None
-    epsilon_over_std: list[Ratio]
 
     @model_validator(mode="after")
     def _one_a_coordinate(self) -> ThreatModel:
         size = len(self.observation_std)
-        for key in ("epsilon_unit", "observations"):
+        lists: dict[str, list[Any]] = {"epsilon_unit": self.epsilon_unit, "observations": self.observations}
+        if self.data is not None:
+            lists["data.observation_std"] = self.data.observation_std
+        for key, values in lists.items():
             # files from before there were any have none
-            if len(getattr(self, key)) not in (0, size):
-                raise ValueError(f"{key} has {len(getattr(self, key))} values for {size} coordinates")
-        if self.data is not None and len(self.data.observation_std) != size:
-            raise ValueError(f"data.observation_std has another length than the {size} coordinates")
+            if len(values) != size and not (values == [] and key in ("epsilon_unit", "observations")):
+                raise ValueError(f"{key} has {len(values)} values for {size} coordinates")
         return self
 
 
@@ -175,27 +139,12 @@ class Trajectories(Part):
     episodes: list[Scene]
 
 
-class Adversary(Part):
-    """An adversary that was made for this evaluation."""
-
-    epsilon: NonNegative
-    episodes: Count
-    digest: str = ""
-
-
 class Idle(Part):
-    """Who does nothing, and what that earns."""
+    """What an actor that does nothing earns; beside the policy, the reward from which on it is equal."""
 
     reward: Summary
     cost: Summary
-
-
-class Compared(Idle):
-    """The same beside the policy."""
-
-    level: Number
-    equal_within: NonNegative
-    does_nothing: bool
+    equal_within: NonNegative | None = None
 
 
 class Reference(Part):
@@ -204,8 +153,8 @@ class Reference(Part):
     episodes: Annotated[int, Field(ge=1)]
     reward: Number
     random: Idle
-    standing_still: Compared
-    untrained: Compared
+    standing_still: Idle
+    untrained: Idle
 
 
 class EvaluationFile(Part):
@@ -220,13 +169,10 @@ class EvaluationFile(Part):
     action: Literal["mean", "sample"]
     results: Annotated[list[Entry], Field(min_length=1)]
     warnings: list[Warned] = []
-    checks: dict[Annotated[str, AfterValidator(_known_check)], Count] = {}
+    checks: dict[str, Count] = {}
     reference: Reference = ABSENT
     threat_model: ThreatModel = ABSENT
     trajectories: Trajectories | None = None
-    independent_critics: dict[str, Any] = {}
-    learned: list[Adversary] = []
-    critic_free: list[Adversary] = []
     config: dict[str, Any] | None = None
     wall_time_s: NonNegative = 0.0
     versions: dict[str, str] = {}
@@ -236,3 +182,39 @@ class EvaluationFile(Part):
         if self.results[0].attack != "natural":
             raise ValueError(f"results begin with '{self.results[0].attack}', and have to with 'natural'")
         return self
+
+
+class Estimate(Part):
+    """What stored states say of one policy."""
+
+    policy: str
+    attack: str
+    q_reward: Number
+    q_cost: Number
+    distance: NonNegative
+    outside_data: Share
+    moved_by_attack: NonNegative
+
+
+class Logs(Part):
+    """The data that were learned from."""
+
+    path: str
+    data: str
+    transitions: Count
+    episodes: Count
+    reward: Number
+    cost: NonNegative
+
+
+class OfflineFile(Part):
+    """The account of `train --offline`."""
+
+    task: str
+    cost_limit: NonNegative
+    kappa: Number
+    epsilon: NonNegative
+    not_simulated: list[str]
+    policy: Policy
+    data: Logs
+    estimates: Annotated[list[Estimate], Field(min_length=1)]

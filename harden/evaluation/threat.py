@@ -10,15 +10,11 @@ from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset
-from harden.evaluation.attacked import Tried
 from harden.evaluation.entries import Trial
+from harden.evaluation.trials import Tried
 
 # a spread below this share of what the attacker moves is rounding: the value is constant
 _CONSTANT = 1e-6
-_BALLS = {
-    "linf": "each sensor value by at most epsilon, all at once (l-infinity)",
-    "l2": "all sensor values together, within a ball of radius epsilon (l2)",
-}
 
 
 def share(reach: float, std: float) -> float | None:
@@ -89,28 +85,6 @@ def threat_model(
     }
 
 
-def _facts(evaluation: dict[str, Any], model: dict[str, Any], radius: float) -> list[tuple[str, str]]:
-    """Return the threat model by name and value."""
-    critics = model.get("critics") or {}
-    asked = {"own": critics.get("own") or "none"}
-    asked |= {"independent": "fitted here without the policy's own", "learned": "of its attacked future"}
-    kinds = dict.fromkeys(one.get("critics") for one in evaluation["results"])
-    facts = [
-        ("sees", "the true observation, at every step; what it adds to one does not add up with the next"),
-        ("moves", _BALLS[model["norm"]]),
-        ("epsilon", f"{radius:g}, the task's, in units of the observations"),
-        ("the policy acts by", {"mean": "its mean action", "sample": "drawn actions"}[evaluation["action"]]),
-    ]
-    facts += [(f"critics of {kind}", asked[kind]) for kind in kinds if kind in asked]
-    if "surrogate_error" in critics:
-        facts.append(
-            ("error of the copy that critics were learned with", f"{critics['surrogate_error']:.2g}")
-        )
-    if not model["epsilon_over_std"]:
-        facts.append(("attacked", "nothing, in this evaluation"))
-    return facts
-
-
 def threat(evaluation: dict[str, Any]) -> dict[str, Any] | None:
     """Return the threat model as tables, None for a file without one.
 
@@ -119,10 +93,10 @@ def threat(evaluation: dict[str, Any]) -> dict[str, Any] | None:
         value, share None where the value does not vary; and what the spread is of.
     """
     model = evaluation.get("threat_model")
-    tried = [one["epsilon"] for one in model["epsilon_over_std"]] if model else []
-    if not model or not (model.get("epsilon") or tried):
+    if not model:
         return None
-    radius = model.get("epsilon") or tried[-1]
+    tried = sorted({e["epsilon"] for e in evaluation["results"]} - {0.0})
+    radius = model.get("epsilon") or max(tried, default=0.0)
     names = model.get("observations") or [f"value {i + 1}" for i in range(len(model["observation_std"]))]
     reaches = [radius * unit for unit in model.get("epsilon_unit") or [1.0] * len(names)]
     data = model.get("data")
@@ -131,7 +105,14 @@ def threat(evaluation: dict[str, Any]) -> dict[str, Any] | None:
         {"name": name, "epsilon": reach, "std": std, "share": share(reach, std)}
         for name, reach, std in zip(names, reaches, spreads, strict=True)
     ]
+    facts = {
+        "norm of the perturbation of a step": model["norm"],
+        "epsilon, the task's": f"{radius:g}",
+        "radii tried": ", ".join(f"{epsilon:g}" for epsilon in tried) or "none",
+        "the policy acts by": {"mean": "its mean action", "sample": "drawn actions"}[evaluation["action"]],
+        **{f"critics: {name}": value for name, value in (model.get("critics") or {}).items() if value},
+    }
     source = "the states of the episodes without an attack"
     if data:
         source = f"the {data['transitions']:,} states of {data['path']} (digest {data['digest'][:12]})"
-    return {"facts": _facts(evaluation, model, radius), "rows": rows, "source": source}
+    return {"facts": facts, "rows": rows, "source": source}

@@ -7,53 +7,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harden.attacks import ATTACKS
 from harden.config.tasks import Task
 from harden.envs.make import SeededEnv
 from harden.envs.replay import boundary, replay
 from harden.envs.rollout import Rollout
+from harden.evaluation.verdict import costliest
 
 _EPISODES = 3
 
 
 class Moves(NamedTuple):
-    """What a roll-out did, to be done again (E episodes).
+    """What a roll-out did, to be done again.
 
     Args:
-        seeds: (E,); actions: (T, act_dim) each.
+        actions: (T, act_dim) by episode seed.
+        costs: of each episode, by its seed.
     """
 
-    seeds: list[int]
-    actions: list[np.ndarray]
-
-    def of(self, seed: int) -> np.ndarray:
-        """Return the actions of one episode."""
-        return self.actions[self.seeds.index(seed)]
+    actions: dict[int, np.ndarray]
+    costs: dict[int, float]
 
 
 def moves(run: Rollout) -> Moves:
-    """Return a roll-out's actions by episode."""
-    ends = np.cumsum(run.lengths)[:-1]
-    return Moves(run.seeds.tolist(), np.split(run.transitions.actions.numpy(), ends))
-
-
-def headline(results: Sequence[dict[str, Any]], epsilon: float | None = None) -> dict[str, Any]:
-    """Return the entry with the highest mean cost, at one radius where attacks of that radius were run.
-
-    Of equally costly ones it is an attack that is after cost.
-
-    Args:
-        results: of an evaluation, natural first.
-        epsilon: the radius that the policy is meant to withstand, None where nobody said.
-    """
-    attacked = [one for one in results if one["attack"] != "natural"]
-    meant = [one for one in attacked if epsilon is not None and abs(one["epsilon"] - epsilon) < 1e-12]
-
-    def rank(one: dict[str, Any]) -> tuple[float, bool]:
-        row = ATTACKS.get(one["attack"])
-        return one["cost"]["mean"], row is not None and row.aim == ("cost", 1)
-
-    return max(meant or attacked or results, key=rank)
+    """Return a roll-out's actions and costs by episode seed."""
+    seeds = run.seeds.tolist()
+    actions = np.split(run.transitions.actions.numpy(), np.cumsum(run.lengths)[:-1])
+    return Moves(dict(zip(seeds, actions, strict=True)), dict(zip(seeds, run.costs.tolist(), strict=True)))
 
 
 def trajectories(
@@ -71,7 +50,7 @@ def trajectories(
         {"axis", "limit", "radius", "episodes": [{"seed", "attack", "epsilon", "clean", "attacked"}]}, where
         the last two are {"cost", "xy": [[x, y], ...]}, in metres.
     """
-    worst = headline(results, epsilon)
+    worst = costliest(results, epsilon)
     if worst["attack"] == "natural":
         return None
     env = SeededEnv(task)
@@ -79,25 +58,21 @@ def trajectories(
         edge = boundary(env)
         if edge is None:
             return None
-        costliest = sorted(worst["per_episode"], key=lambda e: -e["cost"])[:_EPISODES]
         episodes = []
-        for episode in costliest:
-            name = episode.get("attack", worst["attack"])
+        for episode in sorted(worst["per_episode"], key=lambda e: -e["cost"])[:_EPISODES]:
+            seed, name = episode["seed"], episode.get("attack", worst["attack"])
+            # a curve has several entries of one attack: the one that this episode is of
             place = next(
                 i
-                for i, one in enumerate(results)
-                if one["attack"] == name
-                and one["epsilon"] in (0.0, worst["epsilon"])
-                and i in made
-                # a curve has several of one name: the one that this episode is of
-                and any(
-                    e["seed"] == episode["seed"] and e["cost"] == episode["cost"] for e in one["per_episode"]
-                )
+                for i, moved in made.items()
+                if results[i]["attack"] == name
+                and results[i]["epsilon"] in (0.0, worst["epsilon"])
+                and moved.costs[seed] == episode["cost"]
             )
-            shown = {"seed": episode["seed"], "attack": name, "epsilon": worst["epsilon"]}
-            for label, where in (("clean", 0), ("attacked", place)):
-                found = replay(env, episode["seed"], made[where].of(episode["seed"]))
-                shown[label] = {"cost": float(found.costs.sum()), "xy": np.round(found.xy, 3).tolist()}
+            shown = {"seed": seed, "attack": name, "epsilon": worst["epsilon"]}
+            for label, moved in (("clean", made[0]), ("attacked", made[place])):
+                walk = replay(env, seed, moved.actions[seed])
+                shown[label] = {"cost": float(walk.costs.sum()), "xy": np.round(walk.xy, 3).tolist()}
             episodes.append(shown)
         return {**edge._asdict(), "episodes": episodes}
     finally:

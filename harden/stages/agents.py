@@ -13,7 +13,6 @@ from harden.data import DatasetWriter, open_dataset
 from harden.envs.rollout import rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError, MissingInputError
-from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy, module_digest, require_task
 from harden.policies.opaque import OpaquePolicy, as_source, is_code, name_of, open_callable, tried_on
 from harden.policies.source import Source, answer, digest_files
@@ -21,11 +20,11 @@ from harden.progress import Reporter
 from harden.seeds import episode_seeds, generator
 from harden.stages.import_policy import (
     SUFFIXES,
+    Made,
     Reading,
     bounds_of,
     clipped,
     distil,
-    failed,
     open_source,
     take_over,
 )
@@ -158,20 +157,14 @@ def roll_out(
             )
 
 
-def surrogate(
-    config: PipelineConfig, policy: OpaquePolicy, data: Path, report: Reporter
-) -> tuple[GaussianPolicy, float]:
+def surrogate(config: PipelineConfig, policy: OpaquePolicy, data: Path, report: Reporter) -> Made:
     """Return a policy of ours that acts as somebody else's, for the stages that need one to fit critics.
 
     Args:
         data: where the policy went; it is fitted there.
 
     Returns:
-        The policy, and the root mean square of its action error on held-out episodes.
+        The policy, with its action error on held-out episodes.
     """
-    dataset = open_dataset(data, config.task_row)
-    rows = dataset.recent(config.imitation.rows)
-    made = distil(policy.source(), bounds_of(config), config, rows, data, CPU, report)
-    if why := failed(made):
-        report.say(f"warning: {why}: what is fitted with it knows the policy badly")
-    return made.policy, made.error
+    rows = open_dataset(data, config.task_row).recent(config.imitation.rows)
+    return distil(policy.source(), bounds_of(config), config, rows, data, CPU, report)

@@ -16,38 +16,58 @@ from harden.data import data_files, open_dataset
 from harden.envs.make import require_environment
 from harden.envs.rollout import Progress
 from harden.errors import InputError
-from harden.evaluation.attacked import Curve, Tried, Victim, evaluate_policy, plan
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
 from harden.evaluation.reading import FORMAT_VERSION
 from harden.evaluation.reference import does_nothing
 from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
+from harden.evaluation.trials import Curve, Tried, evaluate_policy, plan
 from harden.nets.saved import LoadedPolicy, policy_files
 from harden.progress import Reporter
 from harden.stages.agents import acts_alike, agent_name, open_agent
-from harden.stages.attackers import arm
+from harden.stages.attackers import prepare_attacks
 from harden.stages.inputs import Inputs, optional
 from harden.storage.files import is_among, require_apart, require_writable, write_json
 from harden.storage.folders import require_folder
 from harden.training.workspace import versions
 
-_SAID_OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline", "format", "how")
+Named = Path | str | Callable[..., Any]
+
+_ABOUT_POLICY = ("variant", "policy_digest", "critics_digest", "offline", "format", "how")
 
 
-def trial_of(config: PipelineConfig) -> Trial:
+def trial_of(config: PipelineConfig, loaded: LoadedPolicy) -> Trial:
     """Return how a configuration tries a policy."""
     options = config.evaluate
     strength: Strength | PaperStrength
     if options.attack_style == "paper":
-        tolerances = options.stop_value, options.stop_move
-        steps, shared = options.attack_steps or 200, (options.norm, options.queries)
-        strength = PaperStrength(steps, options.paper_rate, *tolerances, *shared)
+        strength = PaperStrength(
+            options.attack_steps or 200,
+            options.paper_rate,
+            options.stop_value,
+            options.stop_move,
+            options.norm,
+            options.queries,
+        )
     else:
-        steps, shared = options.attack_steps or 50, (options.norm, options.queries)
-        strength = Strength(steps, options.restarts, options.step_share, *shared, options.starts)
-    share = options.amad_share
-    return Trial(options.episodes, config.eval_epsilon, strength, options.action, config.seed, share)
+        strength = Strength(
+            options.attack_steps or 50,
+            options.restarts,
+            options.step_share,
+            options.norm,
+            options.queries,
+            options.starts,
+        )
+    return Trial(
+        options.episodes,
+        config.eval_epsilon,
+        strength,
+        options.action,
+        config.seed,
+        options.amad_share,
+        loaded.policy.differentiable,
+    )
 
 
 def critics_folder(named: Path) -> Path:
@@ -75,78 +95,16 @@ def curve_points(trial: Trial, radius: float, attacks: Sequence[str]) -> list[Cu
     if not {"random", "mc"} & set(attacks):
         raise InputError("curves follow random and mc, and neither is run", "name them: --attack random,mc")
     strength = trial.strength
-    points, less = [], list[dict[str, Any]]()
-    for share in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0):
-        points.append(Curve(("random", "mc"), trial._replace(epsilon=share * radius)))
+    less: list[dict[str, Any]]
     if not trial.gradients:
-        less += [{"queries": n} for n in (17, 65) if n < strength.queries]
+        less = [{"queries": n} for n in (17, 65) if n < strength.queries]
     else:
-        less += [{"steps": n} for n in (1, 5, 20) if n < strength.steps]
+        less = [{"steps": n} for n in (1, 5, 20) if n < strength.steps]
         if isinstance(strength, Strength):
             less += [{"restarts": n} for n in (1, 2) if n < strength.restarts]
-    points += [Curve(("mc",), trial._replace(strength=strength._replace(**part))) for part in less]
-    return points
-
-
-def _try(
-    config: PipelineConfig,
-    victim: Victim,
-    attacks: Sequence[str],
-    trials: Sequence[Trial],
-    curves: Sequence[Curve],
-    device: torch.device,
-    report: Reporter,
-) -> Tried:
-    """Run the episodes and say how far they are."""
-    steps_a_run = config.evaluate.episodes * config.task_row.horizon
-    with report.track("evaluate", steps_a_run * len(plan(attacks, trials, curves)), "steps") as track:
-
-        def on_step(done: int, name: str, now: Progress) -> None:
-            track(done * steps_a_run + now.steps, f"{name}: {now}")
-
-        workers, task = config.collect.workers, config.task_row
-        options: dict[str, Any] = {"workers": workers, "device": device, "on_step": on_step}
-        return evaluate_policy(victim, task, attacks, trials, curves=curves, **options)
-
-
-def _not_climbed(attacks: Sequence[str], loaded: LoadedPolicy, queries: int) -> list[dict[str, Any]]:
-    """Return the warning that attacks had to do without gradients, where they had."""
-    names = [name for name in attacks if name in ATTACKS and ATTACKS[name].climbs]
-    if loaded.policy.differentiable or not names:
-        return []
-    message = (
-        f"the policy gives no gradients: {', '.join(names)} climbed nothing and searched by values instead "
-        f"({queries} queries a state, as black-box does): weaker evidence than an attack with gradients"
-    )
-    return [{"check": "no-gradient", "attack": names[0], "epsilon": None, "message": message}]
-
-
-def _checked(
-    tried: Tried,
-    said: dict[str, Any],
-    attacks: Sequence[str],
-    loaded: LoadedPolicy,
-    queries: int,
-) -> dict[str, Any]:
-    """Return the warnings of an evaluation, and how many comparisons each check could make."""
-    found = check(tried.entries, said)
-    warnings = does_nothing(tried.reference) + _not_climbed(attacks, loaded, queries) + found.warnings
-    return {"warnings": warnings, "checks": found.made}
-
-
-def _setting(config: PipelineConfig, device: torch.device) -> dict[str, Any]:
-    """Return what an evaluation says of where it took place."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "task": config.task_row.name,
-        "env_id": config.task_row.env_id,
-        "seed": config.seed,
-        "episodes": config.evaluate.episodes,
-        "cost_limit": config.task_row.cost_limit,
-        "action": config.evaluate.action,
-        "config": config.evaluate.model_dump(mode="json"),
-        "device": str(device),
-    }
+    radii = [share * radius for share in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)]
+    points = [Curve(("random", "mc"), trial._replace(epsilon=epsilon)) for epsilon in radii]
+    return points + [Curve(("mc",), trial._replace(strength=strength._replace(**part))) for part in less]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +126,7 @@ class EvaluateInputs(Inputs):
     device: torch.device
     also: Sequence[PipelineConfig]
     curves: bool
-    named: Path | str | Callable[..., Any]
+    named: Named
     loaded: LoadedPolicy
     attacks: list[str]
     spread: dict[str, Any] | None
@@ -178,8 +136,7 @@ class EvaluateInputs(Inputs):
     @property
     def trials(self) -> list[Trial]:
         """How the policy is tried, the evaluation's own setting first."""
-        gradients = self.loaded.policy.differentiable
-        return [trial_of(config)._replace(gradients=gradients) for config in (self.config, *self.also)]
+        return [trial_of(config, self.loaded) for config in (self.config, *self.also)]
 
     @property
     def points(self) -> list[Curve]:
@@ -190,7 +147,7 @@ class EvaluateInputs(Inputs):
 
 def open_evaluate(
     config: PipelineConfig,
-    named: Path | str | Callable[..., Any],
+    named: Named,
     attacks: list[str],
     *,
     device: torch.device,
@@ -269,27 +226,39 @@ def fitted_folders(loaded: LoadedPolicy, attacks: Sequence[str], folder: Path) -
 def evaluate(inputs: EvaluateInputs, report: Reporter) -> dict[str, Any]:
     """Try a policy and write the evaluation file.
 
+    A file that acts otherwise on the visited states than its weights, which were taken over, is tried itself.
+
     Returns:
         The evaluation, as in the file.
     """
     began = time.monotonic()
-    config, device, attacks = inputs.config, inputs.device, inputs.attacks
-    path = Path(agent_name(inputs.named))
-    said, tried = _run(inputs, report)
+    config, task, path = inputs.config, inputs.config.task_row, Path(agent_name(inputs.named))
+    tried, made = _run(inputs, report)
     if not acts_alike(inputs.named, inputs.loaded, config, tried.natural_obs, report):
-        report.say(f"{path} acts otherwise than its weights on the states that it visited: trying the file")
+        report.say(f"{path} acts otherwise than its weights on the visited states: trying the file itself")
         inputs = replace(inputs, loaded=open_agent(inputs.named, config, report, adopt=False))
-        said, tried = _run(inputs, report)
-    loaded, results = inputs.loaded, tried.entries
+        tried, made = _run(inputs, report)
+    loaded, results, found = inputs.loaded, tried.entries, check(tried.entries, made)
+    warnings = does_nothing(tried.reference)
+    warnings += _without_gradients(inputs.attacks, loaded, config.evaluate.queries) + found.warnings
     evaluation = {
-        **_setting(config, device),
-        "policy": {"path": str(path)} | {k: v for k, v in loaded.about.items() if k in _SAID_OF_POLICY},
+        "format_version": FORMAT_VERSION,
+        "task": task.name,
+        "env_id": task.env_id,
+        "seed": config.seed,
+        "episodes": config.evaluate.episodes,
+        "cost_limit": task.cost_limit,
+        "action": config.evaluate.action,
+        "config": config.evaluate.model_dump(mode="json"),
+        "device": str(inputs.device),
+        "policy": {"path": str(path)} | {k: v for k, v in loaded.about.items() if k in _ABOUT_POLICY},
         "results": results,
         "reference": tried.reference,
-        **_checked(tried, said, attacks, loaded, config.evaluate.queries),
-        "threat_model": threat_model(config, inputs.trials, tried, said.pop("critics"), inputs.spread),
-        "trajectories": trajectories(config.task_row, results, tried.moves, config.task_row.epsilon),
-        **said,
+        "warnings": warnings,
+        "checks": found.made,
+        "threat_model": threat_model(config, inputs.trials, tried, made.pop("critics"), inputs.spread),
+        "trajectories": trajectories(task, results, tried.moves, task.epsilon),
+        **made,
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),
     }
@@ -298,8 +267,38 @@ def evaluate(inputs: EvaluateInputs, report: Reporter) -> dict[str, Any]:
     return evaluation
 
 
-def _run(inputs: EvaluateInputs, report: Reporter) -> tuple[dict[str, Any], Tried]:
-    """Return what is said of the critics, and the episodes."""
-    config, attacks, trials, device = inputs.config, inputs.attacks, inputs.trials, inputs.device
-    victim, said = arm(config, inputs.loaded, attacks, trials, inputs.folder, device=device, report=report)
-    return said, _try(config, victim, attacks, trials, inputs.points, device, report)
+def _run(inputs: EvaluateInputs, report: Reporter) -> tuple[Tried, dict[str, Any]]:
+    """Run the episodes; returns also what was made for the attacks."""
+    config, attacks, trials, points = inputs.config, inputs.attacks, inputs.trials, inputs.points
+    victim, made = prepare_attacks(
+        config, inputs.loaded, attacks, trials, inputs.folder, device=inputs.device, report=report
+    )
+    steps_a_run = config.evaluate.episodes * config.task_row.horizon
+    with report.track("evaluate", steps_a_run * len(plan(attacks, trials, points)), "steps") as track:
+
+        def on_step(done: int, name: str, now: Progress) -> None:
+            track(done * steps_a_run + now.steps, f"{name}: {now}")
+
+        tried = evaluate_policy(
+            victim,
+            config.task_row,
+            attacks,
+            trials,
+            curves=points,
+            workers=config.collect.workers,
+            device=inputs.device,
+            on_step=on_step,
+        )
+    return tried, made
+
+
+def _without_gradients(attacks: Sequence[str], loaded: LoadedPolicy, queries: int) -> list[dict[str, Any]]:
+    """Return the warning that attacks had to do without gradients, where they had."""
+    names = [name for name in attacks if name in ATTACKS and ATTACKS[name].climbs]
+    if loaded.policy.differentiable or not names:
+        return []
+    message = (
+        f"the policy gives no gradients: {', '.join(names)} searched by values as black-box does "
+        f"({queries} queries a state), which is weaker evidence"
+    )
+    return [{"check": "no-gradient", "attack": names[0], "epsilon": None, "message": message}]

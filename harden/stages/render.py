@@ -17,13 +17,13 @@ from harden.envs.replay import boundary
 from harden.envs.rollout import Progress, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.evaluation.attacked import actor
 from harden.evaluation.entries import NATURAL
+from harden.evaluation.trials import actor
 from harden.nets.saved import LoadedPolicy
 from harden.progress import Reporter
 from harden.seeds import episode_seeds
 from harden.stages.agents import open_agent
-from harden.stages.attackers import arm
+from harden.stages.attackers import prepare_attacks
 from harden.stages.evaluate import critics_folder, fitted_folders, trial_of
 from harden.stages.inputs import Inputs
 from harden.storage.files import require_writable, write_whole
@@ -140,8 +140,10 @@ def render(inputs: RenderInputs, report: Reporter) -> Rendered:
         StorageError: the GIF can't be written.
     """
     config, loaded, attack, device = inputs.config, inputs.loaded, inputs.attack, inputs.device
-    trial = trial_of(config)._replace(episodes=1, gradients=loaded.policy.differentiable)
-    victim, _ = arm(config, loaded, [attack], [trial], inputs.folder, device=device, report=report)
+    trial = trial_of(config, loaded)._replace(episodes=1)
+    victim, _ = prepare_attacks(
+        config, loaded, [attack], [trial], inputs.folder, device=device, report=report
+    )
     start = int(episode_seeds(config.seed, "evaluate", 0, inputs.episode + 1)[-1])
     frames: list[Image.Image] = []
     with (

@@ -23,10 +23,9 @@ from harden.attacks import (
 from harden.config.tasks import Task
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
+from harden.evaluation.effort import flat_share, search_gain
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
-from harden.evaluation.gradients import flat_share
 from harden.evaluation.reference import reference
-from harden.evaluation.search_gain import search_gain
 from harden.evaluation.trajectories import Moves, moves
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import episode_seeds, generator
@@ -62,19 +61,20 @@ class Victim(NamedTuple):
 
     def to(self, device: torch.device) -> Victim:
         """Return the same on a device."""
-        own, independent = (
-            None if part is None else part.to(device) for part in (self.critics, self.independent)
+        return Victim(
+            self.policy.to(device),
+            None if self.critics is None else self.critics.to(device),
+            None if self.independent is None else self.independent.to(device),
+            {radius: part.to(device) for radius, part in self.learned.items()},
+            {radius: part.to(device) for radius, part in self.adversaries.items()},
         )
-        learned = {radius: part.to(device) for radius, part in self.learned.items()}
-        adversaries = {radius: part.to(device) for radius, part in self.adversaries.items()}
-        return Victim(self.policy.to(device), own, independent, learned, adversaries)
 
 
 class Tried(NamedTuple):
-    """What an evaluation found.
+    """What the roll-outs of an evaluation gave.
 
     Args:
-        entries: one an attack and setting, natural first, in the form of the evaluation file.
+        entries: for each attack and setting, natural first, in the form of the evaluation file.
         natural_obs: the states visited without an attack, (N, obs_dim).
         moves: what each entry's roll-out did, by its place in `entries`; `worst` has none of its own.
         reference: what doing nothing earns, as `reference` returns it.
@@ -98,16 +98,23 @@ class Curve(NamedTuple):
     trial: Trial
 
 
+Key = tuple[Any, ...]
+
+
+def _key(name: str, trial: Trial) -> Key:
+    return tuple(settings(name, trial).items())
+
+
 def plan(
     attacks: Sequence[str], trials: Sequence[Trial], curves: Sequence[Curve] = ()
-) -> list[tuple[str, Trial]]:
+) -> dict[Key, tuple[str, Trial]]:
     """Return what has to be rolled out: each attack under each trial that makes a difference to it."""
-    wanted: dict[tuple[Any, ...], tuple[str, Trial]] = {}
-    asked = [(name, trial) for trial in trials for name in attacks if name != WORST]
-    asked += [(name, curve.trial) for curve in curves for name in curve.attacks if name in attacks]
-    for name, trial in asked:
-        wanted.setdefault(tuple(settings(name, trial).items()), (name, trial))
-    return list(wanted.values())
+    wanted = [(name, trial) for trial in trials for name in attacks if name != WORST]
+    wanted += [(name, curve.trial) for curve in curves for name in curve.attacks if name in attacks]
+    runs: dict[Key, tuple[str, Trial]] = {}
+    for name, trial in wanted:
+        runs.setdefault(_key(name, trial), (name, trial))
+    return runs
 
 
 def actor(
@@ -117,7 +124,7 @@ def actor(
     attack, policy = ATTACKS.get(name) if trial.epsilon > 0 else None, victim.policy
     draw = attack_stream(device, trial.seed, name)
     sampling = generator(device, trial.seed, "evaluated-sample")
-    # one episode a slot: the perturbation of its step before
+    # the perturbation of the step before, one row an episode
     carried = torch.zeros(trial.episodes, policy.architecture["obs_dim"], device=device)
 
     def act(obs: Tensor, slots: Tensor) -> Acted:
@@ -135,38 +142,30 @@ def actor(
     return act
 
 
-class _Threats:
-    """What of the attacks is judged from the states that natural episodes visit."""
+def _threshold(name: str, victim: Victim, trial: Trial, obs: Tensor) -> float | None:
+    """Return the Q_c from which on a gated attack acts, None for others."""
+    if not ATTACKS[name].gated or victim.critics is None:
+        return None
+    return risk_threshold(victim.policy, victim.critics, obs, trial.amad_share)
 
-    def __init__(self, victim: Victim, task: Task, device: torch.device, natural: Rollout) -> None:
-        self.victim, self.task, self.device = victim, task, device
-        self.obs = natural.transitions.obs.to(device)
 
-    def threshold(self, name: str, trial: Trial) -> float | None:
-        """Return the Q_c from which on a gated attack acts, None for others."""
-        if not ATTACKS[name].gated or self.victim.critics is None:
-            return None
-        return risk_threshold(self.victim.policy, self.victim.critics, self.obs, trial.amad_share)
-
-    def found(self, name: str, trial: Trial) -> dict[str, Any]:
-        """Return what an attack's entry says beside its settings."""
-        attack, more = ATTACKS[name], dict[str, Any]()
-        if attack.gated:
-            more["threshold"] = self.threshold(name, trial)
-        if attack.objective is None or attack.candidates or attack.gated or trial.epsilon <= 0:
-            return more
-        every = -(-len(self.obs) // _SAMPLED_STATES)
-        policy, critics = self.victim.policy, self.victim.asked(attack, trial.epsilon)
-        asked = attack, policy, critics, self.obs[::every], self.task.radius(trial.epsilon)
-        if attack.climbs and trial.gradients:
-            draw = generator(self.device, trial.seed, "flat-share")
-            more["flat_share"] = flat_share(*asked, trial.strength.norm, draw)
-            # the paper's style lives on the perturbation of the step before: states apart don't judge it
-            if isinstance(trial.strength, PaperStrength):
-                return more
-        draw = generator(self.device, trial.seed, "search-gain")
-        more["gain"] = search_gain(*asked, trial.strength, draw)
-        return more
+def _searched(name: str, victim: Victim, trial: Trial, task: Task, obs: Tensor) -> dict[str, Any]:
+    """Return how well an attack searched in the states that natural episodes visit."""
+    attack, found = ATTACKS[name], dict[str, Any]()
+    if attack.objective is None or attack.candidates or attack.gated or trial.epsilon <= 0:
+        return found
+    sample = obs[:: -(-len(obs) // _SAMPLED_STATES)]
+    critics, radius = victim.asked(attack, trial.epsilon), task.radius(trial.epsilon)
+    if attack.climbs and trial.gradients:
+        draw = generator(obs.device, trial.seed, "flat-share")
+        norm = trial.strength.norm
+        found["flat_share"] = flat_share(attack, victim.policy, critics, sample, radius, norm, draw)
+        # the paper's style starts from the perturbation of the step before: states apart don't judge it
+        if isinstance(trial.strength, PaperStrength):
+            return found
+    draw = generator(obs.device, trial.seed, "search-gain")
+    found["gain"] = search_gain(attack, victim.policy, critics, sample, radius, trial.strength, draw)
+    return found
 
 
 def evaluate_policy(
@@ -196,51 +195,42 @@ def evaluate_policy(
     """
     device = device or torch.device("cpu")
     attacks = [NATURAL, *(name for name in attacks if name != NATURAL)]
-    for name, trial in plan(attacks, trials, curves):
+    runs = plan(attacks, trials, curves)
+    for name, trial in runs.values():
         if name in ATTACKS and trial.epsilon > 0:
             require_critics(ATTACKS[name], victim.asked(ATTACKS[name], trial.epsilon))
     victim, first = victim.to(device), trials[0]
     seeds = episode_seeds(first.seed, "evaluate", 0, first.episodes).tolist()
-    made: dict[tuple[Any, ...], _Made] = {}
-    _, *later = plan(attacks, trials, curves)
+    made, moved = dict[Key, dict[str, Any]](), dict[Key, Moves]()
+    clean: Rollout | None = None
+    natural_obs = torch.empty(0)
     with VectorEnv(task, first.episodes, workers) as envs:
+        for done, (key, (name, trial)) in enumerate(runs.items()):
 
-        def run(done: int, name: str, trial: Trial, threshold: float | None = None) -> Rollout:
-            def follow(now: Progress) -> None:
+            def progress(now: Progress, done: int = done, name: str = name) -> None:
                 if on_step is not None:
                     on_step(done, name, now)
 
-            return rollout(envs, actor(name, victim, trial, task, device, threshold), seeds, follow)
-
-        clean = run(0, NATURAL, first)
-        natural, threats = entry(settings(NATURAL, first), task, clean), _Threats(victim, task, device, clean)
-        made[tuple(settings(NATURAL, first).items())] = _Made(natural, moves(clean))
-        for done, (name, trial) in enumerate(later, start=1):
-            about = settings(name, trial)
-            attacked = run(done, name, trial, threats.threshold(name, trial))
-            found = entry(about | threats.found(name, trial), task, attacked, natural)
-            made[tuple(about.items())] = _Made(found, moves(attacked))
-        # last: what acts wildly leaves a trace of a millionth in the episodes after it
+            found, threshold, natural = settings(name, trial), None, None
+            if clean is not None:
+                natural = next(iter(made.values()))
+                threshold = _threshold(name, victim, trial, natural_obs)
+                found |= {"threshold": threshold} if ATTACKS[name].gated else {}
+                found |= _searched(name, victim, trial, task, natural_obs)
+            run = rollout(envs, actor(name, victim, trial, task, device, threshold), seeds, progress)
+            if clean is None:
+                clean, natural_obs = run, run.transitions.obs.to(device)
+            made[key], moved[key] = entry(found, task, run, natural), moves(run)
+        assert clean is not None
         idle = reference(envs, task, victim.policy, first.action, clean, first.seed)
-    entries = _ordered({key: one.entry for key, one in made.items()}, attacks, trials, task)
-    acted = {id(one.entry): one.moves for one in made.values()}
-    places = {place: acted[id(one)] for place, one in enumerate(entries) if id(one) in acted}
-    return Tried(entries, threats.obs.cpu(), places, idle)
-
-
-class _Made(NamedTuple):
-    entry: dict[str, Any]
-    moves: Moves
-
-
-def _ordered(
-    made: dict[tuple[Any, ...], dict[str, Any]], attacks: Sequence[str], trials: Sequence[Trial], task: Task
-) -> list[dict[str, Any]]:
-    """Return the entries in their order: the worst of each trial after its own, points of curves last."""
-    entries: list[dict[str, Any]] = []
+    order = list[Key]()
     for trial in trials:
-        mine = [made[tuple(settings(name, trial).items())] for name in attacks if name != WORST]
-        entries += [one for one in mine if not any(one is other for other in entries)]
+        own = [_key(name, trial) for name in attacks if name != WORST]
+        order += own
         if WORST in attacks:
-            entries.append(worst_entry(trial, task, mine))
-    return entries + [one for one in made.values() if not any(one is other for other in entries)]
+            made[WORST, trial] = worst_entry(trial, task, [made[key] for key in own])
+            order.append((WORST, trial))
+    # the points of curves last
+    order = list(dict.fromkeys([*order, *made]))
+    moves_by_place = {place: moved[key] for place, key in enumerate(order) if key in moved}
+    return Tried([made[key] for key in order], natural_obs.cpu(), moves_by_place, idle)
