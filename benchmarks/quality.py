@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from harden.benchmark.job import CPU, place_of, run_job, spec_of
-from harden.benchmark.plan import what_is_left
+from harden.benchmark.sweep import what_is_left
 from harden.benchmark.tables import Budget, Job, make_job
 from harden.progress import Reporter
 from harden.stages.evaluate import evaluate, open_evaluate
@@ -60,7 +60,7 @@ def main() -> None:
         job = make_job(options.task, options.variant, seed, Budget(keys=tuple(options.keys)))
         spec = spec_of(job, LEDGER, options.work)
         if what_is_left([job], LEDGER, again=True).todo:
-            entry = read_json(Path(run_job(spec)), "this")
+            entry = read_json(run_job(spec), "this")
             if entry["status"] == "failed":
                 sys.exit(f"error: {entry['reason']}")
         else:

@@ -32,7 +32,6 @@ OWNERS = {
     "click": "cli",
     "onnx": "policies",
     "onnxruntime": "policies",
-    "ray": "benchmark",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,15 @@ def test_a_constant_sensor_has_no_share(tmp_path: Path, monkeypatch: pytest.Monk
     assert told is not None
     assert told["rows"][0]["share"] is None
     assert told["rows"][1]["share"] > 0
+
+
+def test_status_says_that_the_evaluated_policy_does_nothing(folder: Path) -> None:
+    released = ROOT / "checkpoints/released/ball-circle/safer-long"
+    shutil.copytree(released, "checkpoints/ball-circle/policy")
+    evaluation = json.loads((released / "evaluation.json").read_text())
+    path = Path("checkpoints/ball-circle/evaluation.json")
+    path.write_text(json.dumps(evaluation))
+    assert "does-nothing" not in harden("status").output
+    idle = {"check": "does-nothing", "attack": "natural", "epsilon": None, "message": "it stands still"}
+    path.write_text(json.dumps(evaluation | {"warnings": [idle]}))
+    assert "does-nothing: it stands still" in harden("status").output

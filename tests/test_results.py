@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harden.benchmark.figures import Group
-from harden.benchmark.headline import _line, with_headline
-from harden.benchmark.page import page
+from harden.benchmark.page import page, with_headline
 from harden.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +18,7 @@ _AGAIN = "run: harden benchmark --render --into README.md"
 
 
 def test_the_results_page_is_what_the_committed_ledger_renders_to() -> None:
-    assert (ROOT / "docs/results.md").read_text() == page(LEDGER, ROOT / "docs/falls-short.md"), _AGAIN
+    assert (ROOT / "docs/results.md").read_text() == page(LEDGER), _AGAIN
 
 
 def test_the_readmes_table_is_what_the_committed_ledger_renders_to() -> None:
@@ -32,18 +29,6 @@ def test_a_file_without_a_place_for_the_table_is_refused(tmp_path: Path) -> None
     (tmp_path / "a.md").write_text("nothing")
     with pytest.raises(InputError, match=r"a\.md"):
         with_headline(tmp_path / "a.md", LEDGER)
-
-
-def test_the_headline_is_the_mean_over_seeds() -> None:
-    """By hand, from two runs of two episodes."""
-
-    def run(seed: int, *rewards: float) -> dict[str, Any]:
-        episodes = {"reward": list(rewards), "cost": [0.0, 1.0]}
-        trial = [{"attack": name, "style": None, "by_episode": episodes} for name in ("natural", "mc", "mr")]
-        return {"seed": seed, "trials": {"pgd": trial}}
-
-    line = _line("nowhere", Group("cvpo", [run(0, 1.0, 3.0), run(1, 5.0, 7.0)]))
-    assert line == "| nowhere | `cvpo` | 2 | 4 / 0.5 | 4 / 0.5 | 4 / 0.5 |"
 
 
 def test_the_attacks_page_says_what_the_committed_evaluations_found() -> None:

@@ -1,1 +1,1 @@
-"""The paper's comparison: which runs it needs, who does them, the ledger of what they gave, and its page."""
+"""The paper's comparison: the runs that it needs, how they are done, the ledger of results, and the page."""

@@ -1,4 +1,4 @@
-"""One run in a process of its own: train, try, write the ledger's entry. It can be killed and begun again.
+"""A run in a process of its own: train, try, write the ledger's entry. It can be killed and begun again.
 
 `python -m harden.benchmark.job` reads a job as one line of JSON, and ends when its input is closed.
 """
@@ -12,8 +12,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import torch
 from harden.benchmark.ledger import entry_path, front, write_failure
 from harden.benchmark.tables import Job
 from harden.config.pipeline import PipelineConfig, make_config
-from harden.errors import HardenError, InputError, OtherConfigurationError
+from harden.errors import HardenError, OtherConfigurationError
 from harden.nets.saved import load_policy
 from harden.progress import Reporter
 from harden.stages.evaluate import evaluate, open_evaluate
@@ -36,7 +34,6 @@ ATTACKS = ["natural", "mc", "mr"]
 CURVE = ("refresh", "env_steps", "seconds", "reward", "cost", "cumulative_cost")
 # whether the constraints were in force, of a method that has them
 CONSTRAINTS = ("epsilon", "lam", "q_cost", "kappa", "kl_robust_mean", "beta_robust_mean")
-_LOCK_S = 60.0
 
 # what a job is handed over as: a resolved configuration and paths
 Spec = dict[str, Any]
@@ -62,18 +59,18 @@ def place_of(spec: Spec) -> Workspace:
     return Workspace.named(job.name, Path(spec["work"]) / job.task / job.name)
 
 
-def run_job(spec: Spec) -> str:
+def run_job(spec: Spec) -> Path:
     """Train and try one policy, going on from where an earlier attempt was stopped.
 
-    Whatever goes wrong inside is written to the ledger: nothing is raised but what stops the process itself.
+    Whatever goes wrong inside is written to the ledger's entry, whose path is returned.
 
-    Returns:
-        The path of the ledger's entry.
+    Raises:
+        InputError: another process does the same run.
     """
     torch.set_num_threads(1)
     job, place = job_of(spec), place_of(spec)
     out = entry_path(Path(spec["ledger"]), job)
-    with _alone(place.run.parent):
+    with FolderLock(place.run.parent):
         try:
             write_json(out, _result(job, place))
         except HardenError as error:
@@ -81,25 +78,7 @@ def run_job(spec: Spec) -> str:
         except Exception as error:
             traceback.print_exc()
             write_failure(out, job, f"defect: {type(error).__name__}: {error}")
-    return str(out)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder: a lost worker may take a moment to die where another one has begun."""
-    until = time.monotonic() + _LOCK_S
-    while True:
-        try:
-            lock = FolderLock(folder)
-            break
-        except InputError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.5)
-    try:
-        yield
-    finally:
-        lock.close()
+    return out
 
 
 def _result(job: Job, place: Workspace) -> dict[str, Any]:

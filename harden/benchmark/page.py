@@ -1,201 +1,255 @@
-"""The benchmark's page: the paper's tables with its numbers beside ours, made of the ledger alone."""
+"""What is shown of the ledger: the results page, its pictures, and the README's table."""
 
 from __future__ import annotations
 
+import csv
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from harden.benchmark.claims import claims
-from harden.benchmark.figures import (
-    COLUMNS,
-    Cell,
-    Figure,
-    Group,
-    Published,
-    failing,
-    groups,
-    published,
-    shaded,
-    tried_from_inside,
-    worst,
-)
-from harden.benchmark.ledger import finished, read_ledger
-from harden.benchmark.pictures import draw_attacked, draw_costs
-from harden.benchmark.tables import TABLES, TASKS, THRESHOLDS, TRIALS, row_of
-from harden.storage.files import make_folder, write_text
+import numpy as np
 
-TITLES = {
-    "table5": "Table 5 (and 2): all methods",
-    "table6": "Table 6: attacked replay",
-    "table8": "Table 8 (and 3): parts of the robust M-step removed",
+from harden.benchmark.ledger import Entry, finished, read_ledger
+from harden.benchmark.tables import TABLES, TASKS, THRESHOLDS, row_of
+from harden.errors import InputError
+from harden.storage.files import make_folder, write_text, write_whole
+
+# what stands between these lines of a file is made here
+BEGIN, END = "<!-- made by: harden benchmark --render --into README.md -->", "<!-- to here -->"
+ATTACKS = ("natural", "mc", "mr")
+# a run's kinds of trial, and how the page's columns call the averages under them
+TRIALS = {
+    "pgd": "average",
+    "pgd-doubled": "twice the effort",
+    "paper": "the authors' attack",
+    "paper-no-stop": "without its stop rule",
 }
-# the two verdicts: the one that leads, and the paper's kind of attack
-STYLES = {trial: TRIALS[trial] for trial in ("pgd", "paper")}
-_NOTES = Path("falls-short.md")
-Cells = dict[str, dict[str, Cell]]
+# the rows of the README's table
+_HEADLINE = ("cvpo", "safer", "safer-long")
+_ABOUT = """# Results
+
+Made by `harden benchmark --render` from `benchmarks/results/ledger/`, which `harden benchmark TABLE`
+fills. Each cell is reward / cost of an episode, acting with the mean, over 50 episodes; several seeds
+are followed by their mean and deviation over seeds, the paper's numbers by their deviation over episodes
+and 5 seeds. The cost limit is 5. natural, mc, mr and their average: sign-gradient PGD, 50 steps, 5
+restarts from corners of the ball. The last three columns are the same average under 100 steps and 10
+restarts (for policies that the first left within the limit), under the authors' attack (Adam, 200 steps,
+carried over, tolerances 1e-4), and under that without its stop rule. Training cost is the sum over
+training. ★: a natural reward below a tenth of cvpo's. `safer-long` and `ppol` are not in the paper.
+Where the numbers fall short: [falls-short.md](falls-short.md)."""
+
+
+class Numbers(NamedTuple):
+    """Reward and cost of an episode: means, and deviations or None."""
+
+    reward: float
+    reward_std: float | None
+    cost: float
+    cost_std: float | None
+
+    def __str__(self) -> str:
+        cells = (self.reward, self.reward_std, 0), (self.cost, self.cost_std, 1)
+        parts = (f"{m:.{d}f}" if std is None else f"{m:.{d}f} ± {std:.{d}f}" for m, std, d in cells)
+        return " / ".join(parts)
+
+
+def numbers(entries: Sequence[Entry], column: str, trial: str = "pgd") -> Numbers | None:
+    """Return mean and deviation over runs, None where one of them was not tried so.
+
+    Args:
+        column: natural, mc, mr, their average, or worst: the one of mc and mr that cost more.
+    """
+    runs = []
+    for entry in entries:
+        if trial not in entry["trials"]:
+            return None
+        # all trials share the natural episodes
+        tried = [*entry["trials"]["pgd"][:1], *entry["trials"][trial][1:]]
+        episodes = [[np.mean(one["by_episode"][key]) for key in ("reward", "cost")] for one in tried]
+        if column == "average":
+            runs.append(np.mean(episodes, axis=0))
+        elif column == "worst":
+            runs.append(max(episodes[1:], key=lambda pair: pair[1]))
+        else:
+            runs.append(episodes[ATTACKS.index(column)])
+    (reward, cost), several = np.mean(runs, axis=0), len(runs) > 1
+    stds = np.std(runs, axis=0, ddof=1) if several else (None, None)
+    return Numbers(float(reward), stds[0], float(cost), stds[1])
+
+
+def groups(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, list[Entry]]]:
+    """Return the newest settings' runs by row, in the order of their seeds, for each task and budget.
+
+    Runs of other settings are never averaged with them: what was run before a setting changed stays in the
+    ledger and leaves the tables.
+    """
+    by_digest: dict[tuple[str, str, str], dict[str, list[Entry]]] = {}
+    for entry in entries:
+        place = entry["task"], entry["budget"], entry["row"]
+        by_digest.setdefault(place, {}).setdefault(entry["digest"], []).append(entry)
+    found: dict[tuple[str, str], dict[str, list[Entry]]] = {}
+    for (task, budget, row), several in by_digest.items():
+        newest = max(several.values(), key=lambda runs: max(run["date"] for run in runs))
+        found.setdefault((task, budget), {})[row] = sorted(newest, key=lambda run: run["seed"])
+    # the paper's tasks in its order, then those that it doesn't have
+    return dict(sorted(found.items(), key=lambda item: [*TASKS, item[0][0]].index(item[0][0])))
+
+
+def published() -> dict[tuple[str, str, str], Numbers]:
+    """Return the paper's numbers by task, row and column: Tables 5 to 8.
+
+    Table 6 prints SAFER's natural figures for Drone-Run as its average: what is here is Table 5's average.
+    """
+    found: dict[tuple[str, str, str], Numbers] = {}
+    with open(Path(__file__).with_name("published.csv"), newline="") as handle:
+        for line in csv.DictReader(handle):
+            row = line["row"]
+            if line["table"] == "table7":
+                row = row_of(line["task"], "safer", float(row))
+            found[line["task"], row, line["column"]] = Numbers(
+                *(float(line[name]) for name in Numbers._fields)
+            )
+    return found
+
+
+def _minutes(entry: Entry) -> float:
+    return float(entry["trained"]["wall_time_s"]) / 60
+
+
+def _line(*cells: Any) -> str:
+    return f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |"
+
+
+def _header(*names: str) -> list[str]:
+    return [_line(*names), "|" + "---|" * len(names)]
+
+
+def _table(task: str, rows: dict[str, list[Entry]]) -> list[str]:
+    """Return each row's runs, their mean over seeds, and the paper's numbers."""
+    theirs = published()
+    vanilla = numbers(rows["cvpo"], "natural") if "cvpo" in rows else None
+    lines = _header(
+        "method", "seed", "steps", "minutes", "training cost", *ATTACKS, *(TRIALS[trial] for trial in TRIALS)
+    )
+    names = dict.fromkeys(row for table in TABLES.values() for row in table if row in rows)
+    for name in [*names, *sorted(rows.keys() - names.keys())]:
+        natural = numbers(rows[name], "natural")
+        failing = vanilla and natural and natural.reward < 0.1 * vanilla.reward
+        parts = [[entry] for entry in rows[name]] + ([rows[name]] if len(rows[name]) > 1 else [])
+        for entries in parts:
+            trained, alone = entries[0]["trained"], len(entries) == 1
+            front = f"{'★' if failing else ''}{name}", entries[0]["seed"] if alone else "all"
+            size = f"{trained['env_steps']:,.0f}", f"{statistics.mean(map(_minutes, entries)):.0f}"
+            cost = statistics.mean(entry["trained"]["cumulative_cost"] for entry in entries)
+            cells = [numbers(entries, column) for column in ATTACKS]
+            cells += [numbers(entries, "average", trial) for trial in TRIALS]
+            lines.append(_line(*front, *size, f"{cost:,.0f}", *cells))
+        found = [theirs.get((task, name, column)) for column in (*ATTACKS, "average")]
+        if any(found):
+            lines.append(_line(name, "the paper's", "", "", "", *found, "", "", ""))
+    return lines
+
+
+def _thresholds(task: str, rows: dict[str, list[Entry]]) -> list[str]:
+    """Return Table 7: the larger of the MC and MR costs, with that attack's reward, by threshold."""
+    names = {xi: row_of(task, "safer", xi) for xi in THRESHOLDS.get(task, ())}
+    if not any(name in rows for name in names.values() if name != "safer"):
+        return []
+    lines = ["", "Table 7, the threshold of the adversarial KL: the attack, MC or MR, that cost more.", ""]
+    lines += _header("threshold", "seeds", "PGD", "the authors' attack", "the paper's")
+    for xi, name in names.items():
+        entries = rows.get(name, [])
+        ours = [numbers(entries, "worst", trial) if entries else None for trial in ("pgd", "paper")]
+        lines.append(_line(f"{xi:g}", len(entries), *ours, published().get((task, name, "worst"))))
+    return lines
+
+
+def _missing(ledger: Path, found: dict[tuple[str, str], dict[str, list[Entry]]]) -> list[str]:
+    """Return what was not run, and what failed and why."""
+    lines = []
+    for task in TASKS:
+        thresholds = [row_of(task, "safer", xi) for xi in THRESHOLDS.get(task, ())]
+        there = {row for (name, _), rows in found.items() if name == task for row in rows}
+        wanted = dict.fromkeys([row for rows in TABLES.values() for row in rows] + thresholds)
+        lacking = [row for row in wanted if row not in there]
+        lines += [f"- {task}: {', '.join(lacking)}"] if lacking else []
+    for entry in read_ledger(ledger).values():
+        if entry["status"] == "failed":
+            lines.append(f"- failed: {entry['task']} {entry['row']} seed {entry['seed']}: {entry['reason']}")
+    return ["## What is missing", "", *(lines or ["Nothing."])]
+
+
+def _picture(task: str, budget: str) -> str:
+    slug = "-".join("".join(c if c.isalnum() else " " for c in budget).split())
+    return f"benchmark-{task}-{slug}-figure2.png"
+
+
+def page(ledger: Path) -> str:
+    """Return the results page."""
+    found = groups(finished(ledger))
+    lines = [_ABOUT, ""]
+    for (task, budget), rows in found.items():
+        lines += [f"## {task}, {budget}", "", *_table(task, rows), *_thresholds(task, rows), ""]
+        lines += [f"![best reward so far against cumulative cost]({_picture(task, budget)})", ""]
+    return "\n".join([*lines, *_missing(ledger, found)]) + "\n"
+
+
+def headline(ledger: Path) -> list[str]:
+    """Return the README's table: means over the seeds of runs under the pipelines' own budget."""
+    lines = _header("task", "policy", "seeds", "natural", "MC", "MR")
+    for (task, budget), rows in groups(finished(ledger)).items():
+        for row in _HEADLINE if budget == "reduced" else ():
+            if row in rows:
+                cells = [numbers(rows[row], column) for column in ATTACKS]
+                means = [cell and cell._replace(reward_std=None, cost_std=None) for cell in cells]
+                lines.append(_line(task, f"`{row}`", len(rows[row]), *means))
+    return lines
+
+
+def with_headline(path: Path, ledger: Path) -> str:
+    """Return a file's text with the README's table as it is today.
+
+    Raises:
+        InputError: the file has no place for it.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise InputError(f"{path} has no place for the table", f"put two lines into it: {BEGIN} and {END}")
+    return "\n".join([before + BEGIN, "", *headline(ledger), "", END + after])
 
 
 def write_page(ledger: Path, out: Path) -> list[Path]:
-    """Write the page and its pictures beside it; returns what was written.
+    """Write the results page and its pictures beside it; returns what was written.
 
     Raises:
         DamagedFileError: an entry of the ledger is not JSON.
     """
     make_folder(out.parent)
-    found = groups(finished(ledger))
     pictures = []
-    for (task, budget), rows in found.items():
-        of_costs, of_attacks = (out.parent / name for name in _pictures(task, budget))
-        draw_costs(of_costs, rows)
-        draw_attacked(of_attacks, rows)
-        pictures += [of_costs, of_attacks]
-    write_text(out, page(ledger, out.parent / _NOTES))
+    for (task, budget), rows in groups(finished(ledger)).items():
+        pictures.append(out.parent / _picture(task, budget))
+        draw_costs(pictures[-1], rows)
+    write_text(out, page(ledger))
     return [out, *pictures]
 
 
-def _pictures(task: str, budget: str) -> tuple[str, str]:
-    slug = "-".join("".join(c if c.isalnum() else " " for c in budget).split())
-    return f"benchmark-{task}-{slug}-figure2.png", f"benchmark-{task}-{slug}-costs.png"
+def draw_costs(path: Path, rows: dict[str, list[Entry]]) -> None:
+    """Draw Figure 2: the running maximum of reward against the cumulative cost of training, a line a run."""
+    from matplotlib.figure import Figure
 
-
-def page(ledger: Path, notes: Path) -> str:
-    """Return the page.
-
-    Args:
-        notes: a file of prose, put at its end where it is there.
-    """
-    found = groups(finished(ledger))
-    lines = [
-        "# Results",
-        "",
-        "Made by `harden benchmark --render` from its ledger (`benchmarks/results/ledger/` where no other",
-        "is named), which `harden benchmark TABLE` fills. Reward / cost an episode, acting with the mean,",
-        "each with its 95 % interval (drawn over seeds and episodes; with one seed it says nothing of",
-        "others); the paper's with its standard deviation over episodes and 5 seeds. Cost limit 5.",
-        "<mark>Marked</mark>: the two lowest costs of a column, more reward first among equals. ★:",
-        "failing, a natural reward below a tenth of vanilla's. †: the strong attack began anywhere in the",
-        "ball, which is older and weaker. `safer-long` and `ppol` are not in the paper. Budget `reduced`:",
-        "the pipeline files' own sizes (docs/tasks.md); `paper`: the paper's.",
-        "",
-    ]
-    # the paper's tasks in its order, then those that it doesn't have
-    for task in dict.fromkeys((*TASKS, *(name for name, _ in found))):
-        for (name, budget), rows in found.items():
-            if name == task:
-                lines += _section(task, budget, rows)
-    lines += _missing(ledger, found)
-    lines += ["", notes.read_text(encoding="utf-8")] if notes.is_file() else []
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _section(task: str, budget: str, rows: dict[str, Group]) -> list[str]:
-    lines = [f"## {task}, {budget}", ""]
-    for table, title in TITLES.items():
-        own = TABLES[table] if table == "table5" else TABLES[table][2:]
-        if any(row in rows for row in own):
-            lines += [f"### {title}", ""]
-            for trial, how in (TRIALS if table == "table5" else STYLES).items():
-                tried = {row: kept for row, group in rows.items() if (kept := group.having(trial))}
-                if any(row in tried for row in TABLES[table]):
-                    lines += [f"Under attack, {how}:", "", *_table(task, tried, TABLES[table], trial), ""]
-    lines += _thresholds(task, rows)
-    of_costs, of_attacks = _pictures(task, budget)
-    lines += ["### Figure 2: best reward so far against cumulative cost", "", *_training(rows), ""]
-    lines += [f"![reward against cost]({of_costs})", "", f"![under attack]({of_attacks})", ""]
-    said = [line for trial in STYLES for line in claims(rows, trial)]
-    return [*lines, "### The order of the methods", "", *_claims(said), ""]
-
-
-def _table(task: str, rows: dict[str, Group], names: Sequence[str], trial: str) -> list[str]:
-    """Return a table: for each method what came out here, and below it the paper's numbers."""
-    cells: Cells = {row: rows[row].cells(trial) for row in names if row in rows}
-    stars, theirs = failing(cells), published()
-    marks = {column: shaded(cells, column) for column in COLUMNS}
-    lines = [
-        "| method | steps | seeds | " + " | ".join(COLUMNS) + " |",
-        "|---|---|---|" + "---|" * len(COLUMNS),
-    ]
-    for row in names:
-        if row in cells:
-            texts = [_ours(cells[row][column], row in marks[column]) for column in COLUMNS]
-            seeds = f"{rows[row].seeds}{' †' if tried_from_inside(rows[row].entries, trial) else ''}"
-            front = f"{'★' if row in stars else ''}{row} | {rows[row].steps:,.0f} | {seeds}"
-            lines.append(f"| {front} | {' | '.join(texts)} |")
-        found = [theirs.get((task, row, column)) for column in COLUMNS]
-        if any(found):
-            texts = [_theirs(one) for one in found]
-            lines.append(f"| {'' if row in cells else row} | the paper's | | {' | '.join(texts)} |")
-    return lines
-
-
-def _ours(cell: Cell, mark: bool) -> str:
-    text = f"{_figure(cell.reward, 0)} / {_figure(cell.cost, 1)}"
-    return f"<mark>{text}</mark>" if mark else text
-
-
-def _figure(figure: Figure, digits: int) -> str:
-    return f"{figure.mean:.{digits}f} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
-
-
-def _theirs(one: Published | None) -> str:
-    if one is None:
-        return ""
-    return f"{one.reward:.0f} ± {one.reward_std:.0f} / {one.cost:.2f} ± {one.cost_std:.2f}"
-
-
-def _thresholds(task: str, rows: dict[str, Group]) -> list[str]:
-    """Return Table 7: the larger of the MC and MR costs, with that attack's reward, by threshold."""
-    names = {xi: row_of(task, "safer", xi) for xi in THRESHOLDS.get(task, ())}
-    if not any(name in rows for name in names.values() if name != "safer"):
-        return []
-    theirs = published()
-    lines = [
-        "### Table 7: the threshold of the adversarial KL",
-        "",
-        "The attack, MC or MR, that cost more:",
-        "",
-    ]
-    lines += ["| threshold | seeds | " + " | ".join(STYLES) + " | the paper's |", "|---|---|---|---|---|"]
-    for xi, name in names.items():
-        texts = [""] * len(STYLES)
-        if name in rows:
-            texts = [_ours(worst(rows[name].cells(trial)), False) for trial in STYLES]
-        seeds = rows[name].seeds if name in rows else "not run yet"
-        said = " | ".join((*texts, _theirs(theirs.get((task, name, "worst")))))
-        lines.append(f"| {xi:g} | {seeds} | {said} |")
-    return [*lines, ""]
-
-
-def _training(rows: dict[str, Group]) -> list[str]:
-    """Return what training cost, beside the best reward of a refresh's roll-outs."""
-    lines = [
-        "| method | seed | steps | minutes | cumulative cost | best reward |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row, group in rows.items():
-        for entry in group.entries:
-            trained = entry["trained"]
-            size = f"{trained['env_steps']:,.0f} | {trained['wall_time_s'] / 60:.1f}"
-            gain = f"{trained['cumulative_cost']:,.0f} | {max(trained['curve']['reward']):.0f}"
-            lines.append(f"| {row} | {entry['seed']} | {size} | {gain} |")
-    return lines
-
-
-def _claims(found: Sequence[tuple[str, str, str]]) -> list[str]:
-    lines = ["| the paper says | here | attack |", "|---|---|---|"]
-    return [*lines, *(f"| {claim} | {verdict} | {attack} |" for claim, verdict, attack in found)]
-
-
-def _missing(ledger: Path, found: dict[tuple[str, str], dict[str, Group]]) -> list[str]:
-    """Return what was not run, and what failed and why."""
-    wanted = dict.fromkeys(row for names in TABLES.values() for row in names)
-    lines = ["## What is missing", ""]
-    for task in TASKS:
-        there = {row for (name, _), rows in found.items() if name == task for row in rows}
-        swept = [row_of(task, "safer", xi) for xi in THRESHOLDS.get(task, ())]
-        lacking = [row for row in dict.fromkeys((*wanted, *swept)) if row not in there]
-        lines += [f"- {task}: {', '.join(lacking)}"] if lacking else []
-    for entry in read_ledger(ledger).values():
-        if entry["status"] == "failed":
-            lines.append(f"- failed: {entry['task']} {entry['row']} seed {entry['seed']}: {entry['reason']}")
-    return lines if len(lines) > 2 else [*lines, "Nothing."]
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(row for row in TABLES["figure2"] if row in rows):
+        for count, entry in enumerate(rows[row]):
+            curve = entry["trained"]["curve"]
+            # a logarithm has no zero: cost below one is drawn at one
+            spent, best = np.maximum(curve["cumulative_cost"], 1.0), np.maximum.accumulate(curve["reward"])
+            axes.plot(spent, best, f"C{place}", lw=1.2, label=row if count == 0 else None)
+    axes.set(xscale="log", xlabel="cumulative cost of training", ylabel="best reward of an episode so far")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize=8)
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=100, format="png", metadata={"Software": None}))

@@ -31,13 +31,6 @@ THRESHOLDS: dict[str, tuple[float, ...]] = {
     "car-circle": (0.01, 0.02, 0.03, 0.05, 0.09),
     "ant-run": (0.05, 0.07, 0.09, 0.11, 0.12),
 }
-# what each of a job's `trials` is called where its results stand
-TRIALS = {
-    "pgd": "strong: sign-gradient PGD, 50 steps, 5 restarts from corners of the ball",
-    "pgd-doubled": "the same, 100 steps, 10 restarts, on what the first left within the limit",
-    "paper": "the authors': Adam, 200 steps, carried over, tolerances 1e-4",
-    "paper-no-stop": "the same without its stop rule",
-}
 
 
 class Job(NamedTuple):
@@ -148,13 +141,6 @@ def rows(table: str, task: str) -> list[tuple[str, float | None]]:
     return [(variant, None) for variant in TABLES[table]]
 
 
-def _wave(task: str, seed: int) -> tuple[int, int, int]:
-    """Return the turn of a task's seed: the Circle tasks' first two, the Run tasks', the rest."""
-    place = TASKS.index(task)
-    late = 0 if seed < 2 and place < 2 else 1 if seed < 2 else 2
-    return late, seed, place
-
-
 def jobs(
     tables: Sequence[str],
     tasks: Iterable[str],
@@ -162,7 +148,7 @@ def jobs(
     seeds: Iterable[int],
     budget: Budget,
 ) -> list[Job]:
-    """Return the runs that tables need, widest first and none twice.
+    """Return the runs that tables need, all methods and tasks of a seed before the next, and none twice.
 
     Args:
         tables: names of TABLES.
@@ -171,22 +157,17 @@ def jobs(
     Raises:
         MissingInputError: a task has no pipeline file.
     """
-    only = set(variants)
-    order = sorted({(task, seed) for task in tasks for seed in seeds}, key=lambda pair: _wave(*pair))
-    found: dict[tuple[str, str, int, str], Job] = {}
-    for task, seed in order:
+    order = sorted({(seed, TASKS.index(task), task) for task in tasks for seed in seeds})
+    only, found = set(variants), dict[tuple[str, str, int, str], Job]()
+    for seed, _, task in order:
         for table in tables:
             for variant, threshold in rows(table, task):
-                if only and variant not in only:
-                    continue
-                job = make_job(task, variant, seed, budget, threshold)
-                found.setdefault(job.key, job)
+                if not only or variant in only:
+                    job = make_job(task, variant, seed, budget, threshold)
+                    found.setdefault(job.key, job)
     if not found:
+        known = dict.fromkeys(variant for table in tables for variant in TABLES[table])
         raise InputError(
-            "no run is left of that choice", f"variants of {', '.join(tables)}: " + _names(tables)
+            "no run is left of that choice", f"variants of {', '.join(tables)}: {', '.join(known)}"
         )
     return list(found.values())
-
-
-def _names(tables: Sequence[str]) -> str:
-    return ", ".join(dict.fromkeys(variant for table in tables for variant in TABLES[table]))

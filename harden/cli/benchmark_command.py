@@ -27,35 +27,24 @@ class _Names(click.ParamType):
 
 @main.command()
 @click.argument("tables", nargs=-1, type=click.Choice(_TABLES))
-@click.option("--task", "tasks", type=_Names(), default=None, help="Tasks, with commas [all of the paper's].")
-@click.option(
-    "--variant", "variants", type=_Names(), default=None, help="Variants, with commas [the table's]."
-)
+@click.option("--task", "tasks", type=_Names(), help="Tasks, with commas [all of the paper's].")
+@click.option("--variant", "variants", type=_Names(), help="Variants, with commas [the table's].")
 @click.option("--seeds", type=Numbers(int), default="0,1,2,3,4", help="Seeds, with commas [0,1,2,3,4].")
 @click.option(
     "--budget",
     type=click.Choice(["reduced", "paper"]),
     default="reduced",
-    help="The pipelines' own settings and sizes [reduced], or the paper's.",
+    help="The pipelines' own sizes, or the paper's.",
 )
 @click.option(
-    "--env-steps",
-    type=click.IntRange(min=1, max=1_000_000_000),
-    default=None,
-    help="Steps of every run, instead.",
+    "--env-steps", type=click.IntRange(min=1, max=1_000_000_000), help="Steps of every run, instead."
 )
 @click.option("--set", "keys", multiple=True, metavar="KEY=VALUE", help="Change a key of every run.")
-@click.option("--label", default=None, help="What the page calls runs of that budget.")
-@click.option("--executor", type=click.Choice(["local", "ray"]), default="local")
+@click.option("--label", help="What the page calls runs of that budget.")
 @click.option("--workers", type=click.IntRange(min=1, max=1000), default=1, help="Runs at a time [1].")
 @click.option("--retry-failed", is_flag=True, help="Try runs again that failed.")
-@click.option(
-    "--measure", is_flag=True, help="Only time a few refreshes of what is left, to tell its length."
-)
 @click.option("--render", is_flag=True, help="Make the page and its pictures, of the whole ledger.")
-@click.option(
-    "--into", type=FOLDER, default=None, help="With --render: a file with a place for the headline table."
-)
+@click.option("--into", type=FOLDER, help="With --render: a file with a place for a table.")
 @click.option("--ledger", type=FOLDER, default=Path("benchmarks/results/ledger"), help="One JSON a run.")
 @click.option("--work", type=FOLDER, default=Path("runs/benchmark"), help="Where the runs are kept.")
 @click.option("--out", type=FOLDER, default=Path("docs/results.md"), help="With --render: the page.")
@@ -79,24 +68,20 @@ def benchmark(
 
 
 def _run(shared: Shared, tables: Sequence[str], ledger: Path, options: dict[str, Any]) -> None:
-    from harden.benchmark import plan
+    from harden.benchmark import sweep
 
-    jobs = _jobs(tables, options)
-    left = plan.what_is_left(jobs, ledger, options["retry_failed"])
+    jobs, workers = _jobs(tables, options), options["workers"]
+    left = sweep.what_is_left(jobs, ledger, options["retry_failed"])
     for job, reason in left.failed:
-        click.echo(f"failed before: {plan.describe(job)}: {reason}")
-    if options["measure"] and not shared.dry_run:
-        plan.measure(left.todo, ledger, click.echo)
-    clock, workers = plan.Clock(ledger), options["workers"]
-    said = f"{left.done} of {len(jobs)} runs are done; left: {len(left.todo)} runs"
-    click.echo(f"{said}, {clock.total(left.todo, workers)}")
+        click.echo(f"failed before: {sweep.describe(job)}: {reason}")
+    length = sweep.length(left.todo, ledger, workers)
+    click.echo(f"{left.done} of {len(jobs)} runs are done; left: {len(left.todo)} runs, {length}")
     if shared.dry_run:
         for job in left.todo:
-            click.echo(f"  {plan.describe(job)} ({job.budget}): {clock.said(job)}")
-    if options["measure"] or shared.dry_run or not left.todo:
+            click.echo(f"  {sweep.describe(job)} ({job.budget}): {sweep.length([job], ledger, 1)}")
         return
     say = (lambda line: None) if shared.quiet else click.echo
-    failures = plan.sweep(left.todo, ledger, options["work"], options["executor"], workers, say)
+    failures = sweep.sweep(left.todo, ledger, options["work"], workers, say)
     if failures:
         raise HardenError(
             f"{failures} of {len(left.todo)} runs failed, as the ledger says", "mend it, then --retry-failed"
@@ -124,8 +109,7 @@ def _jobs(tables: Sequence[str], options: dict[str, Any]) -> list[Any]:
 
 
 def _render(shared: Shared, tables: tuple[str, ...], ledger: Path, out: Path, into: Path | None) -> None:
-    from harden.benchmark.headline import with_headline
-    from harden.benchmark.page import write_page
+    from harden.benchmark.page import with_headline, write_page
     from harden.storage.files import require_writable, write_text
 
     if tables:

@@ -12,25 +12,21 @@ from harden.cli.options import FOLDER, Context, Numbers, Shared, pass_shared, st
 from harden.errors import InputError, MissingInputError
 
 
-class _One(Numbers):
-    """One number, as a list, for a command that makes one thing of it."""
+class _OneNumber(Numbers):
+    """One number, as the list that `Numbers` gives."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return it as a list of one."""
-        found = super().convert(value, param, ctx)
-        if len(found) > 1:
-            self.fail(f"'{value}' is {len(found)} values, and a film is of one: name one", param, ctx)
-        return found
+        """Return a list of one number."""
+        numbers = super().convert(value, param, ctx)
+        if len(numbers) > 1:
+            self.fail(f"'{value}' is {len(numbers)} values, and a film is of one: name one", param, ctx)
+        return numbers
 
 
 @main.command()
 @stage_options
 @click.option(
-    "--policy",
-    "named",
-    type=FOLDER,
-    default=None,
-    help="Policy folder, ONNX or TorchScript file, or module:function, which is run.",
+    "--policy", "named", type=FOLDER, help="Policy folder, ONNX or TorchScript file, or module:function."
 )
 @click.option(
     "--attack",
@@ -39,39 +35,21 @@ class _One(Numbers):
     show_default=True,
     help="Names, with commas, or all; natural always runs.",
 )
-@click.option(
-    "--epsilon",
-    type=Numbers(float),
-    default=None,
-    help="Radius, raw observation units; several make a curve.",
-)
-@click.option(
-    "--attack-style",
-    type=click.Choice(["pgd", "paper"]),
-    default=None,
-    help="How gradient attacks climb: sign-gradient PGD, or as the paper's authors do.",
-)
-@click.option(
-    "--attack-steps", type=Numbers(int), default=None, help="Gradient steps from each start; or several."
-)
-@click.option("--restarts", type=Numbers(int), default=None, help="Random starts a state; or several.")
-@click.option("--queries", type=int, default=None, help="Values that black-box asks for a state.")
+@click.option("--epsilon", type=Numbers(float), help="Radius, raw observation units; several make a curve.")
+@click.option("--attack-style", type=click.Choice(["pgd", "paper"]), help="How gradient attacks climb.")
+@click.option("--attack-steps", type=Numbers(int), help="Steps from each start; or several.")
+@click.option("--restarts", type=Numbers(int), help="Random starts a state; or several.")
+@click.option("--queries", type=int, help="Values that black-box asks for a state.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
 @click.option("--action", type=click.Choice(["mean", "sample"]), default=None)
-@click.option("--episodes", "eval_episodes", type=int, default=None, help="Episodes an attack.")
+@click.option("--episodes", "eval_episodes", type=int, help="Episodes an attack.")
+@click.option("--independent", type=FOLDER, help="Where fitted critics are kept [beside the policy].")
+@click.option("--data", type=FOLDER, help="Data whose spread epsilon is a share of [the run's].")
 @click.option(
-    "--independent", type=FOLDER, default=None, help="Where independent critics are kept [beside the policy]."
+    "--curves", is_flag=True, help="Try mc and random at 0 to 3 times the radius, and mc with less effort."
 )
-@click.option(
-    "--data", type=FOLDER, default=None, help="Data set whose spread epsilon is a share of [the run's own]."
-)
-@click.option(
-    "--curves",
-    is_flag=True,
-    help="Try mc and random at 0 to 3 times the radius, and mc with less effort.",
-)
-@click.option("--json", "json_path", type=FOLDER, default=None, help="Write the evaluation there.")
-@click.option("--html", type=FOLDER, default=None, help="Write a report of it there: one page.")
+@click.option("--json", "json_path", type=FOLDER, help="Write the evaluation there.")
+@click.option("--html", type=FOLDER, help="Write a report of it there: one page.")
 def evaluate(
     ctx: Context,
     named: Path | None,
@@ -123,10 +101,8 @@ def evaluate(
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option("--compare", is_flag=True, help="Put the policies side by side first.")
-@click.option(
-    "--curve", "curves", multiple=True, type=FOLDER, help="A further learning curve CSV; repeatable."
-)
-@click.option("--sign-off", default=None, metavar="NAME", help="Who signs it off, by today's date.")
+@click.option("--curve", "curves", multiple=True, type=FOLDER, help="A further learning curve; repeatable.")
+@click.option("--sign-off", metavar="NAME", help="Who signs it off, by today's date.")
 @click.option("--for", "signed", multiple=True, type=FOLDER, help="File that is signed for; repeatable.")
 @click.option("--out", type=FOLDER, default=Path("report.html"), help="The page.")
 @pass_shared
@@ -166,11 +142,11 @@ def report(
 
 @main.command()
 @stage_options
-@click.option("--policy", "named", type=FOLDER, default=None, help="As for evaluate.")
+@click.option("--policy", "named", type=FOLDER, help="As for evaluate.")
 @click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
-@click.option("--epsilon", type=_One(float), default=None, help="Radius, raw observation units.")
-@click.option("--attack-steps", type=_One(int), default=None, help="Gradient steps from each start.")
-@click.option("--restarts", type=_One(int), default=None, help="Random starts a state.")
+@click.option("--epsilon", type=_OneNumber(float), help="Radius, raw observation units.")
+@click.option("--attack-steps", type=_OneNumber(int), help="Gradient steps from each start.")
+@click.option("--restarts", type=_OneNumber(int), help="Random starts a state.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
 @click.option(
     "--episode",
@@ -180,7 +156,7 @@ def report(
 )
 @click.option("--every", type=click.IntRange(min=1, max=10_000), default=2, help="Steps a frame [2].")
 @click.option("--width", type=click.IntRange(min=64, max=1920), default=400, help="Pixels [400].")
-@click.option("--independent", type=FOLDER, default=None, help="Where fitted critics are kept.")
+@click.option("--independent", type=FOLDER, help="Where fitted critics are kept.")
 @click.option("--out", type=FOLDER, default=Path("episode.gif"), help="The GIF [episode.gif].")
 def render(ctx: Context, named: Path | None, out: Path, **options: Any) -> None:
     """Film an episode, clean or attacked, as a GIF."""

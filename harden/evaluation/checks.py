@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from harden.attacks import ATTACKS
@@ -30,9 +30,8 @@ _RIVALS = {"mc": ("black-box", "critic-free", "mc-independent"), "mr": ("mr-inde
 _SECOND_OPINIONS = {"black-box": 0.8, "learned": 1.0}
 
 Entry = dict[str, Any]
-Warning = dict[str, Any]
-# one for each comparison that could be made, None where there is nothing to warn of
-Findings = Iterator[Warning | None]
+# a comparison that was made: the check, the entry that it is of, whether it warns, and with which message
+Finding = tuple[str, Entry, bool, str]
 
 
 class Checked(NamedTuple):
@@ -43,45 +42,8 @@ class Checked(NamedTuple):
         made: how many comparisons each check could make; a check that made none proves nothing.
     """
 
-    warnings: list[Warning]
+    warnings: list[dict[str, Any]]
     made: dict[str, int]
-
-
-def warning(check: str, entry: Entry, message: str) -> Warning:
-    """Return a warning about an entry, in the form of the evaluation file."""
-    point = {key: entry.get(key) for key in ("attack", "epsilon", "steps", "restarts")}
-    return {"check": check, **point, "message": message}
-
-
-def _label(entry: Entry, quantity: str) -> str:
-    effort = f", {entry['steps']} x {entry['restarts']} steps" if entry["steps"] else ""
-    return (
-        f"{entry['attack']} (epsilon {entry['epsilon']:g}{effort}, {quantity} {entry[quantity]['mean']:.1f})"
-    )
-
-
-def _exceeds(more: Entry, less: Entry, quantity: str) -> bool:
-    """Return whether one attack's mean is above another's, beyond chance and by enough to matter."""
-    difference = paired(more["per_episode"], less["per_episode"], quantity)
-    scale = max(abs(more[quantity]["mean"]), abs(less[quantity]["mean"]))
-    return difference["ci95"][0] > 0 and difference["mean"] > _MATTERS * scale
-
-
-def _compared(check: str, about: Entry, more: Entry, less: Entry, quantity: str, message: str) -> Findings:
-    """Yield a warning where `more` exceeds `less`; no comparison where neither costs anything."""
-    if quantity == "cost" and not more["cost"]["mean"] and not less["cost"]["mean"]:
-        return
-    yield warning(check, about, message) if _exceeds(more, less, quantity) else None
-
-
-def _alike(results: Sequence[Entry], entry: Entry, names: Iterable[str]) -> Iterator[Entry]:
-    """Yield the entries of some attacks of equal norm and radius, and equal effort where both have one."""
-    wanted = set(names)
-    for other in results:
-        same = all(other[key] == entry[key] for key in ("norm", "epsilon"))
-        effort = all(other[key] == entry[key] for key in ("style", "steps", "restarts"))
-        if other["attack"] in wanted and same and (effort or not (entry["steps"] and other["steps"])):
-            yield other
 
 
 def strongest(results: Sequence[Entry]) -> list[Entry]:
@@ -118,111 +80,107 @@ def curves(results: Sequence[Entry], along: str, alone: bool = False) -> Iterato
             yield sorted(group, key=lambda entry: entry[along])
 
 
-def _on_cost(results: Sequence[Entry]) -> list[Entry]:
-    return [e for e in results if e["attack"] in ATTACKS and ATTACKS[e["attack"]].aim == ("cost", 1)]
+def _alike(results: Sequence[Entry], entry: Entry, names: Iterable[str]) -> Iterator[Entry]:
+    """Yield the entries of some attacks of equal norm and radius, and equal effort where both have one."""
+    wanted = set(names)
+    for other in results:
+        same = all(other[key] == entry[key] for key in ("norm", "epsilon"))
+        effort = all(other[key] == entry[key] for key in ("style", "steps", "restarts"))
+        if other["attack"] in wanted and same and (effort or not (entry["steps"] and other["steps"])):
+            yield other
 
 
-def _weaker_than_noise(results: Sequence[Entry]) -> Findings:
-    for entry in results:
-        attack = ATTACKS.get(entry["attack"])
-        if attack is None or attack.aim is None:
-            continue
-        quantity, sign = attack.aim
-        for noise in _alike(results, entry, ("random", "gaussian")):
-            more, less = (noise, entry) if sign > 0 else (entry, noise)
-            message = f"{_label(entry, quantity)} does less than noise, {_label(noise, quantity)}"
-            yield from _compared("weaker-than-noise", entry, more, less, quantity, message)
+def _label(entry: Entry, quantity: str = "cost") -> str:
+    parts = [f"epsilon {entry['epsilon']:g}"]
+    if entry["steps"]:
+        parts.append(f"{entry['steps']} x {entry['restarts']} steps")
+    if entry.get("queries"):
+        parts.append(f"{entry['queries']} queries")
+    return f"{entry['attack']} ({', '.join(parts)}, {quantity} {entry[quantity]['mean']:.1f})"
 
 
-def _vanishing_gradient(results: Sequence[Entry]) -> Findings:
+def _searches(results: Sequence[Entry], made: dict[str, Any]) -> Iterator[Finding]:
+    """Yield what is judged state by state, or by what an attack was learned from."""
+    seen = {
+        (name, row["epsilon"]): row.get("cost_seen")
+        for name, key in (("learned", "learned"), ("critic-free", "critic_free"))
+        for row in made.get(key, ())
+    }
+    fitted = {"own": made.get("critics", {}), "independent": made.get("independent_critics", {})}
     for entry in results:
         share = entry.get("flat_share")
         if share is not None:
-            message = f"the gradient of {_label(entry, 'cost')} vanishes in {100 * share:.0f} % of states"
-            yield warning("vanishing-gradient", entry, message) if share > _FLAT_STATES else None
-
-
-def _weak_search(results: Sequence[Entry]) -> Findings:
-    for entry in results:
+            message = f"the gradient of {_label(entry)} vanishes in {100 * share:.0f} % of states"
+            yield "vanishing-gradient", entry, share > _FLAT_STATES, message
+        if not entry["epsilon"] or entry["attack"] not in ATTACKS:
+            continue
+        of_critics = fitted.get(ATTACKS[entry["attack"]].critics or "", {})
+        cost = seen.get((entry["attack"], entry["epsilon"]), of_critics.get("cost_seen"))
+        if cost is not None and ATTACKS[entry["attack"]].aim == ("cost", 1):
+            message = f"no episode that {_label(entry)} was learned from cost anything"
+            yield "saw-no-cost", entry, cost == 0, message
+        copied = of_critics.get("surrogate_share")
+        if copied is not None:
+            message = (
+                f"the critics that {_label(entry)} asks were fitted with a copy of the policy whose actions "
+                f"are off by {100 * copied:.0f} % of the action range"
+            )
+            yield "poor-copy", entry, copied > _COPY_ERROR, message
+    for entry in strongest(results):
         gain = entry.get("gain")
         if gain is not None:
             message = (
-                f"{_label(entry, 'cost')} raises its objective by {gain['found']:.3g}, "
+                f"{_label(entry)} raises its objective by {gain['found']:.3g}, "
                 f"256 random guesses by {gain['guessed']:.3g}"
             )
             weak = gain["guessed"] - gain["found"] > _MATTERS * gain["guessed"]
-            yield warning("weak-search", entry, message) if weak else None
+            yield "weak-search", entry, weak, message
 
 
-def _hidden_gradient(results: Sequence[Entry]) -> Findings:
-    for entry in results:
-        quantity = "cost" if entry["attack"] == "mc" else "reward"
-        for rival in _alike(results, entry, _RIVALS.get(entry["attack"], ())):
-            message = f"{_label(rival, quantity)} beats {_label(entry, quantity)}"
-            yield from _compared("hidden-gradient", rival, rival, entry, quantity, message)
+def _exceeds(check: str, entry: Entry, more: Entry, less: Entry, quantity: str = "cost") -> Iterator[Finding]:
+    """Yield whether `more` is above `less`, beyond chance and by enough to matter.
+
+    No comparison is made where neither costs anything, which tells no attack from another.
+    """
+    scale = max(abs(more[quantity]["mean"]), abs(less[quantity]["mean"]))
+    if quantity == "cost" and not scale:
+        return
+    difference = paired(more["per_episode"], less["per_episode"], quantity)
+    above = difference["ci95"][0] > 0 and difference["mean"] > _MATTERS * scale
+    yield check, entry, above, f"{_label(more, quantity)} exceeds {_label(less, quantity)}"
 
 
-def _poor_copy(results: Sequence[Entry], made: dict[str, Any]) -> Findings:
-    of_critics = {"own": made.get("critics", {}), "independent": made.get("independent_critics", {})}
-    for entry in results:
-        share = of_critics.get(entry.get("critics") or "", {}).get("surrogate_share")
-        if share is not None and entry["epsilon"]:
-            message = (
-                f"the critics that {_label(entry, 'cost')} asks were fitted with a copy of the policy whose "
-                f"actions are off by {100 * share:.0f} % of the action range"
-            )
-            yield warning("poor-copy", entry, message) if share > _COPY_ERROR else None
-
-
-def _saw_no_cost(results: Sequence[Entry], made: dict[str, Any]) -> Findings:
-    of_radius = {
-        (name, row["epsilon"]): row.get("cost_seen")
-        for name, key in (("learned", "learned"), ("critic-free", "critic_free"))
-        for row in made.get(key, [])
-    }
-    fitted = made.get("critics", {}).get("cost_seen")
-    of_all = {"mc": fitted, "black-box": fitted, "combined": fitted}
-    of_all["mc-independent"] = made.get("independent_critics", {}).get("cost_seen")
-    for entry in results:
-        seen = of_radius.get((entry["attack"], entry["epsilon"]), of_all.get(entry["attack"]))
-        if seen is not None and entry["epsilon"]:
-            message = f"no episode that {_label(entry, 'cost')} was learned from cost anything"
-            yield None if seen > 0 else warning("saw-no-cost", entry, message)
-
-
-def _falling_cost(results: Sequence[Entry]) -> Findings:
-    # a larger ball holds the smaller one, and the clean observation
-    for curve in curves(_on_cost(results), "epsilon", alone=True):
+def _comparisons(results: Sequence[Entry]) -> Iterator[Finding]:
+    """Yield what is judged by the same episodes under other attacks, radii and efforts."""
+    hardest = strongest(results)
+    for entry in hardest:
+        name, attack = entry["attack"], ATTACKS.get(entry["attack"])
+        if attack is None or attack.aim is None:
+            continue
+        quantity, sign = attack.aim
+        for noise in _alike(hardest, entry, ("random", "gaussian")):
+            more, less = (noise, entry) if sign > 0 else (entry, noise)
+            yield from _exceeds("weaker-than-noise", entry, more, less, quantity)
+        for rival in _alike(hardest, entry, _RIVALS.get(name, ())):
+            yield from _exceeds("hidden-gradient", rival, rival, entry, quantity)
+        for other in _alike(hardest, entry, _SECOND_OPINIONS if name == "mc" else ()):
+            if entry["cost"]["mean"] or other["cost"]["mean"]:
+                low, high = paired(entry["per_episode"], other["per_episode"], "cost")["ci95"]
+                short = other["cost"]["mean"] < _SECOND_OPINIONS[other["attack"]] * entry["cost"]["mean"]
+                message = (
+                    f"{_label(other)} falls short of {_label(entry)}, 95 % interval {low:.1f} to {high:.1f}"
+                )
+                yield "falls-short", other, short, message
+    on_cost = [e for e in results if e["attack"] in ATTACKS and ATTACKS[e["attack"]].aim == ("cost", 1)]
+    for curve in curves(on_cost, "epsilon", alone=True):
+        # a larger ball holds the smaller one, and the clean observation
         most = results[0]
         for entry in curve:
-            message = f"{_label(entry, 'cost')} costs less than {_label(most, 'cost')} at a smaller radius"
-            yield from _compared("falling-cost", entry, most, entry, "cost", message)
+            yield from _exceeds("falling-cost", entry, most, entry)
             most = max(most, entry, key=lambda e: e["cost"]["mean"])
-
-
-def _no_plateau(results: Sequence[Entry]) -> Findings:
     for key in ("steps", "restarts", "queries"):
-        for *_, before, entry in curves(_on_cost(results), key):
-            message = (
-                f"{_label(entry, 'cost')} still gains with {entry[key]} {key} over {before[key]} "
-                f"({before['cost']['mean']:.1f})"
-            )
-            yield from _compared("no-plateau", entry, entry, before, "cost", message)
-
-
-def _falls_short(results: Sequence[Entry]) -> Findings:
-    for entry in results:
-        for other in _alike(results, entry, _SECOND_OPINIONS if entry["attack"] == "mc" else ()):
-            if not entry["cost"]["mean"] and not other["cost"]["mean"]:
-                continue
-            gap = paired(entry["per_episode"], other["per_episode"], "cost")
-            low, high = gap["ci95"]
-            message = (
-                f"{_label(other, 'cost')} falls short of {_label(entry, 'cost')} by {gap['mean']:.1f} "
-                f"(95 % interval {low:.1f} to {high:.1f})"
-            )
-            short = other["cost"]["mean"] < _SECOND_OPINIONS[other["attack"]] * entry["cost"]["mean"]
-            yield warning("falls-short", other, message) if short else None
+        for *_, before, entry in curves(on_cost, key):
+            yield from _exceeds("no-plateau", entry, entry, before)
 
 
 def check(results: Sequence[Entry], made: dict[str, Any] | None = None) -> Checked:
@@ -235,25 +193,17 @@ def check(results: Sequence[Entry], made: dict[str, Any] | None = None) -> Check
         results: the entries, with their episodes.
         made: what the evaluation says of critics and adversaries that were made for it.
     """
-    hardest = strongest(results)
-    findings: dict[str, Callable[[], Findings]] = {
-        "vanishing-gradient": lambda: _vanishing_gradient(results),
-        "weak-search": lambda: _weak_search(hardest),
-        "poor-copy": lambda: _poor_copy(hardest, made or {}),
-        "saw-no-cost": lambda: _saw_no_cost(results, made or {}),
-    }
-    enough = len(results[0]["per_episode"]) >= _EPISODES
-    if enough:
-        findings |= {
-            "weaker-than-noise": lambda: _weaker_than_noise(hardest),
-            "hidden-gradient": lambda: _hidden_gradient(hardest),
-            "falling-cost": lambda: _falling_cost(results),
-            "no-plateau": lambda: _no_plateau(results),
-            "falls-short": lambda: _falls_short(hardest),
-        }
-    by_check = {name: list(find()) for name, find in findings.items()}
-    warnings = [found for rows in by_check.values() for found in rows if found is not None]
-    if not enough:
-        message = f"{len(results[0]['per_episode'])} episodes are too few to compare attacks by"
-        warnings.append(warning("too-few-episodes", results[0], message))
-    return Checked(warnings, {name: len(by_check.get(name, ())) for name in CHECKS})
+    findings, episodes = list(_searches(results, made or {})), len(results[0]["per_episode"])
+    if episodes >= _EPISODES:
+        findings += _comparisons(results)
+    else:
+        message = f"{episodes} episodes are too few to compare attacks by"
+        findings.append(("too-few-episodes", results[0], True, message))
+    counted = [name for name, *_ in findings]
+    keys = ("attack", "epsilon", "steps", "restarts")
+    warnings = [
+        {"check": name, **{key: entry.get(key) for key in keys}, "message": message}
+        for name, entry, warns, message in findings
+        if warns
+    ]
+    return Checked(warnings, {name: counted.count(name) for name in CHECKS})

@@ -116,7 +116,7 @@ def entry(
     """Return an attack's entry.
 
     Args:
-        about: its settings, and what else was found of it.
+        about: its settings, and how it searched.
         task: gives the cost limit.
         run: its episodes.
         natural: the natural entry, which it is compared with episode by episode; None for that one itself.
@@ -136,44 +136,30 @@ def worst_entry(trial: Trial, task: Task, over: Sequence[dict[str, Any]]) -> dic
         task: gives the cost limit.
         over: the entries that it is taken over, natural first; of equally costly ones the first counts.
     """
-    alternatives = [[episode | {"attack": one["attack"]} for episode in one["per_episode"]] for one in over]
-    episodes = [max(same_seed, key=lambda e: e["cost"]) for same_seed in zip(*alternatives, strict=True)]
-    climbing = next((one for one in over if one["steps"]), {})
+    named = [[episode | {"attack": row["attack"]} for episode in row["per_episode"]] for row in over]
+    episodes = [max(same_seed, key=lambda e: e["cost"]) for same_seed in zip(*named, strict=True)]
+    climbing = next((row for row in over if row["steps"]), {})
     about = settings(WORST, trial) | {name: climbing[name] for name in _CLIMB if name in climbing}
-    about["over"] = [one["attack"] for one in over]
+    about["over"] = [row["attack"] for row in over]
     return about | _over(over[0], episodes) | _summary(episodes, task)
 
 
-def _effort(one: Mapping[str, Any]) -> str:
-    if one["steps"]:
-        return f"{one['steps']} x {one['restarts']}"
-    return f"{one['queries']} queries" if one.get("queries") else ""
-
-
 def table(results: Sequence[dict[str, Any]], cost_limit: float) -> str:
-    """Return the results as a text table, with the efforts where an attack was made with several."""
-    tried = [(one["attack"], one["epsilon"]) for one in results]
-    efforts = len(set(tried)) < len(tried)
-    effort = f" {'effort':>14}" if efforts else ""
+    """Return the results as a text table."""
     lines = [
-        f"{'attack':<15} {'epsilon':>7}{effort} {'reward':>16} {'cost':>16} {'worst':>6} {'violations':>11}"
+        f"{'attack':<15} {'epsilon':>7} {'effort':>14} {'reward':>16} {'cost':>16} {'worst':>6} "
+        f"{'violations':>11} {'early':>6}"
     ]
-    for one in results:
-        reward, cost = one["reward"], one["cost"]
-        effort = f" {_effort(one):>14}" if efforts else ""
+    for row in results:
+        reward, cost = row["reward"], row["cost"]
+        effort = f"{row['queries']} queries" if row.get("queries") else ""
+        if row["steps"]:
+            effort = f"{row['steps']} x {row['restarts']}"
         lines.append(
-            f"{one['attack']:<15} {one['epsilon']:>7g}{effort} "
+            f"{row['attack']:<15} {row['epsilon']:>7g} {effort:>14} "
             f"{reward['mean']:>8.1f} ± {reward['std']:>5.1f} "
-            f"{cost['mean']:>8.2f} ± {cost['std']:>5.2f} {one['worst_episode']['cost']:>6.0f} "
-            f"{100 * one['violation_rate']:>9.0f} %"
+            f"{cost['mean']:>8.2f} ± {cost['std']:>5.2f} {row['worst_episode']['cost']:>6.0f} "
+            f"{100 * row['violation_rate']:>9.0f} % {100 * row['early_rate']:>4.0f} %"
         )
-    several = len({one["epsilon"] for one in results} - {0}) > 1
-    early = [
-        f"{one['attack']}{' at {epsilon:g}'.format(**one) if several else ''} {100 * one['early_rate']:.0f} %"
-        for one in results
-        if one["early_rate"]
-    ]
-    if early:
-        lines.append(f"episodes that ended before their time limit: {', '.join(dict.fromkeys(early))}")
     lines.append(f"cost limit {np.format_float_positional(cost_limit, trim='-')} an episode")
     return "\n".join(lines)

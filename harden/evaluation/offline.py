@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from harden.attacks import ATTACKS, Strength, attack_stream, perturb
+from harden.data import Dataset
+from harden.method.schedules import scheduled
 from harden.nets import Critics, GaussianPolicy
+from harden.nets.saved import module_digest
+from harden.training.checks import unknown_from_logs
+from harden.training.imitation import split_episodes
+from harden.training.run import Run
+from harden.training.workspace import versions
 
 FORMAT_VERSION = 1
 # enough for shares and means to two digits
@@ -21,12 +28,6 @@ NOT_SIMULATED = (
 
 
 @torch.no_grad()
-def _moved(policy: GaussianPolicy, obs: Tensor, given: Tensor) -> float:
-    difference = (policy.clip(policy.mean(given)) - policy.clip(policy.mean(obs))) / policy.half_range
-    return float(difference.square().mean().sqrt())
-
-
-@torch.no_grad()
 def _entry(
     policy: GaussianPolicy,
     critics: Critics,
@@ -35,52 +36,66 @@ def _entry(
     given: Tensor,
     support: float,
 ) -> dict[str, float]:
-    """Return one row: what the policy does in stored states, and what its critics expect of that."""
+    """Return what the policy does in stored states when given other observations, and what critics expect."""
     actions = policy.clip(policy.mean(given))
     mean, std = behaviour(obs)
     distance = (actions - behaviour.clip(mean)).abs() / std
+    moved = (actions - policy.clip(policy.mean(obs))) / policy.half_range
     return {
         "q_reward": float(critics.q_reward(obs, actions).mean()),
         "q_cost": float(critics.q_cost(obs, actions).mean()),
         "distance": float(distance.square().mean().sqrt()),
         "outside_data": float((distance > support).any(1).float().mean()),
-        "moved_by_attack": _moved(policy, obs, given),
+        "moved_by_attack": float(moved.square().mean().sqrt()),
     }
 
 
-def estimate(
-    policies: dict[str, GaussianPolicy],
-    critics: Critics,
-    behaviour: GaussianPolicy,
-    obs: Tensor,
-    radius: float | tuple[float, ...],
-    strength: Strength,
-    support: float,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Return for each policy, natural and under MC, what can be said without a simulation.
+def offline_account(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Return what can be said of an offline run's policy from held-out episodes, marked as not simulated.
 
     Args:
-        policies: by name.
-        critics: of the last of them; they expect its future after any first action.
-        behaviour: a clone of the data.
-        obs: states of held-out episodes, (N, obs_dim); at most 2,000 are used, evenly taken.
-        radius: of the attack, raw observation units.
-        strength: of the attack.
-        support: how many of the behaviour's spreads count as inside the data.
-        seed: of the attack.
+        run: one that learned from the data set.
 
     Returns:
-        Rows of policy, attack, q_reward and q_cost (discounted, means over states), distance (root mean
-        square, of the action from the behaviour's mean, in its spreads), outside_data (the share of states
-        whose action is outside the support) and moved_by_attack (root mean square, in half action ranges).
+        The account; its estimates are rows of policy, attack (natural or mc), q_reward and q_cost
+        (discounted, means over states), distance (root mean square, of the action from the clone's mean, in
+        its spreads), outside_data (the share of states whose action is further than `offline.support`
+        spreads) and moved_by_attack (root mean square, in half action ranges).
     """
+    config, learner = run.config, run.learner
+    rows = dataset.recent(config.imitation.rows)
+    held_out = split_episodes(rows, config.imitation.held_out, config.seed).held_out
+    obs = rows.obs[held_out].to(learner.device)
     obs = obs[:: -(-len(obs) // _STATES)]
-    rows = []
-    for name, policy in policies.items():
-        draw = attack_stream(obs.device, seed, "offline-mc")
-        attacked = perturb(ATTACKS["mc"], policy, critics, obs, radius, strength, draw)
+    task, options, behaviour, info = config.task_row, config.evaluate, learner.behaviour, dataset.info
+    assert behaviour is not None
+    strength = Strength(
+        options.attack_steps or 50, options.restarts, options.step_share, options.norm, starts=options.starts
+    )
+    estimates, radius = [], task.radius(config.eval_epsilon)
+    for name, policy in {"cloned": behaviour, "hardened": learner.average}.items():
+        draw = attack_stream(obs.device, config.seed, "offline-mc")
+        attacked = perturb(ATTACKS["mc"], policy, learner.critics, obs, radius, strength, draw)
         for attack, given in (("natural", obs), ("mc", attacked)):
-            found = _entry(policy, critics, behaviour, obs, given, support)
-            rows.append({"policy": name, "attack": attack} | found)
-    return rows
+            found = _entry(policy, learner.critics, behaviour, obs, given, config.offline.support)
+            estimates.append({"policy": name, "attack": attack} | found)
+    logs = {
+        "path": str(dataset.path),
+        "episodes": info.episodes,
+        "reward": info.reward / info.episodes,
+        "cost": info.cost / info.episodes,
+    }
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "offline",
+        "simulated": False,
+        "not_simulated": [*NOT_SIMULATED, *unknown_from_logs(config, dataset)],
+        "task": task.name,
+        "cost_limit": task.cost_limit,
+        "kappa": scheduled(config, None).kappa,
+        "epsilon": config.eval_epsilon,
+        "policy": {"path": str(run.workspace.policy), "policy_digest": module_digest(learner.average)},
+        "data": (run.record.offline or {}) | logs,
+        "estimates": estimates,
+        "versions": versions(),
+    }

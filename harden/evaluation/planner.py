@@ -57,9 +57,8 @@ class _Adversary:
         self.inside, self.acting = _INSIDE._replace(norm=norm), _ACTING._replace(norm=norm)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(config.seed, "planner-weights"))
-            self.critics = Critics(task.obs_dim, task.act_dim, 1, 2, nets.critic_hidden, nets.obs_scale).to(
-                device
-            )
+            critics = Critics(task.obs_dim, task.act_dim, 1, 2, nets.critic_hidden, nets.obs_scale)
+        self.critics = critics.to(device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.optimizer = torch.optim.Adam(
             self.critics.parameters(), lr=config.critics.learning_rate, fused=True
@@ -104,29 +103,17 @@ class _Adversary:
         goes on attacking, as the adversary's own value in VALT-SAC is for reward.
         """
         draw = generator(self.device, self.config.seed, "planner-td", self.steps)
-        rows = torch.randint(
-            len(replay.rewards), (self.config.critics.batch,), generator=draw, device=self.device
-        )
+        size = (self.config.critics.batch,)
+        rows = torch.randint(len(replay.rewards), size, generator=draw, device=self.device)
         batch = Backups(*(column[rows] for column in replay))
         attacked = perturb(
             ATTACKS["learned"], self.policy, self.target, batch.next_obs, self.radius, self.inside, draw
         )
         with torch.no_grad():
-            rewards, costs = (
-                bellman.td_target(now, discounts, after)
-                for now, discounts, after in (
-                    (
-                        batch.rewards,
-                        batch.discounts,
-                        self.target.q_reward(batch.next_obs, self.policy.mean(batch.next_obs)),
-                    ),
-                    (
-                        batch.costs,
-                        batch.cost_discounts,
-                        self.target.q_cost(batch.next_obs, self.policy.mean(attacked)),
-                    ),
-                )
-            )
+            reward_after = self.target.q_reward(batch.next_obs, self.policy.mean(batch.next_obs))
+            cost_after = self.target.q_cost(batch.next_obs, self.policy.mean(attacked))
+            rewards = bellman.td_target(batch.rewards, batch.discounts, reward_after)
+            costs = bellman.td_target(batch.costs, batch.cost_discounts, cost_after)
             ceiling = bellman.cost_ceiling(self.config.task_row.max_step_cost, self.config.critics.gamma_cost)
             targets = TdTargets(rewards, costs.clamp(0.0, ceiling))
         loss = td_loss(self.critics, batch, targets)

@@ -16,166 +16,138 @@ NonNegative = Annotated[float, Field(ge=0, le=_MOST)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Norm = Literal["linf", "l2"]
 # the default of a key that may be left out, and may not be null
 ABSENT: Any = None
 
 
-class Part(BaseModel):
-    """Numbers are finite numbers, texts are texts."""
-
+class _Part(BaseModel):
+    # numbers are finite numbers, texts are texts
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class Summary(Part):
-    """A quantity over episodes."""
-
+class _Summary(_Part):
     mean: Number
     std: NonNegative
     ci95: Pair
 
 
-class Episode(Part):
-    """One episode of an attack."""
-
+class _Episode(_Part):
     seed: int
     reward: Number
     cost: NonNegative
 
 
-class Entry(Part):
-    """One attack under one setting."""
-
+class _Entry(_Part):
     attack: str
     style: str | None
-    norm: Norm = "linf"
+    norm: Literal["linf", "l2"] = "linf"
     epsilon: NonNegative
     steps: Count
     restarts: Count
     queries: Count | None = None
-    reward: Summary
-    cost: Summary
+    reward: _Summary
+    cost: _Summary
     violation_rate: Share
     violation_ci95: Pair = ABSENT
     early_rate: Share = 0.0
-    worst_episode: Episode = ABSENT
-    over_natural: dict[str, Summary] = {}
-    per_episode: list[Episode] = []
+    worst_episode: _Episode = ABSENT
+    over_natural: dict[str, _Summary] = {}
+    per_episode: list[_Episode] = []
 
 
-class Policy(Part):
-    """Which policy was tried."""
-
+class _Policy(_Part):
     path: str
     variant: str | None = None
     policy_digest: str | None = None
 
 
-class Warned(Part):
-    """What a check found."""
-
+class _Warning(_Part):
     check: str
     attack: str = ""
     epsilon: NonNegative | None = None
     message: str
 
 
-class Spread(Part):
-    """The data set that epsilon is a share of."""
-
+class _Spread(_Part):
     path: str
     digest: str
     transitions: Count
     observation_std: list[NonNegative]
 
 
-class ThreatModel(Part):
-    """What the attacker may do."""
-
-    norm: Norm
+class _ThreatModel(_Part):
+    norm: Literal["linf", "l2"]
     epsilon: NonNegative | None = None
     epsilon_unit: list[NonNegative] = []
     critics: dict[str, Any] | None = None
     observations: list[str] = []
     observation_std: list[NonNegative]
-    data: Spread | None = None
+    data: _Spread | None = None
 
     @model_validator(mode="after")
-    def _one_a_coordinate(self) -> ThreatModel:
+    def _one_a_coordinate(self) -> _ThreatModel:
         size = len(self.observation_std)
         lists: dict[str, list[Any]] = {"epsilon_unit": self.epsilon_unit, "observations": self.observations}
+        # files from before there were any have none
+        lists = {key: values for key, values in lists.items() if values}
         if self.data is not None:
             lists["data.observation_std"] = self.data.observation_std
         for key, values in lists.items():
-            # files from before there were any have none
-            if len(values) != size and not (values == [] and key in ("epsilon_unit", "observations")):
+            if len(values) != size:
                 raise ValueError(f"{key} has {len(values)} values for {size} coordinates")
         return self
 
 
-class Walk(Part):
-    """Where a robot went."""
-
+class _Walk(_Part):
     cost: Number
     xy: Annotated[list[Pair], Field(min_length=1)]
 
 
-class Scene(Part):
-    """An episode from above, attacked and not."""
-
+class _Scene(_Part):
     seed: int
     attack: str
     epsilon: NonNegative
-    clean: Walk
-    attacked: Walk
+    clean: _Walk
+    attacked: _Walk
 
 
-class Trajectories(Part):
-    """The costliest episodes and the boundary that they may not cross."""
-
+class _Trajectories(_Part):
     axis: Literal["x", "y"]
     limit: Number
     radius: Number | None
-    episodes: list[Scene]
+    episodes: list[_Scene]
 
 
-class Idle(Part):
-    """What an actor that does nothing earns; beside the policy, the reward from which on it is equal."""
-
-    reward: Summary
-    cost: Summary
+class _Idle(_Part):
+    reward: _Summary
+    cost: _Summary
     equal_within: NonNegative | None = None
 
 
-class Reference(Part):
-    """What doing nothing earns."""
-
+class _Reference(_Part):
     episodes: Annotated[int, Field(ge=1)]
     reward: Number
-    random: Idle
-    standing_still: Idle
-    untrained: Idle
+    random: _Idle
+    standing_still: _Idle
+    untrained: _Idle
 
 
-class EvaluationFile(Part):
+class EvaluationFile(_Part):
     """What `harden evaluate --json` writes."""
 
     task: str
     env_id: str
-    policy: Policy
+    policy: _Policy
     seed: int
     episodes: Annotated[int, Field(ge=1)]
     cost_limit: NonNegative
     action: Literal["mean", "sample"]
-    results: Annotated[list[Entry], Field(min_length=1)]
-    warnings: list[Warned] = []
+    results: Annotated[list[_Entry], Field(min_length=1)]
+    warnings: list[_Warning] = []
     checks: dict[str, Count] = {}
-    reference: Reference = ABSENT
-    threat_model: ThreatModel = ABSENT
-    trajectories: Trajectories | None = None
-    config: dict[str, Any] | None = None
-    wall_time_s: NonNegative = 0.0
-    versions: dict[str, str] = {}
+    reference: _Reference = ABSENT
+    threat_model: _ThreatModel = ABSENT
+    trajectories: _Trajectories | None = None
 
     @model_validator(mode="after")
     def _natural_first(self) -> EvaluationFile:
@@ -184,9 +156,7 @@ class EvaluationFile(Part):
         return self
 
 
-class Estimate(Part):
-    """What stored states say of one policy."""
-
+class _Estimate(_Part):
     policy: str
     attack: str
     q_reward: Number
@@ -196,9 +166,7 @@ class Estimate(Part):
     moved_by_attack: NonNegative
 
 
-class Logs(Part):
-    """The data that were learned from."""
-
+class _Logs(_Part):
     path: str
     data: str
     transitions: Count
@@ -207,7 +175,7 @@ class Logs(Part):
     cost: NonNegative
 
 
-class OfflineFile(Part):
+class OfflineFile(_Part):
     """The account of `train --offline`."""
 
     task: str
@@ -215,6 +183,6 @@ class OfflineFile(Part):
     kappa: Number
     epsilon: NonNegative
     not_simulated: list[str]
-    policy: Policy
-    data: Logs
-    estimates: Annotated[list[Estimate], Field(min_length=1)]
+    policy: _Policy
+    data: _Logs
+    estimates: Annotated[list[_Estimate], Field(min_length=1)]

@@ -62,26 +62,3 @@ def paired(
     pairs = [(e[quantity], theirs[e["seed"]]) for e in episodes if e["seed"] in theirs]
     mine, other = np.array(pairs, dtype=np.float64).T
     return summarise(mine - other)
-
-
-def pooled(groups: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Return the summary over several policies: training seeds first, the episodes of each then.
-
-    Args:
-        groups: one array of episodes a policy, at least two.
-
-    Returns:
-        As `summarise`: the mean of the policies' means, their standard deviation, and an interval from
-        resampling policies and, within each, episodes.
-    """
-    means = np.array([float(np.mean(group)) for group in groups])
-    rng = np.random.default_rng(0)
-    drawn = np.zeros(_RESAMPLES)
-    for _ in groups:
-        which = rng.integers(len(groups), size=_RESAMPLES)
-        for place, group in enumerate(groups):
-            (rows,) = np.nonzero(which == place)
-            drawn[rows] += rng.choice(group, size=(len(rows), len(group))).mean(1) / len(groups)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    std = float(np.std(means, ddof=1))
-    return {"mean": float(means.mean()), "std": std, "ci95": [float(low), float(high)]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,34 +16,21 @@ from harden.evaluation.verdict import costliest
 _EPISODES = 3
 
 
-class Moves(NamedTuple):
-    """What a roll-out did, to be done again.
-
-    Args:
-        actions: (T, act_dim) by episode seed.
-        costs: of each episode, by its seed.
-    """
-
-    actions: dict[int, np.ndarray]
-    costs: dict[int, float]
-
-
-def moves(run: Rollout) -> Moves:
-    """Return a roll-out's actions and costs by episode seed."""
-    seeds = run.seeds.tolist()
-    actions = np.split(run.transitions.actions.numpy(), np.cumsum(run.lengths)[:-1])
-    return Moves(dict(zip(seeds, actions, strict=True)), dict(zip(seeds, run.costs.tolist(), strict=True)))
+def _actions(run: Rollout, seed: int) -> np.ndarray:
+    place = run.seeds.tolist().index(seed)
+    first = int(run.lengths[:place].sum())
+    return run.transitions.actions[first : first + int(run.lengths[place])].numpy()
 
 
 def trajectories(
-    task: Task, results: Sequence[dict[str, Any]], made: Mapping[int, Moves], epsilon: float
+    task: Task, results: Sequence[dict[str, Any]], runs: Mapping[int, Rollout], epsilon: float
 ) -> dict[str, Any] | None:
     """Return the paths of the costliest episodes of the costliest attack, clean and attacked.
 
     Args:
         task: whose boundary is drawn; None is returned for a task that has none.
         results: of the evaluation, natural first.
-        made: what each entry's roll-out did, by the entry's place in `results`; `worst` has none of its own.
+        runs: the roll-out of each entry, by its place in `results`; `worst` has none of its own.
         epsilon: the radius that the policy is meant to withstand.
 
     Returns:
@@ -62,16 +49,16 @@ def trajectories(
         for episode in sorted(worst["per_episode"], key=lambda e: -e["cost"])[:_EPISODES]:
             seed, name = episode["seed"], episode.get("attack", worst["attack"])
             # a curve has several entries of one attack: the one that this episode is of
-            place = next(
-                i
-                for i, moved in made.items()
-                if results[i]["attack"] == name
-                and results[i]["epsilon"] in (0.0, worst["epsilon"])
-                and moved.costs[seed] == episode["cost"]
+            attacked = next(
+                run
+                for place, run in runs.items()
+                if results[place]["attack"] == name
+                and results[place]["epsilon"] in (0.0, worst["epsilon"])
+                and run.costs[run.seeds.tolist().index(seed)] == episode["cost"]
             )
             shown = {"seed": seed, "attack": name, "epsilon": worst["epsilon"]}
-            for label, moved in (("clean", made[0]), ("attacked", made[place])):
-                walk = replay(env, seed, moved.actions[seed])
+            for label, run in (("clean", runs[0]), ("attacked", attacked)):
+                walk = replay(env, seed, _actions(run, seed))
                 shown[label] = {"cost": float(walk.costs.sum()), "xy": np.round(walk.xy, 3).tolist()}
             episodes.append(shown)
         return {**edge._asdict(), "episodes": episodes}

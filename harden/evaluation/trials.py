@@ -26,7 +26,6 @@ from harden.envs.vector import VectorEnv
 from harden.evaluation.effort import flat_share, search_gain
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
 from harden.evaluation.reference import reference
-from harden.evaluation.trajectories import Moves, moves
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import episode_seeds, generator
 
@@ -71,19 +70,22 @@ class Victim(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """What the roll-outs of an evaluation gave.
+    """What an evaluation's episodes gave.
 
     Args:
         entries: for each attack and setting, natural first, in the form of the evaluation file.
-        natural_obs: the states visited without an attack, (N, obs_dim).
-        moves: what each entry's roll-out did, by its place in `entries`; `worst` has none of its own.
+        runs: the roll-out of each entry, by its place in `entries`; `worst` has none of its own.
         reference: what doing nothing earns, as `reference` returns it.
     """
 
     entries: list[dict[str, Any]]
-    natural_obs: Tensor
-    moves: dict[int, Moves]
+    runs: dict[int, Rollout]
     reference: dict[str, Any]
+
+    @property
+    def natural_obs(self) -> Tensor:
+        """The states visited without an attack, (N, obs_dim)."""
+        return self.runs[0].transitions.obs
 
 
 class Curve(NamedTuple):
@@ -201,27 +203,25 @@ def evaluate_policy(
             require_critics(ATTACKS[name], victim.asked(ATTACKS[name], trial.epsilon))
     victim, first = victim.to(device), trials[0]
     seeds = episode_seeds(first.seed, "evaluate", 0, first.episodes).tolist()
-    made, moved = dict[Key, dict[str, Any]](), dict[Key, Moves]()
-    clean: Rollout | None = None
-    natural_obs = torch.empty(0)
+    made, done = dict[Key, dict[str, Any]](), dict[Key, Rollout]()
     with VectorEnv(task, first.episodes, workers) as envs:
-        for done, (key, (name, trial)) in enumerate(runs.items()):
+        for key, (name, trial) in runs.items():
 
-            def progress(now: Progress, done: int = done, name: str = name) -> None:
+            def progress(now: Progress, name: str = name) -> None:
                 if on_step is not None:
-                    on_step(done, name, now)
+                    on_step(len(done), name, now)
 
             found, threshold, natural = settings(name, trial), None, None
-            if clean is not None:
+            if done:
                 natural = next(iter(made.values()))
-                threshold = _threshold(name, victim, trial, natural_obs)
+                obs = next(iter(done.values())).transitions.obs.to(device)
+                threshold = _threshold(name, victim, trial, obs)
                 found |= {"threshold": threshold} if ATTACKS[name].gated else {}
-                found |= _searched(name, victim, trial, task, natural_obs)
-            run = rollout(envs, actor(name, victim, trial, task, device, threshold), seeds, progress)
-            if clean is None:
-                clean, natural_obs = run, run.transitions.obs.to(device)
-            made[key], moved[key] = entry(found, task, run, natural), moves(run)
-        assert clean is not None
+                found |= _searched(name, victim, trial, task, obs)
+            act = actor(name, victim, trial, task, device, threshold)
+            done[key] = rollout(envs, act, seeds, progress)
+            made[key] = entry(found, task, done[key], natural)
+        clean = next(iter(done.values()))
         idle = reference(envs, task, victim.policy, first.action, clean, first.seed)
     order = list[Key]()
     for trial in trials:
@@ -232,5 +232,5 @@ def evaluate_policy(
             order.append((WORST, trial))
     # the points of curves last
     order = list(dict.fromkeys([*order, *made]))
-    moves_by_place = {place: moved[key] for place, key in enumerate(order) if key in moved}
-    return Tried([made[key] for key in order], natural_obs.cpu(), moves_by_place, idle)
+    by_place = {place: done[key] for place, key in enumerate(order) if key in done}
+    return Tried([made[key] for key in order], by_place, idle)

@@ -30,7 +30,7 @@ from harden.stages.collect import collect, open_collect
 from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.storage.folders import require_folder
 from harden.training.imitation import require_episodes
-from harden.training.workspace import describe, workspace
+from harden.training.workspace import Workspace, describe
 
 # what is kept of an earlier way to fit is not taken for today's
 _FITTED, _PLANNED = 2, 2
@@ -205,7 +205,7 @@ def _fitted(
     noisy = fit.evaluate.independent_episodes // 2
     behaviours = (("policy-sample", fit.evaluate.independent_episodes - noisy), ("policy-noise", noisy))
     with tempfile.TemporaryDirectory() as scratch:
-        place, bare = workspace("independent", Path(scratch)), Path(scratch) / "bare"
+        place, bare = Workspace.named("independent", Path(scratch)), Path(scratch) / "bare"
         more: dict[str, Any] = {}
         if isinstance(loaded.policy, OpaquePolicy):
             roll_out(fit, loaded.policy, place.data, behaviours, report)

@@ -41,24 +41,13 @@ def trial_of(config: PipelineConfig, loaded: LoadedPolicy) -> Trial:
     """Return how a configuration tries a policy."""
     options = config.evaluate
     strength: Strength | PaperStrength
+    common: dict[str, Any] = {"norm": options.norm, "queries": options.queries}
     if options.attack_style == "paper":
-        strength = PaperStrength(
-            options.attack_steps or 200,
-            options.paper_rate,
-            options.stop_value,
-            options.stop_move,
-            options.norm,
-            options.queries,
-        )
+        common |= {"stop_value": options.stop_value, "stop_move": options.stop_move}
+        strength = PaperStrength(options.attack_steps or 200, options.paper_rate, **common)
     else:
-        strength = Strength(
-            options.attack_steps or 50,
-            options.restarts,
-            options.step_share,
-            options.norm,
-            options.queries,
-            options.starts,
-        )
+        common |= {"step_share": options.step_share, "starts": options.starts}
+        strength = Strength(options.attack_steps or 50, options.restarts, **common)
     return Trial(
         options.episodes,
         config.eval_epsilon,
@@ -66,7 +55,7 @@ def trial_of(config: PipelineConfig, loaded: LoadedPolicy) -> Trial:
         options.action,
         config.seed,
         options.amad_share,
-        loaded.policy.differentiable,
+        gradients=loaded.policy.differentiable,
     )
 
 
@@ -162,16 +151,11 @@ def open_evaluate(
     """Open and check what an evaluation needs, somebody's code among it, which is run.
 
     Args:
-        config: task, seed, and how to attack.
+        config, attacks, device, also, curves, outs: as in EvaluateInputs.
         named: the policy: a folder, with the critics that it is attacked with, a TorchScript or ONNX file,
             module:function, or a function itself.
-        attacks: names, natural first.
-        device: where it is computed.
-        also: further configurations to attack by on the same episodes, as `variations` makes them.
-        curves: try more radii and less effort as well, for the curves of a report.
         independent: where critics fitted here are kept, beside the policy where not given.
         data: of whose spread epsilon is a share; of that over the natural episodes where not given.
-        outs: JSON files to write it to.
         page: a report that the caller makes of it.
 
     Raises:
@@ -257,7 +241,7 @@ def evaluate(inputs: EvaluateInputs, report: Reporter) -> dict[str, Any]:
         "warnings": warnings,
         "checks": found.made,
         "threat_model": threat_model(config, inputs.trials, tried, made.pop("critics"), inputs.spread),
-        "trajectories": trajectories(task, results, tried.moves, task.epsilon),
+        "trajectories": trajectories(task, results, tried.runs, task.epsilon),
         **made,
         "wall_time_s": round(time.monotonic() - began, 1),
         "versions": versions(),

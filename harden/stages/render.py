@@ -63,7 +63,7 @@ class RenderInputs(Inputs):
         loaded: the policy.
         out: the GIF.
         attack: natural, or a row of ATTACKS.
-        episode: which of the evaluation's.
+        episode: which of the evaluation's; the first is the start that `evaluate --episodes 1` has.
         every: steps a frame.
         width: of a frame, pixels.
         folder: where critics that are fitted here are kept.
@@ -96,15 +96,9 @@ def open_render(
     """Open and check what a film needs.
 
     Args:
-        config: task, seed, radius and effort, as `evaluate` takes them.
+        config, out, attack, episode, every, width, device: as in RenderInputs.
         named: the policy, as `evaluate` takes it.
-        out: the GIF.
-        attack: natural, or a row of ATTACKS.
-        episode: which of the evaluation's; the first is the start that `evaluate --episodes 1` has.
-        every: steps a frame.
-        width: of a frame, pixels.
         independent: where critics fitted here are kept.
-        device: where it is computed.
 
     Raises:
         InputError: an unknown attack, or one that can't be played alone, or no policy; StorageError: the GIF

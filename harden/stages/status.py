@@ -14,6 +14,7 @@ from harden.config.pipeline import PipelineConfig
 from harden.data import open_dataset, read_targets
 from harden.errors import HardenError, MissingInputError
 from harden.evaluation.reading import load_evaluation
+from harden.evaluation.reference import DOES_NOTHING
 from harden.nets.saved import load_critics, load_policy
 from harden.storage.files import digest_file, read_errors
 from harden.training.state import load_state
@@ -34,21 +35,26 @@ class StageStatus(NamedTuple):
     why: str
 
 
-class _Known(NamedTuple):
-    """Digests of what is on disk now, "" where there is nothing."""
+# why a stage's result is stale, "" where it is not, and what is said of it where it is done
+Checked = tuple[str, str]
 
+
+class _Known(NamedTuple):
+    """What the policy's folder says of itself, {} where there is none, and digests of the rest on disk."""
+
+    about: dict[str, Any]
     data: str
-    policy: str
-    acting: str
-    parent: str
-    targets: str
     critics: str
-    ended: bool
 
     @property
-    def now(self) -> tuple[str, str]:
+    def targets(self) -> str:
+        """The digest of the targets that the policy was fitted to, which are older than it."""
+        return str(self.about.get("targets_digest", ""))
+
+    @property
+    def policies(self) -> tuple[Any, ...]:
         """The policy that is kept and the one that learns on."""
-        return self.policy, self.acting
+        return self.about.get("policy_digest", ""), self.about.get("acting_digest", "")
 
 
 def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> str:
@@ -60,51 +66,48 @@ def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> st
     return ""
 
 
-def _collect_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+def _collect_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
     try:
         info = open_dataset(place.data, config.task_row).info
     except MissingInputError:
-        if place.policy.is_dir() and load_policy(place.policy).about.get("offline"):
-            return StageStatus(
-                "collect", "done", "not by this pipeline: the run learned from data given by --data"
-            )
+        if place.policy.is_dir() and known.about.get("offline"):
+            return "", "not by this pipeline: the run learned from data given by --data"
         raise
     behaviours = ", ".join(sorted({shard.behaviour for shard in info.shards}))
-    return StageStatus(
-        "collect", "done", f"{info.transitions:,} transitions, {info.episodes:,} episodes ({behaviours})"
-    )
+    return "", f"{info.transitions:,} transitions, {info.episodes:,} episodes ({behaviours})"
 
 
-def _critics_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+def _critics_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
     _, about = load_critics(place.critics)
     inputs = about.get("inputs", {})
     why = _changed("fit-critics", config, about.get("config", {}))
     if not why and known.data and inputs.get("data") != known.data:
         why = "the data set changed since"
     # the policy that comes out of a round is newer than the critics of that round, as it should be
-    if not why and inputs.get("policy") not in (*known.now, known.parent):
+    parent = known.about.get("inputs", {}).get("policy", "")
+    if not why and inputs.get("policy") not in (*known.policies, parent):
         why = "the policy changed since"
-    return StageStatus("fit-critics", "stale" if why else "done", why or "fits the data and the policy")
+    return why, "fits the data and the policy"
 
 
-def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
     _, header = read_targets(place.targets)
     why = ""
     # a run's last targets are older than the critics that it ends with, as they should be
-    of_the_run = known.ended and digest_file(place.targets) == known.targets
+    fitted = digest_file(place.targets) == known.targets
+    of_the_run = fitted and "ending" in known.about
     if known.data and header.data_digest != known.data:
         why = "the data set changed since"
     elif header.critics_digest != known.critics and not of_the_run:
         why = "the critics changed since"
-    elif header.policy_digest not in known.now and digest_file(place.targets) != known.targets:
+    elif header.policy_digest not in known.policies and not fitted:
         why = "the policy changed since"
     elif header.settings:
         why = _changed("e-step", config, json.loads(header.settings))
-    done = f"{header.status}, eta {header.eta:.3g}, lam {header.lam:.3g}"
-    return StageStatus("e-step", "stale" if why else "done", why or done)
+    return why, f"{header.status}, eta {header.eta:.3g}, lam {header.lam:.3g}"
 
 
-def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
     about = load_policy(place.policy).about
     if place.state.is_file():
         # the policy is made from it, and so is all that comes next
@@ -112,7 +115,7 @@ def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> S
     why = _changed("fit-policy", config, about.get("config", {}))
     cloned = "clone" in about or "clone" in about.get("origin", {})
     if not (why or known.targets or cloned or config.variant_row.on_policy):
-        return StageStatus("fit-policy", "missing", "as the run began: it was fitted to no targets yet")
+        raise MissingInputError("as the run began: it was fitted to no targets yet")
     critics, data = about.get("critics_digest"), about.get("inputs", {}).get("data")
     if known.targets:
         # the folder holds the newest critics; what the policy was fitted with, its targets say
@@ -127,39 +130,32 @@ def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> S
         why = "the critics changed since"
     if not why and known.data and data != known.data:
         why = "the data set changed since"
-    told = "; ".join(["", *about.get("ending", {}).get("warnings", [])])
-    return StageStatus("fit-policy", "stale" if why else "done", why or f"digest {known.policy[:12]}{told}")
+    return why, "; ".join(
+        [f"digest {about['policy_digest'][:12]}", *about.get("ending", {}).get("warnings", [])]
+    )
 
 
-def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) -> StageStatus:
+def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
     evaluation = load_evaluation(place.evaluation)
-    if evaluation["policy"].get("policy_digest") != known.policy:
-        return StageStatus("evaluate", "stale", "the policy changed since")
+    if evaluation["policy"].get("policy_digest") != known.policies[0]:
+        return "the policy changed since", ""
     attacks = ", ".join(dict.fromkeys(entry["attack"] for entry in evaluation["results"]))
-    return StageStatus("evaluate", "done", attacks)
-
-
-def _quietly(read: Callable[[], str]) -> str:
-    try:
-        with read_errors(Path()):
-            return read()
-    except HardenError:
-        return ""
+    idle = [w["message"] for w in evaluation.get("warnings", ()) if w["check"] == DOES_NOTHING]
+    return "", "; ".join([attacks, *(f"{DOES_NOTHING}: {message}" for message in idle)])
 
 
 def _known(config: PipelineConfig, place: Workspace) -> _Known:
-    def about(key: str) -> str:
-        return str(load_policy(place.policy).about.get(key, ""))
+    def read(part: Callable[[], Any], otherwise: Any) -> Any:
+        try:
+            with read_errors(Path()):
+                return part()
+        except HardenError:
+            return otherwise
 
     return _Known(
-        data=_quietly(lambda: open_dataset(place.data, config.task_row).info.digest),
-        policy=_quietly(lambda: about("policy_digest")),
-        acting=_quietly(lambda: about("acting_digest")),
-        parent=_quietly(lambda: str(load_policy(place.policy).about.get("inputs", {}).get("policy", ""))),
-        # the targets that the policy was fitted to are older than it, as they should be
-        targets=_quietly(lambda: about("targets_digest")),
-        ended=bool(_quietly(lambda: str(load_policy(place.policy).about.get("ending", "")))),
-        critics=_quietly(lambda: str(load_critics(place.critics)[1].get("critics_digest", ""))),
+        about=read(lambda: load_policy(place.policy).about, {}),
+        data=read(lambda: open_dataset(place.data, config.task_row).info.digest, ""),
+        critics=read(lambda: load_critics(place.critics)[1].get("critics_digest", ""), ""),
     )
 
 
@@ -171,7 +167,7 @@ def status(config: PipelineConfig, place: Workspace) -> list[StageStatus]:
         place: its folders.
     """
     known = _known(config, place)
-    checks: dict[str, Callable[[PipelineConfig, Workspace, _Known], StageStatus]] = {
+    checks: dict[str, Callable[[PipelineConfig, Workspace, _Known], Checked]] = {
         "collect": _collect_status,
         "fit-critics": _critics_status,
         "e-step": _estep_status,
@@ -184,7 +180,8 @@ def status(config: PipelineConfig, place: Workspace) -> list[StageStatus]:
     for stage, check in checks.items():
         try:
             with read_errors(place.run):
-                found.append(check(config, place, known))
+                why, done = check(config, place, known)
+            found.append(StageStatus(stage, "stale" if why else "done", why or done))
         except MissingInputError as error:
             found.append(StageStatus(stage, "missing", error.message))
         except HardenError as error:

@@ -15,11 +15,11 @@ from harden.data import Dataset, DatasetWriter
 from harden.envs.make import require_environment, try_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
+from harden.evaluation.offline import offline_account
 from harden.method.learner import Learner, new_learner
 from harden.nets.saved import LoadedPolicy, load_policy
 from harden.progress import Reporter
 from harden.stages.inputs import Inputs, optional
-from harden.stages.offline_estimates import offline_estimates
 from harden.storage.files import require_writable, write_json
 from harden.storage.folders import recover_replaced
 from harden.training import loop
@@ -180,7 +180,7 @@ def train(inputs: TrainInputs, report: Reporter) -> Trained:
         loop.train(run, supply, tensorboard=inputs.tensorboard, report=report)
         warnings = finish_run(run, supply, report)
     if dataset is not None:
-        write_json(workspace.estimates, offline_estimates(run, dataset))
+        write_json(workspace.estimates, offline_account(run, dataset))
     return Trained(len(run.history), run.history, workspace.policy, warnings)
 
 
