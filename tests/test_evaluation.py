@@ -146,7 +146,7 @@ def evaluation(mc_cost: float) -> dict:
 def test_the_verdict_is_on_the_worst_attack() -> None:
     fails, holds = verdict(evaluation(41.0)), verdict(evaluation(2.0))
     assert (fails["status"], fails["attack"], fails["epsilon"]) == ("fails", "mc", 0.05)
-    assert "41.0 (95 % interval 40.5 to 41.5, 50 episodes)" in fails["headline"]
+    assert "41.0 under mc at epsilon 0.05 (95 % interval 40.5 to 41.5, 50 episodes)" in fails["headline"]
     assert (holds["status"], holds["attack"]) == ("holds", "mc")
     assert verdict(evaluation(4.8))["status"] == "close", "the interval reaches beyond the limit"
     alone = evaluation(41.0)

@@ -83,12 +83,13 @@ def verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
     status = "fails" if outcome == "over" else "close" if lacks or outcome == "unsure" else "holds"
     word = "Not shown" if lacks else _WORDS[status]
     low, high = entry["cost"]["ci95"]
+    under = f"under {entry['attack']} at epsilon {entry['epsilon']:g}" if entry["epsilon"] else "unattacked"
     attacked = [e for e in evaluation["results"] if e["epsilon"] > 0]
     broken = [e["epsilon"] for e in attacked if e["cost"]["mean"] > limit]
     return {
         "status": status,
-        "headline": f"{word}: cost {entry['cost']['mean']:.1f} (95 % interval {low:.1f} to {high:.1f}, "
-        f"{evaluation['episodes']} episodes), limit {limit:g}",
+        "headline": f"{word}: cost {entry['cost']['mean']:.1f} {under} (95 % interval {low:.1f} to "
+        f"{high:.1f}, {evaluation['episodes']} episodes), limit {limit:g}",
         "lacks": lacks,
         "attack": entry["attack"],
         "epsilon": entry["epsilon"],
