@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 MODULES = {
     "ops": ["advantage", "ball", "bellman", "constraint", "dual", "gaussian", "newton", "ppo", "schedule"],
-    "attacks": ["__init__", "adam", "evolution", "linear", "objectives", "pgd"],
+    "attacks": ["__init__", "adam", "evolution", "linear", "pgd", "rows"],
     "algorithms": ["adversary", "critics", "estep", "mstep", "ppol"],
 }
 FILES = [f"harden/{folder}/{name}.py" for folder, names in MODULES.items() for name in names]

@@ -230,7 +230,7 @@ def test_an_unwritable_place_is_told_before_the_episodes(
 ) -> None:
     Path("file").write_text("a file where a folder should be")
     for stage in ("evaluate", "render"):
-        monkeypatch.setattr(f"harden.stages.{stage}.open_agent", None)
+        monkeypatch.setattr(f"harden.stages.{stage}.open_policy", None)
     before = sorted(folder.rglob("*"))
     assert said in refused(words[0], *SETTINGS, *words[1:])
     assert sorted(folder.rglob("*")) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import copy
-import json
 import os
 import random
 import re
@@ -14,12 +13,13 @@ import time
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import harden as harden_package
@@ -30,13 +30,15 @@ from harden.errors import HardenError
 from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy, save_policy
 from harden.policies import export as export_module
-from harden.policies.layers import Bounds, Linear, make_policy
+from harden.policies.adopt import Bounds, Linear, make_policy
+from harden.policies.foreign import ForeignPolicy, LimitedProcess, answer
 from harden.policies.onnx_file import open_onnx
 from harden.policies.opaque import OpaquePolicy
-from harden.policies.source import answer
-from harden.policies.torchscript import open_torchscript
+from harden.policies.open import open_policy
+from harden.policies.state_dict import write_state_dict
+from harden.policies.torchscript import Program, open_torchscript
+from harden.policies.worker import Worker
 from harden.progress import Reporter
-from harden.stages.agents import open_agent
 from harden.stages.import_policy import import_policy, open_import
 from harden.types import Transitions
 from support.commands import harden, refused
@@ -68,6 +70,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with DatasetWriter(Path("data"), TASKS["ball-circle"]) as writer:
         writer.append(data, seed=0, policy_digest="", behaviour="policy-sample")
     return tmp_path
+
+
+class TriedHere(LimitedProcess):
+    """Tries a program in this process: a child takes seconds to start."""
+
+    def __init__(self, path: Path, library: str) -> None:
+        self.path, self.child = path, mock.Mock()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Return what a worker answers."""
+        return getattr(Worker(), method)(self.path, *arguments)
+
+
+@pytest.fixture(autouse=True)
+def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try TorchScript programs in this process, but for the tests of the limits."""
+    monkeypatch.setattr("harden.policies.torchscript.LimitedProcess", TriedHere)
 
 
 def script(module: nn.Module, path: str) -> None:
@@ -179,7 +198,7 @@ def test_bounds_and_batches_are_in_the_exported_policy(folder: Path, kind: str) 
     done = export_module.export_policy(load_policy("mine"), kind, Path(FILES[kind]), torch.randn(64, 5))
     assert done.error <= 1e-5
     assert 0 < done.latency[0] <= done.latency[1] < 1
-    act = export_module._reopen(kind, Path(FILES[kind]), policy)
+    act = export_module._reopen(kind, Path(FILES[kind]))
     obs = 50 * torch.randn(300, 5)
     for rows in (1, 300):
         actions = act(obs[:rows])
@@ -349,8 +368,8 @@ def test_a_spread_that_depends_on_the_observation_is_distilled_too(folder: Path)
 def test_a_torchscript_policy_that_takes_one_observation_at_a_time(folder: Path, axes: int) -> None:
     theirs = actor()
     script(OneAtATime(theirs, axes), "their.pt")
-    source = open_torchscript(Path("their.pt"), None, BOUNDS)
-    assert source.ours is None, "it refuses what our architecture takes"
+    source = open_torchscript(Path("their.pt"), None, BOUNDS, torch.zeros(9, 8))
+    assert source.adopted is None, "it refuses what our architecture takes"
     obs = torch.randn(20, 8)
     torch.testing.assert_close(source.run(obs)[0], theirs(obs), atol=1e-5, rtol=0)
     # gradients flow through it as through a batch
@@ -414,7 +433,8 @@ def test_a_damaged_file_is_refused(folder: Path, name: str, kind: str) -> None:
         path.write_bytes(b"" if kind == "empty" else b"hello, robot" * 99)
     said = refused("policy", "import", name, "--out", "mine", "--data", "data")
     assert name in said
-    assert ("safetensors.torch.save_file" in said) == (kind == "pickled" and path.suffix == ".pt")
+    if kind == "pickled" and path.suffix == ".pt":
+        assert "safetensors.torch.save_file" in said
     assert not Path("mine").exists()
 
 
@@ -461,11 +481,11 @@ def test_onnx_weights_beside_the_file_are_read(folder: Path) -> None:
     harden("policy", "import", "their.onnx", "--out", "mine")
     obs = torch.randn(20, 8)
     torch.testing.assert_close(load_policy("mine").policy.mean(obs), theirs(obs), atol=1e-5, rtol=0)
-    first = open_agent("their.onnx", CONFIG, Reporter(True)).about["policy_digest"]
+    first = open_policy("their.onnx", CONFIG, Reporter(True)).about["policy_digest"]
     content = bytearray(Path("their.onnx.data").read_bytes())
     content[:4] = np.float32(3).tobytes()
     Path("their.onnx.data").write_bytes(content)
-    assert open_agent("their.onnx", CONFIG, Reporter(True)).about["policy_digest"] != first
+    assert open_policy("their.onnx", CONFIG, Reporter(True)).about["policy_digest"] != first
 
 
 @pytest.mark.parametrize("location", ["{}/weights.bin", "../weights.bin", "link", "", ".", "missing", "data"])
@@ -491,14 +511,15 @@ def test_onnx_weights_in_another_folder_are_refused_before_they_are_followed(
 def test_onnx_weights_beyond_the_end_of_their_file_are_refused(folder: Path, part: dict[str, int]) -> None:
     Path("weights.bin").write_bytes(bytes(8 * 24 * 4))
     with_weights_beside("weights.bin", **part)
-    assert "weights.bin" in refused("policy", "import", "their.onnx", "--out", "mine")
+    said = refused("policy", "import", "their.onnx", "--out", "mine")
+    assert "their.onnx" in said
+    assert "'0.weight'" in said
 
 
 def test_what_harden_wrote_into_a_file_is_checked_too(folder: Path) -> None:
-    harden("policy", "export", str(RELEASED), "--to", "safetensors", "--out", "policy.safetensors")
-    state = load_file("policy.safetensors")
-    fine = load_policy(RELEASED).policy.architecture
-    for policy in (
+    policy = load_policy(RELEASED).policy
+    fine, path = policy.architecture, Path("spoiled.safetensors")
+    for architecture in (
         fine | {"low": [1, 1], "high": [-1, -1]},
         fine | {"low": [-1] * 3},
         {"low": [-1, -1], "high": [1, 1]},
@@ -507,9 +528,11 @@ def test_what_harden_wrote_into_a_file_is_checked_too(folder: Path) -> None:
         fine | {"high": [1e39, 1]},
         fine | {"max_std": 10**400},
         fine | {"init_std": -1},
+        fine | {"min_std": 0.6, "max_std": 0.5},
     ):
-        save_file(state, "spoiled.safetensors", {"about": json.dumps({"policy": policy})})
-        assert "spoiled.safetensors" in refused("policy", "import", "spoiled.safetensors", "--out", "mine")
+        write_state_dict(path, policy, {"kind": "exported-policy", "policy": architecture})
+        assert str(path) in refused("policy", "import", str(path), "--out", "mine")
+    assert not Path("mine").exists()
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.int64])
@@ -523,11 +546,11 @@ def test_weights_of_types_that_no_policy_has_are_refused(folder: Path, kind: tor
 def test_a_policy_in_another_precision_is_asked_in_it(folder: Path, kind: torch.dtype) -> None:
     theirs, obs = actor(), found_obs()[:100]
     script(copy.deepcopy(theirs).to(kind), "their.pt")
-    policies = [open_agent("their.pt", CONFIG, Reporter(True)).policy]
+    policies = [open_policy("their.pt", CONFIG, Reporter(True)).policy]
     if kind != torch.bfloat16:
         given = torch.zeros(1, 8, dtype=kind)
         torch.onnx.export(copy.deepcopy(theirs).to(kind), (given,), "their.onnx", verbose=False)
-        policies.append(open_agent("their.onnx", CONFIG, Reporter(True)).policy)
+        policies.append(open_policy("their.onnx", CONFIG, Reporter(True)).policy)
     for policy in policies:
         with torch.no_grad():
             torch.testing.assert_close(policy.mean(obs), theirs(obs), atol=0.02, rtol=0)
@@ -570,7 +593,7 @@ def test_a_file_that_holds_more_than_an_mlp_is_asked_itself(folder: Path, name: 
     else:
         torch.jit.save(torch.jit.trace(theirs, torch.zeros(2, 8)), name)
     assert "--data" in refused("policy", "import", name, "--out", "mine")
-    policy = open_agent(name, CONFIG, Reporter(True)).policy
+    policy = open_policy(name, CONFIG, Reporter(True)).policy
     assert isinstance(policy, OpaquePolicy)
     obs = 8 * torch.randn(200, 8)
     with torch.no_grad():
@@ -587,7 +610,7 @@ def test_a_file_that_holds_more_than_an_mlp_is_asked_itself(folder: Path, name: 
 
 def test_no_extra_node_of_an_onnx_file_is_left_over(folder: Path) -> None:
     write_own_onnx(actor(), "plain.onnx")
-    assert open_onnx(Path("plain.onnx"), None, BOUNDS).ours is not None
+    assert open_onnx(Path("plain.onnx"), None, BOUNDS).adopted is not None
     for at in range(5):
         for operation in ("Abs", "Relu", "Tanh", "Neg", "Sin"):
             model = onnx.load("plain.onnx")
@@ -597,7 +620,7 @@ def test_no_extra_node_of_an_onnx_file_is_left_over(folder: Path) -> None:
             nodes.insert(at + 1, onnx.helper.make_node(operation, ["before"], [value]))
             onnx.save(model, "changed.onnx")
             source = open_onnx(Path("changed.onnx"), None, BOUNDS)
-            assert source.ours is None, f"{operation} after node {at}"
+            assert source.adopted is None, f"{operation} after node {at}"
     assert source.run(torch.randn(50, 8))[0].shape == (50, 2)
 
 
@@ -609,10 +632,10 @@ def test_weights_that_act_otherwise_on_visited_states_are_given_up(
     # a mistake of ours: the clip is overlooked, and no state is tried that shows it
     layers = [Linear(layer.weight, layer.bias) for layer in net[::2]]
     monkeypatch.setattr(
-        "harden.policies.onnx_file._as_ours", lambda model, bounds: make_policy(layers, bounds)
+        "harden.policies.onnx_file._adopted", lambda model, bounds: make_policy(layers, bounds)
     )
-    monkeypatch.setattr("harden.stages.agents.tried_on", lambda size: 0.04 * torch.rand(50, size))
-    assert not isinstance(open_agent("their.onnx", CONFIG, Reporter(True)).policy, OpaquePolicy)
+    monkeypatch.setattr("harden.policies.open.probe_observations", lambda size: 0.04 * torch.rand(50, size))
+    assert not isinstance(open_policy("their.onnx", CONFIG, Reporter(True)).policy, OpaquePolicy)
     evaluation = harden_package.evaluate("their.onnx", "random", episodes=1)
     assert evaluation["policy"]["how"].startswith("asked for actions only")
 
@@ -706,7 +729,7 @@ def stacked_onnx(path: str, shape: list[int | str] | None, features: int = 8, ki
 def test_an_onnx_policy_takes_observations_in_whatever_shape(folder: Path, shape: Any) -> None:
     stacked_onnx("their.onnx", shape)
     obs = torch.randn(20, 8)
-    policy = open_agent("their.onnx", CONFIG, Reporter(True)).policy
+    policy = open_policy("their.onnx", CONFIG, Reporter(True)).policy
     wanted = torch.tanh(0.1 * obs.sum(1, keepdim=True)).expand(-1, 2)
     torch.testing.assert_close(policy.mean(obs), wanted, atol=1e-5, rtol=0)
 
@@ -738,7 +761,7 @@ def odd_onnx(path: str, nodes: list[Any], *weights: Any, result: int = onnx.Tens
 def test_an_onnx_file_without_an_end_or_a_limit_is_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harden.policies.source.SECONDS", 1)
+    monkeypatch.setattr("harden.policies.foreign.SECONDS", 1)
     make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     kinds, anything = onnx.TensorProto, ["b", 2]
     body = onnx.helper.make_graph(
@@ -760,6 +783,40 @@ def test_an_onnx_file_without_an_end_or_a_limit_is_stopped(
         began = time.monotonic()
         assert name in refused("policy", "import", name, "--out", "mine")
         assert time.monotonic() - began < 20
+
+
+class Endless(nn.Module):
+    """A policy that does not end where an observation is above 0.9."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return two actions, or nothing."""
+        while bool((obs > 0.9).any()):
+            obs = obs + 1
+        return obs[:, :2]
+
+
+class Hungry(nn.Module):
+    """A policy that takes 8 GiB."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return two actions."""
+        return torch.zeros(2147483648).sum() + obs[:, :2]
+
+
+def test_a_program_without_an_end_or_a_limit_is_stopped_before_it_runs_here(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harden.policies.foreign.SECONDS", 3)
+    monkeypatch.setattr("harden.policies.torchscript.LimitedProcess", LimitedProcess)
+    script(Endless(), "endless.pt")
+    script(Hungry(), "hungry.pt")
+    for name in ("endless.pt", "hungry.pt"):
+        for words in (
+            ["policy", "import", name, "--out", "mine", "--data", "data", "--quiet"],
+            ["evaluate", "--policy", name, "--quiet"],
+        ):
+            assert name in refused(*words)
+    assert not Path("mine").exists()
 
 
 def test_an_onnx_file_that_gives_no_numbers_is_refused(folder: Path) -> None:
@@ -795,7 +852,9 @@ def test_one_flipped_bit_of_a_torchscript_file_is_a_policy_or_one_of_our_errors(
         flipped[draw.randrange(len(flipped))] ^= 1 << draw.randrange(8)
         path.write_bytes(flipped)
         try:
-            answer(open_torchscript(path, None, BOUNDS), torch.zeros(9, 8), 2, path)
+            program = Program(path)
+            policy = ForeignPolicy("torchscript", lambda obs: (program(obs)[0], None))  # noqa: B023
+            answer(policy, torch.zeros(9, 8), 2, path)
         except HardenError:
             refusals += 1
     assert 0 < refusals < 400

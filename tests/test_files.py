@@ -21,7 +21,7 @@ from harden.evaluation.reading import load_curve
 from harden.method.learner import Learner, new_learner
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import load_policy, module_digest, save_policy
-from harden.policies.layers import Bounds
+from harden.policies.adopt import Bounds
 from harden.policies.state_dict import open_state_dict, write_state_dict
 from harden.storage.files import digest_file, read_json, write_json, write_text
 from harden.storage.tensor_file import read_tensors, write_tensors

@@ -17,13 +17,13 @@ from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import generator
 
-# what an attack may ask
-Asked = Critics | LinearAdversary
+# what an attack may need beside the policy
+AttackModel = Critics | LinearAdversary
 
 __all__ = [
     "ATTACKS",
-    "Asked",
     "Attack",
+    "AttackModel",
     "LinearAdversary",
     "PaperStrength",
     "Strength",
@@ -56,7 +56,7 @@ class Strength(NamedTuple):
 
     @property
     def style(self) -> str:
-        """Return what evaluation files call it."""
+        """What evaluation files call it."""
         return "pgd"
 
 
@@ -80,12 +80,12 @@ class PaperStrength(NamedTuple):
 
     @property
     def style(self) -> str:
-        """Return what evaluation files call it."""
+        """What evaluation files call it."""
         return "paper"
 
     @property
     def restarts(self) -> int:
-        """Return how many starts a state gets."""
+        """Starts a state."""
         return 1
 
 
@@ -94,46 +94,44 @@ def attack_stream(device: torch.device | str, seed: int, name: str, *place: int)
     return generator(device, seed, f"attack-{name}", *place)
 
 
-def require_critics(attack: Attack, critics: Asked | None) -> None:
+def require_critics(attack: Attack, critics: AttackModel | None) -> None:
     """Refuse an attack that asks critics where there are none, or plays an adversary that is not there.
 
-    Critics that it does not ask are no fault: a policy brings them along. An adversary was made to be played.
+    Critics that an attack does not ask are no fault, because a policy brings them along; an adversary that it
+    does not play is one.
 
     Raises:
-        InputError: says what is missing, or that the adversary is not the attack's.
+        InputError: what is missing, or that the adversary is not the attack's.
     """
-    if attack.plays:
-        if not isinstance(critics, LinearAdversary):
-            raise InputError(
-                f"attack '{attack.name}' plays an adversary that was found before, and none is given",
-                "harden evaluate finds one; harden.evaluation.episode_search does in Python",
-            )
-        return
-    if isinstance(critics, LinearAdversary):
-        players = ", ".join(name for name, row in ATTACKS.items() if row.plays)
+    if attack.plays != isinstance(critics, LinearAdversary):
+        lack = (
+            "plays an adversary, and none is given"
+            if attack.plays
+            else "plays no adversary, and one is given"
+        )
         raise InputError(
-            f"attack '{attack.name}' plays no adversary that was found before, and one is given",
-            f"leave it out, or ask for the attack that plays it: {players}",
+            f"attack '{attack.name}' plays {lack}",
+            "harden evaluate finds the one of critic-free; harden.evaluation.episode_search does in Python",
         )
     if attack.critics is None or critics is not None:
         return
-    if attack.critics in ("independent", "learned"):
+    if attack.critics == "own":
         raise InputError(
-            f"attack '{attack.name}' climbs critics that are not the policy's own, and none are given",
-            "harden evaluate fits some; harden.stages.attackers does in Python",
+            f"attack '{attack.name}' climbs critics, and the policy brings none",
+            "fit them first with: harden fit-critics -p PIPELINE --policy FOLDER, or use --attack random",
         )
     raise InputError(
-        f"attack '{attack.name}' climbs critics, and the policy brings none",
-        "fit them first with: harden fit-critics -p PIPELINE --policy FOLDER, or use --attack random",
+        f"attack '{attack.name}' climbs critics that are not the policy's own, and none are given",
+        "harden evaluate fits some; harden.stages.attackers does in Python",
     )
 
 
-def require_ready(attack: Attack, critics: Asked | None, threshold: float | None) -> None:
+def require_ready(attack: Attack, critics: AttackModel | None, threshold: float | None) -> None:
     """Refuse an attack that lacks something, or that would ignore what it is given.
 
     Raises:
-        InputError: the critics that it asks are missing, or the threshold that gates it; an adversary or a
-            threshold is given, and it plays none or acts everywhere.
+        InputError: as `require_critics`; the threshold that gates the attack is missing, or one is given to
+            an attack that acts everywhere.
     """
     require_critics(attack, critics)
     if attack.gated and threshold is None:
@@ -142,10 +140,9 @@ def require_ready(attack: Attack, critics: Asked | None, threshold: float | None
             "give it a threshold, such as harden.attacks.risk_threshold makes of natural states",
         )
     if threshold is not None and not attack.gated:
-        gated = ", ".join(name for name, row in ATTACKS.items() if row.gated)
         raise InputError(
             f"attack '{attack.name}' acts in every state, and the threshold {threshold:g} is given",
-            f"leave it out, or ask for an attack that it gates: {gated}",
+            "leave it out",
         )
 
 
@@ -163,7 +160,7 @@ def risk_threshold(policy: GaussianPolicy, critics: Critics, obs: Tensor, share:
 def perturb(
     attack: Attack,
     policy: GaussianPolicy,
-    critics: Asked | None,
+    critics: AttackModel | None,
     obs: Tensor,
     epsilon: float | Sequence[float] | Tensor,
     strength: Strength | PaperStrength,
@@ -220,7 +217,7 @@ def perturb(
 def _search(
     attack: Attack,
     policy: GaussianPolicy,
-    critics: Asked | None,
+    critics: AttackModel | None,
     obs: Tensor,
     radius: Tensor,
     strength: Strength | PaperStrength,
@@ -247,7 +244,7 @@ def _search(
 
 @torch.no_grad()
 def _best(
-    attack: Attack, policy: GaussianPolicy, critics: Asked | None, obs: Tensor, tried: list[Tensor]
+    attack: Attack, policy: GaussianPolicy, critics: AttackModel | None, obs: Tensor, tried: list[Tensor]
 ) -> Tensor:
     """Return state by state the candidate with the highest objective, the clean observation among them."""
     assert attack.objective is not None

@@ -28,15 +28,12 @@ def ascend(
     """Return for each state the last observation reached, as the authors' attacker does.
 
     Args:
-        objective: (obs, obs_adv) to one value a row, to be maximised.
-        obs: clean observations, (B, obs_dim).
-        epsilon: radius, scalar or (obs_dim,), in raw observation units.
+        objective, obs, epsilon, norm: as in `pgd.ascend`.
         start: perturbation to begin from, (B, obs_dim): the one that the state before got.
         steps: iterations at most.
         rate: Adam's learning rate, in raw observation units.
         stop_value, stop_move: a state stops where its value and its perturbation (l2) changed by less than
             these; zero never stops.
-        norm: the ball's norm.
 
     Returns:
         obs_adv, (B, obs_dim).

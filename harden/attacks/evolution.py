@@ -31,12 +31,8 @@ def search(
     to one, as the squares do in the search that it is after.
 
     Args:
-        objective: (obs, obs_adv) to one value a row, to be maximised; only its values are used.
-        obs: clean observations, (B, obs_dim).
-        epsilon: radius, scalar or (obs_dim,), in raw observation units.
+        objective, obs, epsilon, norm, generator: as in `pgd.ascend`; only the objective's values are used.
         queries: values asked for a state, the clean one's included.
-        norm: the ball's norm.
-        generator: the only source of randomness.
 
     Returns:
         obs_adv, (B, obs_dim).

@@ -1,4 +1,4 @@
-"""The attacks: one row each."""
+"""The attacks: one row each, and what they ascend: one function each, one value a state."""
 
 from __future__ import annotations
 
@@ -8,13 +8,59 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from harden.attacks import ball, objectives
+from harden.attacks import ball
 from harden.attacks.ball import Norm
-from harden.nets import GaussianPolicy
+from harden.nets import Critics, GaussianPolicy, gaussian
 
 # the critics are None for an objective that asks none
 Objective = Callable[[GaussianPolicy, Any, Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor, Tensor, Norm, torch.Generator], Tensor]
+
+
+def max_cost(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:
+    """Return Q_c(s, pi(nu(s))): the critic sees the clean observation, the policy the attacked one.
+
+    Args:
+        obs, obs_adv: (B, obs_dim).
+
+    Returns:
+        (B,), to be maximised.
+
+    Source: Eq. 68 and Algorithm 3, with Q = Q_c.
+    Deviation: they print a minus sign, which descends.
+    """
+    return critics.q_cost(obs, policy.mean(obs_adv))
+
+
+def max_reward(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:
+    """Return Q_r(s, pi(nu(s))), to be maximised: a tempting policy is an unsafe one.
+
+    Args, Returns: as in `max_cost`.
+
+    Source: Eq. 68 and Algorithm 3, with Q = Q_r.
+    Deviation: they print a minus sign, which descends.
+    """
+    return critics.q_reward(obs, policy.mean(obs_adv))
+
+
+def min_reward(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:
+    """Return -Q_r(s, pi(nu(s))), to be maximised: the attack that robust RL without costs is measured by.
+
+    Args, Returns: as in `max_cost`.
+    """
+    return -critics.q_reward(obs, policy.mean(obs_adv))
+
+
+def action_difference(
+    policy: GaussianPolicy, critics: Critics | None, obs: Tensor, obs_adv: Tensor
+) -> Tensor:
+    """Return KL(pi(.|s) || pi(.|nu(s))), to be maximised; it asks no critic, and is flat where nu(s) = s.
+
+    Args, Returns: as in `max_cost`.
+
+    Source: Zhang et al. 2020 (SA-MDP), section 4 (MAD).
+    """
+    return gaussian.kl(*policy(obs), *policy(obs_adv))
 
 
 class Attack(NamedTuple):
@@ -63,18 +109,18 @@ ATTACKS: dict[str, Attack] = {
             noise=ball.sample_gaussian,
             style="gaussian",
         ),
-        Attack("mc", "maximum cost: ascends Q_c", objectives.max_cost, critics="own", aim=("cost", 1)),
-        Attack("mr", "maximum reward: ascends Q_r", objectives.max_reward, critics="own", aim=("reward", 1)),
+        Attack("mc", "maximum cost: ascends Q_c", max_cost, critics="own", aim=("cost", 1)),
+        Attack("mr", "maximum reward: ascends Q_r", max_reward, critics="own", aim=("reward", 1)),
         Attack(
             "mad",
             "maximal action difference: ascends KL(pi(.|s) || pi(.|nu(s)))",
-            objectives.action_difference,
+            action_difference,
             fresh_start=True,
         ),
         Attack(
             "amad",
             "adaptive mad: only in the states with the highest Q_c",
-            objectives.action_difference,
+            action_difference,
             critics="own",
             fresh_start=True,
             gated=True,
@@ -82,14 +128,14 @@ ATTACKS: dict[str, Attack] = {
         Attack(
             "min-reward",
             "minimum reward: descends Q_r",
-            objectives.min_reward,
+            min_reward,
             critics="own",
             aim=("reward", -1),
         ),
         Attack(
             "black-box",
             "maximum cost without gradients: a search that asks for values of Q_c",
-            objectives.max_cost,
+            max_cost,
             critics="own",
             style="evolution",
             aim=("cost", 1),
@@ -105,28 +151,28 @@ ATTACKS: dict[str, Attack] = {
         Attack(
             "learned",
             "an adversary trained to maximise cost that plans: mc on Q_c of the future under its own attack",
-            objectives.max_cost,
+            max_cost,
             critics="learned",
             aim=("cost", 1),
         ),
         Attack(
             "mc-independent",
             "mc on critics trained independently of the policy's own",
-            objectives.max_cost,
+            max_cost,
             critics="independent",
             aim=("cost", 1),
         ),
         Attack(
             "mr-independent",
             "mr on critics trained independently of the policy's own",
-            objectives.max_reward,
+            max_reward,
             critics="independent",
             aim=("reward", 1),
         ),
         Attack(
             "combined",
             "state by state the one with the highest Q_c of: both noises, mc, mr, mad, min-reward, black-box",
-            objectives.max_cost,
+            max_cost,
             critics="own",
             candidates=("random", "gaussian", "mc", "mr", "mad", "min-reward", "black-box"),
             aim=("cost", 1),

@@ -63,10 +63,10 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
 @click.option("--overwrite", is_flag=True, help="Replace a policy that is there.")
 def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: Any) -> None:
     """Make a policy folder of a safetensors state dict, a TorchScript file (which is run) or an ONNX file."""
+    from harden.policies.open import Reading
     from harden.stages import import_policy as stage
 
-    said = {name: options.pop(name) for name in ("activation", "squash", "spread")}
-    reading = stage.Reading(kind, **said)
+    reading = Reading(kind, *(options.pop(name) for name in ("activation", "squash", "spread")))
     inputs = stage.open_import(
         ctx.config, path, out, reading=reading, device=ctx.device, report=ctx.report, **options
     )

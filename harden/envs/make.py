@@ -17,6 +17,7 @@ from harden.errors import InputError
 # what Gymnasium says that an environment gives
 _RESET = ("obs", "info")
 _STEP = ("obs", "reward", "terminated", "truncated", "info")
+_WRAP = "wrap the environment so that it does"
 
 
 class StepResult(NamedTuple):
@@ -54,17 +55,31 @@ def _make(task: Task) -> Any:
         ) from error
 
 
-def _check_bounds(task: Task, low: np.ndarray, high: np.ndarray) -> None:
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+def _check_spaces(task: Task, env: Any, bounds: bool) -> None:
+    """Refuse an environment whose spaces are not those of its task; `bounds`: the actions' bounds too."""
+    named = f"task '{task.name}': {task.env_id}"
+    spaces = env.observation_space, env.action_space
+    if not all(isinstance(space, gymnasium.spaces.Box) for space in spaces):
+        kinds = " and ".join(type(space).__name__ for space in spaces)
+        remedy = "observations and actions have to be vectors of real numbers: wrap the environment"
+        raise InputError(f"{named} has spaces that are {kinds}, not Box and Box", remedy)
+    shapes = tuple(space.shape for space in spaces)
+    if shapes != ((task.obs_dim,), (task.act_dim,)):
         raise InputError(
-            f"task '{task.name}': actions of {task.env_id} have no limits: {low.tolist()} to {high.tolist()}",
+            f"{named} has spaces of the shapes {shapes[0]} and {shapes[1]}, "
+            f"the task's are ({task.obs_dim},) and ({task.act_dim},)",
+            "say so with own_task.obs_dim and act_dim, or wrap the environment so that both are vectors",
+        )
+    limits = np.asarray([spaces[1].low, spaces[1].high], dtype=np.float32)
+    if bounds and not np.isfinite(limits).all():
+        raise InputError(
+            f"{named} has no limits of its actions: {limits[0].tolist()} to {limits[1].tolist()}",
             "a policy of harden acts between limits: wrap the environment so that its action_space has them",
         )
-    wanted = [np.asarray(bound, dtype=np.float32) for bound in task.bounds]
-    if not (np.array_equal(low, wanted[0]) and np.array_equal(high, wanted[1])):
+    if bounds and not np.array_equal(limits, np.asarray(task.bounds, dtype=np.float32)):
         raise InputError(
-            f"task '{task.name}': actions of {task.env_id} lie in {low.tolist()} to {high.tolist()}, "
-            f"the task's in {wanted[0].tolist()} to {wanted[1].tolist()}",
+            f"{named} has actions from {limits[0].tolist()} to {limits[1].tolist()}, the task's are from "
+            f"{list(task.bounds[0])} to {list(task.bounds[1])}",
             "say so with own_task.action_low and action_high",
         )
 
@@ -128,32 +143,18 @@ class SeededEnv:
         # bullet-safety-gym's time limit is not the task's: its wrappers are left out
         self.bullet = hasattr(made.unwrapped, "bc") and task.module == "bullet_safety_gym"
         self.env = made.unwrapped if self.bullet else made
-        self.task = task
-        self.steps = 0
-        spaces = self.env.observation_space, self.env.action_space
-        if not all(isinstance(space, gymnasium.spaces.Box) for space in spaces):
-            kinds = " and ".join(type(space).__name__ for space in spaces)
-            raise InputError(
-                f"task '{task.name}': spaces of {task.env_id} are {kinds}, not Box and Box",
-                "observations and actions have to be vectors of real numbers: wrap the environment",
-            )
+        self.task, self.steps = task, 0
+        _check_spaces(task, self.env, bounds=not self.bullet)
         self.low: np.ndarray = np.asarray(self.env.action_space.low, dtype=np.float32)
         self.high: np.ndarray = np.asarray(self.env.action_space.high, dtype=np.float32)
-        shapes = self.env.observation_space.shape, self.env.action_space.shape
-        if shapes != ((task.obs_dim,), (task.act_dim,)):
-            raise InputError(
-                f"task '{task.name}': {task.env_id} has spaces of the shapes {shapes[0]} and {shapes[1]}, "
-                f"the task's are ({task.obs_dim},) and ({task.act_dim},)",
-                "say so with own_task.obs_dim and act_dim, or wrap the environment so that both are vectors",
-            )
-        if not self.bullet:
-            _check_bounds(task, self.low, self.high)
-            return
-        client = self.env.bc
-        if task.fixed_time_step:
-            # the attributes set the number of steps only at construction: the client must be told itself
-            client.setPhysicsEngineParameter(fixedTimeStep=task.fixed_time_step, numSubSteps=task.substeps)
-        self.env.stored_state_id = client.saveState()
+        if self.bullet:
+            client = self.env.bc
+            if task.fixed_time_step:
+                # the attributes set the number of steps only at construction: the client must be told itself
+                client.setPhysicsEngineParameter(
+                    fixedTimeStep=task.fixed_time_step, numSubSteps=task.substeps
+                )
+            self.env.stored_state_id = client.saveState()
 
     def reset(self, seed: int) -> np.ndarray:
         """Start the episode of a seed; returns its first observation, float32 (obs_dim,)."""
@@ -162,64 +163,60 @@ class SeededEnv:
             for joint in range(client.getNumJoints(body)):
                 client.setJointMotorControl2(body, joint, client.VELOCITY_CONTROL, targetVelocity=0, force=0)
         with _drawing_from(seed):
-            given = (
-                self.env.reset() if self.bullet else self._values(lambda: self.env.reset(seed=seed), _RESET)
-            )
+            options = {} if self.bullet else {"seed": seed}
+            obs, _ = self._values(lambda: self.env.reset(**options), _RESET)
         self.steps = 0
-        return self._observed(given[0])
+        return self._observation(obs)
 
     def step(self, action: np.ndarray) -> StepResult:
         """Advance by one step with an action inside the action space."""
-        given = self._values(lambda: self.env.step(action), _STEP)
-        obs, reward, terminal, truncated, info = given
+        obs, reward, terminal, truncated, info = self._values(lambda: self.env.step(action), _STEP)
         self.steps += 1
         if not isinstance(info, dict) or "cost" not in info:
-            raise self._unlike("gives no info['cost']", "wrap the environment so that it does")
+            raise self._error("gives no info['cost']", _WRAP)
         cost, reward = self._number(info["cost"], "cost"), self._number(reward, "reward")
         if not self.task.allows_cost(cost):
-            raise self._unlike(
+            raise self._error(
                 f"costs {cost:g}, which is not in 0 to {self.task.max_step_cost:g}",
                 "set own_task.max_step_cost to the highest cost of a step, or wrap the environment",
             )
         limit = self.steps >= self.task.horizon or (bool(truncated) and not self.bullet)
-        timeout = limit and not terminal
-        return StepResult(self._observed(obs), reward, cost, bool(terminal), timeout)
+        return StepResult(self._observation(obs), reward, cost, bool(terminal), limit and not terminal)
 
-    def _unlike(self, said: str, remedy: str) -> InputError:
-        return InputError(f"task '{self.task.name}': a step of {self.task.env_id} {said}", remedy)
+    def _error(self, what: str, remedy: str) -> InputError:
+        return InputError(f"task '{self.task.name}': a step of {self.task.env_id} {what}", remedy)
 
-    def _values(self, ask: Callable[[], Any], names: tuple[str, ...]) -> tuple[Any, ...]:
+    def _values(self, call: Callable[[], Any], names: tuple[str, ...]) -> tuple[Any, ...]:
         """Return what the environment answers, which has to be as many values as Gymnasium says."""
         try:
-            given = ask()
+            values = call()
         except ValueError as error:
             # of a wrapper of Gymnasium's, which takes the values apart before they come here
             if "values to unpack" not in str(error):
                 raise
-            given = None
-        if isinstance(given, tuple) and len(given) == len(names):
-            return given
-        count = f"{len(given)} values" if isinstance(given, tuple) else "other values"
-        raise self._unlike(
-            f"or reset gives {count}, not the {len(names)} of Gymnasium ({', '.join(names)})",
-            "wrap the environment so that it gives these, a cost of its own as info['cost'], "
-            "as safety_gymnasium.wrappers.SafetyGymnasium2Gymnasium does",
+            values = None
+        if isinstance(values, tuple) and len(values) == len(names):
+            return values
+        raise self._error(
+            f"or reset gives other values than the {len(names)} of Gymnasium ({', '.join(names)})",
+            f"{_WRAP}, a cost of its own as info['cost'], as "
+            "safety_gymnasium.wrappers.SafetyGymnasium2Gymnasium does",
         )
 
-    def _number(self, given: Any, what: str) -> float:
+    def _number(self, value: Any, what: str) -> float:
         """Return a reward or a cost as the number that it has to be."""
-        value = np.asarray(given)
-        if value.size != 1 or value.dtype.kind not in "biuf":
-            raise self._unlike(f"gives {given!r} as its {what}", f"a {what} is one number: add up several")
-        return float(value.reshape(()))
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            raise self._error(f"gives {value!r} as its {what}", f"a {what} is one number: add up several")
+        return float(array.reshape(()))
 
-    def _observed(self, given: Any) -> np.ndarray:
+    def _observation(self, value: Any) -> np.ndarray:
         """Return an observation as float32 (obs_dim,)."""
-        obs = np.asarray(given)
+        obs = np.asarray(value)
         if obs.shape != (self.task.obs_dim,) or obs.dtype.kind not in "biuf":
-            raise self._unlike(
+            raise self._error(
                 f"observes {obs.dtype} {obs.shape}, not numbers ({self.task.obs_dim},) as its space says",
-                "wrap the environment so that it does",
+                _WRAP,
             )
         return obs.astype(np.float32, copy=False)
 

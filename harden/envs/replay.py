@@ -1,13 +1,14 @@
-"""An episode once more, to see where the robot went: equal seed and equal actions give it to the bit."""
+"""Where the robot went: an episode once more by its seed and actions, and a camera on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from harden.envs.make import SeededEnv
+
+_ASPECT = 4 / 3
 
 
 class Boundary(NamedTuple):
@@ -46,31 +47,58 @@ def boundary(env: SeededEnv) -> Boundary | None:
     return None
 
 
-def replay(
-    env: SeededEnv,
-    seed: int,
-    actions: np.ndarray,
-    on_step: Callable[[float], None] | None = None,
-) -> Replayed:
+def replay(env: SeededEnv, seed: int, actions: np.ndarray) -> Replayed:
     """Run an episode by its actions.
 
     Args:
         env: of the episode's task.
         seed: of the episode.
         actions: (T, act_dim), as they were applied.
-        on_step: called with the cost so far, at the start and after each step.
     """
-
-    def place() -> Sequence[float]:
-        return [float(v) for v in env.env.agent.get_position()[:2]]
-
     env.reset(seed)
-    path, costs = [place()], []
-    if on_step is not None:
-        on_step(0.0)
+    path, costs = [env.env.agent.get_position()[:2]], []
     for action in actions:
         costs.append(env.step(action).cost)
-        path.append(place())
-        if on_step is not None:
-            on_step(sum(costs))
-    return Replayed(np.array(path), np.array(costs))
+        path.append(env.env.agent.get_position()[:2])
+    return Replayed(np.array(path, dtype=np.float64), np.array(costs))
+
+
+class Camera:
+    """Looks down on a Circle task as a whole, and on any other from behind the robot.
+
+    Args:
+        env: what is filmed.
+        width: of a frame, in pixels.
+    """
+
+    def __init__(self, env: SeededEnv, width: int = 400) -> None:
+        self.env, self.width, self.height = env, width, round(width / _ASPECT)
+        edge = boundary(env)
+        self.whole = edge.radius if edge is not None else None
+
+    def frame(self) -> np.ndarray:
+        """Return what is seen now, uint8 (height, width, 3)."""
+        client: Any = self.env.env.bc
+        x, y, z = (float(value) for value in self.env.env.agent.get_position())
+        target, distance, yaw, pitch = (
+            ((x + 1.0, 0.5 * y, z), 6.0, -90, -40)
+            if self.whole is None
+            else ((0, 0, 0), 3.8 * self.whole, 0, -70)
+        )
+        self._clear(client)
+        view = client.computeViewMatrixFromYawPitchRoll(target, distance, yaw, pitch, 0, 2)
+        lens = client.computeProjectionMatrixFOV(50, _ASPECT, 0.1, 100.0)
+        # the renderer in software: no screen and no graphics driver
+        _, _, pixels, _, _ = client.getCameraImage(
+            self.width, self.height, view, lens, renderer=client.ER_TINY_RENDERER
+        )
+        return np.asarray(pixels, dtype=np.uint8).reshape(self.height, self.width, -1)[:, :, :3]
+
+    def _clear(self, client: Any) -> None:
+        """Move a Circle task's zone out of sight: drawn in software it is opaque, and hides the robot.
+
+        It has no mass that moves and no shape to collide with, so that nothing else of the episode changes.
+        """
+        zone = getattr(self.env.env.task, "circle", None)
+        if zone is not None:
+            client.resetBasePositionAndOrientation(zone.body_id, (0, 0, -1), (0, 0, 0, 1))

@@ -81,11 +81,9 @@ class _Recorder:
         self.done[episodes] = step.terminals | step.timeouts
 
     def progress(self) -> Progress:
-        finished = int(self.done.sum())
-        if not finished:
-            return Progress(int(self.lengths.sum()), 0, 0.0, 0.0)
-        means = float(self.rewards[self.done].mean()), float(self.costs[self.done].mean())
-        return Progress(int(self.lengths.sum()), finished, *means)
+        steps, finished = int(self.lengths.sum()), int(self.done.sum())
+        sums = float(self.rewards[self.done].sum()), float(self.costs[self.done].sum())
+        return Progress(steps, finished, *(total / max(finished, 1) for total in sums))
 
     def result(self) -> Rollout:
         episodes, *columns = (np.concatenate(column) for column in zip(*self.batches, strict=True))

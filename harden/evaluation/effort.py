@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harden.attacks import Asked, Attack, PaperStrength, Strength, ball, perturb
+from harden.attacks import Attack, AttackModel, PaperStrength, Strength, ball, perturb
 from harden.attacks.ball import Norm
 from harden.nets import GaussianPolicy
 
@@ -22,7 +22,7 @@ _GUESSES, _TOGETHER = 256, 32
 def flat_share(
     attack: Attack,
     policy: GaussianPolicy,
-    critics: Asked | None,
+    critics: AttackModel | None,
     obs: Tensor,
     epsilon: float | Sequence[float],
     norm: Norm,
@@ -56,7 +56,7 @@ def flat_share(
 def search_gain(
     attack: Attack,
     policy: GaussianPolicy,
-    critics: Asked | None,
+    critics: AttackModel | None,
     obs: Tensor,
     epsilon: float | Sequence[float],
     strength: Strength | PaperStrength,

@@ -14,8 +14,8 @@ from harden.attacks import ATTACKS, PaperStrength, Strength, attack_stream, pert
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import LoadedPolicy
-from harden.policies.opaque import OpaquePolicy, as_source, name_of, tried_on
-from harden.policies.source import answer
+from harden.policies.foreign import answer
+from harden.policies.opaque import OpaquePolicy, from_function, policy_name, probe_observations
 
 # as strong as `harden evaluate` attacks by default
 _STRENGTH = Strength(steps=50, restarts=5, starts="corners")
@@ -28,9 +28,9 @@ def _as_policy(policy: GaussianPolicy | Callable[..., Any], env: gymnasium.Env) 
     sizes = [space.shape[0] for space in (env.observation_space, env.action_space) if space.shape]
     if not callable(policy) or len(sizes) != 2:
         raise InputError(f"{policy!r} is no policy for {env}", "give a policy of harden's, or a function")
-    source, (obs_dim, act_dim) = as_source(policy), sizes
+    source, (obs_dim, act_dim) = from_function(policy), sizes
     # an attack on what answers otherwise each time would climb its noise
-    answer(source, tried_on(obs_dim), act_dim, Path(name_of(policy)))
+    answer(source, probe_observations(obs_dim), act_dim, Path(policy_name(policy)))
     return OpaquePolicy(lambda obs: source.run(obs)[0], obs_dim, act_dim)
 
 

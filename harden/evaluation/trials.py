@@ -11,8 +11,8 @@ from torch import Tensor
 
 from harden.attacks import (
     ATTACKS,
-    Asked,
     Attack,
+    AttackModel,
     LinearAdversary,
     PaperStrength,
     attack_stream,
@@ -50,7 +50,7 @@ class Victim(NamedTuple):
     learned: Mapping[float, Critics] = MappingProxyType({})
     adversaries: Mapping[float, LinearAdversary] = MappingProxyType({})
 
-    def asked(self, attack: Attack, epsilon: float) -> Asked | None:
+    def asked(self, attack: Attack, epsilon: float) -> AttackModel | None:
         """Return what an attack asks at a radius."""
         if attack.plays:
             return self.adversaries.get(epsilon)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harden.nets.scale import rescaled
+from harden.nets.mlp import relu_layers, rescaled
 
 # states whose particles go through the critics at once: their hidden layers still fit a core's cache
 _CHUNK = 64
@@ -27,18 +27,12 @@ class StateValues(nn.Module):
 
     def __init__(self, obs_dim: int, hidden: Sequence[int] = (256, 256), obs_scale: float = 1.0) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {
-            "obs_dim": obs_dim,
-            "hidden": list(hidden),
-            "obs_scale": obs_scale,
-        }
+        self.architecture: dict[str, Any] = {"obs_dim": obs_dim, "hidden": list(hidden)}
+        self.architecture["obs_scale"] = obs_scale
         self.obs_scale = obs_scale
-        self.parts = nn.ModuleList()
-        for _ in range(2):
-            layers: list[nn.Module] = []
-            for fan_in, fan_out in itertools.pairwise([obs_dim, *hidden]):
-                layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-            self.parts.append(nn.Sequential(*layers, nn.Linear(hidden[-1], 1)))
+        self.parts = nn.ModuleList(
+            nn.Sequential(*relu_layers(obs_dim, hidden), nn.Linear(hidden[-1], 1)) for _ in range(2)
+        )
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return V_r and V_c, (2, B)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harden.nets import gaussian
-from harden.nets.scale import rescaled
+from harden.nets.mlp import relu_layers, rescaled
 
 
 class GaussianPolicy(nn.Module):
@@ -70,13 +69,10 @@ class GaussianPolicy(nn.Module):
         self.half_range: Tensor
         self.register_buffer("center", (low + high) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)
-        widths = [obs_dim, *hidden]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in itertools.pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.trunk = nn.Sequential(*layers)
-        self.mean_head = nn.Linear(widths[-1], act_dim)
-        self.std_head = nn.Linear(widths[-1], act_dim)
+        features = [obs_dim, *hidden][-1]
+        self.trunk = nn.Sequential(*relu_layers(obs_dim, hidden))
+        self.mean_head = nn.Linear(features, act_dim)
+        self.std_head = nn.Linear(features, act_dim)
         self.min_std, self.max_std, self.obs_scale = min_std, max_std, obs_scale
         with torch.no_grad():
             self.mean_head.weight.mul_(0.1)

@@ -59,7 +59,8 @@ def check_declared(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor
     """Check, before a module is made by its description, that it takes no more than what is stored.
 
     Raises:
-        ValueError: it declares more weights, sizes that are no whole numbers above zero, or no scale.
+        ValueError: it declares more weights, sizes that are no whole numbers above zero, no scale, or bounds
+            out of order.
     """
     names = ("obs_dim", "act_dim", "reward_count", "cost_count")
     sizes = {name: architecture[name] for name in names if name in architecture}
@@ -69,6 +70,13 @@ def check_declared(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor
             raise ValueError(f"a size of {size!r}")
     if not 0 < float(architecture.get("obs_scale", 1.0)) < math.inf:
         raise ValueError(f"an obs_scale of {architecture['obs_scale']!r}")
+    if "low" in architecture:
+        low, high = (torch.tensor(architecture[name]).float() for name in ("low", "high"))
+        ordered = low.shape == high.shape and bool(((low < high) & low.isfinite() & high.isfinite()).all())
+        if not ordered or low.shape != (sizes["act_dim"],):
+            raise ValueError(f"actions from {architecture['low']!r} to {architecture['high']!r}")
+        if not 0 < float(architecture["min_std"]) < float(architecture["max_std"]) < math.inf:
+            raise ValueError("a floor of the spread that is not below its ceiling")
     stored = sum(value.numel() for value in tensors.values())
     members = sizes.get("reward_count", 1) + sizes.get("cost_count", 0)
     declared = members * sum(a * b for a, b in itertools.pairwise([sizes["obs_dim"], *hidden]))
@@ -95,9 +103,19 @@ def reason(error: Exception) -> str:
     return next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
 
 
-def _build(
+def build_network(
     network: type[Network], architecture: Any, weights: dict[str, Tensor], path: Path, made_by: str
 ) -> Network:
+    """Return the network that a file describes, with the file's weights.
+
+    Args:
+        architecture: what the file says of it.
+        weights: its parameters by name.
+        path: the file; made_by: the command that makes it.
+
+    Raises:
+        DamagedFileError: the description is not one of such a network, or the weights do not fit it.
+    """
     try:
         check_declared(architecture, weights)
         module = described(network, architecture)
@@ -171,10 +189,10 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     path = folder / "policy.safetensors"
     tensors, about = read_tensors(path, made_by)
     read_json(folder / "manifest.json", made_by)
-    policy = _build(GaussianPolicy, about.get("policy"), _part(tensors, "policy."), path, made_by)
+    policy = build_network(GaussianPolicy, about.get("policy"), _part(tensors, "policy."), path, made_by)
     critics = None
     if "critics" in about:
-        critics = _build(Critics, about["critics"], _part(tensors, "critics."), path, made_by)
+        critics = build_network(Critics, about["critics"], _part(tensors, "critics."), path, made_by)
         about["critics_digest"] = module_digest(critics)
     # a file of the first format says the digest of the weights alone
     about["policy_digest"] = module_digest(policy)
@@ -183,16 +201,12 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
 
 def policy_files(named: Path) -> list[Path]:
     """Return the files that a policy is read from: those of its folder, or the file itself."""
-    return _files(named, "policy.safetensors")
+    return [named / "policy.safetensors", named / "manifest.json"] if named.is_dir() else [named]
 
 
 def critics_files(folder: Path) -> list[Path]:
     """Return the files that critics are read from."""
-    return _files(folder, "critics.safetensors")
-
-
-def _files(named: Path, weights: str) -> list[Path]:
-    return [named / weights, named / "manifest.json"] if named.is_dir() else [named]
+    return [folder / "critics.safetensors", folder / "manifest.json"]
 
 
 _OF_TASK = "take a policy of that task, or name the policy's own pipeline with -p"
@@ -240,5 +254,5 @@ def load_critics(folder: Path | str, made_by: str = "harden fit-critics") -> tup
     """
     path = Path(folder) / "critics.safetensors"
     tensors, about = read_tensors(path, made_by)
-    critics = _build(Critics, about.get("critics"), tensors, path, made_by)
+    critics = build_network(Critics, about.get("critics"), tensors, path, made_by)
     return critics, about | {"critics_digest": module_digest(critics)}

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from harden.errors import HardenError, InputError
 from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, module_digest
-from harden.policies.layers import Bounds
-from harden.policies.onnx_write import INPUT, OUTPUT, require_onnx, write_onnx
-from harden.policies.state_dict import open_state_dict, write_state_dict
-from harden.policies.torchscript import open_torchscript, write_torchscript
+from harden.policies.adopt import TOLERANCE
+from harden.policies.onnx_file import INPUT, OUTPUT, require_onnx, write_onnx
+from harden.policies.state_dict import read_exported, write_state_dict
+from harden.policies.torchscript import Program, write_torchscript
 from harden.policies.worker import start_session
 from harden.storage.files import write_whole
 from harden.storage.tensor_file import FORMAT_VERSION
 
-TOLERANCE = 1e-5
 FORMATS = ("onnx", "torchscript", "safetensors")
 _WARM_UP, _DECISIONS = 100, 1000
 
@@ -31,12 +30,10 @@ class Exported(NamedTuple):
 
     Args:
         error: the largest difference from the original's actions, in the action space's units.
-        observations: how many it was checked on.
         latency: median and 99th percentile of one decision, seconds.
     """
 
     error: float
-    observations: int
     latency: tuple[float, float]
 
 
@@ -52,23 +49,19 @@ class MeanAction(nn.Module):
         return self.policy.clip(self.policy.mean(observation))
 
 
-def _reopen(kind: str, path: Path, policy: GaussianPolicy) -> Callable[[Tensor], Tensor]:
+def _reopen(kind: str, path: Path) -> Callable[[Tensor], Tensor]:
     """Return the written policy as its runtime runs it."""
-    said = policy.architecture
-    spread = (said["init_std"], said["min_std"], said["max_std"])
-    bounds = Bounds(torch.tensor(said["low"]), torch.tensor(said["high"]), *spread)
     if kind == "onnx":
         require_onnx("onnxruntime")
         session = start_session(path.read_bytes())
         return lambda obs: torch.from_numpy(session.run([OUTPUT], {INPUT: obs.numpy()})[0])
     if kind == "torchscript":
-        read = open_torchscript(path, None, bounds)
-    else:
-        read = open_state_dict(path, bounds, None, None)
-    return lambda obs: read.run(obs)[0]
+        program = Program(path)
+        return lambda obs: program(obs)[0]
+    return read_exported(path).mean
 
 
-def _time(act: Callable[[Tensor], Tensor], obs: Tensor) -> tuple[float, float]:
+def _latency(act: Callable[[Tensor], Tensor], obs: Tensor) -> tuple[float, float]:
     taken = []
     for i in range(_WARM_UP + _DECISIONS):
         row = obs[i % len(obs)].unsqueeze(0)
@@ -97,9 +90,13 @@ def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> E
     # plain layers, so that whoever reads the file need know of no scale
     policy = loaded.policy.unscaled()
     robot, obs_dim = MeanAction(policy).eval(), policy.architecture["obs_dim"]
-    about = {name: loaded.about.get(name) for name in ("task", "env_id", "variant")}
-    about |= {"format_version": FORMAT_VERSION, "kind": "exported-policy", "policy": policy.architecture}
-    about |= {"policy_digest": module_digest(loaded.policy)}
+    about = {
+        "format_version": FORMAT_VERSION,
+        "kind": "exported-policy",
+        "policy": policy.architecture,
+        "policy_digest": module_digest(loaded.policy),
+    }
+    about |= {name: loaded.about.get(name) for name in ("task", "env_id", "variant")}
     result: list[Exported] = []
 
     def write(aside: Path) -> None:
@@ -109,12 +106,12 @@ def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> E
             write_torchscript(aside, robot, obs_dim, about)
         else:
             write_state_dict(aside, policy, about)
-        act = _reopen(kind, aside, policy)
+        act = _reopen(kind, aside)
         with torch.no_grad():
             error = float((act(obs) - robot(obs)).abs().max())
         if not error <= TOLERANCE:
             raise HardenError(f"the {kind} file acts otherwise by {error:.2g}, more than {TOLERANCE:g}")
-        result.append(Exported(error, len(obs), _time(act, obs)))
+        result.append(Exported(error, _latency(act, obs)))
 
     write_whole(path, write)
     return result[0]

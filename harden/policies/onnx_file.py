@@ -2,88 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harden.errors import DamagedFileError, InputError, foreign_errors
+from harden.errors import InputError, foreign_errors
 from harden.nets import GaussianPolicy
-from harden.policies.layers import Bounds, Node, adopt_weights
-from harden.policies.onnx_write import require_onnx
-from harden.policies.source import (
-    MOST_BYTES,
+from harden.policies.adopt import Bounds, Node, adopt_weights
+from harden.policies.foreign import (
+    MEMORYLESS,
+    ForeignPolicy,
     LimitedProcess,
-    Source,
     as_gaussian,
     check_file,
     require_one_input,
-    stacked,
 )
+from harden.storage.files import digest_file
 
+INPUT, OUTPUT = "observation", "action"
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+# observations a request
 _ROWS = 1024
 _TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 _OPERATIONS = {"Gemm": "linear", "MatMul": "product", "Add": "add", "Mul": "mul"}
 _OPERATIONS |= {"Relu": "relu", "Tanh": "tanh", "Min": "minimum", "Max": "maximum"}
 
 
-def _messages(message: Any) -> Iterator[Any]:
-    """Yield a message and all those in it."""
-    yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for item in value if hasattr(value, "__len__") else (value,):
-                yield from _messages(item)
-
-
-def _take_in(model: Any, path: Path) -> list[Path]:
-    """Put numbers that a model keeps in files beside it into the model, and return those files.
+def require_onnx(*names: str) -> None:
+    """Refuse to go on without the packages of the onnx extra.
 
     Raises:
-        MissingInputError: no such file; DamagedFileError: it lies elsewhere, or lacks the numbers.
+        InputError: one of the names is not installed.
     """
-    import onnx
-
-    contents, taken = dict[Path, bytes](), 0
-    for tensor in _messages(model):
-        if not isinstance(tensor, onnx.TensorProto) or not (tensor.external_data or tensor.data_location):
-            continue
-        entries = {item.key: item.value for item in tensor.external_data}
-        name = entries.get("location", "")
-        beside = path.parent / name
-        if Path(name).name != name or beside.resolve().parent != path.parent.resolve():
-            raise DamagedFileError(
-                f"{path} is refused: '{tensor.name}' keeps its numbers in '{name}'",
-                "only a file in the same folder is read: copy both there, or export with external_data=False",
-            )
-        if beside not in contents:
-            check_file(beside)
-            contents[beside] = beside.read_bytes()
-        whole = contents[beside]
-        with foreign_errors(f"{path} says wrongly where in {name} its numbers are", kind=DamagedFileError):
-            first = int(entries.get("offset", 0))
-            length = int(entries.get("length", len(whole) - first))
-        taken += length
-        if min(first, length) < 0 or first + length > len(whole) or taken > MOST_BYTES:
-            raise DamagedFileError(f"{beside} does not hold the numbers of '{tensor.name}' in {path}")
-        tensor.raw_data = whole[first : first + length]
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
-    return list(contents)
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError as error:
+            remedy = "install it with: pip install 'harden[onnx]'"
+            raise InputError(f"{name} is not installed", remedy) from error
 
 
-def _read(path: Path) -> tuple[Any, list[Path]]:
-    """Return a model with all its numbers, and the files that they were read from."""
-    require_onnx("onnx", "onnxruntime")
-    import onnx
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Let PyTorch's exporter say nothing, and leave nothing in the system's temporary folder."""
+    # it says of each optional package that it is not there
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault(_CACHE, scratch)
+        try:
+            yield
+        finally:
+            if os.environ[_CACHE] == scratch:
+                del os.environ[_CACHE]
 
-    check_file(path)
-    with foreign_errors(f"{path} can't be read as ONNX", kind=DamagedFileError):
-        model = onnx.load_model_from_string(path.read_bytes())
-        return model, [path, *_take_in(model, path)]
+
+def write_onnx(path: Path, module: nn.Module, obs_dim: int, about: dict[str, Any]) -> None:
+    """Write a module as one self-contained file with a free batch size.
+
+    Raises:
+        InputError: the onnx extra is not installed.
+    """
+    require_onnx("onnx", "onnxscript")
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            (torch.zeros(2, obs_dim),),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={INPUT: {0: "batch"}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    # the exporter notes where in the source each node came from: paths of this machine
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    model.metadata_props.add(key="harden", value=json.dumps(about))
+    path.write_bytes(model.SerializeToString())
 
 
 def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[np.ndarray]]:
@@ -98,11 +106,11 @@ def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[
     """
     *outer, features = [size if isinstance(size, int) else None for size in shape or (None, None)]
     obs_dim = rows.shape[1]
-    if any(size not in (None, 1) for size in outer[1:]):
-        raise stacked(path, shape)
+    several = any(size not in (None, 1) for size in outer[1:])
+    if several or (features and features > obs_dim and features % obs_dim == 0):
+        axes = ", ".join(str(size) for size in shape)
+        raise InputError(f"{path} takes [{axes}], several observations at once: a stacked policy", MEMORYLESS)
     if features not in (None, obs_dim):
-        if features and features % obs_dim == 0:
-            raise stacked(path, shape)
         raise InputError(f"{path} takes {features} coordinates", f"the task's observations have {obs_dim}")
     # without an axis for a batch it takes one observation
     at_once = (outer[0] if outer else 1) or len(rows)
@@ -111,7 +119,7 @@ def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[
     return at_once, list(filled.reshape(-1, *part))
 
 
-def _column(outputs: list[Any], at_once: int, path: Path) -> Tensor:
+def _joined(outputs: tuple[np.ndarray, ...], at_once: int, path: Path) -> Tensor:
     """Return one output of all parts, (rows, its size)."""
     for output in outputs:
         if at_once > 1 and (output.ndim < 1 or len(output) != at_once):
@@ -119,7 +127,7 @@ def _column(outputs: list[Any], at_once: int, path: Path) -> Tensor:
     return torch.from_numpy(np.stack(outputs)).float().reshape(len(outputs) * at_once, -1)
 
 
-def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> Source:
+def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> ForeignPolicy:
     """Read an ONNX policy: one input of observations, actions as the first output.
 
     Args:
@@ -130,9 +138,13 @@ def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> Source:
         MissingInputError: no such file; DamagedFileError: not ONNX, or its numbers lie in another folder.
         InputError: more inputs than one, no numbers, no end, too much memory, or no onnx extra.
     """
-    model, files = _read(path)
+    require_onnx("onnx", "onnxruntime")
+    import onnx
+
+    check_file(path)
     process = LimitedProcess(path, "onnxruntime")
-    inputs = process.ask("load_onnx", model.SerializeToString())
+    # with the numbers that lie in files beside it, if any
+    content, complete, inputs = process.ask("load_onnx")
     require_one_input(path, [name for name, _, _ in inputs])
     _, kind, shape = inputs[0]
     if kind not in _TYPES:
@@ -140,33 +152,35 @@ def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> Source:
 
     def run_some(obs: Tensor) -> list[Tensor]:
         at_once, parts = _arrange(obs.numpy().astype(_TYPES[kind]), shape, path)
-        columns = list(zip(*process.ask("run_onnx", parts), strict=True))[: 1 if spread == "none" else None]
+        columns = list(zip(*process.ask("run_onnx", parts), strict=True))
         with foreign_errors(f"{path} can't be run on observations {tuple(obs.shape)}"):
-            return [_column(list(column), at_once, path)[: len(obs)] for column in columns]
+            return [_joined(column, at_once, path)[: len(obs)] for column in columns]
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
         parts = [run_some(part) for part in obs.detach().cpu().split(_ROWS)]
-        outputs = [torch.cat(column) for column in zip(*parts, strict=True)]
-        return as_gaussian(outputs, spread, path)
+        return as_gaussian([torch.cat(column) for column in zip(*parts, strict=True)], spread, path)
 
-    return Source("onnx", run, _as_ours(model, bounds), files=tuple(files))
+    adopted = _adopted(onnx.load_model_from_string(content), bounds)
+    identity = digest_file(path) if complete else hashlib.sha256(content).hexdigest()
+    return ForeignPolicy("onnx", run, adopted, identity=identity)
 
 
 def _constants(model: Any) -> dict[str, Tensor]:
     """Return the floating point numbers that a model holds, by name."""
-    from onnx import TensorProto, numpy_helper
+    from onnx import numpy_helper
 
-    stored = [(item.name, item) for item in model.graph.initializer]
-    nodes = [node for node in model.graph.node if node.op_type == "Constant"]
-    stored += [(node.output[0], item.t) for node in nodes for item in node.attribute if item.name == "value"]
-    kinds = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
-    held = [(name, item) for name, item in stored if item.data_type in kinds]
-    return {name: torch.tensor(numpy_helper.to_array(item)).float() for name, item in held}
+    stored = {item.name: item for item in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            values = [item.t for item in node.attribute if item.name == "value"]
+            stored |= dict(zip(node.output, values, strict=False))
+    arrays = {name: numpy_helper.to_array(item) for name, item in stored.items()}
+    return {name: torch.tensor(value).float() for name, value in arrays.items() if value.dtype.kind == "f"}
 
 
-def _as_ours(model: Any, bounds: Bounds) -> GaussianPolicy | None:
+def _adopted(model: Any, bounds: Bounds) -> GaussianPolicy | None:
     """Return our policy with a model's weights, None where it is more than arithmetic on stored numbers."""
-    graph, constants = model.graph, _constants(model)
+    graph = model.graph
     entries = {item.name for item in graph.input} - {item.name for item in graph.initializer}
     plain = all(node.domain in ("", "ai.onnx") and len(node.output) == 1 for node in graph.node)
     if model.functions or not plain or len(entries) != 1 or len(graph.output) != 1:
@@ -177,11 +191,9 @@ def _as_ours(model: Any, bounds: Bounds) -> GaussianPolicy | None:
             continue
         options = {item.name: item.i or item.f for item in node.attribute}
         operation = _OPERATIONS.get(node.op_type, node.op_type)
-        if node.op_type == "Gemm" and (
-            options.get("alpha", 1) != 1 or options.get("beta", 1) != 1 or options.get("transA")
-        ):
-            return None
-        if node.op_type == "Gemm" and not options.get("transB"):
-            operation = "product"
+        if node.op_type == "Gemm":
+            if options.get("alpha", 1) != 1 or options.get("beta", 1) != 1 or options.get("transA"):
+                return None
+            operation = "linear" if options.get("transB") else "product"
         nodes.append((operation, [name for name in node.input if name], node.output[0]))
-    return adopt_weights(nodes, constants, entries.pop(), graph.output[0].name, bounds)
+    return adopt_weights(nodes, _constants(model), entries.pop(), graph.output[0].name, bounds)

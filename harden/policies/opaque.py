@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from harden.errors import InputError, foreign_errors
 from harden.nets import GaussianPolicy
-from harden.policies.source import Source
+from harden.policies.foreign import ForeignPolicy
 
-# how far a roll-out that is to teach critics leaves the agent's action; a share of half the action range
+# how far a roll-out that is to teach critics leaves the policy's action; a share of half the action range
 _SPREAD = 0.3
 _PROBES = 256
 # how many observations a policy is tried on before it is taken for one, and how far they reach
@@ -55,15 +55,14 @@ class OpaquePolicy(GaussianPolicy):
 
     def mean(self, obs: Tensor) -> Tensor:
         """Return its action, inside the action space, (..., act_dim)."""
-        size = self.architecture["obs_dim"]
-        answered = self.act(obs.reshape(-1, size))
-        if answered.shape != (obs.numel() // size, self.architecture["act_dim"]):
+        rows = obs.reshape(-1, self.architecture["obs_dim"])
+        actions = self.act(rows)
+        if actions.shape != (len(rows), self.architecture["act_dim"]):
             raise InputError(
-                f"the policy gives actions of shape {tuple(answered.shape)} for {obs.numel() // size} "
-                "observations",
+                f"the policy gives actions of shape {tuple(actions.shape)} for {len(rows)} observations",
                 f"it has to give {self.architecture['act_dim']} for each of a batch",
             )
-        return self.clip(answered.to(obs)).reshape(*obs.shape[:-1], -1)
+        return self.clip(actions.to(obs)).reshape(*obs.shape[:-1], -1)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return its action and the spread that we give it, both (..., act_dim)."""
@@ -83,35 +82,33 @@ class OpaquePolicy(GaussianPolicy):
             answers = self.mean(probes.to(self.half_range.device)).cpu().numpy()
         return hashlib.sha256(np.round(answers, 4).tobytes()).hexdigest()
 
-    def source(self) -> Source:
+    def foreign(self) -> ForeignPolicy:
         """Return it as what a policy of ours can be distilled from."""
-        return Source("opaque", lambda obs: (self.mean(obs).detach(), None))
+        return ForeignPolicy("opaque", lambda obs: (self.mean(obs).detach(), None))
 
 
-def tried_on(obs_dim: int) -> Tensor:
+def probe_observations(obs_dim: int) -> Tensor:
     """Return the observations that a policy is tried on before it is taken for one, (B, obs_dim)."""
     draw = torch.Generator().manual_seed(0)
     return _REACH * (2 * torch.rand((_TRIED, obs_dim), generator=draw) - 1)
 
 
-def is_code(named: str | Path) -> bool:
+def is_function_name(named: str | Path) -> bool:
     """Return whether a policy is named as module:function."""
     module, colon, function = str(named).partition(":")
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *function.split(".")])
 
 
-def name_of(found: Callable[..., Any]) -> str:
-    """Return what a function is called."""
-    return str(getattr(found, "__name__", type(found).__name__))
+def policy_name(named: str | Path | Callable[..., Any]) -> str:
+    """Return what a policy is called: its path or name, of a function the function's own name."""
+    return str(getattr(named, "__name__", type(named).__name__) if callable(named) else named)
 
 
-def open_callable(named: str) -> Source:
+def import_function(named: str) -> ForeignPolicy:
     """Import a function, which is run because the user named it: a batch of observations in, actions out.
 
     Args:
-        named: module:function, looked for where Python looks and in the working folder. The function gets a
-            float32 array (B, obs_dim); of a tuple that it returns the first counts, and where it takes
-            `deterministic` it is given True, for Stable-Baselines3's `predict`.
+        named: module:function, looked for where Python looks and in the working folder.
 
     Raises:
         InputError: no such module or function, the module fails, or it can't be called.
@@ -121,45 +118,43 @@ def open_callable(named: str) -> Source:
         sys.path.insert(0, str(Path.cwd()))
     remedy = f"name it as module:function, from a folder where python -c 'import {module_name}' works"
     with foreign_errors(f"policy '{named}' can't be imported", remedy):
-        found: Any = importlib.import_module(module_name)
+        function: Any = importlib.import_module(module_name)
         for part in path.split("."):
-            found = getattr(found, part)
-    if not callable(found):
+            function = getattr(function, part)
+    if not callable(function):
         raise InputError(f"policy '{named}' is no function", _CONTRACT)
-    return as_source(found, named)
+    return from_function(function, named)
 
 
-def _asks(found: Callable[..., Any]) -> dict[str, bool]:
-    """Return the keywords that ask a function for its mean action where it would sample by itself."""
-    try:
-        takes = inspect.signature(found).parameters
-    except (TypeError, ValueError):
-        # some that are not written in Python don't say
-        return {}
-    return {"deterministic": True} if "deterministic" in takes else {}
-
-
-def as_source(found: Callable[..., Any], named: str | None = None) -> Source:
-    """Return a function, as `open_callable` describes it, as a source.
+def from_function(function: Callable[..., Any], named: str | None = None) -> ForeignPolicy:
+    """Return a function as a foreign policy.
 
     Args:
+        function: is given a float32 array (B, obs_dim), and deterministic=True where it takes that, for
+            Stable-Baselines3's `predict`; of a tuple that it returns the first counts.
         named: what it is called where it fails, its own name where not given.
 
     Returns:
-        A source whose `run` raises InputError where the function raises anything, or returns what is no
+        A policy whose `run` raises InputError where the function raises anything, or returns what is no
         batch of actions.
     """
-    policy, asks = f"policy '{named or name_of(found)}'", _asks(found)
+    policy, options = f"policy '{named or policy_name(function)}'", dict[str, bool]()
+    try:
+        if "deterministic" in inspect.signature(function).parameters:
+            options["deterministic"] = True
+    except (TypeError, ValueError):
+        # some functions that are not written in Python have no signature
+        pass
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
         batch = obs.detach().cpu().numpy().astype(np.float32)
         with foreign_errors(f"{policy} fails on an array {batch.shape}", _CONTRACT):
-            given = found(batch, **asks)
-            actions = np.asarray(given[0] if isinstance(given, tuple) else given, dtype=np.float32)
+            result = function(batch, **options)
+            actions = np.asarray(result[0] if isinstance(result, tuple) else result, dtype=np.float32)
         if actions.ndim != 2 or len(actions) != len(obs):
             raise InputError(
                 f"{policy} gives an array {actions.shape} for {len(obs)} observations", _CONTRACT
             )
         return torch.as_tensor(actions).to(obs.device), None
 
-    return Source("callable", run)
+    return ForeignPolicy("callable", run)

@@ -16,10 +16,21 @@ from torch import Tensor, nn
 
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
-from harden.policies.layers import Bounds, Node, adopt_weights
-from harden.policies.source import Source, as_gaussian, check_file, require_one_input
+from harden.policies.adopt import Bounds, Node, adopt_weights
+from harden.policies.foreign import (
+    ForeignPolicy,
+    LimitedProcess,
+    as_gaussian,
+    check_file,
+    require_one_input,
+)
+from harden.storage.files import digest_file
 
-_ABOUT = "harden.json"
+# torch.save gives its files the same suffix
+_PICKLED = (
+    "write it with torch.jit.save; what torch.save pickles is not read, for it would run whatever it names: "
+    "save a state dict with safetensors.torch.save_file"
+)
 # how a program may take observations (B, obs_dim): all at once, or one at a time, as vector or batch of one
 _FORMS: tuple[Callable[[Tensor], Sequence[Tensor]], ...] = (
     lambda obs: (obs,),
@@ -41,7 +52,7 @@ def write_torchscript(path: Path, module: nn.Module, obs_dim: int, about: dict[s
     with _quietly():
         traced = torch.jit.trace(module, torch.zeros(2, obs_dim))
         whole = io.BytesIO()
-        torch.jit.save(traced, whole, _extra_files={_ABOUT: json.dumps(about)})
+        torch.jit.save(traced, whole, _extra_files={"harden.json": json.dumps(about)})
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as kept:
         for entry in source.infolist():
             # for tracebacks alone, and full of this machine's folders
@@ -49,74 +60,100 @@ def write_torchscript(path: Path, module: nn.Module, obs_dim: int, about: dict[s
                 kept.writestr(entry.filename, source.read(entry))
 
 
-def _require_program(path: Path) -> None:
-    """Refuse what torch.save writes, which has the same suffix and is no program."""
-    pickled = False
-    with foreign_errors(f"{path} can't be read as TorchScript", kind=DamagedFileError):
-        with open(path, "rb") as file:
-            # as it was before it wrote archives
-            pickled = file.read(1) == b"\x80"
-        if not pickled and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                inside = {name.partition("/")[2] for name in archive.namelist()}
-            pickled = "data.pkl" in inside and "constants.pkl" not in inside
-    if pickled:
-        raise InputError(
-            f"{path} is pickled by torch.save, which is not read: to open it would run whatever it names",
-            "save the state dict with safetensors.torch.save_file, or the policy with torch.jit.save",
-        )
+class Program:
+    """A TorchScript policy in this process, without limits: observations in, outputs out.
 
-
-def open_torchscript(
-    path: Path, spread: str | None, bounds: Bounds, say: Callable[[str], None] | None = None
-) -> Source:
-    """Load a TorchScript policy: observations (B, obs_dim) in, actions out, or actions and a spread.
-
-    The module is asked as it is, whole, and gradients flow through it. It is asked in the type of its own
-    numbers, and one observation at a time where it refuses a batch.
-
-    Args:
-        spread: what a second output is, as in `as_gaussian`.
-        bounds: of the action space, and of the spread of our policy with the program's weights.
-        say: told, before anything of it runs, that it is a program.
+    It is asked in the type of its own numbers, and one observation at a time where it refuses a batch.
 
     Raises:
-        MissingInputError: no such file; DamagedFileError: not TorchScript.
-        InputError: pickled by torch.save, or it takes more than observations.
+        DamagedFileError: not TorchScript; InputError: it takes more than observations.
     """
-    check_file(path)
-    _require_program(path)
-    if say is not None:
-        say(f"{path} is a TorchScript program: it is being run, because you named it")
-    with foreign_errors(f"{path} can't be read as TorchScript", kind=DamagedFileError), _quietly():
-        module = torch.jit.load(str(path), map_location="cpu").eval()
-        arguments = module.forward.schema.arguments[1:]
-        state = module.state_dict()
-        # the program's own weights stay as they are: only observations get gradients
-        for weight in module.parameters():
-            weight.requires_grad_(False)
-    require_one_input(path, [item.name for item in arguments if not item.has_default_value()])
-    dtype = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
-    forms = list(_FORMS)
 
-    def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __init__(self, path: Path) -> None:
+        self.path, self.forms = path, list(_FORMS)
+        unreadable = foreign_errors(f"{path} can't be read as TorchScript", _PICKLED, DamagedFileError)
+        with unreadable, _quietly():
+            self.module = torch.jit.load(str(path), map_location="cpu").eval()
+            arguments = self.module.forward.schema.arguments[1:]
+            state = self.module.state_dict()
+            # the program's own weights stay as they are: only observations get gradients
+            for weight in self.module.parameters():
+                weight.requires_grad_(False)
+        require_one_input(path, [item.name for item in arguments if not item.has_default_value()])
+        self.dtype = next(
+            (value.dtype for value in state.values() if value.is_floating_point()), torch.float32
+        )
+
+    def __call__(self, obs: Tensor) -> list[Tensor]:
+        """Return the outputs for observations (B, obs_dim), float32, gradients and all.
+
+        Raises:
+            InputError: it does not answer in floating point numbers, or it fails.
+        """
         refusals: list[InputError] = []
-        while len(refusals) < len(forms):
+        while len(refusals) < len(self.forms):
             try:
-                outputs = _ask(module, forms[len(refusals)](obs.to("cpu", dtype)), path)
+                outputs = self._run(self.forms[len(refusals)](obs.to("cpu", self.dtype)))
             except InputError as error:
                 refusals.append(error)
                 continue
             # what it refused once is not tried again
-            del forms[: len(refusals)]
-            return as_gaussian([value.float() for value in outputs], spread, path)
+            del self.forms[: len(refusals)]
+            return [value.float() for value in outputs]
         # of the whole batch, which is what it should take
         raise refusals[0]
 
-    return Source("torchscript", run, _as_ours(module, bounds), differentiable=True, files=(path,))
+    def _run(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Return the outputs for parts of a batch, put together."""
+        answers = []
+        for part in parts:
+            with foreign_errors(f"{self.path} can't be run on observations {tuple(part.shape)}"):
+                outputs = self.module(part)
+            answers.append(list(outputs) if isinstance(outputs, tuple | list) else [outputs])
+            fine = (isinstance(value, Tensor) and value.is_floating_point() for value in answers[-1])
+            if not answers[-1] or not all(fine):
+                raise InputError(
+                    f"{self.path} does not answer in tensors of floating point numbers",
+                    "its forward takes observations and gives actions, no classes and no dictionary",
+                )
+        if parts[0].dim() == 2 and len(parts[0]) > 1:
+            return answers[0]
+        with foreign_errors(f"{self.path} answers otherwise from one observation to the next"):
+            return [torch.stack(column).reshape(len(parts), -1) for column in zip(*answers, strict=True)]
 
 
-def _as_ours(module: Any, bounds: Bounds) -> GaussianPolicy | None:
+def open_torchscript(path: Path, spread: str | None, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
+    """Load a TorchScript policy: observations (B, obs_dim) in, actions out, or actions and a spread.
+
+    It is tried in a child process under limits of time and memory before it is loaded into this process,
+    where it is asked as it is, whole, and gradients flow through it.
+
+    Args:
+        spread: what a second output is, as in `as_gaussian`.
+        bounds: of the action space, and of the spread of our policy with the program's weights.
+        obs: what it is tried on, (B, obs_dim).
+
+    Raises:
+        MissingInputError: no such file; DamagedFileError: not TorchScript, such as what torch.save writes.
+        InputError: it takes more than observations, or it fails, does not end or takes too much memory when
+            it is tried.
+    """
+    check_file(path)
+    process = LimitedProcess(path, "harden.policies.torchscript")
+    try:
+        process.ask("try_torchscript", obs.numpy())
+    finally:
+        process.child.close()
+    program = Program(path)
+
+    def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
+        return as_gaussian(program(obs), spread, path)
+
+    adopted = _adopted(program.module, bounds)
+    return ForeignPolicy("torchscript", run, adopted, differentiable=True, identity=digest_file(path))
+
+
+def _adopted(module: Any, bounds: Bounds) -> GaussianPolicy | None:
     """Return our policy with a program's weights, None where it is more than arithmetic on stored numbers."""
     try:
         graph = torch.jit.freeze(module, optimize_numerics=False).graph
@@ -140,26 +177,3 @@ def _as_ours(module: Any, bounds: Bounds) -> GaussianPolicy | None:
     if [len(part) for part in ends] != [2, 1] or any(len(node) != 3 for node in nodes):
         return None
     return adopt_weights(nodes, constants, ends[0][1], ends[1][0], bounds)
-
-
-def _ask(module: Callable[[Tensor], Any], parts: Sequence[Tensor], path: Path) -> list[Tensor]:
-    """Return a program's outputs for parts of a batch, put together.
-
-    Raises:
-        InputError: it does not answer in floating point numbers, or it fails.
-    """
-    answers = []
-    for part in parts:
-        with foreign_errors(f"{path} can't be run on observations {tuple(part.shape)}"):
-            given = module(part)
-        answers.append(list(given) if isinstance(given, tuple | list) else [given])
-        fine = (isinstance(value, Tensor) and value.is_floating_point() for value in answers[-1])
-        if not answers[-1] or not all(fine):
-            raise InputError(
-                f"{path} does not answer in tensors of floating point numbers",
-                "its forward takes observations and gives actions, no classes and no dictionary",
-            )
-    if parts[0].dim() == 2 and len(parts[0]) > 1:
-        return answers[0]
-    with foreign_errors(f"{path} answers otherwise from one observation to the next"):
-        return [torch.stack(column).reshape(len(parts), -1) for column in zip(*answers, strict=True)]

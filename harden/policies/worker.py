@@ -16,6 +16,7 @@ import numpy as np
 from harden.child import serve
 from harden.errors import DamagedFileError, InputError, foreign_errors
 
+MOST_BYTES = 256 * 2**20
 MEMORY_BYTES = 4 * 2**30
 _MOST_NUMBERS = 2**24
 
@@ -46,11 +47,26 @@ class Worker:
         resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    def load_onnx(self, path: Path, content: bytes) -> list[tuple[str, str, list[Any]]]:
-        """Load a model that was read from `path`; returns name, type and shape of each input."""
+    def load_onnx(self, path: Path) -> tuple[bytes, bool, list[tuple[str, str, list[Any]]]]:
+        """Load a model, with what it keeps in files beside it; the library refuses those that lie elsewhere.
+
+        Returns:
+            The whole model, whether the file alone holds it, and name, type and shape of each input.
+        """
+        import onnx
+
+        remedy = "numbers are read from the same folder alone; export with external_data=False"
+        with foreign_errors(f"{path} can't be read as ONNX", remedy, DamagedFileError):
+            model = onnx.load_model_from_string(path.read_bytes())
+            alone = model.SerializeToString()
+            onnx.load_external_data_for_model(model, str(path.parent))
+            content = model.SerializeToString()
+        if len(content) > MOST_BYTES:
+            raise DamagedFileError(f"{path} has {len(content):,} bytes", f"at most {MOST_BYTES:,} are read")
         with foreign_errors(f"{path} can't be run as ONNX", kind=DamagedFileError):
             self.session = start_session(content)
-        return [(item.name, item.type, item.shape) for item in self.session.get_inputs()]
+        inputs = [(item.name, item.type, item.shape) for item in self.session.get_inputs()]
+        return content, content == alone, inputs
 
     def run_onnx(self, path: Path, parts: list[np.ndarray]) -> list[list[np.ndarray]]:
         """Return the model's outputs for each part of the observations."""
@@ -67,6 +83,14 @@ class Worker:
                 raise InputError(f"{path} answers with more than {_MOST_NUMBERS:,} numbers")
             answers.append(outputs)
         return answers
+
+    def try_torchscript(self, path: Path, obs: np.ndarray) -> None:
+        """Load a program and run it on observations (B, obs_dim)."""
+        import torch
+
+        from harden.policies.torchscript import Program
+
+        Program(path)(torch.from_numpy(obs))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from harden.nets.saved import LoadedPolicy, load_critics, module_digest, save_cr
 from harden.policies.opaque import OpaquePolicy
 from harden.progress import Reporter
 from harden.seeds import derive
-from harden.stages.agents import roll_out, surrogate
 from harden.stages.collect import collect, open_collect
 from harden.stages.fit_critics import fit_critics, open_fit_critics
+from harden.stages.surrogate import roll_out, surrogate
 from harden.storage.folders import require_folder
 from harden.training.imitation import require_episodes
 from harden.training.workspace import Workspace, describe

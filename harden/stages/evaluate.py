@@ -24,8 +24,9 @@ from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
 from harden.evaluation.trials import Curve, Tried, evaluate_policy, plan
 from harden.nets.saved import LoadedPolicy, policy_files
+from harden.policies.opaque import policy_name
+from harden.policies.open import acts_alike, open_policy
 from harden.progress import Reporter
-from harden.stages.agents import acts_alike, agent_name, open_agent
 from harden.stages.attackers import prepare_attacks
 from harden.stages.inputs import Inputs, optional
 from harden.storage.files import is_among, require_apart, require_writable, write_json
@@ -163,7 +164,7 @@ def open_evaluate(
             policy or data of another task, curves of nothing, or a file that is the policy's, the data's or
             written twice; StorageError: one of the files can't be written.
     """
-    path = Path(agent_name(named))
+    path = Path(policy_name(named))
     for out in (*outs, *optional(page)):
         require_apart(out, *policy_files(path), *(data_files(data) if data else ()))
         require_writable(out)
@@ -171,7 +172,7 @@ def open_evaluate(
         raise InputError(f"{page} can't hold the evaluation and the report", "name two files")
     require_environment(config.task_row)
     spread = data_spread(open_dataset(data, config.task_row)) if data else None
-    loaded = open_agent(named, config, report)
+    loaded = open_policy(named, config, report)
     folder = independent or critics_folder(path)
     inputs = EvaluateInputs(
         config=config,
@@ -216,11 +217,11 @@ def evaluate(inputs: EvaluateInputs, report: Reporter) -> dict[str, Any]:
         The evaluation, as in the file.
     """
     began = time.monotonic()
-    config, task, path = inputs.config, inputs.config.task_row, Path(agent_name(inputs.named))
+    config, task, path = inputs.config, inputs.config.task_row, Path(policy_name(inputs.named))
     tried, made = _run(inputs, report)
     if not acts_alike(inputs.named, inputs.loaded, config, tried.natural_obs, report):
         report.say(f"{path} acts otherwise than its weights on the visited states: trying the file itself")
-        inputs = replace(inputs, loaded=open_agent(inputs.named, config, report, adopt=False))
+        inputs = replace(inputs, loaded=open_policy(inputs.named, config, report, adopt=False))
         tried, made = _run(inputs, report)
     loaded, results, found = inputs.loaded, tried.entries, check(tried.entries, made)
     warnings = does_nothing(tried.reference)

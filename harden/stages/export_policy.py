@@ -104,28 +104,26 @@ def export(inputs: ExportInputs) -> Exported:
 def policy_info(folder: Path) -> dict[str, str]:
     """Return what a policy folder holds, label to text."""
     policy, critics, about = load_policy(folder)
-    said = policy.architecture
+    shape = policy.architecture
 
     def count(module: torch.nn.Module) -> str:
         return f"{sum(weights.numel() for weights in module.parameters()):,} parameters"
 
-    widths = " x ".join(str(width) for width in (said["obs_dim"], *said["hidden"], said["act_dim"]))
+    widths = " x ".join(str(width) for width in (shape["obs_dim"], *shape["hidden"], shape["act_dim"]))
     held = f"none: harden fit-critics -p PIPELINE --policy {folder} puts the policy with some into that run"
     if critics is not None:
-        sizes = (
-            f"{critics.architecture['reward_count']} of reward, {critics.architecture['cost_count']} of cost"
-        )
-        held = f"{sizes}, {count(critics)}, digest {about['critics_digest']}"
+        counts = critics.architecture
+        held = f"{counts['reward_count']} of reward, {counts['cost_count']} of cost, {count(critics)}"
+        held += f", digest {about['critics_digest']}"
+    sources = [f"{name} {digest}" for name, digest in about.get("inputs", {}).items() if digest]
     return {
         "architecture": f"Gaussian MLP {widths}, {count(policy)}",
-        "actions": f"from {said['low']} to {said['high']}, tanh-squashed mean",
-        "spread": f"{said['min_std']:g} to {said['max_std']:g} of half the action range",
-        "task": f"{about.get('task', 'not said')} ({about.get('env_id', 'not said')})",
-        "variant": str(about.get("variant", "not said")),
+        "actions": f"from {shape['low']} to {shape['high']}, tanh-squashed mean",
+        "spread": f"{shape['min_std']:g} to {shape['max_std']:g} of half the action range",
+        "task": f"{about.get('task', 'unknown')} ({about.get('env_id', 'unknown')})",
+        "variant": str(about.get("variant", "unknown")),
         "made by": str(about.get("made_by", "harden train or its stages")),
         "digest": str(about["policy_digest"]),
-        "made from": ", ".join(
-            f"{name} {digest}" for name, digest in about.get("inputs", {}).items() if digest
-        ),
+        "made from": ", ".join(sources),
         "critics": held,
     }

@@ -15,12 +15,10 @@ from harden.errors import InputError
 from harden.method.learner import new_learner
 from harden.nets import GaussianPolicy
 from harden.nets.saved import save_policy
-from harden.policies.export import TOLERANCE
-from harden.policies.layers import Bounds, set_spread
-from harden.policies.onnx_file import open_onnx
-from harden.policies.source import Source, answer, digest_files
-from harden.policies.state_dict import KEPT_INSIDE, open_state_dict
-from harden.policies.torchscript import open_torchscript
+from harden.policies.adopt import Bounds, set_spread, task_bounds
+from harden.policies.foreign import ForeignPolicy, answer
+from harden.policies.open import Reading, adopted_policy, clipping_warning, open_file
+from harden.policies.state_dict import KEPT_INSIDE
 from harden.progress import Reporter
 from harden.stages.clone import free_folder
 from harden.stages.export_policy import check_observations
@@ -30,32 +28,12 @@ from harden.training.imitation import CPU, distil_loss, fit_imitation, score, sp
 from harden.training.workspace import describe
 from harden.types import Transitions
 
-SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors"}
-# the last is what torch.save writes for most, which is refused by its content
-SUFFIXES |= dict.fromkeys((".pt", ".ts", ".pth"), "torchscript")
-# a few answers outside the action range, or by less than rounding, are not worth a warning
-_MATTERS, _ROUNDING = 0.01, 1e-5
 # of the action range; a copy that is further off acts otherwise than its original
 _FAILED = 0.1
 
 
-class Reading(NamedTuple):
-    """What a foreign file does not say of itself.
-
-    Args:
-        kind: onnx, torchscript or safetensors; by the file's suffix where None.
-        activation, squash: of a bare state dict with names that are not ours.
-        spread: what a second output is: std, log-std or none.
-    """
-
-    kind: str | None = None
-    activation: str | None = None
-    squash: str | None = None
-    spread: str | None = None
-
-
 class Imported(NamedTuple):
-    """How a policy came in.
+    """How a policy was imported.
 
     Args:
         exact: its weights were taken over; else it was distilled.
@@ -73,13 +51,13 @@ class Imported(NamedTuple):
     clipped: str
 
 
-class Made(NamedTuple):
-    """A policy of ours made after a source's.
+class Distilled(NamedTuple):
+    """Our policy fitted to the answers of another.
 
     Args:
         policy: ours.
-        error: as in `Imported`.
-        share: the error as a share of the action range.
+        error: root mean square of its actions on held-out episodes, in the action space's units.
+        share: the same as a share of the action range.
         spread: where its spread comes from, in words.
     """
 
@@ -88,82 +66,39 @@ class Made(NamedTuple):
     share: float
     spread: str
 
-
-def open_source(path: Path, reading: Reading, bounds: Bounds, report: Reporter) -> Source:
-    """Read a foreign policy file.
-
-    Raises:
-        MissingInputError: not there; DamagedFileError: not what it says; InputError: no known format.
-    """
-    kind = reading.kind or SUFFIXES.get(path.suffix)
-    if kind == "onnx":
-        return open_onnx(path, reading.spread, bounds)
-    if kind == "safetensors":
-        return open_state_dict(path, bounds, reading.activation, reading.squash)
-    if kind == "torchscript":
-        return open_torchscript(path, reading.spread, bounds, report.say)
-    raise InputError(
-        f"{path.name} does not say its format", f"its suffix is one of {', '.join(SUFFIXES)}, or give --from"
-    )
+    @property
+    def failure(self) -> str:
+        """Why it is another policy than the original, "" where it is a copy."""
+        if self.share <= _FAILED:
+            return ""
+        return f"the copy's actions are off by {100 * self.share:.0f} % of the action range"
 
 
-def bounds_of(config: PipelineConfig) -> Bounds:
-    """Return what a policy's actions and spread keep within."""
-    nets = config.networks
-    low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
-    return Bounds(low, high, nets.init_std, nets.min_std, nets.max_std)
-
-
-def _chosen(bounds: Bounds) -> str:
+def _default_spread(bounds: Bounds) -> str:
     return f"{bounds.init_std:g} of half the action range, networks.init_std: the file brings none"
 
 
-def clipped(actions: Tensor, bounds: Bounds) -> str:
-    """Say how many actions, (B, act_dim), are not applied as they were given; "" where hardly any is."""
-    outside = (actions < bounds.low - _ROUNDING) | (actions > bounds.high + _ROUNDING)
-    share = float(outside.any(dim=1).float().mean())
-    if share <= _MATTERS:
-        return ""
-    ranges = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in zip(bounds.low, bounds.high, strict=True))
-    return (
-        f"{100 * share:.0f} % of its answers lie outside the action range, {' by '.join(ranges)}, and are "
-        f"clipped; they reach from {float(actions.min()):g} to {float(actions.max()):g}: scale them to it"
-    )
-
-
-def take_over(source: Source, bounds: Bounds, obs: Tensor, answers: Tensor) -> Made | None:
-    """Return our policy with the source's weights, None where it has others or acts otherwise.
-
-    Args:
-        obs: states that the policy visits, (B, obs_dim).
-        answers: the source's to them, (B, act_dim).
-    """
-    policy = source.ours
-    if policy is None or policy.architecture["obs_dim"] != obs.shape[1]:
-        return None
-    with torch.no_grad():
-        off = (policy.clip(answers) - policy.mean(obs)).abs()
-    error, share = float(off.max()), float((off / (2 * policy.half_range)).max())
-    return None if error > TOLERANCE else Made(policy, error, share, source.spread or _chosen(bounds))
-
-
 def distil(
-    source: Source,
-    bounds: Bounds,
+    foreign: ForeignPolicy,
     config: PipelineConfig,
     rows: Transitions,
     path: Path,
     device: torch.device,
     report: Reporter,
-) -> Made:
-    """Return our policy fitted to the source's answers, with its error on held-out episodes."""
-    options = config.imitation
-    mean, std = answer(source, rows.obs, config.task_row.act_dim, path)
+) -> Distilled:
+    """Return our policy fitted to another's answers to the observations of whole episodes.
+
+    Args:
+        rows: the episodes.
+        path: what the other policy is called where it fails.
+    """
+    options, bounds = config.imitation, task_bounds(config)
+    mean, std = answer(foreign, rows.obs, config.task_row.act_dim, path)
     policy = new_learner(config, CPU).policy
     set_spread(policy, torch.full_like(policy.half_range, bounds.init_std))
     spread = KEPT_INSIDE
     if std is None:
-        std, spread = (bounds.init_std * policy.half_range).expand_as(mean), _chosen(bounds)
+        std, spread = (bounds.init_std * policy.half_range).expand_as(mean), _default_spread(bounds)
     margin = 0.01 * (policy.max_std - policy.min_std)
     floor, ceiling = policy.min_std + margin, policy.max_std - margin
     std = torch.maximum(torch.minimum(std, ceiling * policy.half_range), floor * policy.half_range)
@@ -176,47 +111,7 @@ def distil(
     error = score(policy, *held_out[:2]).action_error
     with torch.no_grad():
         off = (policy.mean(held_out[0]) - held_out[1]) / (2 * policy.half_range)
-    return Made(policy, error, float(off.square().mean().sqrt()), spread)
-
-
-def failed(made: Made) -> str:
-    """Say that a distillation gave another policy, "" where it did not."""
-    if made.share <= _FAILED:
-        return ""
-    return f"the copy's actions are off by {100 * made.share:.0f} % of the action range"
-
-
-def _distilled(
-    source: Source,
-    config: PipelineConfig,
-    data: Path | None,
-    path: Path,
-    outside: str,
-    device: torch.device,
-    report: Reporter,
-) -> tuple[Made, str]:
-    """Return our policy fitted to the source's answers on a data set, and the digest of that.
-
-    Args:
-        outside: what `clipped` says of the answers.
-
-    Raises:
-        InputError: there is no data set, or the policy acts otherwise than the source.
-    """
-    if data is None:
-        raise InputError(
-            f"{path} holds more than an MLP such as ours, so that its weights can't be taken over",
-            "to distil it give observations with --data DATA",
-        )
-    dataset = open_dataset(data, config.task_row)
-    rows = dataset.recent(config.imitation.rows)
-    made = distil(source, bounds_of(config), config, rows, path, device, report)
-    if why := failed(made):
-        raise InputError(
-            f"{path} can't be distilled: on held-out episodes of {data} {why}",
-            outside or "nothing was written; give more data of its own, or raise imitation.steps",
-        )
-    return made, dataset.info.digest
+    return Distilled(policy, error, float(off.square().mean().sqrt()), spread)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,21 +120,22 @@ class ImportInputs(Inputs):
 
     Args:
         config, device: gives the task, and where a distillation is computed.
-        path: the file; source: what it holds.
+        path: the file; foreign: the policy in it.
         out: the policy's folder.
         data: a data set of the task.
-        obs: what the actions are compared on, (B, obs_dim).
-        checked_on: what that is, in words.
+        obs: what the policy was asked about, (B, obs_dim); checked_on: the same in words.
+        answers: its actions, (B, act_dim).
     """
 
     config: PipelineConfig
     device: torch.device
     path: Path
-    source: Source
+    foreign: ForeignPolicy
     out: Path
     data: Path | None
     obs: Tensor
     checked_on: str
+    answers: Tensor
 
 
 def open_import(
@@ -254,7 +150,7 @@ def open_import(
     device: torch.device = CPU,
     report: Reporter,
 ) -> ImportInputs:
-    """Open and check what an import needs, but for whether the policy is of the task.
+    """Open and check what an import needs.
 
     Args:
         config: gives the task.
@@ -268,21 +164,25 @@ def open_import(
 
     Raises:
         MissingInputError: no such file; DamagedFileError: not what its name promises.
-        InputError: one that can't be read as such, or a policy is there; StorageError: it can't be written.
+        InputError: one that can't be read as such, a policy of another task, or a policy is there;
+            StorageError: it can't be written.
     """
     free_folder(out, overwrite)
-    source = open_source(path, reading, bounds_of(config), report)
-    obs, words = check_observations(data, reach, config.task_row.obs_dim, config.task_row)
+    task = config.task_row
+    obs, checked_on = check_observations(data, reach, task.obs_dim, task)
+    foreign = open_file(path, reading, task_bounds(config), obs, report)
+    answers, _ = answer(foreign, obs, task.act_dim, path)
     require_folder(out)
     return ImportInputs(
         config=config,
         device=device,
         path=path,
-        source=source,
+        foreign=foreign,
         out=out,
         data=data,
         obs=obs,
-        checked_on=words,
+        checked_on=checked_on,
+        answers=answers,
         reads=(path, *optional(data)),
         writes=(out,),
     )
@@ -295,24 +195,37 @@ def import_policy(inputs: ImportInputs, report: Reporter) -> Imported:
     its answers on the data set's observations.
 
     Raises:
-        InputError: a policy of another task, a distillation without data, or one that failed.
+        InputError: a distillation without data, or one that failed.
     """
-    config, source, path, obs = inputs.config, inputs.source, inputs.path, inputs.obs
-    bounds, words = bounds_of(config), inputs.checked_on
-    answers, _ = answer(source, obs, config.task_row.act_dim, path)
-    outside, data_digest = clipped(answers, bounds), ""
-    made = take_over(source, bounds, obs, answers)
-    exact = made is not None
-    if made is None:
-        made, data_digest = _distilled(source, config, inputs.data, path, outside, inputs.device, report)
-        words = f"held-out episodes of {inputs.data}"
-    done = Imported(exact, made.error, words, made.spread, outside)
+    config, foreign, path, data = inputs.config, inputs.foreign, inputs.path, inputs.data
+    bounds, data_digest = task_bounds(config), ""
+    clipped = clipping_warning(inputs.answers, bounds)
+    adopted = adopted_policy(foreign, inputs.obs, inputs.answers)
+    if adopted is not None:
+        policy, error = adopted
+        done = Imported(True, error, inputs.checked_on, foreign.spread or _default_spread(bounds), clipped)
+    else:
+        if data is None:
+            raise InputError(
+                f"{path} holds more than an MLP such as ours, so that its weights can't be taken over",
+                "to distil it give observations with --data DATA",
+            )
+        dataset = open_dataset(data, config.task_row)
+        rows, data_digest = dataset.recent(config.imitation.rows), dataset.info.digest
+        made = distil(foreign, config, rows, path, inputs.device, report)
+        if made.failure:
+            raise InputError(
+                f"{path} can't be distilled: on held-out episodes of {data} {made.failure}",
+                clipped or "nothing was written; give more data of its own, or raise imitation.steps",
+            )
+        policy = made.policy
+        done = Imported(False, made.error, f"held-out episodes of {data}", made.spread, clipped)
     about = describe(
         config,
         variant="imported",
         made_by="harden policy import",
-        inputs={"data": data_digest, "policy": "", "file": digest_files(source.files)},
-        imported={"format": source.kind} | done._asdict(),
+        inputs={"data": data_digest, "policy": "", "file": foreign.identity},
+        imported={"format": foreign.kind} | done._asdict(),
     )
-    save_policy(inputs.out, made.policy, None, about)
+    save_policy(inputs.out, policy, None, about)
     return done

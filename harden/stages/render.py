@@ -12,17 +12,16 @@ from PIL import Image, ImageDraw
 
 from harden.attacks import ATTACKS
 from harden.config.pipeline import PipelineConfig
-from harden.envs.camera import Camera
-from harden.envs.replay import boundary
+from harden.envs.replay import Camera, boundary
 from harden.envs.rollout import Progress, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.evaluation.entries import NATURAL
 from harden.evaluation.trials import actor
 from harden.nets.saved import LoadedPolicy
+from harden.policies.open import open_policy
 from harden.progress import Reporter
 from harden.seeds import episode_seeds
-from harden.stages.agents import open_agent
 from harden.stages.attackers import prepare_attacks
 from harden.stages.evaluate import critics_folder, fitted_folders, trial_of
 from harden.stages.inputs import Inputs
@@ -110,7 +109,7 @@ def open_render(
     if out.suffix.lower() != ".gif":
         raise InputError(f"{out} is no GIF", "name a file that ends in .gif")
     require_writable(out)
-    loaded, path = open_agent(named, config, report), Path(named)
+    loaded, path = open_policy(named, config, report), Path(named)
     folder = independent or critics_folder(path)
     return RenderInputs(
         config=config,

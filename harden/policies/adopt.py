@@ -1,4 +1,4 @@
-"""Our own policy made of the layers in somebody else's file."""
+"""Our own policy made of the weights in somebody else's file, where the file holds nothing more."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harden.config.pipeline import PipelineConfig
 from harden.nets import GaussianPolicy
 
-# a letter each, so that a pattern tells whether a graph holds our architecture and nothing else
+# a copy that acts otherwise by more, in the action space's units, is another policy
+TOLERANCE = 1e-5
+# a letter for each operation, so that a pattern tells whether a graph holds our architecture and nothing else
 _LETTERS = {"linear": "L", "product": "L", "add": "A", "relu": "R", "tanh": "T"}
 _LETTERS |= {"mul": "M", "minimum": "C", "maximum": "C"}
-_OURS = re.compile("(LA?R)+LA?T[AMC]*")
-_OF_A_TAIL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_OUR_GRAPH = re.compile("(LA?R)+LA?T[AMC]*")
+_SCALING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
     "mul": torch.mul,
     "minimum": torch.minimum,
@@ -47,6 +50,13 @@ class Linear(NamedTuple):
 
     weight: Tensor
     bias: Tensor
+
+
+def task_bounds(config: PipelineConfig) -> Bounds:
+    """Return what the actions and the spread of a pipeline's policies keep within."""
+    networks = config.networks
+    low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
+    return Bounds(low, high, networks.init_std, networks.min_std, networks.max_std)
 
 
 def set_spread(policy: GaussianPolicy, share: Tensor) -> bool:
@@ -98,15 +108,15 @@ def adopt_weights(
         entry, result: names of the observations and of the actions.
         bounds: of the action space, and of the spread.
     """
-    value, operands = entry, []
-    for operation, inputs, output in nodes:
-        others = [constants[name] for name in inputs if name != value and name in constants]
-        if len(others) != len(inputs) - 1 or (_LETTERS.get(operation) == "L" and inputs[0] != value):
+    value, names, operands = entry, list[str](), list[list[Tensor]]()
+    for name, inputs, output in nodes:
+        others = [constants[item] for item in inputs if item != value and item in constants]
+        if len(others) != len(inputs) - 1 or (_LETTERS.get(name) == "L" and inputs[0] != value):
             return None
+        names.append(name)
         operands.append(others)
         value = output
-    names = [operation for operation, _, _ in nodes]
-    if value != result or not _OURS.fullmatch("".join(_LETTERS.get(name, "?") for name in names)):
+    if value != result or not _OUR_GRAPH.fullmatch("".join(_LETTERS.get(name, "?") for name in names)):
         return None
     squash, layers = names.index("tanh"), list[Linear]()
     for name, others in zip(names[:squash], operands, strict=False):
@@ -117,18 +127,15 @@ def adopt_weights(
             layers.append(Linear(weight, *(others[1:] or [torch.zeros(len(weight))])))
         elif name == "add":
             layers[-1] = layers[-1]._replace(bias=layers[-1].bias + others[0])
-    policy, tail = make_policy(layers, bounds), list(zip(names, operands, strict=True))[squash + 1 :]
-    # each of them along the last axis
-    shapes = [value.shape for _, others in tail for value in others]
-    if (
-        policy is None
-        or len(shapes) != len(tail)
-        or not all(s in ((), (1,), bounds.low.shape) for s in shapes)
-    ):
+    policy = make_policy(layers, bounds)
+    if policy is None:
         return None
     squashed = torch.linspace(-1, 1, 1001).unsqueeze(1)
     scaled = squashed.expand(-1, len(bounds.low))
-    for name, (constant,) in tail:
-        scaled = _OF_A_TAIL[name](scaled, constant)
+    for name, others in zip(names[squash + 1 :], operands[squash + 1 :], strict=True):
+        # one operand, along the last axis
+        if len(others) != 1 or others[0].shape not in ((), (1,), bounds.low.shape):
+            return None
+        scaled = _SCALING[name](scaled, others[0])
     same = torch.allclose(scaled, policy.center + policy.half_range * squashed, rtol=1e-6, atol=1e-6)
     return policy if same else None

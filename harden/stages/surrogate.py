@@ -1,0 +1,60 @@
+"""Somebody else's policy where critics are fitted: roll-outs of it, and a policy of ours in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harden.config.pipeline import PipelineConfig
+from harden.data import DatasetWriter, open_dataset
+from harden.envs.rollout import rollout
+from harden.envs.vector import VectorEnv
+from harden.policies.opaque import OpaquePolicy
+from harden.progress import Reporter
+from harden.seeds import episode_seeds, generator
+from harden.stages.import_policy import Distilled, distil
+from harden.training.collection import Exploration, make_actor
+from harden.training.imitation import CPU
+
+
+def roll_out(
+    config: PipelineConfig,
+    policy: OpaquePolicy,
+    out: Path,
+    behaviours: Sequence[tuple[str, int]],
+    report: Reporter,
+) -> None:
+    """Collect benign episodes of somebody else's policy into a data set.
+
+    Args:
+        behaviours: names as `collect` has them, and how many episodes of each.
+    """
+    task, options = config.task_row, config.collect
+    most = max(episodes for _, episodes in behaviours)
+    with (
+        DatasetWriter(out, task) as writer,
+        VectorEnv(task, min(options.envs, most), options.workers) as envs,
+    ):
+        for behaviour, episodes in behaviours:
+            if not episodes:
+                continue
+            first = writer.info.episodes
+            draw = generator("cpu", config.seed, "behaviour", first)
+            explore = Exploration(envs.num_envs, task.act_dim, options, draw)
+            act = make_actor(behaviour, policy, task, draw, config.train_epsilon, explore)
+            seeds = episode_seeds(config.seed, "collect", first, episodes)
+            report.say(f"collecting {episodes} episodes of the policy under evaluation ({behaviour})")
+            data = rollout(envs, act, seeds.tolist())
+            writer.append(
+                data.transitions, seed=config.seed, policy_digest=policy.digest(), behaviour=behaviour
+            )
+
+
+def surrogate(config: PipelineConfig, policy: OpaquePolicy, data: Path, report: Reporter) -> Distilled:
+    """Return a policy of ours that acts as somebody else's, for the stages that need one to fit critics.
+
+    Args:
+        data: where the policy went; it is fitted there.
+    """
+    rows = open_dataset(data, config.task_row).recent(config.imitation.rows)
+    return distil(policy.foreign(), config, rows, data, CPU, report)
