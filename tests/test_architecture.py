@@ -87,3 +87,9 @@ def test_every_room_is_on_the_page_of_the_house_in_the_order_of_imports() -> Non
     picture = page.split("```")[1]
     words = re.findall(r"^ (\w[\w ]*?)  +\S", picture, re.MULTILINE)
     assert [set(names.split()) for names in words] == ROOMS
+
+
+def test_every_file_on_the_page_of_the_house_is_there() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    for name in re.findall(r"`((?:\w+/)+\w+\.py)`", page):
+        assert (ROOT / name).is_file() or (ROOT / "harden" / name).is_file(), name
