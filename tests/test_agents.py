@@ -133,7 +133,7 @@ def config():
 def test_a_function_is_attacked_without_gradients_and_the_report_says_so(folder: Path) -> None:
     words = ["evaluate", "--policy", "somebody:act", "--episodes", "1", "--queries", "17", *SMALL]
     said = run_harden(*words, "--attack", "random,mc,mad", "--json", "a.json", "--html", "a.html").output
-    assert "warning: no-gradient: the policy gives no gradients: mc, mad climbed nothing" in said
+    assert "warning: no-gradient: the policy gives no gradients: mc, mad searched by values" in said
     assert "no gradients" in Path("a.html").read_text()
     evaluation = json.loads(Path("a.json").read_text())
     by_name = {one["attack"]: one for one in evaluation["results"]}
@@ -145,7 +145,12 @@ def test_a_function_is_attacked_without_gradients_and_the_report_says_so(folder:
         )
     assert by_name["random"]["style"] == "uniform"
     assert "fitted here" in evaluation["threat_model"]["critics"]["own"]
-    assert evaluation["threat_model"]["critics"]["surrogate_error"] > 0
+    critics = evaluation["threat_model"]["critics"]
+    assert critics["surrogate_error"] > 0
+    # a copy after so few steps is another policy: the file says it, not the terminal alone
+    assert critics["surrogate_share"] > 0.1
+    assert evaluation["checks"]["poor-copy"] == 1
+    assert [w["attack"] for w in evaluation["warnings"] if w["check"] == "poor-copy"] == ["mc"]
     kept = list(Path("checkpoints/agents/somebody-act").glob("*/critics.safetensors"))
     assert len(kept) == 1
     # the same function, handed over in Python, and as a method that returns more than actions

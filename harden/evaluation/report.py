@@ -73,7 +73,8 @@ def _text(value: Any) -> str:
 
 def _provenance(evaluation: Row) -> dict[str, str]:
     facts: Row = {"task": f"{evaluation['task']} ({evaluation['env_id']})"}
-    facts |= {f"policy {name}": value for name, value in evaluation["policy"].items()}
+    policy = evaluation["policy"]
+    facts |= {f"policy {name}": value for name, value in policy.items() if name != "offline"}
     facts |= {name: evaluation.get(name) for name in _PROVENANCE}
     return {name: _text(value) for name, value in facts.items() if value not in (None, "", {})}
 
