@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Said(BaseException):
-    """What ends a command with one line.
+class CommandEnd(BaseException):
+    """An end of a command that its user reads as one line.
 
     Args:
         message: what happened, with the value, in one line.
@@ -24,12 +24,12 @@ class Said(BaseException):
         self.message = message
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type[Said], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[CommandEnd], tuple[str, str]]:
         """Return how it is made again in another process: pickle gives the whole line as message."""
         return type(self), (self.message, self.remedy)
 
 
-class HardenError(Said, Exception):
+class HardenError(CommandEnd, Exception):
     """A failure that harden understands."""
 
 
@@ -59,7 +59,7 @@ class DivergedError(HardenError):
     """A loss or a weight became NaN or infinite; the last good state was kept."""
 
 
-class Interrupted(Said):
+class Interrupted(CommandEnd):
     """The user pressed Ctrl-C; what was committed stands.
 
     It is no failure: whoever handles failures, ours or any Exception, lets it pass. It is no

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 
 
-def derive(seed: int, stream: str, *place: int) -> int:
+def derive(seed: int, stream: str, *counters: int) -> int:
     """Return a 63-bit seed for one place of one stream of a run.
 
     Args:
         seed: the run's seed.
         stream: what the numbers are for, such as "particles".
-        place: counters that say where, such as the round.
+        counters: where in the stream, such as the round.
     """
-    text = repr((seed, stream, *place)).encode()
+    text = repr((seed, stream, *counters)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def generator(device: torch.device | str, seed: int, stream: str, *place: int) -> torch.Generator:
+def generator(device: torch.device | str, seed: int, stream: str, *counters: int) -> torch.Generator:
     """Return a torch generator for one place of one stream of a run."""
-    return torch.Generator(device=device).manual_seed(derive(seed, stream, *place))
+    return torch.Generator(device=device).manual_seed(derive(seed, stream, *counters))
 
 
 def episode_seeds(seed: int, stream: str, first: int, count: int) -> np.ndarray:

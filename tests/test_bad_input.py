@@ -46,49 +46,36 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ["collect", "--set", "task=moon-walk"],
-            "task = 'moon-walk': choose one of: ball-circle",
-        ),
+        (["collect", "--set", "task=moon-walk"], "task = 'moon-walk': choose one of: ball-circle"),
         (["train", "--variant", "sifer"], "variant = 'sifer': choose one of: safer"),
         (
             ["evaluate", "--attack", "mc,mx"],
-            "unknown attack 'mx'; choose from: natural, random, gaussian, mc, mr, mad",
+            "unknown attack 'mx'; choose from: natural, random, gaussian, mc",
         ),
-        (["evaluate", "--attack", "worst"], "'worst' is taken over the attacks run beside it; name some"),
+        (["evaluate", "--attack", "worst"], "'worst' is taken over the attacks run beside it"),
         (["evaluate", "--epsilon", "0.1,x"], "'0.1,x' is not a number, or several with commas"),
         (["evaluate", "--epsilon", "0.1,-1"], "evaluate.epsilon = -1.0"),
-        (["evaluate", "--queries", "1"], "evaluate.queries = 1"),
-        (["evaluate", "--epsilon", "-0.1"], "evaluate.epsilon = -0.1"),
         (["evaluate", "--epsilon", "nan"], "evaluate.epsilon = nan"),
+        (["evaluate", "--queries", "1"], "evaluate.queries = 1"),
+        (["evaluate", "--episodes", "999999999"], "evaluate.episodes = 999999999"),
         (["collect", "--set", "mstep.betas=3"], "mstep.betas = 3: Extra inputs are not permitted"),
         (
             ["collect", "--set", "colect.envs=3"],
             "colect: Extra inputs are not permitted; did you mean collect",
         ),
         (["collect", "--set", "estep.particles=many"], "estep.particles = 'many'"),
-        (["collect", "--set", "estep.particles=1"], "estep.particles = 1"),
-        (["collect", "--set", "critics.gamma_cost=1.5"], "critics.gamma_cost = 1.5"),
         (["collect", "--set", "networks.init_std=0.01"], "min_std < init_std < max_std"),
         (["collect", "--set", "nothing"], "is not an assignment"),
         (["collect", "--set", "task.name=3"], "'task' is a value, not a section"),
         (["collect", "--device", "tpu"], "unknown device 'tpu'; choose one of: auto, cpu, cuda"),
         (["collect", "-p", "none.toml"], "pipeline none.toml is missing; shipped ones: ant-run, ball-circle"),
+        (["collect", "-p", "/"], "pipeline / is a folder"),
         (["collect", "--behaviour", "wild"], "'wild' is not one of"),
+        (["collect", "--seed", "-1"], "--set seed=-1: seed = -1"),
         (["collect", "--episodes", "0"], "collect.episodes = 0"),
         (["fit-critics", "--steps", "0"], "critics.steps = 0"),
-        (["evaluate", "--policy", "nowhere"], "policy folder nowhere is missing; make it with: harden train"),
-        (
-            ["train", "--resume"],
-            "by single stages; begin a run with: harden train -p ball-circle --overwrite",
-        ),
-        (["train"], "holds an earlier run"),
-        (["collect", "--seed", "-1"], "--set seed=-1: seed = -1"),
         (["e-step", "--particles", "999999999"], "estep.particles = 999999999"),
-        (["collect", "--set", "networks.policy_hidden=[1000000000]"], "should be less than or equal to 8192"),
-        (["collect", "-p", "/"], "pipeline / is a folder; name a TOML file"),
-        (["collect", "-p", ""], "pipeline . is a folder; name a TOML file"),
-        (["evaluate", "--episodes", "999999999"], "evaluate.episodes = 999999999"),
+        (["collect", "--set", "networks.policy_hidden=[1000000000]"], "less than or equal to 8192"),
     ],
 )
 def test_wrong_words(folder: Path, words: list[str], said: str) -> None:
@@ -203,15 +190,6 @@ def test_a_policy_and_a_state_that_do_not_belong(folder: Path) -> None:
     given = ["--policy", "checkpoints/next/policy"]
     said = refused("fit-policy", *SETTINGS, *given)
     assert "do not belong together; leave it out to go on with the run's own, or begin under another" in said
-
-
-def test_an_unwritable_place(folder: Path) -> None:
-    Path("file").write_text("a file where a folder should be")
-    assert "can't write" in refused("collect", *SETTINGS, "--out", "file/data")
-    assert "can't write" in refused("e-step", *SETTINGS, "--out", "file/targets.h5")
-    assert "can't write" in refused(
-        "evaluate", *SETTINGS, "--episodes", "1", "--attack", "", "--json", "file/a.json"
-    )
 
 
 @pytest.mark.parametrize(
@@ -479,30 +457,10 @@ def test_who_is_stopped_says_so(
     assert said.endswith("; nothing is stored yet: run it again")
 
 
-def test_init_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    harden("init")
-    (tmp_path / "pipelines/ball-circle.toml").write_text("# mine\n")
-    assert "is there already" in refused("init")
-    assert (tmp_path / "pipelines/ball-circle.toml").read_text() == "# mine\n"
-
-
-@pytest.mark.parametrize("what", ["tasks", "attacks", "variants"])
-def test_lists_name_one_thing_a_line(what: str) -> None:
-    names = [line.split()[0] for line in harden("list", what).output.splitlines()]
-    assert len(names) == len(set(names)) >= 4
-
-
-def test_a_dry_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    said = json.loads(harden("train", "--dry-run", "--set", "seed=7").output)
-    assert said["config"]["seed"] == 7
-    assert not list(tmp_path.iterdir())
-
-
 OF_A_DRY_RUN = [
     (["collect", "--policy", "nowhere"], "policy folder nowhere is missing"),
     (["collect", "--out", "file/data"], "can't write file/data"),
+    (["e-step", "--out", "file/targets.h5"], "can't write file/targets.h5"),
     (["collect", "--behaviour", "mc"], "allow it with --allow-attacked-collection"),
     (["fit-critics", "--data", "nowhere"], "data set nowhere is missing; make it with: harden collect"),
     (["fit-critics", "--policy", "nowhere"], "policy folder nowhere is missing"),
@@ -531,7 +489,6 @@ OF_A_DRY_RUN = [
     (["train", "--data", "datasets/ball-circle", "-p", "new.toml"], "--data is for --offline"),
     (["train", "--offline", "-p", "new.toml"], "data set datasets/new is missing"),
     (["train", "--variant", "adv-cvpo", "-p", "new.toml"], "allow it with --allow-attacked-collection"),
-    (["train", "--variant", "ppol", "--tensorboard", "-p", "new.toml"], "tensorboard"),
     (["policy", "import", "nowhere.onnx", "--out", "mine"], "nowhere.onnx is missing"),
     (["policy", "import", "file", "--out", "mine", "--range", "nan"], "'nan' is not a number"),
     (["policy", "import", "file", "--out", "mine"], "file does not say its format"),

@@ -122,9 +122,12 @@ def test_a_dry_run_tells_an_unwritable_place(logs: Path) -> None:
         assert "can't write /proc/" in refused("data", *words, "--out", "/proc/parts", "--dry-run")
 
 
-def test_init_says_that_it_would_overwrite(folder: Path) -> None:
+def test_init_never_overwrites(folder: Path) -> None:
     harden("init", "--quiet")
-    assert "is there already" in refused("init", "--dry-run")
+    Path("pipelines/ball-circle.toml").write_text("# mine\n")
+    for words in (["init"], ["init", "--dry-run"]):
+        assert "is there already" in refused(*words)
+    assert Path("pipelines/ball-circle.toml").read_text() == "# mine\n"
 
 
 @pytest.mark.parametrize(
@@ -143,6 +146,12 @@ def test_init_says_that_it_would_overwrite(folder: Path) -> None:
 def test_what_click_refuses_is_one_line(folder: Path, words: list[str], said: str) -> None:
     command = words[0] if words[0] != "data" else "data split"
     assert refused(*words) == f"error: {said}; see: main {command} --help"
+
+
+@pytest.mark.parametrize("what", ["tasks", "attacks", "variants"])
+def test_lists_name_one_thing_a_line(what: str) -> None:
+    names = [line.split()[0] for line in harden("list", what).output.splitlines()]
+    assert len(names) == len(set(names)) >= 4
 
 
 def test_words_that_are_no_command_or_option(folder: Path) -> None:

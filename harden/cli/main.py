@@ -9,23 +9,23 @@ import click
 
 from harden import signals
 from harden.cli.options import Command, version_option
-from harden.errors import InputError, Interrupted, Said, StorageError
+from harden.errors import CommandEnd, InputError, Interrupted, StorageError
 
 # how torch says it, on a processor and on an accelerator
 _NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
-def _fail(error: Said) -> None:
+def _fail(error: CommandEnd) -> None:
     click.echo(f"error: {error}", err=True)
     sys.exit(error.exit_code)
 
 
-def _in_one_line(error: click.ClickException) -> InputError:
-    """Return what click refuses, which it says in several lines, as we say it."""
-    said = " ".join(error.format_message().split()).rstrip(".")
-    # an option that the user can't have meant has no command to ask
+def _one_line(error: click.ClickException) -> InputError:
+    """Return what click refuses, in several lines, as an error of one line."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    # a wrong word before any command has no command to ask
     ctx = getattr(error, "ctx", None)
-    return InputError(said[:1].lower() + said[1:], f"see: {ctx.command_path if ctx else 'harden'} --help")
+    return InputError(text[:1].lower() + text[1:], f"see: {ctx.command_path if ctx else 'harden'} --help")
 
 
 class _Group(click.Group):
@@ -43,21 +43,20 @@ class _Group(click.Group):
         signals.listen()
         try:
             code = super().main(*args, **options | {"standalone_mode": False})
-        except Said as error:
+        except CommandEnd as error:
             _fail(error)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            _fail(_in_one_line(error))
+            _fail(_one_line(error))
         except (MemoryError, RuntimeError) as error:
-            said = str(error).splitlines()[0] if str(error) else ""
-            if not isinstance(error, MemoryError) and not any(words in said for words in _NO_MEMORY):
+            if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
                 raise
             _fail(InputError("there is not enough memory for this", "ask for less of it at once"))
         except PermissionError as error:
-            said = f"can't use {error.filename or 'a file'} ({error.strerror})"
-            _fail(StorageError(said, "get leave to read it, such as with chmod"))
+            text = f"can't use {error.filename or 'a file'} ({error.strerror})"
+            _fail(StorageError(text, "get leave to read it, such as with chmod"))
         except (click.Abort, KeyboardInterrupt):
             _fail(Interrupted("stopped by Ctrl-C"))
         sys.exit(code or 0)

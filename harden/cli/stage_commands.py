@@ -18,15 +18,14 @@ attacked_collection = click.option(
 
 @main.command()
 @stage_options
-@click.option("--episodes", type=int, default=None, help="Whole episodes to collect.")
+@click.option("--episodes", type=int, help="Whole episodes to collect.")
 @click.option(
     "--behaviour",
     type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"]),
-    default=None,
 )
 @attacked_collection
-@click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy that acts.")
-@click.option("--out", type=FOLDER, default=None, help="Data set folder.")
+@click.option("--policy", "policy_dir", type=FOLDER, help="Policy that acts.")
+@click.option("--out", type=FOLDER, help="Data set folder.")
 def collect(ctx: Context, **options: Any) -> None:
     """Collect episodes and append them to the data set."""
     from harden.stages import collect as stage
@@ -45,10 +44,10 @@ def collect(ctx: Context, **options: Any) -> None:
 
 @main.command("fit-critics")
 @stage_options
-@click.option("--steps", type=int, default=None, help="Gradient steps.")
-@click.option("--data", type=FOLDER, default=None, help="Data set.")
-@click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit for.")
-@click.option("--out", type=FOLDER, default=None, help="New folder for a copy of the critics.")
+@click.option("--steps", type=int, help="Gradient steps.")
+@click.option("--data", type=FOLDER, help="Data set.")
+@click.option("--policy", "policy_dir", type=FOLDER, help="Policy to fit for.")
+@click.option("--out", type=FOLDER, help="New folder for a copy of the critics.")
 def fit_critics(ctx: Context, **options: Any) -> None:
     """Fit Q_r and Q_c to the stored transitions."""
     from harden.stages import fit_critics as stage
@@ -65,14 +64,12 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 
 @main.command("e-step")
 @stage_options
-@click.option("--states", type=int, default=None, help="States to solve for.")
-@click.option("--particles", type=int, default=None, help="Actions a state.")
-@click.option("--data", type=FOLDER, default=None, help="Data set.")
-@click.option(
-    "--policy", "policy_dir", type=FOLDER, default=None, help="Policy that particles are drawn from."
-)
-@click.option("--critics", "critics_dir", type=FOLDER, default=None, help="Critics that judge them.")
-@click.option("--out", type=FOLDER, default=None, help="Targets file.")
+@click.option("--states", type=int, help="States to solve for.")
+@click.option("--particles", type=int, help="Actions a state.")
+@click.option("--data", type=FOLDER, help="Data set.")
+@click.option("--policy", "policy_dir", type=FOLDER, help="Policy that particles are drawn from.")
+@click.option("--critics", "critics_dir", type=FOLDER, help="Critics that judge them.")
+@click.option("--out", type=FOLDER, help="Targets file.")
 def e_step(ctx: Context, **options: Any) -> None:
     """Make the weighted particles q* that the policy is fitted to."""
     from harden.stages import e_step as stage
@@ -98,18 +95,14 @@ def e_step(ctx: Context, **options: Any) -> None:
 
 @main.command("fit-policy")
 @stage_options
-@click.option("--steps", type=int, default=None, help="Gradient steps.")
-@click.option("--targets", "targets_path", type=FOLDER, default=None, help="Targets file.")
-@click.option("--policy", "policy_dir", type=FOLDER, default=None, help="Policy to fit.")
-@click.option(
-    "--critics", "critics_dir", type=FOLDER, default=None, help="Critics that the adversary climbs."
-)
+@click.option("--steps", type=int, help="Gradient steps.")
+@click.option("--targets", "targets_path", type=FOLDER, help="Targets file.")
+@click.option("--policy", "policy_dir", type=FOLDER, help="Policy to fit.")
+@click.option("--critics", "critics_dir", type=FOLDER, help="Critics that the adversary climbs.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
 @click.option("--clone", is_flag=True, help="Instead: a new policy from the data set's actions alone.")
-@click.option("--data", type=FOLDER, default=None, help="With --clone: data set.")
-@click.option(
-    "--out", type=FOLDER, default=None, help="New folder for a copy of the policy; with --clone: its folder."
-)
+@click.option("--data", type=FOLDER, help="With --clone: data set.")
+@click.option("--out", type=FOLDER, help="New folder for a copy of the policy; with --clone: its folder.")
 @click.option("--overwrite", is_flag=True, help="With --clone: replace a policy that is there.")
 def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
     """Fit the policy to the targets, robustly; or clone the policy behind stored logs."""
@@ -163,14 +156,14 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 
 @main.command()
 @stage_options
-@click.option("--env-steps", type=int, default=None, help="Steps of simulation in all; refreshes are whole.")
-@click.option("--variant", default=None, help="One of: harden list variants.")
-@click.option("--init", type=FOLDER, default=None, help="Policy to start from.")
+@click.option("--env-steps", type=int, help="Steps of simulation in all; refreshes are whole.")
+@click.option("--variant", help="One of: harden list variants.")
+@click.option("--init", type=FOLDER, help="Policy to start from.")
 @click.option("--resume", is_flag=True, help="Go on from the last refresh stored.")
 @click.option("--overwrite", is_flag=True, help="Discard an earlier run and its data.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
-@click.option("--offline", is_flag=True, default=None, help="Learn from stored data alone, collect nothing.")
-@click.option("--data", type=FOLDER, default=None, help="With --offline: data set.")
+@click.option("--offline", is_flag=True, help="Learn from stored data alone, collect nothing.")
+@click.option("--data", type=FOLDER, help="With --offline: data set.")
 @attacked_collection
 def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
@@ -200,7 +193,7 @@ def train(ctx: Context, **options: Any) -> None:
 
 @main.command()
 @stage_options
-@click.option("--variant", default=None, help="As for train.")
+@click.option("--variant", help="As for train.")
 def status(ctx: Context) -> None:
     """Say for each stage whether its result is done, stale or missing, and why."""
     from harden.stages.inputs import Inputs

@@ -19,7 +19,7 @@ PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
 
 
-def _assigned(assignment: str) -> dict[str, Any]:
+def _tree_of(assignment: str) -> dict[str, Any]:
     """Return the tree that an assignment such as "mstep.steps=10" stands for."""
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
@@ -73,13 +73,13 @@ def find_pipeline(path: Path) -> Path:
     )
 
 
-def _with_exceptions(tree: dict[str, Any], asked: Any, where: str) -> dict[str, Any]:
+def _with_exceptions(tree: dict[str, Any], chosen: Any, where: str) -> dict[str, Any]:
     """Return a file's keys with those over them that it keeps for the variant that runs.
 
     `[[exceptions]]` names variants and keys; what holds for no variant of it is checked all the same.
     """
     exceptions = tree.pop("exceptions", [])
-    variant = asked or tree.get("variant", PipelineConfig.model_fields["variant"].default)
+    variant = chosen or tree.get("variant", PipelineConfig.model_fields["variant"].default)
     merged = tree
     for exception in exceptions if isinstance(exceptions, list) else [exceptions]:
         names = exception.get("variants") if isinstance(exception, dict) else None
@@ -115,17 +115,17 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
     # a ValueError: not TOML, not UTF-8, or a number of thousands of digits
     except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} is not a pipeline file: {error}") from error
-    asked: dict[str, Any] = {}
+    assigned: dict[str, Any] = {}
     for assignment in assignments:
-        asked = _merge(asked, _assigned(assignment))
-    tree = _with_exceptions(tree, asked.get("variant"), str(path))
-    full, blame = _merge(tree, asked), (str(path), assignments)
+        assigned = _merge(assigned, _tree_of(assignment))
+    tree = _with_exceptions(tree, assigned.get("variant"), str(path))
+    full, blame = _merge(tree, assigned), (str(path), assignments)
     if full.get("preset") == "paper":
         # checked first: the preset is a row of a task and of a family of variants that have to exist
         names = ("own_task", "task", "variant", "preset")
         named = make_config({name: full[name] for name in names if name in full}, *blame)
         settings = on_policy_settings if named.variant_row.on_policy else paper_settings
-        full = _merge(_merge(tree, settings(named.task, named.task_row.horizon)), asked)
+        full = _merge(_merge(tree, settings(named.task, named.task_row.horizon)), assigned)
     return make_config(full, *blame)
 
 

@@ -55,14 +55,14 @@ class CloneInputs(Inputs):
     """What cloning begins with.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        config, workspace, device: the pipeline, its folders, and where it is computed.
         dataset: what is learned from; rows: as much of it as is used.
         steps: gradient steps at most.
         folder: where the policy goes.
     """
 
     config: PipelineConfig
-    place: Workspace
+    workspace: Workspace
     device: torch.device
     dataset: Dataset
     rows: Transitions
@@ -72,7 +72,7 @@ class CloneInputs(Inputs):
 
 def open_clone(
     config: PipelineConfig,
-    place: Workspace,
+    workspace: Workspace,
     *,
     device: torch.device,
     data: Path | None = None,
@@ -83,7 +83,7 @@ def open_clone(
     """Open and check what cloning needs.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        config, workspace, device: the pipeline, its folders, and where it is computed.
         data: the data set, the workspace's where not given.
         steps: gradient steps at most, the pipeline's where not given.
         out: the policy's folder, the workspace's where not given: then fit-critics goes on from it.
@@ -94,18 +94,19 @@ def open_clone(
             attack, or a policy or a run is there already; StorageError: the policy can't be written.
     """
     steps = key_value(config, "imitation.steps", steps)
-    if out is None and place.state.is_file():
+    if out is None and workspace.state.is_file():
         raise InputError(
-            f"{place.run} holds a run, whose policy this one would replace", "name another folder with --out"
+            f"{workspace.run} holds a run, whose policy this one would replace",
+            "name another folder with --out",
         )
-    folder = free_folder(out or place.policy, overwrite)
-    dataset = open_own(config, data or place.data)
+    folder = free_folder(out or workspace.policy, overwrite)
+    dataset = open_own(config, data or workspace.data)
     rows = dataset.recent(config.imitation.rows)
     require_ranges(config, rows, dataset.path)
     require_writable(folder / "policy.safetensors")
     return CloneInputs(
         config=config,
-        place=place,
+        workspace=workspace,
         device=device,
         dataset=dataset,
         rows=rows,
@@ -126,7 +127,7 @@ def clone_policy(inputs: CloneInputs, report: Reporter) -> Cloned:
     config, device, folder = inputs.config, inputs.device, inputs.folder
     options = config.imitation.model_copy(update={"steps": inputs.steps})
     policy, steps, quality = fit_clone(
-        config, inputs.rows, options, device=device, logs=inputs.place.run, report=report
+        config, inputs.rows, options, device=device, logs=inputs.workspace.run, report=report
     )
     digests = {"data": inputs.dataset.info.digest, "policy": ""}
     about = describe(

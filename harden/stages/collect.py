@@ -62,7 +62,7 @@ class CollectInputs(Inputs):
 
 def open_collect(
     config: PipelineConfig,
-    place: Workspace,
+    workspace: Workspace,
     *,
     episodes: int | None = None,
     behaviour: str | None = None,
@@ -74,7 +74,7 @@ def open_collect(
     """Open and check what a collection needs.
 
     Args:
-        config, place: the pipeline and its folders.
+        config, workspace: the pipeline and its folders.
         episodes, behaviour: the pipeline's where not given.
         out: the data set's folder, the workspace's where not given.
         policy_dir: the policy that acts, the workspace's where not given.
@@ -86,10 +86,10 @@ def open_collect(
             written.
     """
     episodes = key_value(config, "collect.episodes", episodes)
-    behaviour, data = behaviour or config.behaviour, out or place.data
+    behaviour, data = behaviour or config.behaviour, out or workspace.data
     require_permission(behaviour, allow_attacked_collection)
     require_environment(config.task_row)
-    run = open_for_stage(config, place, torch.device("cpu"), policy_dir, refresh=refresh)
+    run = open_for_stage(config, workspace, torch.device("cpu"), policy_dir, refresh=refresh)
     if behaviour == MC_BEHAVIOUR and policy_dir is not None and not run.stored:
         run.learner.critics = _victim_critics(policy_dir)
     require_folder(data)
@@ -98,12 +98,12 @@ def open_collect(
     own = behaviour == config.variant_row.behaviour and policy_dir is None
     return CollectInputs(
         run=run,
-        untrained=not run.stored and policy_dir is None and not place.policy.is_dir(),
+        untrained=not run.stored and policy_dir is None and not workspace.policy.is_dir(),
         episodes=episodes,
         behaviour=behaviour,
         epsilon=scheduled(config, refresh).epsilon if own else config.train_epsilon,
         data=data,
-        reads=stored_learner(place, policy_dir),
+        reads=stored_learner(workspace, policy_dir),
         writes=(data,),
     )
 

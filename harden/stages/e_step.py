@@ -46,7 +46,7 @@ class EStepInputs(Inputs):
 
 def open_e_step(
     config: PipelineConfig,
-    place: Workspace,
+    workspace: Workspace,
     *,
     device: torch.device,
     states: int | None = None,
@@ -60,7 +60,7 @@ def open_e_step(
     """Open and check what an E-step needs.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        config, workspace, device: the pipeline, its folders, and where it is computed.
         states, particles: the pipeline's where not given.
         data, policy_dir, critics_dir: inputs, the workspace's where not given.
         out: the targets' file, the workspace's where not given.
@@ -74,15 +74,16 @@ def open_e_step(
     states = key_value(config, "estep.states", states)
     particles = key_value(config, "estep.particles", particles)
     require_em(config)
-    critics_path, targets = critics_dir or place.critics, out or place.targets
+    critics_path, targets = critics_dir or workspace.critics, out or workspace.targets
     if not critics_path.is_dir():
         raise MissingInputError(
-            f"critics folder {critics_path} is missing", f"make it with: harden fit-critics -p {place.name}"
+            f"critics folder {critics_path} is missing",
+            f"make it with: harden fit-critics -p {workspace.name}",
         )
-    dataset = open_own(config, data or place.data)
-    run = open_for_stage(config, place, device, policy_dir, critics_dir, refresh=refresh)
-    models = [*policy_files(policy_dir or place.policy), *critics_files(critics_path)]
-    require_apart(targets, place.state, *models, *data_files(dataset.path))
+    dataset = open_own(config, data or workspace.data)
+    run = open_for_stage(config, workspace, device, policy_dir, critics_dir, refresh=refresh)
+    models = [*policy_files(policy_dir or workspace.policy), *critics_files(critics_path)]
+    require_apart(targets, workspace.state, *models, *data_files(dataset.path))
     require_writable(targets)
     return EStepInputs(
         run=run,
@@ -91,8 +92,8 @@ def open_e_step(
         particles=particles,
         terms=scheduled(config, refresh),
         targets=targets,
-        reads=(dataset.path, *stored_learner(place, policy_dir, critics_dir)),
-        writes=(targets, *(learner_paths(place) if run.stored else ())),
+        reads=(dataset.path, *stored_learner(workspace, policy_dir, critics_dir)),
+        writes=(targets, *(learner_paths(workspace) if run.stored else ())),
     )
 
 

@@ -21,21 +21,21 @@ class Inputs:
     writes: tuple[Path, ...]
 
 
-def learner_paths(place: Workspace) -> tuple[Path, ...]:
+def learner_paths(workspace: Workspace) -> tuple[Path, ...]:
     """Return what a stage writes that changes the learner."""
-    return place.state, place.critics, place.policy
+    return workspace.state, workspace.critics, workspace.policy
 
 
 def stored_learner(
-    place: Workspace, policy_dir: Path | None = None, critics_dir: Path | None = None
+    workspace: Workspace, policy_dir: Path | None = None, critics_dir: Path | None = None
 ) -> tuple[Path, ...]:
     """Return what the learner is read from, as far as it is there.
 
     Args:
-        place: the pipeline's folders.
+        workspace: the pipeline's folders.
         policy_dir, critics_dir: folders named by the user instead of the pipeline's own.
     """
-    paths = (place.state, critics_dir or place.critics, policy_dir or place.policy)
+    paths = (workspace.state, critics_dir or workspace.critics, policy_dir or workspace.policy)
     return tuple(path for path in paths if path.exists())
 
 
