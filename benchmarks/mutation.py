@@ -26,9 +26,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 MODULES = {
-    "ops": ["advantage", "ball", "bellman", "constraint", "dual", "gaussian", "newton", "ppo", "schedule"],
-    "attacks": ["__init__", "adam", "evolution", "linear", "pgd", "rows"],
-    "algorithms": ["adversary", "critics", "estep", "mstep", "ppol"],
+    "nets": ["gaussian"],
+    "attacks": ["__init__", "adam", "ball", "evolution", "linear", "pgd", "rows"],
+    "method": ["adversary", "bellman", "critic_step", "dual", "e_step", "m_step", "ppo", "schedules"],
 }
 FILES = [f"harden/{folder}/{name}.py" for folder, names in MODULES.items() for name in names]
 TESTS = [

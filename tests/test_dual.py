@@ -11,8 +11,15 @@ import torch
 from scipy.optimize import minimize
 
 from harden.method import dual
-from harden.method.dual import evaluate_dual, minimise_dual, particle_weights, prepare_particles, solve_dual
-from harden.method.newton import Minimum, Point
+from harden.method.dual import (
+    Minimum,
+    Point,
+    evaluate_dual,
+    minimise_dual,
+    particle_weights,
+    prepare_particles,
+    solve_dual,
+)
 from harden.types import DualSolution
 
 

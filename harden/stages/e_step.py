@@ -11,7 +11,7 @@ from harden.config.pipeline import PipelineConfig, key_value
 from harden.data import Dataset, TargetsHeader, data_files, write_targets
 from harden.errors import MissingInputError
 from harden.method.adversary import attack_replayed
-from harden.method.e_step import draw_states
+from harden.method.e_step import describe_targets, draw_states
 from harden.method.e_step import e_step as solve
 from harden.method.schedules import Scheduled, scheduled
 from harden.nets.saved import critics_files, policy_files
@@ -19,7 +19,6 @@ from harden.stages.inputs import Inputs, learner_paths, stored_learner
 from harden.storage.files import require_apart, require_writable
 from harden.training.checks import open_own, require_em
 from harden.training.run import Run, open_for_stage
-from harden.training.targets import describe_targets
 from harden.training.workspace import Workspace
 from harden.types import Targets
 

@@ -17,7 +17,7 @@ from harden.data import TargetsHeader, write_targets
 from harden.errors import DivergedError
 from harden.method.adversary import adversary_share, attack_replayed
 from harden.method.critic_step import fit_critics
-from harden.method.e_step import draw_states, e_step
+from harden.method.e_step import describe_targets, draw_states, e_step
 from harden.method.learner import Learner
 from harden.method.m_step import MStepLoss, RobustMStep
 from harden.method.ppo import improve
@@ -28,7 +28,6 @@ from harden.storage.files import digest_file, write_text
 from harden.training.run import Run, which_policy
 from harden.training.state import Row
 from harden.training.supply import RollOuts, Supply
-from harden.training.targets import describe_targets
 from harden.training.trainer import make_fabric
 from harden.types import DualSolution, Targets
 
