@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from harden.benchmark.job import CPU, place_of, run_job, spec_of
+from harden.benchmark.job import CPU, run_job, spec_of, workspace_of
 from harden.benchmark.sweep import what_is_left
 from harden.benchmark.tables import Budget, Job, make_job
 from harden.progress import Reporter
@@ -66,7 +66,7 @@ def main() -> None:
         else:
             print(f"{job.task} {job.name} is in the ledger already", file=sys.stderr)
         if seed == options.release:
-            release(place_of(spec), job)
+            release(workspace_of(spec), job)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 
 from harden.benchmark import job as one_run
 from harden.benchmark import sweep
-from harden.benchmark.job import job_of, place_of, spec_of
+from harden.benchmark.job import job_of, spec_of, workspace_of
 from harden.benchmark.ledger import entry_path, finished, front, read_ledger, write_failure
 from harden.benchmark.page import groups, numbers, page, published
 from harden.benchmark.tables import TABLES, Budget, digest, jobs, make_job
@@ -192,7 +192,7 @@ def test_only_a_run_of_another_configuration_is_begun_anew(
     monkeypatch.setattr(one_run, "open_train", open_train)
     monkeypatch.setattr(one_run, "train", lambda run, _: run)
     job = make_job("ball-circle", "cvpo", 0, Budget())
-    place = place_of(spec_of(job, tmp_path, tmp_path))
+    place = workspace_of(spec_of(job, tmp_path, tmp_path))
     if error is OtherConfigurationError:
         one_run._learn(job.config, place)
     else:

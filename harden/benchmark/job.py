@@ -53,7 +53,7 @@ def job_of(spec: Spec) -> Job:
     return Job(**(spec["job"] | {"config": make_config(spec["job"]["config"])}))
 
 
-def place_of(spec: Spec) -> Workspace:
+def workspace_of(spec: Spec) -> Workspace:
     """Return the folders of a job's run."""
     job = job_of(spec)
     return Workspace.named(job.name, Path(spec["work"]) / job.task / job.name)
@@ -68,11 +68,11 @@ def run_job(spec: Spec) -> Path:
         InputError: another process does the same run.
     """
     torch.set_num_threads(1)
-    job, place = job_of(spec), place_of(spec)
+    job, workspace = job_of(spec), workspace_of(spec)
     out = entry_path(Path(spec["ledger"]), job)
-    with FolderLock(place.run.parent):
+    with FolderLock(workspace.run.parent):
         try:
-            write_json(out, _result(job, place))
+            write_json(out, _result(job, workspace))
         except HardenError as error:
             write_failure(out, job, str(error))
         except Exception as error:
@@ -81,13 +81,13 @@ def run_job(spec: Spec) -> Path:
     return out
 
 
-def _result(job: Job, place: Workspace) -> dict[str, Any]:
-    trained = _learn(job.config, place)
+def _result(job: Job, workspace: Workspace) -> dict[str, Any]:
+    trained = _learn(job.config, workspace)
     began = time.monotonic()
-    trials = tried(job.config, place.policy)
+    trials = tried(job.config, workspace.policy)
     return front(job) | {
         "status": "finished",
-        "policy_digest": load_policy(place.policy).about["policy_digest"],
+        "policy_digest": load_policy(workspace.policy).about["policy_digest"],
         "trained": trained,
         "trials": trials,
         "evaluation_s": round(time.monotonic() - began, 1),
@@ -95,16 +95,16 @@ def _result(job: Job, place: Workspace) -> dict[str, Any]:
     }
 
 
-def _learn(config: PipelineConfig, place: Workspace) -> dict[str, Any]:
+def _learn(config: PipelineConfig, workspace: Workspace) -> dict[str, Any]:
     """Train, or go on with what is there; returns the learning curve and what it cost."""
 
     # this is simulation: a rival may attack its policy while it acts
     options: dict[str, Any] = {"device": CPU, "allow_attacked_collection": True}
     try:
-        done = train(open_train(config, place, resume=place.state.is_file(), **options), Reporter())
+        done = train(open_train(config, workspace, resume=workspace.state.is_file(), **options), Reporter())
     except OtherConfigurationError:
         # by a version of the program with other defaults; a full disk or a lock leaves the run to be resumed
-        done = train(open_train(config, place, overwrite=True, **options), Reporter())
+        done = train(open_train(config, workspace, overwrite=True, **options), Reporter())
     last = done.history[-1]
     held = [name for name in CONSTRAINTS if all(name in row for row in done.history)]
     return {
@@ -140,16 +140,16 @@ def tried(config: PipelineConfig, policy: Path) -> dict[str, Any]:
     Twice the effort is asked for where the first left the average cost within the limit: it can't make an
     unsafe policy safe, and it takes longer than all else.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     quiet = Reporter(quiet=True)
     for name, keys in trials(config.evaluate.attack_steps).items():
-        if name == "pgd-doubled" and not _within_limit(found["pgd"], config.task_row.cost_limit):
+        if name == "pgd-doubled" and not _within_limit(results["pgd"], config.task_row.cost_limit):
             continue
         options = config.evaluate.model_validate(config.evaluate.model_dump() | keys)
-        one = config.model_copy(update={"evaluate": options, "seed": 0})
-        entries = evaluate(open_evaluate(one, policy, ATTACKS, device=CPU, report=quiet), quiet)["results"]
-        found[name] = [_columns(entry) for entry in entries]
-    return found
+        trial = config.model_copy(update={"evaluate": options, "seed": 0})
+        entries = evaluate(open_evaluate(trial, policy, ATTACKS, device=CPU, report=quiet), quiet)["results"]
+        results[name] = [_columns(entry) for entry in entries]
+    return results
 
 
 def _within_limit(entries: list[dict[str, Any]], limit: float) -> bool:
@@ -158,7 +158,7 @@ def _within_limit(entries: list[dict[str, Any]], limit: float) -> bool:
 
 def _columns(entry: dict[str, Any]) -> dict[str, Any]:
     episodes = entry["per_episode"]
-    columns = {name: [round(one[name], 3) for one in episodes] for name in ("reward", "cost", "length")}
+    columns = {name: [round(row[name], 3) for row in episodes] for name in ("reward", "cost", "length")}
     return {k: v for k, v in entry.items() if k != "per_episode"} | {"by_episode": columns}
 
 
@@ -169,6 +169,6 @@ def _end_with_the_caller() -> None:
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.stdin.readline())
+    spec = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_caller, daemon=True).start()
-    run_job(asked)
+    run_job(spec)

@@ -66,7 +66,7 @@ def numbers(entries: Sequence[Entry], column: str, trial: str = "pgd") -> Number
             return None
         # all trials share the natural episodes
         tried = [*entry["trials"]["pgd"][:1], *entry["trials"][trial][1:]]
-        episodes = [[np.mean(one["by_episode"][key]) for key in ("reward", "cost")] for one in tried]
+        episodes = [[np.mean(result["by_episode"][key]) for key in ("reward", "cost")] for result in tried]
         if column == "average":
             runs.append(np.mean(episodes, axis=0))
         elif column == "worst":
@@ -86,14 +86,14 @@ def groups(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, list[Ent
     """
     by_digest: dict[tuple[str, str, str], dict[str, list[Entry]]] = {}
     for entry in entries:
-        place = entry["task"], entry["budget"], entry["row"]
-        by_digest.setdefault(place, {}).setdefault(entry["digest"], []).append(entry)
-    found: dict[tuple[str, str], dict[str, list[Entry]]] = {}
+        cell = entry["task"], entry["budget"], entry["row"]
+        by_digest.setdefault(cell, {}).setdefault(entry["digest"], []).append(entry)
+    grouped: dict[tuple[str, str], dict[str, list[Entry]]] = {}
     for (task, budget, row), several in by_digest.items():
         newest = max(several.values(), key=lambda runs: max(run["date"] for run in runs))
-        found.setdefault((task, budget), {})[row] = sorted(newest, key=lambda run: run["seed"])
+        grouped.setdefault((task, budget), {})[row] = sorted(newest, key=lambda run: run["seed"])
     # the paper's tasks in its order, then those that it doesn't have
-    return dict(sorted(found.items(), key=lambda item: [*TASKS, item[0][0]].index(item[0][0])))
+    return dict(sorted(grouped.items(), key=lambda item: [*TASKS, item[0][0]].index(item[0][0])))
 
 
 def published() -> dict[tuple[str, str, str], Numbers]:
@@ -101,16 +101,16 @@ def published() -> dict[tuple[str, str, str], Numbers]:
 
     Table 6 prints SAFER's natural figures for Drone-Run as its average: what is here is Table 5's average.
     """
-    found: dict[tuple[str, str, str], Numbers] = {}
+    by_cell: dict[tuple[str, str, str], Numbers] = {}
     with open(Path(__file__).with_name("published.csv"), newline="") as handle:
         for line in csv.DictReader(handle):
             row = line["row"]
             if line["table"] == "table7":
                 row = row_of(line["task"], "safer", float(row))
-            found[line["task"], row, line["column"]] = Numbers(
+            by_cell[line["task"], row, line["column"]] = Numbers(
                 *(float(line[name]) for name in Numbers._fields)
             )
-    return found
+    return by_cell
 
 
 def _minutes(entry: Entry) -> float:
@@ -127,7 +127,7 @@ def _header(*names: str) -> list[str]:
 
 def _table(task: str, rows: dict[str, list[Entry]]) -> list[str]:
     """Return each row's runs, their mean over seeds, and the paper's numbers."""
-    theirs = published()
+    published_numbers = published()
     vanilla = numbers(rows["cvpo"], "natural") if "cvpo" in rows else None
     lines = _header(
         "method", "seed", "steps", "minutes", "training cost", *ATTACKS, *(TRIALS[trial] for trial in TRIALS)
@@ -145,9 +145,9 @@ def _table(task: str, rows: dict[str, list[Entry]]) -> list[str]:
             cells = [numbers(entries, column) for column in ATTACKS]
             cells += [numbers(entries, "average", trial) for trial in TRIALS]
             lines.append(_line(*front, *size, f"{cost:,.0f}", *cells))
-        found = [theirs.get((task, name, column)) for column in (*ATTACKS, "average")]
-        if any(found):
-            lines.append(_line(name, "the paper's", "", "", "", *found, "", "", ""))
+        cells = [published_numbers.get((task, name, column)) for column in (*ATTACKS, "average")]
+        if any(cells):
+            lines.append(_line(name, "the paper's", "", "", "", *cells, "", "", ""))
     return lines
 
 
@@ -165,12 +165,12 @@ def _thresholds(task: str, rows: dict[str, list[Entry]]) -> list[str]:
     return lines
 
 
-def _missing(ledger: Path, found: dict[tuple[str, str], dict[str, list[Entry]]]) -> list[str]:
+def _missing(ledger: Path, grouped: dict[tuple[str, str], dict[str, list[Entry]]]) -> list[str]:
     """Return what was not run, and what failed and why."""
     lines = []
     for task in TASKS:
         thresholds = [row_of(task, "safer", xi) for xi in THRESHOLDS.get(task, ())]
-        there = {row for (name, _), rows in found.items() if name == task for row in rows}
+        there = {row for (name, _), rows in grouped.items() if name == task for row in rows}
         wanted = dict.fromkeys([row for rows in TABLES.values() for row in rows] + thresholds)
         lacking = [row for row in wanted if row not in there]
         lines += [f"- {task}: {', '.join(lacking)}"] if lacking else []
@@ -187,12 +187,12 @@ def _picture(task: str, budget: str) -> str:
 
 def page(ledger: Path) -> str:
     """Return the results page."""
-    found = groups(finished(ledger))
+    grouped = groups(finished(ledger))
     lines = [_ABOUT, ""]
-    for (task, budget), rows in found.items():
+    for (task, budget), rows in grouped.items():
         lines += [f"## {task}, {budget}", "", *_table(task, rows), *_thresholds(task, rows), ""]
         lines += [f"![best reward so far against cumulative cost]({_picture(task, budget)})", ""]
-    return "\n".join([*lines, *_missing(ledger, found)]) + "\n"
+    return "\n".join([*lines, *_missing(ledger, grouped)]) + "\n"
 
 
 def headline(ledger: Path) -> list[str]:
@@ -242,12 +242,12 @@ def draw_costs(path: Path, rows: dict[str, list[Entry]]) -> None:
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(row for row in TABLES["figure2"] if row in rows):
+    for number, row in enumerate(row for row in TABLES["figure2"] if row in rows):
         for count, entry in enumerate(rows[row]):
             curve = entry["trained"]["curve"]
             # a logarithm has no zero: cost below one is drawn at one
             spent, best = np.maximum(curve["cumulative_cost"], 1.0), np.maximum.accumulate(curve["reward"])
-            axes.plot(spent, best, f"C{place}", lw=1.2, label=row if count == 0 else None)
+            axes.plot(spent, best, f"C{number}", lw=1.2, label=row if count == 0 else None)
     axes.set(xscale="log", xlabel="cumulative cost of training", ylabel="best reward of an episode so far")
     axes.grid(alpha=0.3)
     if axes.lines:

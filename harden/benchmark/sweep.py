@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harden.benchmark.job import place_of, spec_of
+from harden.benchmark.job import spec_of, workspace_of
 from harden.benchmark.ledger import Entry, entry_path, finished, read_ledger, write_failure
 from harden.benchmark.tables import Job
 from harden.storage.files import make_folder, read_json
@@ -76,9 +76,9 @@ def length(jobs: Sequence[Job], ledger: Path, workers: int) -> str:
     """Return in words how long runs take with so many at a time."""
     entries = finished(ledger)
     known = [spent for job in jobs if (spent := minutes(job, entries)) is not None]
-    said = f"about {sum(known) / min(workers, max(len(jobs), 1)):.0f} min" if known or not jobs else ""
+    total = f"about {sum(known) / min(workers, max(len(jobs), 1)):.0f} min" if known or not jobs else ""
     unknown = f"{len(jobs) - len(known)} of unknown length" if len(known) < len(jobs) else ""
-    return ", ".join(part for part in (said, unknown) if part)
+    return ", ".join(part for part in (total, unknown) if part)
 
 
 def sweep(jobs: Sequence[Job], ledger: Path, work: Path, workers: int, say: Callable[[str], None]) -> int:
@@ -95,8 +95,8 @@ def sweep(jobs: Sequence[Job], ledger: Path, work: Path, workers: int, say: Call
             write_failure(path, job, lost)
         entry = read_json(path, "harden benchmark")
         failures += entry["status"] == "failed"
-        said = f"failed: {entry['reason']}" if entry["status"] == "failed" else "finished"
-        say(f"{describe(job)}: {said}; left: {len(waiting)} runs, {length(waiting, ledger, workers)}")
+        outcome = f"failed: {entry['reason']}" if entry["status"] == "failed" else "finished"
+        say(f"{describe(job)}: {outcome}; left: {len(waiting)} runs, {length(waiting, ledger, workers)}")
     return failures
 
 
@@ -119,7 +119,7 @@ class _Running(NamedTuple):
 
 def _start(job: Job, attempt: int, ledger: Path, work: Path) -> _Running:
     spec = spec_of(job, ledger, work)
-    log_path = place_of(spec).run.parent.parent / "log.txt"
+    log_path = workspace_of(spec).run.parent.parent / "log.txt"
     make_folder(log_path.parent)
     words = [sys.executable, "-m", "harden.benchmark.job"]
     with open(log_path, "a") as log:

@@ -49,16 +49,16 @@ def parse_attacks(names: str) -> list[str]:
     Raises:
         InputError: an unknown name, or worst with no attack to be the worst of.
     """
-    asked = [name.strip() for name in names.split(",") if name.strip()]
-    if "all" in asked:
-        asked = list(NAMES)
-    for name in asked:
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if "all" in wanted:
+        wanted = list(NAMES)
+    for name in wanted:
         if name not in NAMES:
             raise InputError(f"unknown attack '{name}'", f"choose from: {', '.join(NAMES)}, all")
-    attacks = list(dict.fromkeys(name for name in asked if name in ATTACKS))
-    if WORST in asked and not attacks:
+    attacks = list(dict.fromkeys(name for name in wanted if name in ATTACKS))
+    if WORST in wanted and not attacks:
         raise InputError("'worst' is taken over the attacks run beside it", "name some, such as mc,mr,worst")
-    return [NATURAL, *attacks, *([WORST] if WORST in asked else [])]
+    return [NATURAL, *attacks, *([WORST] if WORST in wanted else [])]
 
 
 # how an attack climbs, where it does
@@ -71,7 +71,7 @@ def settings(name: str, trial: Trial) -> dict[str, Any]:
     strength = trial.strength
     climbs = attack is not None and attack.climbs and trial.gradients
     searches = attack is not None and ("black-box" in (name, *attack.candidates) or attack.climbs > climbs)
-    said: dict[str, Any] = {
+    made: dict[str, Any] = {
         "attack": name,
         "style": strength.style if climbs else attack.style or "evolution" if attack else None,
         "norm": strength.norm,
@@ -81,14 +81,14 @@ def settings(name: str, trial: Trial) -> dict[str, Any]:
         "critics": attack.critics if attack else None,
     }
     if climbs and isinstance(strength, PaperStrength):
-        said |= {"rate": strength.rate, "stop_value": strength.stop_value, "stop_move": strength.stop_move}
+        made |= {"rate": strength.rate, "stop_value": strength.stop_value, "stop_move": strength.stop_move}
     elif climbs and isinstance(strength, Strength):
-        said |= {"starts": strength.starts, "step_share": strength.step_share}
+        made |= {"starts": strength.starts, "step_share": strength.step_share}
     if searches:
-        said["queries"] = strength.queries
+        made["queries"] = strength.queries
     if attack and attack.gated:
-        said["share"] = trial.amad_share
-    return said
+        made["share"] = trial.amad_share
+    return made
 
 
 def _summary(episodes: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
@@ -111,12 +111,12 @@ def _over(natural: dict[str, Any], episodes: Sequence[dict[str, Any]]) -> dict[s
 
 
 def entry(
-    about: dict[str, Any], task: Task, run: Rollout, natural: dict[str, Any] | None = None
+    facts: dict[str, Any], task: Task, run: Rollout, natural: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return an attack's entry.
 
     Args:
-        about: its settings, and how it searched.
+        facts: its settings, and how it searched.
         task: gives the cost limit.
         run: its episodes.
         natural: the natural entry, which it is compared with episode by episode; None for that one itself.
@@ -125,7 +125,7 @@ def entry(
         {"seed": int(seed), "reward": float(reward), "cost": float(cost), "length": int(length)}
         for seed, reward, cost, length in zip(run.seeds, run.rewards, run.costs, run.lengths, strict=True)
     ]
-    return about | ({} if natural is None else _over(natural, episodes)) | _summary(episodes, task)
+    return facts | ({} if natural is None else _over(natural, episodes)) | _summary(episodes, task)
 
 
 def worst_entry(trial: Trial, task: Task, over: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -139,9 +139,9 @@ def worst_entry(trial: Trial, task: Task, over: Sequence[dict[str, Any]]) -> dic
     named = [[episode | {"attack": row["attack"]} for episode in row["per_episode"]] for row in over]
     episodes = [max(same_seed, key=lambda e: e["cost"]) for same_seed in zip(*named, strict=True)]
     climbing = next((row for row in over if row["steps"]), {})
-    about = settings(WORST, trial) | {name: climbing[name] for name in _CLIMB if name in climbing}
-    about["over"] = [row["attack"] for row in over]
-    return about | _over(over[0], episodes) | _summary(episodes, task)
+    facts = settings(WORST, trial) | {name: climbing[name] for name in _CLIMB if name in climbing}
+    facts["over"] = [row["attack"] for row in over]
+    return facts | _over(over[0], episodes) | _summary(episodes, task)
 
 
 def table(results: Sequence[dict[str, Any]], cost_limit: float) -> str:

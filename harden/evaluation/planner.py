@@ -65,16 +65,16 @@ class _Adversary:
         )
         self.steps = 0
 
-    def collect(self, envs: VectorEnv, place: int, episodes: int) -> tuple[Transitions, float]:
+    def collect(self, envs: VectorEnv, number: int, episodes: int) -> tuple[Transitions, float]:
         """Attack episodes, every second one with exploration; returns clean states, the others' cost."""
-        draw = generator(self.device, self.config.seed, "planner-acts", place)
+        draw = generator(self.device, self.config.seed, "planner-acts", number)
         noise, own = ATTACKS["random"], self.radius
         wide = [_BEYOND * r for r in own] if isinstance(own, tuple) else _BEYOND * own
 
         def attacked(obs: Tensor, radius: float | Sequence[float], share: float) -> Tensor:
             # a share of the states sees noise
             given = perturb(noise, self.policy, None, obs, radius, self.acting, draw)
-            if not place:
+            if not number:
                 return given
             planned = perturb(ATTACKS["learned"], self.policy, self.critics, obs, radius, self.acting, draw)
             chance = torch.rand((len(obs), 1), generator=draw, device=self.device)
@@ -85,13 +85,13 @@ class _Adversary:
             given = torch.where(odd, attacked(obs, wide, _EXPLORES), attacked(obs, own, 0.0))
             with torch.no_grad():
                 actions = self.policy.clip(self.policy.mean(given))
-                if not place:
+                if not number:
                     # before anything is known the actions say more than the perturbations
                     actions = torch.where(odd, self.policy.sample(given, draw), actions)
             # the critic is asked at the clean observation
             return Acted(actions.cpu(), obs.cpu())
 
-        seeds = episode_seeds(self.config.seed, "planner", place * episodes, episodes)
+        seeds = episode_seeds(self.config.seed, "planner", number * episodes, episodes)
         run = rollout(envs, act, seeds.tolist())
         greedy = [cost for slot, cost in enumerate(run.costs) if slot % 2 == 0]
         return run.transitions, float(sum(greedy) / len(greedy))
@@ -155,20 +155,20 @@ def plan_adversary(
         VectorEnv(config.task_row, episodes, config.collect.workers) as envs,
         report.track("learned adversary", rounds, "rounds") as track,
     ):
-        for place in range(rounds + 1):
-            found, cost = adversary.collect(envs, place, episodes)
+        for number in range(rounds + 1):
+            transitions, cost = adversary.collect(envs, number, episodes)
             costs.append(cost)
-            if place and (best == 0 or cost >= costs[best]):
-                best, kept = place, copy.deepcopy(adversary.critics)
-            if place == rounds:
+            if number and (best == 0 or cost >= costs[best]):
+                best, kept = number, copy.deepcopy(adversary.critics)
+            if number == rounds:
                 break
-            data.append(found)
+            data.append(transitions)
             whole = Transitions(*(torch.cat(columns) for columns in zip(*data, strict=True)))
             plain = backups(whole, (config.critics.gamma_reward, 1), (config.critics.gamma_cost, 1))
             replay = Backups(*(column.to(device) for column in plain))
             for _ in range(options.learned_steps):
                 adversary.learn(replay)
-            track(place + 1, f"cost {cost:.1f}")
+            track(number + 1, f"cost {cost:.1f}")
     # the last round's episodes are judged by, not learned from
     seen = float(sum(part.costs.sum() for part in data) / (episodes * max(rounds, 1)))
     return Planned(kept.eval().requires_grad_(False), costs, best, seen)

@@ -135,7 +135,7 @@ def _comparison(shown: Sequence[Reported]) -> Row:
             for entry, reported in zip(entries, shown, strict=True)
         ]
         episodes = [entry.get("per_episode", []) if entry else [] for entry in entries]
-        starts = [{episode["seed"] for episode in one} for one in episodes]
+        starts = [{episode["seed"] for episode in of_policy} for of_policy in episodes]
         pairs = len(shown) == 2 and bool(starts[0]) and starts[0] == starts[1]
         difference = paired(episodes[1], episodes[0], "cost") if pairs else None
         rows.append({"attack": key[0], "setting": key[1], "cells": cells, "difference": difference})

@@ -80,7 +80,7 @@ def threat_model(
                 "epsilon": e,
                 "ratio": [share(e * u, s) for u, s in zip(unit, spreads, strict=True)],
             }
-            for e in sorted({one["epsilon"] for one in tried.entries if one["epsilon"] > 0})
+            for e in sorted({entry["epsilon"] for entry in tried.entries} - {0.0})
         ],
     }
 

@@ -50,7 +50,7 @@ class Victim(NamedTuple):
     learned: Mapping[float, Critics] = MappingProxyType({})
     adversaries: Mapping[float, LinearAdversary] = MappingProxyType({})
 
-    def asked(self, attack: Attack, epsilon: float) -> AttackModel | None:
+    def critics_for(self, attack: Attack, epsilon: float) -> AttackModel | None:
         """Return what an attack asks at a radius."""
         if attack.plays:
             return self.adversaries.get(epsilon)
@@ -132,7 +132,7 @@ def actor(
     def act(obs: Tensor, slots: Tensor) -> Acted:
         clean = given = obs.to(device)
         if attack is not None:
-            start, critics = carried[slots], victim.asked(attack, trial.epsilon)
+            start, critics = carried[slots], victim.critics_for(attack, trial.epsilon)
             options = task.radius(trial.epsilon), trial.strength, draw, start, threshold
             given = perturb(attack, policy, critics, clean, *options)
             carried[slots] = given - clean
@@ -157,7 +157,7 @@ def _searched(name: str, victim: Victim, trial: Trial, task: Task, obs: Tensor) 
     if attack.objective is None or attack.candidates or attack.gated or trial.epsilon <= 0:
         return found
     sample = obs[:: -(-len(obs) // _SAMPLED_STATES)]
-    critics, radius = victim.asked(attack, trial.epsilon), task.radius(trial.epsilon)
+    critics, radius = victim.critics_for(attack, trial.epsilon), task.radius(trial.epsilon)
     if attack.climbs and trial.gradients:
         draw = generator(obs.device, trial.seed, "flat-share")
         norm = trial.strength.norm
@@ -200,7 +200,7 @@ def evaluate_policy(
     runs = plan(attacks, trials, curves)
     for name, trial in runs.values():
         if name in ATTACKS and trial.epsilon > 0:
-            require_critics(ATTACKS[name], victim.asked(ATTACKS[name], trial.epsilon))
+            require_critics(ATTACKS[name], victim.critics_for(ATTACKS[name], trial.epsilon))
     victim, first = victim.to(device), trials[0]
     seeds = episode_seeds(first.seed, "evaluate", 0, first.episodes).tolist()
     made, done = dict[Key, dict[str, Any]](), dict[Key, Rollout]()

@@ -62,23 +62,23 @@ def prepare_attacks(
         there is something to say.
     """
     rows = [ATTACKS[name] for name in attacks if name in ATTACKS]
-    asked = {row.critics for row in rows}
+    wanted = {row.critics for row in rows}
     radii = sorted({trial.epsilon for trial in trials if trial.epsilon > 0})
     norm, own = trials[0].strength.norm, loaded.critics
     options: dict[str, Any] = {"device": device, "report": report}
     made: dict[str, Any] = {"critics": {"own": None if own is None else "the policy's own"}}
     victim = Victim(loaded.policy, own)
-    if own is None and "own" in asked:
+    if own is None and "own" in wanted:
         critics, about = fitted_critics(config, loaded, folder, "own", **options)
         victim = victim._replace(critics=critics)
         made["critics"] = {"own": "fitted here to benign roll-outs of the policy"}
         made["critics"] |= {key: about[key] for key in _TOLD if key in about}
-    if "independent" in asked:
+    if "independent" in wanted:
         critics, about = fitted_critics(config, loaded, folder, "independent", **options)
         victim = victim._replace(independent=critics)
         made["independent_critics"] = {"folder": str(folder), "digest": module_digest(critics)}
         made["independent_critics"] |= {key: about[key] for key in _TOLD if key in about}
-    if "learned" in asked:
+    if "learned" in wanted:
         planned = {r: _planned(config, loaded, r, norm, folder, **options) for r in radii}
         victim = victim._replace(learned={radius: critics for radius, (critics, _) in planned.items()})
         made["learned"] = [about["planned"] for _, about in planned.values()]
@@ -205,11 +205,11 @@ def _fitted(
     noisy = fit.evaluate.independent_episodes // 2
     behaviours = (("policy-sample", fit.evaluate.independent_episodes - noisy), ("policy-noise", noisy))
     with tempfile.TemporaryDirectory() as scratch:
-        place, bare = Workspace.named("independent", Path(scratch)), Path(scratch) / "bare"
+        workspace, bare = Workspace.named("independent", Path(scratch)), Path(scratch) / "bare"
         more: dict[str, Any] = {}
         if isinstance(loaded.policy, OpaquePolicy):
-            roll_out(fit, loaded.policy, place.data, behaviours, report)
-            copied = surrogate(fit, loaded.policy, place.data, report)
+            roll_out(fit, loaded.policy, workspace.data, behaviours, report)
+            copied = surrogate(fit, loaded.policy, workspace.data, report)
             more = {"surrogate_error": copied.error, "surrogate_share": copied.share}
             save_policy(bare, copied.policy, None, describe(fit))
         else:
@@ -217,12 +217,14 @@ def _fitted(
             save_policy(bare, loaded.policy, None, loaded.about)
             for behaviour, episodes in behaviours:
                 if episodes:
-                    opened = open_collect(fit, place, episodes=episodes, behaviour=behaviour, policy_dir=bare)
+                    opened = open_collect(
+                        fit, workspace, episodes=episodes, behaviour=behaviour, policy_dir=bare
+                    )
                     collect(opened, report)
         steps = fit.evaluate.independent_steps
-        fit_critics(open_fit_critics(fit, place, device=device, steps=steps, policy_dir=bare), report)
-        critics, about = load_critics(place.critics)
-        info = open_dataset(place.data, fit.task_row).info
+        fit_critics(open_fit_critics(fit, workspace, device=device, steps=steps, policy_dir=bare), report)
+        critics, about = load_critics(workspace.critics)
+        info = open_dataset(workspace.data, fit.task_row).info
         # critics that have never seen a cost know of no danger
         more["cost_seen"] = info.cost / info.episodes
     return critics, about | more
@@ -243,16 +245,18 @@ def _planned(
     sizes = [options.learned_rounds, options.learned_episodes, options.learned_steps]
 
     def train() -> tuple[Critics, dict[str, Any]]:
-        found = plan_adversary(loaded.policy, fit, epsilon=epsilon, norm=norm, device=device, report=report)
+        adversary = plan_adversary(
+            loaded.policy, fit, epsilon=epsilon, norm=norm, device=device, report=report
+        )
         history = {
             "epsilon": epsilon,
             "episodes": (options.learned_rounds + 1) * options.learned_episodes,
             "steps": options.learned_rounds * options.learned_steps,
-            "costs": found.costs,
-            "cost_seen": found.seen,
-            "best_round": found.best,
-            "digest": module_digest(found.critics),
+            "costs": adversary.costs,
+            "cost_seen": adversary.seen,
+            "best_round": adversary.best,
+            "digest": module_digest(adversary.critics),
         }
-        return found.critics, {"planned": history}
+        return adversary.critics, {"planned": history}
 
     return _kept(folder / f"learned-{key_of(fit, loaded, _PLANNED, epsilon, norm, sizes)}", train, report)

@@ -66,19 +66,19 @@ def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> st
     return ""
 
 
-def _collect_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
+def _collect_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
     try:
-        info = open_dataset(place.data, config.task_row).info
+        info = open_dataset(workspace.data, config.task_row).info
     except MissingInputError:
-        if place.policy.is_dir() and known.about.get("offline"):
+        if workspace.policy.is_dir() and known.about.get("offline"):
             return "", "not by this pipeline: the run learned from data given by --data"
         raise
     behaviours = ", ".join(sorted({shard.behaviour for shard in info.shards}))
     return "", f"{info.transitions:,} transitions, {info.episodes:,} episodes ({behaviours})"
 
 
-def _critics_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
-    _, about = load_critics(place.critics)
+def _critics_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
+    _, about = load_critics(workspace.critics)
     inputs = about.get("inputs", {})
     why = _changed("fit-critics", config, about.get("config", {}))
     if not why and known.data and inputs.get("data") != known.data:
@@ -90,11 +90,11 @@ def _critics_status(config: PipelineConfig, place: Workspace, known: _Known) -> 
     return why, "fits the data and the policy"
 
 
-def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
-    _, header = read_targets(place.targets)
+def _estep_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
+    _, header = read_targets(workspace.targets)
     why = ""
     # a run's last targets are older than the critics that it ends with, as they should be
-    fitted = digest_file(place.targets) == known.targets
+    fitted = digest_file(workspace.targets) == known.targets
     of_the_run = fitted and "ending" in known.about
     if known.data and header.data_digest != known.data:
         why = "the data set changed since"
@@ -107,11 +107,11 @@ def _estep_status(config: PipelineConfig, place: Workspace, known: _Known) -> Ch
     return why, f"{header.status}, eta {header.eta:.3g}, lam {header.lam:.3g}"
 
 
-def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
-    about = load_policy(place.policy).about
-    if place.state.is_file():
+def _policy_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
+    about = load_policy(workspace.policy).about
+    if workspace.state.is_file():
         # the policy is made from it, and so is all that comes next
-        load_state(place.state, config, torch.device("cpu"))
+        load_state(workspace.state, config, torch.device("cpu"))
     why = _changed("fit-policy", config, about.get("config", {}))
     cloned = "clone" in about or "clone" in about.get("origin", {})
     if not (why or known.targets or cloned or config.variant_row.on_policy):
@@ -119,13 +119,13 @@ def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> C
     critics, data = about.get("critics_digest"), about.get("inputs", {}).get("data")
     if known.targets:
         # the folder holds the newest critics; what the policy was fitted with, its targets say
-        if not place.targets.is_file():
-            why = why or f"the targets that it was fitted to are not in {place.targets}"
+        if not workspace.targets.is_file():
+            why = why or f"the targets that it was fitted to are not in {workspace.targets}"
         else:
-            header = read_targets(place.targets)[1]
+            header = read_targets(workspace.targets)[1]
             critics, data = header.critics_digest, header.data_digest
-            if digest_file(place.targets) != known.targets:
-                why = why or f"it was fitted to other targets than are in {place.targets}"
+            if digest_file(workspace.targets) != known.targets:
+                why = why or f"it was fitted to other targets than are in {workspace.targets}"
     if not why and known.critics and critics != known.critics and "ending" not in about:
         why = "the critics changed since"
     if not why and known.data and data != known.data:
@@ -135,8 +135,8 @@ def _policy_status(config: PipelineConfig, place: Workspace, known: _Known) -> C
     )
 
 
-def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) -> Checked:
-    evaluation = load_evaluation(place.evaluation)
+def _evaluate_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
+    evaluation = load_evaluation(workspace.evaluation)
     if evaluation["policy"].get("policy_digest") != known.policies[0]:
         return "the policy changed since", ""
     attacks = ", ".join(dict.fromkeys(entry["attack"] for entry in evaluation["results"]))
@@ -144,7 +144,7 @@ def _evaluate_status(config: PipelineConfig, place: Workspace, known: _Known) ->
     return "", "; ".join([attacks, *(f"{DOES_NOTHING}: {message}" for message in idle)])
 
 
-def _known(config: PipelineConfig, place: Workspace) -> _Known:
+def _known(config: PipelineConfig, workspace: Workspace) -> _Known:
     def read(part: Callable[[], Any], otherwise: Any) -> Any:
         try:
             with read_errors(Path()):
@@ -153,20 +153,20 @@ def _known(config: PipelineConfig, place: Workspace) -> _Known:
             return otherwise
 
     return _Known(
-        about=read(lambda: load_policy(place.policy).about, {}),
-        data=read(lambda: open_dataset(place.data, config.task_row).info.digest, ""),
-        critics=read(lambda: load_critics(place.critics)[1].get("critics_digest", ""), ""),
+        about=read(lambda: load_policy(workspace.policy).about, {}),
+        data=read(lambda: open_dataset(workspace.data, config.task_row).info.digest, ""),
+        critics=read(lambda: load_critics(workspace.critics)[1].get("critics_digest", ""), ""),
     )
 
 
-def status(config: PipelineConfig, place: Workspace) -> list[StageStatus]:
+def status(config: PipelineConfig, workspace: Workspace) -> list[StageStatus]:
     """Return for each stage whether its result is done, stale or missing, and why.
 
     Args:
         config: the pipeline as it is now.
-        place: its folders.
+        workspace: its folders.
     """
-    known = _known(config, place)
+    known = _known(config, workspace)
     checks: dict[str, Callable[[PipelineConfig, Workspace, _Known], Checked]] = {
         "collect": _collect_status,
         "fit-critics": _critics_status,
@@ -179,8 +179,8 @@ def status(config: PipelineConfig, place: Workspace) -> list[StageStatus]:
     found = []
     for stage, check in checks.items():
         try:
-            with read_errors(place.run):
-                why, done = check(config, place, known)
+            with read_errors(workspace.run):
+                why, done = check(config, workspace, known)
             found.append(StageStatus(stage, "stale" if why else "done", why or done))
         except MissingInputError as error:
             found.append(StageStatus(stage, "missing", error.message))
