@@ -411,8 +411,10 @@ def test_tensorboard_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     harden("fit-policy", *SETTINGS, "--steps", "2", "--tensorboard")
     assert len(list(logs.glob("policy-*/tensorboard/events*"))) == 1
     monkeypatch.setattr("harden.training.trainer.find_spec", lambda name: None)
-    said = harden("fit-policy", *SETTINGS, "--steps", "2", "--tensorboard", code=2).output
-    assert "pip install 'harden[tensorboard]'" in said
+    for words in (["fit-policy"], ["train", "--overwrite"]):
+        said = harden(words[0], *SETTINGS, *words[1:], "--tensorboard", code=2).output
+        assert "pip install 'harden[tensorboard]'" in said
+    assert len(list(logs.glob("train/events*"))) == 1, "the earlier run stands"
 
 
 def load_state_of(name: str) -> Learner:

@@ -68,12 +68,12 @@ def evaluate(
     from harden.stages import evaluate as stage
 
     # of the run's own policy the run keeps one too, for `status`
-    outs = [path for path in (json_path, ctx.place.evaluation if named is None else None) if path]
-    if data is None and named is None and (ctx.place.data / "manifest.json").is_file():
-        data = ctx.place.data
+    outs = [path for path in (json_path, ctx.workspace.evaluation if named is None else None) if path]
+    if data is None and named is None and (ctx.workspace.data / "manifest.json").is_file():
+        data = ctx.workspace.data
     inputs = stage.open_evaluate(
         ctx.config,
-        named or ctx.place.policy,
+        named or ctx.workspace.policy,
         parse_attacks(attacks),
         device=ctx.device,
         also=ctx.also,
@@ -92,7 +92,7 @@ def evaluate(
     for warning in result["warnings"]:
         click.echo(f"warning: {warning['check']}: {warning['message']}")
     if html is not None:
-        write_report(html, [Reported(ctx.place.name if named is None else named.name, result)])
+        write_report(html, [Reported(ctx.workspace.name if named is None else named.name, result)])
         outs.append(html)
     for out in outs:
         click.echo(f"-> {out}")
@@ -162,7 +162,7 @@ def render(ctx: Context, named: Path | None, out: Path, **options: Any) -> None:
     """Film an episode, clean or attacked, as a GIF."""
     from harden.stages import render as stage
 
-    policy = named or ctx.place.policy
+    policy = named or ctx.workspace.policy
     inputs = stage.open_render(ctx.config, policy, out, device=ctx.device, report=ctx.report, **options)
     if ctx.ends_before(inputs):
         return

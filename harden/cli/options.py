@@ -134,7 +134,7 @@ class Context:
     Args:
         config: the resolved pipeline.
         also: the same with the other values of options that took several.
-        place: its folders.
+        workspace: its folders.
         device: where it is computed.
         report: says how far it is.
         dry_run: open and check the inputs, and do nothing with them.
@@ -142,7 +142,7 @@ class Context:
 
     config: PipelineConfig
     also: list[PipelineConfig]
-    place: Workspace
+    workspace: Workspace
     device: torch.device
     report: Reporter
     dry_run: bool
@@ -151,7 +151,7 @@ class Context:
         """In a dry run print what would be read and written; returns whether it is one."""
         if self.dry_run:
             resolved: dict[str, Any] = {
-                "pipeline": self.place.name,
+                "pipeline": self.workspace.name,
                 "config": self.config.model_dump(mode="json"),
             }
             if self.also:
@@ -195,8 +195,8 @@ def stage_options(command: F) -> F:
         file = find_pipeline(path)
         loaded = load_config(file, extra)
         config, *also = variations(loaded, {name: given for name, given in several.items() if given})
-        place, report = Workspace.named(path.stem), Reporter(shared.quiet)
-        context = Context(config, also, place, pick_device(device), report, shared.dry_run)
+        workspace, report = Workspace.named(path.stem), Reporter(shared.quiet)
+        context = Context(config, also, workspace, pick_device(device), report, shared.dry_run)
         named = pipeline is not None or not any(isinstance(value, Path) for value in options.values())
         try:
             return command(context, **options)

@@ -30,7 +30,7 @@ def collect(ctx: Context, **options: Any) -> None:
     """Collect episodes and append them to the data set."""
     from harden.stages import collect as stage
 
-    inputs = stage.open_collect(ctx.config, ctx.place, **options)
+    inputs = stage.open_collect(ctx.config, ctx.workspace, **options)
     if ctx.ends_before(inputs):
         return
     done = stage.collect(inputs, ctx.report)
@@ -52,13 +52,13 @@ def fit_critics(ctx: Context, **options: Any) -> None:
     """Fit Q_r and Q_c to the stored transitions."""
     from harden.stages import fit_critics as stage
 
-    inputs = stage.open_fit_critics(ctx.config, ctx.place, device=ctx.device, **options)
+    inputs = stage.open_fit_critics(ctx.config, ctx.workspace, device=ctx.device, **options)
     if ctx.ends_before(inputs):
         return
     done = stage.fit_critics(inputs, ctx.report)
-    click.echo(f"fitted the critics: {done.steps} steps, loss {done.loss:.4g} -> {ctx.place.critics}")
+    click.echo(f"fitted the critics: {done.steps} steps, loss {done.loss:.4g} -> {ctx.workspace.critics}")
     if options["policy_dir"] is not None:
-        click.echo(f"the policy with them -> {ctx.place.policy}")
+        click.echo(f"the policy with them -> {ctx.workspace.policy}")
     _echo_copy(inputs.out)
 
 
@@ -74,7 +74,7 @@ def e_step(ctx: Context, **options: Any) -> None:
     """Make the weighted particles q* that the policy is fitted to."""
     from harden.stages import e_step as stage
 
-    inputs = stage.open_e_step(ctx.config, ctx.place, device=ctx.device, **options)
+    inputs = stage.open_e_step(ctx.config, ctx.workspace, device=ctx.device, **options)
     if ctx.ends_before(inputs):
         return
     done = stage.e_step(inputs)
@@ -112,14 +112,14 @@ def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
         return
     from harden.stages import fit_policy as stage
 
-    inputs = stage.open_fit_policy(ctx.config, ctx.place, device=ctx.device, **options)
+    inputs = stage.open_fit_policy(ctx.config, ctx.workspace, device=ctx.device, **options)
     if ctx.ends_before(inputs):
         return
     done = stage.fit_policy(inputs, ctx.report)
     click.echo(
         f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g}, "
         f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, "
-        f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.place.policy}"
+        f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.workspace.policy}"
     )
     _echo_copy(inputs.out)
 
@@ -142,7 +142,7 @@ def _echo_copy(out: Path | None) -> None:
 def _clone(ctx: Context, options: dict[str, Any]) -> None:
     from harden.stages import clone as stage
 
-    inputs = stage.open_clone(ctx.config, ctx.place, device=ctx.device, **options)
+    inputs = stage.open_clone(ctx.config, ctx.workspace, device=ctx.device, **options)
     if ctx.ends_before(inputs):
         return
     done = stage.clone_policy(inputs, ctx.report)
@@ -169,13 +169,13 @@ def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
     from harden.stages import train as stage
 
-    inputs = stage.open_train(ctx.config, ctx.place, device=ctx.device, **options)
+    inputs = stage.open_train(ctx.config, ctx.workspace, device=ctx.device, **options)
     if ctx.ends_before(inputs):
         return
     try:
         done = stage.train(inputs, ctx.report)
     except Interrupted as error:
-        begun = ctx.place.state.is_file()
+        begun = ctx.workspace.state.is_file()
         on = "go on from the last refresh: the same command with --resume, without --overwrite and --init"
         raise type(error)(error.message, on if begun else "nothing is stored yet: run it again") from None
     last = done.history[-1]
@@ -199,8 +199,8 @@ def status(ctx: Context) -> None:
     from harden.stages.inputs import Inputs
     from harden.stages.status import status as stages
 
-    stored = tuple(path for path in (ctx.place.data, ctx.place.run) if path.exists())
+    stored = tuple(path for path in (ctx.workspace.data, ctx.workspace.run) if path.exists())
     if ctx.ends_before(Inputs(reads=stored, writes=())):
         return
-    for row in stages(ctx.config, ctx.place):
+    for row in stages(ctx.config, ctx.workspace):
         click.echo(f"{row.stage:<12} {row.status:<8} {row.why}")

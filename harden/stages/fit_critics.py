@@ -61,7 +61,7 @@ class CriticsInputs(Inputs):
 
 def open_fit_critics(
     config: PipelineConfig,
-    place: Workspace,
+    workspace: Workspace,
     *,
     device: torch.device,
     steps: int | None = None,
@@ -73,7 +73,7 @@ def open_fit_critics(
     """Open and check what a fit of the critics needs.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        config, workspace, device: the pipeline, its folders, and where it is computed.
         steps: gradient steps, the pipeline's where not given.
         data: a data set, the workspace's where not given.
         policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
@@ -85,11 +85,11 @@ def open_fit_critics(
             variant's kind, or something at `out`; StorageError: the run can't be written.
     """
     steps = key_value(config, "critics.steps", steps)
-    dataset = open_own(config, data or place.data)
-    run = open_for_stage(config, place, device, policy_dir, refresh=refresh)
+    dataset = open_own(config, data or workspace.data)
+    run = open_for_stage(config, workspace, device, policy_dir, refresh=refresh)
     rows = dataset.recent(config.critics.replay)
     require_ranges(config, rows, dataset.path)
-    require_writable(place.state)
+    require_writable(workspace.state)
     if out is not None:
         require_place(out)
     return CriticsInputs(
@@ -99,8 +99,8 @@ def open_fit_critics(
         steps=steps,
         epsilon=scheduled(config, refresh).epsilon,
         out=out,
-        reads=(dataset.path, *stored_learner(place, policy_dir)),
-        writes=(*learner_paths(place), *optional(out)),
+        reads=(dataset.path, *stored_learner(workspace, policy_dir)),
+        writes=(*learner_paths(workspace), *optional(out)),
     )
 
 

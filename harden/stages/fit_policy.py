@@ -21,7 +21,7 @@ from harden.storage.folders import copy_folder, require_place
 from harden.training.checks import require_em
 from harden.training.loop import check_finite
 from harden.training.run import Run, open_for_stage
-from harden.training.trainer import fit, make_trainer
+from harden.training.trainer import fit, make_trainer, require_tensorboard
 from harden.training.workspace import Workspace
 from harden.types import Targets
 
@@ -43,11 +43,11 @@ class PolicyFitted(NamedTuple):
     epsilon: float
 
 
-def _require_folders(place: Workspace, *folders: Path) -> None:
+def _require_folders(workspace: Workspace, *folders: Path) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise MissingInputError(
-                f"{folder} is missing", f"make it with: harden fit-critics -p {place.name}"
+                f"{folder} is missing", f"make it with: harden fit-critics -p {workspace.name}"
             )
 
 
@@ -93,7 +93,7 @@ class FitPolicyInputs(Inputs):
 
 def open_fit_policy(
     config: PipelineConfig,
-    place: Workspace,
+    workspace: Workspace,
     *,
     device: torch.device,
     steps: int | None = None,
@@ -109,7 +109,7 @@ def open_fit_policy(
     The same targets may be fitted again: the old policy that they bound the KL to is stored with them.
 
     Args:
-        config, place, device: the pipeline, its folders, and where it is computed.
+        config, workspace, device: the pipeline, its folders, and where it is computed.
         steps: gradient steps, the pipeline's where not given.
         targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
         tensorboard: log to TensorBoard beside CSV.
@@ -123,13 +123,15 @@ def open_fit_policy(
         StorageError: the run can't be written.
     """
     steps = key_value(config, "mstep.steps", steps)
+    if tensorboard:
+        require_tensorboard()
     require_em(config)
-    path = targets_path or place.targets
-    _require_folders(place, critics_dir or place.critics, policy_dir or place.policy)
+    path = targets_path or workspace.targets
+    _require_folders(workspace, critics_dir or workspace.critics, policy_dir or workspace.policy)
     targets, header = read_targets(path)
-    run = open_for_stage(config, place, device, policy_dir, critics_dir, refresh=refresh)
+    run = open_for_stage(config, workspace, device, policy_dir, critics_dir, refresh=refresh)
     _check_belonging(header, run, path)
-    require_writable(place.state)
+    require_writable(workspace.state)
     if out is not None:
         require_place(out)
     return FitPolicyInputs(
@@ -142,8 +144,8 @@ def open_fit_policy(
         publish=refresh is None,
         tensorboard=tensorboard,
         out=out,
-        reads=(path, *stored_learner(place, policy_dir, critics_dir)),
-        writes=(*learner_paths(place), *optional(out)),
+        reads=(path, *stored_learner(workspace, policy_dir, critics_dir)),
+        writes=(*learner_paths(workspace), *optional(out)),
     )
 
 

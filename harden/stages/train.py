@@ -36,6 +36,7 @@ from harden.training.imitation import fit_clone
 from harden.training.run import Run, begin_run, load_run, new_run, open_run, require_free
 from harden.training.state import Row
 from harden.training.supply import RollOuts, Stored, Supply
+from harden.training.trainer import require_tensorboard
 from harden.training.workspace import Workspace
 
 
@@ -117,6 +118,8 @@ def open_train(
             "--resume goes on from what is stored",
             "leave out --overwrite and --init, or begin anew without --resume",
         )
+    if tensorboard:
+        require_tensorboard()
     dataset = None
     if offline:
         require_em(config)

@@ -78,7 +78,12 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module="lightning.*")
 
 
-def _require_tensorboard() -> None:
+def require_tensorboard() -> None:
+    """Refuse to log to TensorBoard where it is not installed.
+
+    Raises:
+        InputError: it is not.
+    """
     if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
         raise InputError("TensorBoard is not installed", "install it with: pip install 'harden[tensorboard]'")
 
@@ -90,14 +95,10 @@ def make_fabric(folder: Path, device: torch.device, tensorboard: bool) -> Fabric
         folder: the run's.
         device: where the learner lives already.
         tensorboard: log to TensorBoard (`logs/train`).
-
-    Raises:
-        InputError: TensorBoard is asked for and not installed.
     """
     _quiet_lightning()
     loggers: list[FabricLogger] = []
     if tensorboard:
-        _require_tensorboard()
         loggers.append(TensorBoardLogger(folder / "logs", name="", version="train"))
     return Fabric(accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, loggers=loggers)
 
@@ -129,7 +130,7 @@ def make_trainer(
         track: where progress is reported.
 
     Raises:
-        InputError: TensorBoard is asked for and not installed; StorageError: the log can't be written.
+        StorageError: the log can't be written.
     """
     _quiet_lightning()
     version = f"{job}-{first_step:07d}"
@@ -137,7 +138,6 @@ def make_trainer(
     if folder is not None:
         loggers.append(_Log(folder / "logs", name="", version=version))
     if tensorboard and folder is not None:
-        _require_tensorboard()
         loggers.append(PytorchTensorBoardLogger(folder / "logs", name="", version=f"{version}/tensorboard"))
     return L.Trainer(
         max_epochs=epochs,
