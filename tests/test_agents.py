@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def config():
 def test_a_function_is_attacked_without_gradients_and_the_report_says_so(folder: Path) -> None:
     words = ["evaluate", "--policy", "somebody:act", "--episodes", "1", "--queries", "17", *SMALL]
     said = run_harden(*words, "--attack", "random,mc,mad", "--json", "a.json", "--html", "a.html").output
-    assert "warning: no-gradient: the policy gives no gradients: mc, mad searched by values" in said
+    assert re.search("no-gradient.*mc, mad", said)
     assert "no gradients" in Path("a.html").read_text()
     evaluation = json.loads(Path("a.json").read_text())
     by_name = {one["attack"]: one for one in evaluation["results"]}

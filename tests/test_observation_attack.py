@@ -122,7 +122,7 @@ def test_a_function_is_attacked_by_values_as_the_network_behind_it(victim) -> No
     assert 0 < float(np.abs(found[2] - states).max()) <= EPSILON * 1.001
     with pytest.raises(InputError, match="is no policy"):
         harden.ObservationAttack(Observing(8), "mine", epsilon=EPSILON)
-    with pytest.raises(InputError, match="brings none"):
+    with pytest.raises(InputError, match="own critics"):
         harden.ObservationAttack(Observing(8), predict, epsilon=EPSILON)
 
 
@@ -167,7 +167,7 @@ class Observing(gymnasium.Env):
         ({"epsilon": float("nan")}, "epsilon = nan is not allowed"),
         ({"epsilon": [0.1, 0.1]}, "one number, or 8"),
         ({"attack": "amad", "epsilon": 0.1}, "risk_threshold"),
-        ({"attack": "mc-independent", "epsilon": 0.1}, "not the policy's own"),
+        ({"attack": "mc-independent", "epsilon": 0.1}, "independent critics"),
     ],
 )
 def test_a_mistake_is_told_at_once(options: dict, said: str, victim) -> None:
@@ -179,5 +179,5 @@ def test_a_mistake_is_told_at_once(options: dict, said: str, victim) -> None:
 def test_another_environment_and_a_policy_without_critics_are_refused(victim) -> None:
     with pytest.raises(InputError, match="takes 8 coordinates"):
         harden.ObservationAttack(Observing(3), victim, epsilon=0.1)
-    with pytest.raises(InputError, match="brings none"):
+    with pytest.raises(InputError, match="own critics"):
         harden.ObservationAttack(Observing(8), victim.policy, epsilon=0.1)

@@ -104,26 +104,17 @@ def require_critics(attack: Attack, critics: AttackModel | None) -> None:
         InputError: what is missing, or that the adversary is not the attack's.
     """
     if attack.plays != isinstance(critics, LinearAdversary):
-        lack = (
-            "plays an adversary, and none is given"
-            if attack.plays
-            else "plays no adversary, and one is given"
+        lack = "an adversary, and none is given" if attack.plays else "no adversary, and one is given"
+        remedy = (
+            "harden evaluate finds the one of critic-free; harden.evaluation.episode_search does in Python"
         )
+        raise InputError(f"attack '{attack.name}' plays {lack}", remedy)
+    if attack.critics is not None and critics is None:
+        fit = "fit them first with: harden fit-critics -p PIPELINE --policy FOLDER, or use --attack random"
+        remedy = fit if attack.critics == "own" else "harden evaluate fits some"
         raise InputError(
-            f"attack '{attack.name}' plays {lack}",
-            "harden evaluate finds the one of critic-free; harden.evaluation.episode_search does in Python",
+            f"attack '{attack.name}' climbs {attack.critics} critics, and none are given", remedy
         )
-    if attack.critics is None or critics is not None:
-        return
-    if attack.critics == "own":
-        raise InputError(
-            f"attack '{attack.name}' climbs critics, and the policy brings none",
-            "fit them first with: harden fit-critics -p PIPELINE --policy FOLDER, or use --attack random",
-        )
-    raise InputError(
-        f"attack '{attack.name}' climbs critics that are not the policy's own, and none are given",
-        "harden evaluate fits some; harden.stages.attackers does in Python",
-    )
 
 
 def require_ready(attack: Attack, critics: AttackModel | None, threshold: float | None) -> None:
@@ -140,10 +131,8 @@ def require_ready(attack: Attack, critics: AttackModel | None, threshold: float 
             "give it a threshold, such as harden.attacks.risk_threshold makes of natural states",
         )
     if threshold is not None and not attack.gated:
-        raise InputError(
-            f"attack '{attack.name}' acts in every state, and the threshold {threshold:g} is given",
-            "leave it out",
-        )
+        acts = f"attack '{attack.name}' acts in every state, and the threshold {threshold:g} is given"
+        raise InputError(acts, "leave it out")
 
 
 @torch.no_grad()
@@ -172,15 +161,12 @@ def perturb(
 
     Args:
         attack: a row of ATTACKS.
-        policy: the policy under attack; neither it nor the critics get gradients.
-        critics: the critics that the attack asks, or the adversary that it plays; an attack that asks none
-            needs none.
+        policy: under attack; neither it nor the critics get gradients.
+        critics: the critics that the attack asks, or the adversary that it plays.
         obs: clean observations, (B, obs_dim).
         epsilon: radius, one number or one a coordinate, in raw observation units.
-        strength: how a gradient attack climbs, and the norm.
-        generator: the only source of randomness, on the observations' device.
-        start: (B, obs_dim), the perturbation of the state before, from which the paper's style climbs on;
-            what draws its own starts has no use for it.
+        generator: on the observations' device.
+        start: (B, obs_dim), the perturbation of the state before, from which the paper's style climbs on.
         threshold: clean Q_c below which a gated attack does nothing (`risk_threshold`); for no other attack.
 
     Returns:

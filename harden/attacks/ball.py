@@ -73,7 +73,6 @@ def sample(like: Tensor, epsilon: Tensor, norm: Norm, generator: torch.Generator
     Args:
         like: gives shape, type and device, (..., obs_dim).
         epsilon, norm: as in `project`.
-        generator: the only source of randomness.
     """
     if norm == "linf":
         unit = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)

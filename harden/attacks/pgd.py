@@ -35,8 +35,6 @@ def ascend(
         steps: gradient steps from each start.
         restarts: random starts a state.
         step_share: length of the first step as a share of epsilon; it falls linearly to a tenth of itself.
-        norm: the ball's norm.
-        generator: the only source of randomness.
         starts: where from: anywhere in the ball, or its corners (for l2 its surface).
 
     Returns:

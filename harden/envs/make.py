@@ -25,9 +25,7 @@ class StepResult(NamedTuple):
 
     Args:
         obs: float32 (obs_dim,).
-        reward, cost: of this step.
-        terminal: the dynamics ended the episode.
-        timeout: the time limit did.
+        terminal, timeout: the dynamics ended the episode, or the time limit did.
     """
 
     obs: np.ndarray
@@ -109,11 +107,7 @@ def require_environment(task: Task) -> None:
 
 
 def try_environment(task: Task) -> None:
-    """Open a task's environment and close it: what does not fit is refused before anything is stored.
-
-    Raises:
-        InputError: as `SeededEnv`.
-    """
+    """Open a task's environment and close it, refusing early what `SeededEnv` refuses."""
     SeededEnv(task).close()
 
 

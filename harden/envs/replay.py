@@ -48,13 +48,7 @@ def boundary(env: SeededEnv) -> Boundary | None:
 
 
 def replay(env: SeededEnv, seed: int, actions: np.ndarray) -> Replayed:
-    """Run an episode by its actions.
-
-    Args:
-        env: of the episode's task.
-        seed: of the episode.
-        actions: (T, act_dim), as they were applied.
-    """
+    """Run the episode of a seed by its actions as they were applied, (T, act_dim)."""
     env.reset(seed)
     path, costs = [env.env.agent.get_position()[:2]], []
     for action in actions:

@@ -30,8 +30,6 @@ class Progress(NamedTuple):
     """How far a roll-out is.
 
     Args:
-        steps: simulated so far.
-        episodes: finished so far.
         reward, cost: mean an episode over the finished ones, 0 while there is none.
     """
 

@@ -98,27 +98,14 @@ class VectorEnv:
             raise
 
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        """Start an episode in each of the slots.
-
-        Args:
-            slots: which, (len,).
-            seeds: the simulator's seed of each episode, (len,).
-
-        Returns:
-            First observations, float32 (len, obs_dim).
-        """
+        """Start an episode of each seed (len,) in its slot (len,); returns obs, float32 (len, obs_dim)."""
         obs = np.empty((len(slots), self.task.obs_dim), dtype=np.float32)
         for rows, part in self._ask("reset", slots, seeds):
             obs[rows] = part
         return obs
 
     def step(self, slots: np.ndarray, actions: np.ndarray) -> Step:
-        """Advance each of the slots by one step.
-
-        Args:
-            slots: which, (len,).
-            actions: inside the action space, float32 (len, act_dim).
-        """
+        """Advance each of the slots (len,) by an action inside the action space, float32 (len, act_dim)."""
         obs = np.empty((len(slots), self.task.obs_dim), dtype=np.float32)
         floats = np.empty((2, len(slots)), dtype=np.float32)
         flags = np.empty((2, len(slots)), dtype=bool)

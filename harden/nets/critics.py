@@ -17,18 +17,15 @@ _CHUNK = 64
 
 
 class StateValues(nn.Module):
-    """V_r and V_c of an on-policy method.
-
-    Args:
-        obs_dim: coordinates.
-        hidden: widths of the ReLU layers.
-        obs_scale: as a policy's.
-    """
+    """V_r and V_c of an on-policy method; arguments as a policy's."""
 
     def __init__(self, obs_dim: int, hidden: Sequence[int] = (256, 256), obs_scale: float = 1.0) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {"obs_dim": obs_dim, "hidden": list(hidden)}
-        self.architecture["obs_scale"] = obs_scale
+        self.architecture: dict[str, Any] = {
+            "obs_dim": obs_dim,
+            "hidden": list(hidden),
+            "obs_scale": obs_scale,
+        }
         self.obs_scale = obs_scale
         self.parts = nn.ModuleList(
             nn.Sequential(*relu_layers(obs_dim, hidden), nn.Linear(hidden[-1], 1)) for _ in range(2)
@@ -41,14 +38,7 @@ class StateValues(nn.Module):
 
 
 class QEnsemble(nn.Module):
-    """E independent critics, their parameters in one stack a layer.
-
-    Args:
-        obs_dim, act_dim: coordinates.
-        size: E.
-        hidden: widths of the ReLU layers.
-        obs_scale: as a policy's.
-    """
+    """E = `size` independent critics, their parameters in one stack a layer; the rest as a policy's."""
 
     def __init__(
         self, obs_dim: int, act_dim: int, size: int, hidden: Sequence[int], obs_scale: float = 1.0
@@ -109,10 +99,7 @@ class Critics(nn.Module):
     """The reward critics and the cost critics of one policy.
 
     Args:
-        obs_dim, act_dim: coordinates.
-        reward_count, cost_count: critics of each kind.
-        hidden: widths of the ReLU layers.
-        obs_scale: as a policy's.
+        reward_count, cost_count: critics of each kind; the others are as a policy's.
     """
 
     def __init__(

@@ -23,11 +23,7 @@ def cross_entropy(q_mean: Tensor, q_var: Tensor, mean: Tensor, std: Tensor) -> T
 
 
 def kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -> Tensor:
-    """Return KL(N(mean, std) || N(other_mean, other_std)), (...,), in nats: cross entropy less entropy.
-
-    Args:
-        mean, std, other_mean, other_std: (..., act_dim).
-    """
+    """Return KL(N(mean, std) || N(other_mean, other_std)), (...,), nats, of arguments (..., act_dim)."""
     variance = std * std
     crossed = cross_entropy(mean, variance, other_mean, other_std)
     return crossed - cross_entropy(mean, variance, mean, std)
@@ -55,16 +51,7 @@ def split_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -
 
 
 def sample(mean: Tensor, std: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` actions a state.
-
-    Args:
-        mean, std: (S, act_dim).
-        count: K.
-        generator: the only source of randomness.
-
-    Returns:
-        (S, K, act_dim).
-    """
+    """Draw `count` = K actions a state, (S, K, act_dim), from mean and std, (S, act_dim)."""
     shape = (mean.shape[0], count, mean.shape[1])
     noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
     return mean.unsqueeze(1) + std.unsqueeze(1) * noise

@@ -108,11 +108,6 @@ def build_network(
 ) -> Network:
     """Return the network that a file describes, with the file's weights.
 
-    Args:
-        architecture: what the file says of it.
-        weights: its parameters by name.
-        path: the file; made_by: the command that makes it.
-
     Raises:
         DamagedFileError: the description is not one of such a network, or the weights do not fit it.
     """

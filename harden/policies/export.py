@@ -78,7 +78,6 @@ def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> E
     Args:
         loaded: the policy; its critics stay behind.
         kind: onnx, torchscript or safetensors.
-        path: the file; replaced whole.
         obs: what it is checked on, (B, obs_dim).
 
     Raises:

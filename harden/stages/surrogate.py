@@ -51,10 +51,6 @@ def roll_out(
 
 
 def surrogate(config: PipelineConfig, policy: OpaquePolicy, data: Path, report: Reporter) -> Distilled:
-    """Return a policy of ours that acts as somebody else's, for the stages that need one to fit critics.
-
-    Args:
-        data: where the policy went; it is fitted there.
-    """
+    """Return a policy of ours fitted to somebody else's on its own episodes, for the fit of critics."""
     rows = open_dataset(data, config.task_row).recent(config.imitation.rows)
     return distil(policy.foreign(), config, rows, data, CPU, report)
