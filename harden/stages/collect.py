@@ -130,7 +130,8 @@ def collect(inputs: CollectInputs, report: Reporter) -> Collected:
         writer.require_same_kind(behaviour)
         data = collect_episodes(
             envs,
-            learner,
+            learner.policy,
+            learner.critics,
             config,
             writer.info.episodes,
             inputs.episodes,

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from harden.config.pipeline import PipelineConfig
 from harden.data import DatasetWriter, open_dataset
-from harden.envs.rollout import rollout
 from harden.envs.vector import VectorEnv
 from harden.policies.opaque import OpaquePolicy
 from harden.progress import Reporter
-from harden.seeds import episode_seeds, generator
 from harden.stages.import_policy import Distilled, distil
-from harden.training.collection import Exploration, make_actor
+from harden.training.collection import collect_episodes
 from harden.training.imitation import CPU
 
 
@@ -29,25 +27,16 @@ def roll_out(
     Args:
         behaviours: names as `collect` has them, and how many episodes of each.
     """
-    task, options = config.task_row, config.collect
-    most = max(episodes for _, episodes in behaviours)
-    with (
-        DatasetWriter(out, task) as writer,
-        VectorEnv(task, min(options.envs, most), options.workers) as envs,
-    ):
+    task, options, digest = config.task_row, config.collect, policy.digest()
+    slots = min(options.envs, max(episodes for _, episodes in behaviours))
+    with DatasetWriter(out, task) as writer, VectorEnv(task, slots, options.workers) as envs:
         for behaviour, episodes in behaviours:
             if not episodes:
                 continue
-            first = writer.info.episodes
-            draw = generator("cpu", config.seed, "behaviour", first)
-            explore = Exploration(envs.num_envs, task.act_dim, options, draw)
-            act = make_actor(behaviour, policy, task, draw, config.train_epsilon, explore)
-            seeds = episode_seeds(config.seed, "collect", first, episodes)
             report.say(f"collecting {episodes} episodes of the policy under evaluation ({behaviour})")
-            data = rollout(envs, act, seeds.tolist())
-            writer.append(
-                data.transitions, seed=config.seed, policy_digest=policy.digest(), behaviour=behaviour
-            )
+            first, epsilon = writer.info.episodes, config.train_epsilon
+            data = collect_episodes(envs, policy, None, config, first, episodes, behaviour, epsilon, report)
+            writer.append(data.transitions, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
 
 def surrogate(config: PipelineConfig, policy: OpaquePolicy, data: Path, report: Reporter) -> Distilled:

@@ -18,8 +18,7 @@ from harden.config.variants import MC_BEHAVIOUR
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.method.adversary import mc_attack
-from harden.method.learner import Learner
-from harden.nets import GaussianPolicy
+from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
 from harden.seeds import episode_seeds, generator
 
@@ -119,7 +118,8 @@ def _follow(
 
 def collect_episodes(
     envs: VectorEnv,
-    learner: Learner,
+    policy: GaussianPolicy,
+    critics: Critics | None,
     config: PipelineConfig,
     first: int,
     episodes: int,
@@ -129,25 +129,26 @@ def collect_episodes(
 ) -> Rollout:
     """Simulate episodes `first` to `first + episodes` of a data set.
 
-    Equal configuration, learner and place give equal data, whatever the number of workers.
+    Equal configuration, policy and place give equal data, whatever the number of workers.
 
     Args:
-        learner: gives the policy that acts, and the critics that an adversary climbs.
+        policy: acts; critics: what an adversary climbs under behaviour mc.
         epsilon: the adversary's radius under behaviour mc; noise has the full one.
     """
     task = config.task_row
     # simulation is on the CPU: so is its policy, and a copy there draws the same numbers
-    acting = copy.deepcopy(learner.policy).cpu()
+    acting = copy.deepcopy(policy).cpu()
     draw = generator("cpu", config.seed, "behaviour", first)
     # what is learned on-policy is learned from the policy's own draws
     exploring = Collect() if config.variant_row.on_policy else config.collect
     explore = Exploration(envs.num_envs, task.act_dim, exploring, draw)
     attack = None
     if behaviour == MC_BEHAVIOUR:
-        critics = copy.deepcopy(learner.critics).cpu()
+        assert critics is not None
+        climbed = copy.deepcopy(critics).cpu()
 
         def attack(obs: Tensor) -> Tensor:
-            return mc_attack(acting, critics, obs, task.radius(epsilon), config.adversary, draw)
+            return mc_attack(acting, climbed, obs, task.radius(epsilon), config.adversary, draw)
 
     act = make_actor(behaviour, acting, task, draw, config.train_epsilon, explore, attack)
     seeds = episode_seeds(config.seed, "collect", first, episodes)

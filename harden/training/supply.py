@@ -88,7 +88,15 @@ class RollOuts:
         first = writer.info.episodes
         behaviour, epsilon = config.behaviour, scheduled(config, learner.counters.refresh).epsilon
         data = collect_episodes(
-            self.envs, learner, config, first, episodes, behaviour, epsilon, self.report
+            self.envs,
+            learner.policy,
+            learner.critics,
+            config,
+            first,
+            episodes,
+            behaviour,
+            epsilon,
+            self.report,
         ).transitions
         self.shard = writer.append(data, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
