@@ -15,20 +15,10 @@ from harden.errors import HardenError, InputError, MissingInputError
 _TABLES = ("table5", "table6", "table7", "table8", "figure2")
 
 
-class _Names(click.ParamType):
-    """One or several names with commas between them."""
-
-    name = "names"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Return them as a list."""
-        return value if isinstance(value, list) else [part for part in str(value).split(",") if part]
-
-
 @main.command()
 @click.argument("tables", nargs=-1, type=click.Choice(_TABLES))
-@click.option("--task", "tasks", type=_Names(), help="Tasks, with commas [all of the paper's].")
-@click.option("--variant", "variants", type=_Names(), help="Variants, with commas [the table's].")
+@click.option("--task", "tasks", help="Tasks, with commas [all of the paper's].")
+@click.option("--variant", "variants", help="Variants, with commas [the table's].")
 @click.option("--seeds", type=Numbers(int), default="0,1,2,3,4", help="Seeds, with commas [0,1,2,3,4].")
 @click.option(
     "--budget",
@@ -89,23 +79,14 @@ def _run(shared: Shared, tables: Sequence[str], ledger: Path, options: dict[str,
 
 
 def _jobs(tables: Sequence[str], options: dict[str, Any]) -> list[Any]:
-    """Return the runs asked for; a task of the paper that has no pipeline yet is said and left out."""
     from harden.benchmark.tables import TASKS, Budget, jobs
-    from harden.config.file import find_pipeline
 
-    tasks = options["tasks"]
-    if tasks is None:
-        tasks = []
-        for task in TASKS:
-            try:
-                find_pipeline(Path("pipelines") / f"{task}.toml")
-                tasks.append(task)
-            except MissingInputError as error:
-                click.echo(f"left out: {task}: {error.message}")
-    elif unknown := [task for task in tasks if task not in TASKS]:
+    tasks = options["tasks"].split(",") if options["tasks"] else TASKS
+    variants = options["variants"].split(",") if options["variants"] else ()
+    if unknown := [task for task in tasks if task not in TASKS]:
         raise InputError(f"task '{unknown[0]}' is not in the paper's tables", f"choose: {', '.join(TASKS)}")
     budget = Budget(options["budget"] == "paper", options["env_steps"], options["keys"], options["label"])
-    return jobs(tables, tasks, options["variants"] or (), options["seeds"], budget)
+    return jobs(tables, tasks, variants, options["seeds"], budget)
 
 
 def _render(shared: Shared, tables: tuple[str, ...], ledger: Path, out: Path, into: Path | None) -> None:
