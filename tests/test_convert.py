@@ -575,7 +575,7 @@ def test_what_a_killed_import_left_is_cleared_away_and_what_a_running_one_fills_
         (aside / "mine").write_text("")
         assert not left.exists()
         # another import of the same name, while this one is being filled
-        words = [sys.executable, "-m", "harden.cli", "data", "import", "all.h5", "--out", "back"]
+        words = [sys.executable, "-m", "harden", "data", "import", "all.h5", "--out", "back"]
         subprocess.run(words, check=True, capture_output=True)
         assert (aside / "mine").exists()
         assert open_dataset(Path("back")).verify() == []

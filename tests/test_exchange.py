@@ -838,7 +838,7 @@ def test_nothing_but_the_file_is_written_by_an_export(folder: Path) -> None:
     places["MPLCONFIGDIR"] = str(folder / "fonts")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
     words = ["policy", "export", str(RELEASED), "--to", "onnx", "--out", "made/policy.onnx"]
-    command = [sys.executable, "-m", "harden.cli", *words]
+    command = [sys.executable, "-m", "harden", *words]
     subprocess.run(command, check=True, env=inherited | places, capture_output=True)
     assert not [*Path("home").rglob("*"), *Path("temporary").rglob("*")]
     assert [path.name for path in Path("made").iterdir()] == ["policy.onnx"]

@@ -167,13 +167,11 @@ class Context:
 def stage_options(command: F) -> F:
     """Give a command the options that all stages share, and hand it a Context."""
 
-    @click.option(
-        "-p", "--pipeline", type=FOLDER, default=None, help="Pipeline file [pipelines/ball-circle.toml]."
-    )
+    @click.option("-p", "--pipeline", type=FOLDER, help="Pipeline file [pipelines/ball-circle.toml].")
     @click.option(
         "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the pipeline."
     )
-    @click.option("--seed", type=int, default=None, help="Seed of everything random.")
+    @click.option("--seed", type=int, help="Seed of everything random.")
     @click.option("--device", default="auto", help="auto, cpu or cuda.")
     @pass_shared
     @functools.wraps(command)
@@ -181,7 +179,6 @@ def stage_options(command: F) -> F:
         shared: Shared,
         pipeline: Path | None,
         assignments: tuple[str, ...],
-        seed: int | None,
         device: str,
         **options: Any,
     ) -> Any:
@@ -190,11 +187,10 @@ def stage_options(command: F) -> F:
         from harden.training.workspace import Workspace, pick_device
 
         path = pipeline or DEFAULT_PIPELINE
-        extra = [*assignments, *([f"seed={seed}"] if seed is not None else []), *_as_keys(options)]
-        several = {name: options.pop(name) for name in _SEVERAL if name in options}
         file = find_pipeline(path)
-        loaded = load_config(file, extra)
-        config, *also = variations(loaded, {name: given for name, given in several.items() if given})
+        loaded = load_config(file, [*assignments, *_as_keys(options)])
+        values = {name: options.pop(name) for name in _SEVERAL if name in options}
+        config, *also = variations(loaded, {name: several for name, several in values.items() if several})
         workspace, report = Workspace.named(path.stem), Reporter(shared.quiet)
         context = Context(config, also, workspace, pick_device(device), report, shared.dry_run)
         named = pipeline is not None or not any(isinstance(value, Path) for value in options.values())
@@ -213,7 +209,9 @@ def stage_options(command: F) -> F:
 
 # keys of the evaluate section whose options take several values
 _SEVERAL = ("epsilon", "attack_steps", "restarts")
+# options that are short names of keys
 _KEYS = {
+    "seed": "seed",
     "env_steps": "train.env_steps",
     "offline": "train.offline",
     "variant": "variant",
@@ -226,8 +224,11 @@ _KEYS = {
 
 
 def _as_keys(options: dict[str, Any]) -> list[str]:
-    """Take out the options that are short names of pipeline keys."""
-    taken = {name: options.pop(name) for name in list(options) if name in _KEYS}
-    given = {_KEYS[name]: value for name, value in taken.items() if value is not None}
+    """Take out the options that are short names of keys; return those given as assignments."""
+    values = {key: options.pop(name) for name, key in _KEYS.items() if name in options}
     # as TOML: its strings and truths are JSON's, its numbers (nan among them) are Python's
-    return [f"{k}={json.dumps(v) if isinstance(v, str | bool) else repr(v)}" for k, v in given.items()]
+    return [
+        f"{key}={json.dumps(value) if isinstance(value, str | bool) else repr(value)}"
+        for key, value in values.items()
+        if value is not None
+    ]

@@ -1,5 +1,0 @@
-"""`python -m harden.cli` is `harden`."""
-
-from harden.cli import main
-
-main()
