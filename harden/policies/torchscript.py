@@ -31,6 +31,8 @@ _PICKLED = (
     "write it with torch.jit.save; what torch.save pickles is not read, for it would run whatever it names: "
     "save a state dict with safetensors.torch.save_file"
 )
+# observations of the trial: a program that takes one at a time may need milliseconds for each
+_TRIED = 256
 # how a program may take observations (B, obs_dim): all at once, or one at a time, as vector or batch of one
 _FORMS: tuple[Callable[[Tensor], Sequence[Tensor]], ...] = (
     lambda obs: (obs,),
@@ -141,7 +143,7 @@ def open_torchscript(path: Path, spread: str | None, bounds: Bounds, obs: Tensor
     check_file(path)
     process = LimitedProcess(path, "harden.policies.torchscript")
     try:
-        process.ask("try_torchscript", obs.numpy())
+        process.ask("try_torchscript", obs[:_TRIED].numpy())
     finally:
         process.child.close()
     program = Program(path)
