@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from harden.data import DatasetWriter, open_dataset
 from harden.data.convert import detect_format
-from harden.data.ends import limit_ends
 from harden.data.episodes import batches
-from harden.errors import InputError
+from harden.data.formats.ends import limit_ends
+from harden.errors import InputError, StorageError
 from harden.storage.folders import whole_folder
 from harden.types import Transitions
 from support.commands import harden, refused
@@ -48,7 +48,7 @@ def whole(path: Path | str) -> Transitions:
 
 
 @pytest.mark.parametrize("target", ["dsrl", "minari"])
-def test_a_round_trip_is_exact_to_the_bit_and_keeps_where_shards_come_from(stored: Path, target: str) -> None:
+def test_a_round_trip_is_exact_to_the_bit_and_keeps_where_data_come_from(stored: Path, target: str) -> None:
     out = {"dsrl": "out.h5", "minari": "out-v0"}[target]
     harden("data", "export", "set", "--to", target, "--out", out)
     said = harden("data", "import", out, "--out", "back").output
@@ -56,9 +56,14 @@ def test_a_round_trip_is_exact_to_the_bit_and_keeps_where_shards_come_from(store
     assert "note:" not in said
     assert same(whole("back"), DATA)
     before, after = open_dataset(stored).info, open_dataset(Path("back")).info
-    assert [shard.provenance for shard in after.shards] == [shard.provenance for shard in before.shards]
-    assert after.digest == before.digest, "even the files are the same"
+    assert {shard.behaviour for shard in before.shards} == {"policy-sample", "random"}
+    assert [shard.behaviour for shard in after.shards] == ["mixed"]
     assert (after.env_id, after.horizon) == (TASK.env_id, TASK.horizon)
+    harden("data", "filter", "set", "--episodes", "0:2", "--out", "first")
+    out = {"dsrl": "first.h5", "minari": "first-v0"}[target]
+    harden("data", "export", "first", "--to", target, "--out", out)
+    harden("data", "import", out, "--out", "again")
+    assert open_dataset(Path("again")).info == open_dataset(Path("first")).info, "even the file is the same"
 
 
 @settings(max_examples=20, deadline=None)
@@ -86,11 +91,7 @@ def test_a_dsrl_export_is_itself_a_data_set_and_says_what_is_attacked(stored: Pa
     assert len(open_dataset(Path("all.h5"), TASK)) == 12
     assert open_dataset(Path("all.h5")).info.attacked
     harden("data", "import", "all.h5", "--out", "back")
-    assert [shard.behaviour for shard in open_dataset(Path("back")).info.shards] == [
-        "policy-sample",
-        "random",
-        "mc",
-    ]
+    assert open_dataset(Path("back")).info.attacked
 
 
 def minari_episodes(monkeypatch: pytest.MonkeyPatch, root: Path, name: str) -> list:
@@ -186,7 +187,7 @@ def test_minari_cannot_hold_observations_that_steps_do_not_share(stored: Path) -
     with DatasetWriter(stored, TASK) as writer:
         writer.append(noisy, **HOW)
     said = refused("data", "export", "set", "--to", "minari", "--out", "out-v0")
-    assert "shard-00002.h5, episode 4: the next observation of step 0 is not step 1's" in said
+    assert "shard-00002.h5, its episode 0: what followed step 0" in said
     assert "--to dsrl" in said
     assert not [path for path in Path().iterdir() if "out" in path.name]
     harden("data", "export", "set", "--to", "dsrl", "--out", "out.h5")
@@ -330,7 +331,8 @@ def test_an_attribute_that_no_data_set_can_keep_is_named(
     with h5py.File("d.hdf5", "r+") as file:
         file.attrs[name] = value
     said = refused("data", "import", "d.hdf5", "--out", "set")
-    assert f"d.hdf5: attribute '{name}' is {shown}, allowed is a " in said
+    assert f"d.hdf5: attribute {name}" in said
+    assert shown in said
     assert [path.name for path in Path().iterdir()] == ["d.hdf5"]
     if name == "horizon":
         # what the user says holds, whatever the file does
@@ -354,10 +356,10 @@ def test_a_time_limit_of_minari_that_no_data_set_can_keep_is_named(stored: Path,
     harden("data", "export", "set", "--to", "minari", "--out", "out-v0")
     about = Path("out-v0/data/metadata.json")
     told = json.loads(about.read_text())
-    told["harden"]["max_episode_steps"] = steps
+    told["harden"]["horizon"] = steps
     about.write_text(json.dumps(told))
     said = refused("data", "import", "out-v0", "--out", "back")
-    assert f"max_episode_steps is {steps!r}, allowed is a whole number" in said
+    assert f"horizon = {steps!r} is not allowed" in said
     harden("data", "import", "out-v0", "--horizon", "200", "--out", "back")
     assert open_dataset(Path("back")).info.horizon == 200
 
@@ -466,30 +468,6 @@ def test_a_minari_folder_that_is_not_whole_is_refused(stored: Path, kind: str) -
 
 
 @pytest.mark.parametrize(
-    "provenance",
-    [
-        "[",
-        "{}",
-        "[]",
-        '[{"transitions": 10}]',
-        '[{"transitions": 3, "behaviour": "a"}, {"transitions": 6}]',
-        '[{"transitions": 2}, {"transitions": 8}]',
-        '[{"transitions": 10, "seed": "x"}]',
-        '[{"transitions": 10, "surprise": 1}]',
-    ],
-)
-def test_a_provenance_that_does_not_fit_is_refused_or_read(stored: Path, provenance: str) -> None:
-    harden("data", "export", "set", "--to", "dsrl", "--out", "all.h5")
-    with h5py.File("all.h5", "r+") as file:
-        file.attrs["provenance"] = provenance
-    if provenance == '[{"transitions": 10}]':
-        harden("data", "import", "all.h5", "--out", "back")
-        assert open_dataset(Path("back")).info.shards[0].behaviour == "imported"
-        return
-    assert "all.h5" in refused("data", "import", "all.h5", "--out", "back")
-
-
-@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["import", "none.h5", "--out", "x"], "none.h5 is missing"),
@@ -550,19 +528,19 @@ def test_the_dsrl_package_reads_what_is_exported(stored: Path, record_property: 
     record_property("dsrl", "0.1.0")
 
 
-def test_an_interrupted_import_leaves_no_data_set(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_runs_out_of_room_leaves_no_data_set(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     harden("data", "export", "set", "--to", "dsrl", "--out", "all.h5")
     append = DatasetWriter.append
 
-    def once(self: DatasetWriter, data: Transitions, **how: object) -> None:
-        if self.info.shards:
-            raise OSError(28, "No space left on device")
+    def full(self: DatasetWriter, data: Transitions, **how: object) -> None:
         append(self, data, **how)  # type: ignore[arg-type]
+        raise StorageError("no room")
 
-    monkeypatch.setattr(DatasetWriter, "append", once)
-    with pytest.raises(OSError, match="No space left"):
-        harden_raises("data", "import", "all.h5", "--out", "back")
-    assert not [path for path in Path().iterdir() if "back" in path.name]
+    monkeypatch.setattr(DatasetWriter, "append", full)
+    refused("data", "import", "all.h5", "--out", "back")
+    assert sorted(path.name for path in Path().iterdir()) == ["all.h5", "set"]
 
 
 def test_what_a_killed_import_left_is_cleared_away_and_what_a_running_one_fills_is_not(stored: Path) -> None:
@@ -581,13 +559,6 @@ def test_what_a_killed_import_left_is_cleared_away_and_what_a_running_one_fills_
         assert open_dataset(Path("back")).verify() == []
         shutil.rmtree("back")
     assert Path("back/mine").exists()
-
-
-def harden_raises(*words: str) -> None:
-    """Run a command in this process and let what it raises through."""
-    from harden.cli import main
-
-    main.main(list(words), standalone_mode=False)
 
 
 def test_names_that_are_no_text_are_told_of(tmp_path: Path) -> None:

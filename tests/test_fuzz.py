@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from harden.config.pipeline import make_config
 from harden.data import (
-    Choices,
+    READERS,
     Dataset,
     DatasetWriter,
+    ImportOptions,
     TargetsHeader,
-    Wanted,
+    detect_format,
     export_data,
     read_targets,
     write_targets,
 )
-from harden.data.convert import READERS, detect_format
 from harden.errors import HardenError
 from harden.method.learner import new_learner
 from harden.nets import Critics, GaussianPolicy
@@ -59,9 +59,7 @@ def _targets(path: Path) -> None:
 
 def _convert(path: Path, source: str) -> None:
     detect_format(path)
-    opened = READERS[source](path, Wanted(horizon=4, choices=Choices(at_horizon="terminal")))
-    for _ in opened.chunks:
-        pass
+    READERS[source](path, ImportOptions(horizon=4, at_horizon="terminal"))
 
 
 def _everything(path: Path) -> None:

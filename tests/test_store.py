@@ -275,8 +275,6 @@ def test_a_changed_entry_of_the_manifest_is_found_and_mended(stored: Path, field
     before = (stored / "manifest.json").read_text()
     manifest = json.loads(before)
     manifest["shards"][0][field] = value
-    for name in ("episodes", "transitions"):
-        manifest[name] = sum(shard[name] for shard in manifest["shards"])
     (stored / "manifest.json").write_text(json.dumps(manifest))
     (problem,) = Dataset(stored).verify()
     assert "shard-00000.h5" in problem
@@ -290,30 +288,25 @@ def test_a_changed_entry_of_the_manifest_is_found_and_mended(stored: Path, field
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "count"),
+    ("field", "value"),
     [
-        ("horizon", 201, 3),
-        ("env_id", "SafetyBallCircle-v1", 3),
-        ("obs_dim", 9, 3),
-        ("act_dim", 1, 3),
-        ("transitions", 13, 1),
-        ("episodes", 4, 1),
+        ("horizon", 201),
+        ("env_id", "SafetyBallCircle-v1"),
+        ("obs_dim", 9),
+        ("act_dim", 1),
     ],
 )
-def test_a_changed_kind_or_total_of_the_manifest_is_found(
-    stored: Path, field: str, value: object, count: int
-) -> None:
+def test_a_changed_kind_of_the_manifest_is_found(stored: Path, field: str, value: object) -> None:
     before = (stored / "manifest.json").read_text()
     (stored / "manifest.json").write_text(json.dumps(json.loads(before) | {field: value}))
     problems = Dataset(stored).verify()
-    assert len(problems) == count
+    assert len(problems) == 3
     assert all(field in problem and str(value) in problem for problem in problems)
-    if count > 1:
-        # every shard has the checksum that the manifest lists: none of them is set aside for it
-        with pytest.raises(InputError, match=rf"manifest.*{field}"):
-            repair(stored)
-        assert len(list(stored.glob("shard-*.h5"))) == 3
-        (stored / "manifest.json").unlink()
+    # every shard has the checksum that the manifest lists: none of them is set aside for it
+    with pytest.raises(InputError, match=rf"manifest.*{field}"):
+        repair(stored)
+    assert len(list(stored.glob("shard-*.h5"))) == 3
+    (stored / "manifest.json").unlink()
     done = repair(stored)
     assert (done.aside, done.lost, done.taken_in) == ([], [], [])
     assert (stored / "manifest.json").read_text() == before
@@ -329,11 +322,11 @@ def test_sums_that_another_order_rounds_otherwise_are_the_same(stored: Path) -> 
 def test_a_single_file_has_no_checksums(stored: Path) -> None:
     dataset = Dataset(stored / "shard-00001.h5")
     assert not dataset.has_manifest
-    assert dataset.verify() == dataset.unlisted() == dataset.links() == []
+    assert dataset.verify() == dataset.unlisted() == []
 
 
 def test_shards_that_are_not_listed_or_lie_elsewhere_are_said(stored: Path) -> None:
-    assert Dataset(stored).unlisted() == Dataset(stored).links() == []
+    assert Dataset(stored).unlisted() == []
     shutil.copy(stored / "shard-00002.h5", stored / "shard-00009.h5")
     (said,) = Dataset(stored).unlisted()
     assert "shard-00009.h5 is not listed in the manifest" in said
@@ -342,8 +335,7 @@ def test_shards_that_are_not_listed_or_lie_elsewhere_are_said(stored: Path) -> N
     (stored / "shard-00001.h5").rename(stored.parent / "elsewhere.h5")
     (stored / "shard-00001.h5").symlink_to(stored.parent / "elsewhere.h5")
     (said,) = Dataset(stored).verify()
-    assert f"shard-00001.h5 leads out of the data set, to {stored.parent / 'elsewhere.h5'}" in said
-    assert Dataset(stored).links() == [said]
+    assert "shard-00001.h5 is a link" in said
     assert len(repair(stored).aside) == 1
     assert Dataset(stored).verify() == []
     assert (stored.parent / "elsewhere.h5").is_file()

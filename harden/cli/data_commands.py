@@ -52,7 +52,7 @@ def info(shared: Shared, path: Path, json_path: Path | None) -> None:
         _print_table(name, {str(i): dict(zip(columns, row, strict=True)) for i, row in enumerate(rows)})
     shown = ("episodes", "transitions", "mean_reward", "mean_cost", "terminals", "timeouts", "behaviour")
     _print_table("shard", {entry["name"]: {key: entry[key] for key in shown} for entry in found["shards"]})
-    for line in [*dataset.links(), *dataset.unlisted()]:
+    for line in dataset.unlisted():
         click.echo(f"note: {line}")
     if json_path is not None and not shared.only_said(json_path):
         write_json(json_path, found)
@@ -165,16 +165,16 @@ def import_file(
     **choices: Any,
 ) -> None:
     """Make a data set of a file in the layout of DSRL, D4RL or Minari."""
-    from harden.data import READERS, Choices, Wanted, detect_format, import_data
+    from harden.data import READERS, ImportOptions, detect_format, import_data
     from harden.storage.folders import require_place
 
-    wanted = Wanted(cost_key, env_id, horizon or 0, Choices(**choices))
+    options = ImportOptions(cost_key, env_id, horizon or 0, **choices)
     if shared.dry_run:
         require_place(out)
-        READERS[source or detect_format(path)](path, wanted)
+        READERS[source or detect_format(path)](path, options)
         shared.only_said(out)
         return
-    done = import_data(path, out, source, wanted)
+    done = import_data(path, out, source, options)
     for note in done.notes:
         click.echo(f"note: {note}")
     click.echo(f"imported {_size(done.info)} from {path} ({done.format}) -> {out}")

@@ -1,30 +1,26 @@
 """The store: the only part that reads and writes HDF5."""
 
 from harden.data.convert import READERS, WRITERS, Imported, detect_format, export_data, import_data
-from harden.data.dataset import Dataset, open_dataset
+from harden.data.dataset import Dataset, DatasetWriter, draw_rows, open_dataset
 from harden.data.edit import Limits, filter_episodes, merge, split
-from harden.data.ends import Choices
-from harden.data.manifest import DatasetInfo, ShardInfo, data_files
+from harden.data.formats.log import ImportOptions
+from harden.data.manifest import DatasetInfo, ShardInfo, data_files, shard_files
 from harden.data.recovery import Repaired, repair
-from harden.data.sample import draw_rows
-from harden.data.source import Wanted
-from harden.data.store import DatasetWriter
 from harden.data.summary import summarise
 from harden.data.targets import TargetsHeader, read_targets, write_targets
 
 __all__ = [
     "READERS",
     "WRITERS",
-    "Choices",
     "Dataset",
     "DatasetInfo",
     "DatasetWriter",
+    "ImportOptions",
     "Imported",
     "Limits",
     "Repaired",
     "ShardInfo",
     "TargetsHeader",
-    "Wanted",
     "data_files",
     "detect_format",
     "draw_rows",
@@ -35,6 +31,7 @@ __all__ = [
     "open_dataset",
     "read_targets",
     "repair",
+    "shard_files",
     "split",
     "summarise",
     "write_targets",

@@ -1,4 +1,4 @@
-"""Data sets from and to the formats of others."""
+"""Data sets from and to the formats of others: one row a format."""
 
 from __future__ import annotations
 
@@ -6,35 +6,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from harden.data.dataset import Dataset
-from harden.data.formats.dsrl import write_dsrl
-from harden.data.formats.flat import read_flat
-from harden.data.formats.minari import find_minari, read_minari
-from harden.data.formats.minari_export import write_minari
+import numpy as np
+
+from harden.data.dataset import Dataset, DatasetWriter
+from harden.data.episodes import batches
+from harden.data.formats.flat import read_d4rl, read_dsrl, write_dsrl
+from harden.data.formats.log import ImportOptions, Log
+from harden.data.formats.minari import find_minari, read_minari, write_minari
 from harden.data.hdf5 import open_hdf5
-from harden.data.header import MOST_STEPS
-from harden.data.manifest import DatasetInfo
-from harden.data.source import Source, Wanted
-from harden.data.store import DatasetWriter
+from harden.data.manifest import MOST_STEPS, DatasetInfo
 from harden.errors import InputError, MissingInputError
 from harden.storage.folders import require_new, whole_folder
+from harden.types import Transitions
 
-READERS: dict[str, Callable[[Path, Wanted], Source]] = {
-    "dsrl": lambda path, wanted: read_flat(path, wanted, strict=True),
-    "d4rl": lambda path, wanted: read_flat(path, wanted, strict=False),
+READERS: dict[str, Callable[[Path, ImportOptions], Log]] = {
+    "dsrl": read_dsrl,
+    "d4rl": read_d4rl,
     "minari": read_minari,
 }
 WRITERS: dict[str, Callable[[Dataset, Path], list[str]]] = {"dsrl": write_dsrl, "minari": write_minari}
 
 
 class Imported(NamedTuple):
-    """What an import brought.
-
-    Args:
-        format: of the file.
-        info: the data set made of it.
-        notes: what is not kept as it was, one line each.
-    """
+    """What an import brought: the file's format, the data set made of it, and what is not kept as it was."""
 
     format: str
     info: DatasetInfo
@@ -49,12 +43,12 @@ def detect_format(path: Path) -> str:
     """
     if (path / "manifest.json").is_file():
         raise InputError(f"{path} is a data set of harden already", "use it as it is")
-    found = find_minari(path)
-    if not found.exists():
+    log = find_minari(path)
+    if not log.exists():
         raise MissingInputError(f"{path} is missing", "name a file, or the folder of a Minari data set")
-    if found.is_dir():
+    if log.is_dir():
         raise InputError(f"{path} holds no data/main_data.hdf5", "name a file, or a Minari data set's folder")
-    with open_hdf5(found, "the tool that wrote it") as file:
+    with open_hdf5(log, "the tool that wrote it") as file:
         # h5py gives a name that is no UTF-8 as bytes
         names = {name if isinstance(name, str) else repr(name) for name in file}
     if "episode_0" in names:
@@ -67,14 +61,16 @@ def detect_format(path: Path) -> str:
     )
 
 
-def import_data(path: Path, out: Path, source: str | None = None, wanted: Wanted | None = None) -> Imported:
-    """Make a data set of a foreign file.
+def import_data(
+    path: Path, out: Path, source: str | None = None, options: ImportOptions | None = None
+) -> Imported:
+    """Make a data set of a foreign file, by way of memory.
 
     Args:
         path: a file, or the folder of a Minari data set.
         out: the data set's folder, to be made.
         source: the format, one of READERS; detected where not given.
-        wanted: what the file does not say itself.
+        options: what the file does not say itself.
 
     Raises:
         MissingInputError, DamagedFileError: the file is not there, or not of that format.
@@ -82,17 +78,19 @@ def import_data(path: Path, out: Path, source: str | None = None, wanted: Wanted
             nothing is left behind.
     """
     require_new(out)
-    wanted = wanted or Wanted()
-    if not 0 <= wanted.horizon <= MOST_STEPS:
-        raise InputError(f"horizon {wanted.horizon}", f"it is a number of steps, at most {MOST_STEPS}")
+    options = options or ImportOptions()
+    if not 0 <= options.horizon <= MOST_STEPS:
+        raise InputError(f"horizon {options.horizon}", f"it is a number of steps, at most {MOST_STEPS}")
     name = source or detect_format(path)
-    opened = READERS[name](path, wanted)
-    with whole_folder(out) as aside, DatasetWriter(aside, opened, mix=True) as writer:
-        for provenance, data in opened.chunks:
-            writer.append(data, **provenance._asdict())
-        if not writer.info.shards:
-            raise InputError(f"{path} holds no episode of which anything can be kept")
-    return Imported(name, writer.info, opened.notes)
+    stated, data, notes = READERS[name](path, options)
+    if not len(data.rewards):
+        raise InputError(f"{path} holds no episode of which anything can be kept")
+    kind = DatasetInfo(stated.env_id, stated.horizon, data.obs.shape[1], data.actions.shape[1], ())
+    with whole_folder(out) as aside, DatasetWriter(aside, kind) as writer:
+        for start, stop in batches(np.flatnonzero(data.terminals | data.timeouts) + 1):
+            part = Transitions(*(column[start:stop] for column in data))
+            writer.append(part, **stated.provenance._asdict())
+    return Imported(name, writer.info, notes)
 
 
 def export_data(path: Path, out: Path, target: str) -> list[str]:

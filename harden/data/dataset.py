@@ -1,36 +1,36 @@
-"""A data set opened for reading: a manifest, and shards of which no more is read than is asked for."""
+"""A data set opened: to read no more of its shards than is asked for, or to append to it."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from harden.config.tasks import Task
-from harden.data.header import MADE_BY
+from harden.config.variants import MC_BEHAVIOUR
 from harden.data.manifest import (
+    MADE_BY,
+    DatasetInfo,
+    Kind,
+    Provenance,
     ShardInfo,
     check_kind,
     check_task,
-    entry_problems,
-    inspect_shard,
-    leads_out,
+    next_shard,
     read_manifest,
     shard_files,
-    total_problems,
+    write_manifest,
 )
-from harden.data.shard import empty_rows, read_rows
+from harden.data.shard import check_values, empty_rows, read_rows, read_shard, read_whole_shard, write_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
-from harden.storage.files import digest_file, read_errors, require_file
+from harden.storage.files import clear_unfinished, read_errors
+from harden.storage.folders import FolderLock
 from harden.types import Transitions
 
-
-def _remedy(path: Path) -> str:
-    if path.suffix:
-        return "name a file or folder that is there"
-    # a pipeline's own has its name
-    of = f"-p {path.name}" if path.parent == Path("datasets") else f"--out {path}"
-    return f"make it with: {MADE_BY} {of}, or from logs with: harden data import FILE --out {path}"
+# rows read in one piece: several episodes' worth, or a disk would spend its time seeking (docs/decisions.md)
+BLOCK_ROWS = 1000
 
 
 class Dataset:
@@ -48,19 +48,17 @@ class Dataset:
         with read_errors(path):
             self.has_manifest = path.is_dir()
         if self.has_manifest:
-            self.folder = path
-            self.info = read_manifest(path)
+            self.folder, self.info = path, read_manifest(path)
             if not self.info.shards:
                 raise MissingInputError(f"data set {path} is empty", f"fill it with: {MADE_BY}")
-            return
-        if not path.exists():
-            raise MissingInputError(f"data set {path} is missing", _remedy(path))
-        self.folder = path.parent
-        self.info, _ = inspect_shard(path)
-        if not self.info.episodes:
-            raise DamagedFileError(
-                f"{path} flags no episode's end", "let `harden data import` find them, with --horizon"
-            )
+        elif path.exists():
+            self.folder = path.parent
+            self.info, _ = read_shard(path)
+        else:
+            # a pipeline's own data set has its name
+            out = f"-p {path.name}" if path.parent == Path("datasets") else f"--out {path}"
+            remedy = f"make it with: {MADE_BY} {out}, or from logs with: harden data import FILE --out {path}"
+            raise MissingInputError(f"data set {path} is missing", remedy)
 
     def __len__(self) -> int:
         return self.info.transitions
@@ -71,112 +69,87 @@ class Dataset:
         Raises:
             DamagedFileError: a shard is damaged or not what the manifest says.
         """
-        parts, before = [], 0
+        start, stop = max(start, 0), min(stop, len(self))
+        if start >= stop:
+            raise InputError(f"rows {start} to {stop} of a data set of {len(self)}")
+        # memory that a lying manifest asks for is never touched: a shard is looked at before it is read
+        data = empty_rows(stop - start, self.info)
+        before = 0
         for shard in self.info.shards:
             first, last = max(start - before, 0), min(stop - before, shard.transitions)
             if first < last:
-                parts.append((shard, first, last))
+                at = before + first - start
+                into = Transitions(*(column[at : at + last - first] for column in data))
+                with self._repairable():
+                    read_rows(self.folder / shard.name, first, into, shard.transitions, self.info)
             before += shard.transitions
-        if not parts:
-            raise InputError(f"rows {start} to {stop} of a data set of {len(self)}")
-        return self._read(parts)
-
-    def _read(self, parts: list[tuple[ShardInfo, int, int]]) -> Transitions:
-        """Read rows of shards in one piece: of each the first, and the one after the last."""
-        obs_dim, act_dim = self.info.obs_dim, self.info.act_dim
-        # memory that a lying manifest asks for is never touched: a shard is looked at before it is read
-        data = empty_rows(sum(last - first for _, first, last in parts), obs_dim, act_dim)
-        start = 0
-        for shard, first, last in parts:
-            stop = start + last - first
-            into = Transitions(*(column[start:stop] for column in data))
-            with self._mendable():
-                read_rows(self.folder / shard.name, first, into, (shard.transitions, obs_dim, act_dim))
-            start = stop
         return data
 
-    @contextmanager
-    def _mendable(self) -> Iterator[None]:
-        """Name what keeps the other shards where one is damaged or gone: they need not be made again."""
+    def recent(self, count: int) -> Transitions:
+        """Read the last `count` rows, or all where there are fewer."""
+        return self.read(len(self) - count, len(self))
+
+    @contextlib.contextmanager
+    def _repairable(self) -> Iterator[None]:
+        """Name the command that keeps the other shards where one is damaged or gone."""
         try:
             yield
         except (DamagedFileError, MissingInputError) as error:
-            # some say already what to do
-            if not self.has_manifest or (error.remedy and MADE_BY not in error.remedy):
+            if not self.has_manifest:
                 raise
             mend = f"keep the other shards with: harden data repair {self.folder}"
             raise type(error)(error.message, mend) from error
 
     def shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
-        """Read shard after shard, one in memory at a time.
-
-        Raises:
-            DamagedFileError: as `read`.
-        """
+        """Read shard after shard, one in memory at a time; errors as `read`."""
+        before = 0
         for shard in self.info.shards:
-            yield shard, self._read([(shard, 0, shard.transitions)])
+            yield shard, self.read(before, before + shard.transitions)
+            before += shard.transitions
 
     def verified_shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
-        """Read shard after shard as `shards`, each compared with its entry in the manifest as by `verify`.
+        """Read shard after shard, each compared with its entry in the manifest as by `verify`.
 
-        For whoever stores them again: a new checksum would vouch for whatever was damaged before.
+        For what stores them again: a new checksum would vouch for whatever was damaged before.
 
         Raises:
             DamagedFileError: a shard is damaged, or not what the manifest says.
         """
         for shard in self.info.shards:
-            with self._mendable():
-                problems, data = self._verify(shard)
-                if data is None or problems:
-                    raise DamagedFileError(problems[0])
+            with self._repairable():
+                data = self._verified(shard)
             yield shard, data
-
-    def recent(self, count: int) -> Transitions:
-        """Read the last `count` rows, or all where there are fewer."""
-        return self.read(max(len(self) - count, 0), len(self))
 
     def verify(self) -> list[str]:
         """Read everything; returns what is wrong, one line each.
 
         Of a folder, each shard is compared with its entry in the manifest, its checksum above all. Of a
-        single file, only values and structure can be looked at.
+        single file, values and structure were looked at when it was opened.
         """
-        problems = total_problems(self.folder, self.info) if self.has_manifest else []
+        problems = []
         for shard in self.info.shards:
             try:
-                problems += self._verify(shard)[0]
+                self._verified(shard)
             except HardenError as error:
                 problems.append(error.message)
-        return problems + self.links()
+        return problems
 
-    def _verify(self, shard: ShardInfo) -> tuple[list[str], Transitions | None]:
-        """Return what is wrong with a shard, and its transitions where the manifest lists its checksum."""
+    def _verified(self, shard: ShardInfo) -> Transitions:
         path = self.folder / shard.name
-        require_file(path, "")
-        if digest_file(path) != shard.sha256:
-            return [f"{path} does not have the checksum that the manifest lists"], None
-        found, data = inspect_shard(path)
-        problems = []
-        if not bool((data.terminals | data.timeouts)[-1]):
-            problems.append(f"{path} does not end with an episode's end")
-        problems += entry_problems(path, shard, data, found.shards[0])
-        check_kind(found, self.info, str(path), "the manifest", "")
-        return problems, data
-
-    def links(self) -> list[str]:
-        """Return which shards are links out of the folder, one line each: it does not hold them."""
-        shards = self.info.shards if self.has_manifest else ()
-        return [said for shard in shards if (said := leads_out(self.folder / shard.name))]
+        if not self.has_manifest:
+            return read_shard(path)[1]
+        info, data = read_whole_shard(path, shard.sha256)
+        if difference := info.shards[0].difference(shard):
+            raise DamagedFileError(f"{path} has {difference}")
+        check_kind(info, self.info, str(path), "the manifest", "")
+        return data
 
     def unlisted(self) -> list[str]:
         """Return which shards lie in the folder and are not part of the data set, one line each."""
-        if not self.has_manifest:
-            return []
         listed = {shard.name for shard in self.info.shards}
+        files = shard_files(self.folder) if self.has_manifest else []
         return [
-            f"{path} is not listed in the manifest, and not read"
-            for path in shard_files(self.folder)
-            if path.name not in listed
+            f"{path} is not listed in the manifest, and not read" for path in files if path.name not in listed
         ]
 
 
@@ -193,3 +166,131 @@ def open_dataset(path: Path, task: Task | None = None) -> Dataset:
     if task is not None:
         check_task(dataset.info, task, path)
     return dataset
+
+
+def draw_rows(dataset: Dataset, rows: int, draw: torch.Generator) -> Transitions:
+    """Read stretches of a data set at random places, in their order; all of it where it is no larger.
+
+    Args:
+        dataset: may be far larger than memory.
+        rows: how many, to the next whole stretch.
+        draw: the only source of randomness.
+
+    Returns:
+        Transitions whose stretches end as by a time limit: what follows in the file is not there.
+
+    Raises:
+        DamagedFileError: a shard is damaged.
+    """
+    if len(dataset) <= rows:
+        return dataset.read(0, len(dataset))
+    blocks = -(-len(dataset) // BLOCK_ROWS)
+    chosen = torch.randperm(blocks, generator=draw)[: -(-rows // BLOCK_ROWS)].sort().values.tolist()
+    parts = []
+    for block in chosen:
+        part = dataset.read(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
+        part.timeouts[-1] = ~part.terminals[-1]
+        parts.append(part)
+    return Transitions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
+    """Appends shards to a data set; one writer at a time.
+
+    The manifest is replaced last, so that an interruption loses no finished shard.
+
+    Args:
+        path: the folder, made where it is not there.
+        kind: what is stored: a task, or whatever else says its sizes.
+        mix: whether attacked and benign shards may stand side by side, as in what they are copied from.
+
+    Raises:
+        InputError: the data set is of another task, or another process is writing to it.
+        DamagedFileError: it holds shards that its manifest does not list.
+        StorageError: the folder can't be written.
+    """
+
+    def __init__(self, path: Path, kind: Kind, mix: bool = False) -> None:
+        self.path, self.kind, self.mix = path, kind, mix
+        self._lock = FolderLock(path)
+        try:
+            self.info = self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self) -> DatasetInfo:
+        kind = self.kind
+        info = DatasetInfo(kind.env_id, kind.horizon, kind.obs_dim, kind.act_dim, ())
+        if (self.path / "manifest.json").exists():
+            info = read_manifest(self.path)
+            if isinstance(kind, Task):
+                check_task(info, kind, self.path)
+            else:
+                check_kind(info, kind, f"data set {self.path}", "what is to be stored", "name another folder")
+        clear_unfinished(self.path)
+        listed = {shard.name for shard in info.shards}
+        unlisted = [path for path in shard_files(self.path) if path.name not in listed]
+        return self._take_in(info, unlisted) if unlisted else info
+
+    def _take_in(self, info: DatasetInfo, unlisted: list[Path]) -> DatasetInfo:
+        """Take in a whole shard that a crash kept out of the manifest."""
+        path = next_shard(self.path, info)
+        if unlisted != [path]:
+            # no crash leaves that: somebody removed the manifest, or put files there
+            raise DamagedFileError(
+                f"{self.path} holds {len(unlisted)} shards that its manifest does not list",
+                f"take them in with: harden data repair {self.path}",
+            )
+        aside = f"set it aside with: harden data repair {self.path}"
+        try:
+            whole, _ = read_shard(path)
+        except DamagedFileError as error:
+            raise DamagedFileError(error.message, aside) from error
+        check_kind(whole, info, str(path), "its data set", aside)
+        info = info._replace(shards=(*info.shards, *whole.shards))
+        write_manifest(self.path, info)
+        return info
+
+    def require_same_kind(self, behaviour: str) -> None:
+        """Refuse to mix transitions collected under attack with benign ones: InputError."""
+        attacked = self.info.attacked
+        if not self.mix and self.info.shards and attacked != (behaviour == MC_BEHAVIOUR):
+            held, new = ("attacked", "benign") if attacked else ("benign", "attacked")
+            raise InputError(
+                f"data set {self.path} holds {held} transitions, these are {new} ones ({behaviour})",
+                "the two are never mixed: collect into another folder with --out",
+            )
+
+    def append(self, data: Transitions, *, seed: int, policy_digest: str, behaviour: str) -> ShardInfo:
+        """Write one shard; when this returns, it is on the disk for good.
+
+        Args:
+            data: whole episodes.
+            seed, policy_digest, behaviour: how they came about.
+
+        Raises:
+            InputError: not the task's shapes, NaN, an episode without its end, or of another kind than those
+                that are there; StorageError: no room.
+        """
+        self.require_same_kind(behaviour)
+        sizes = (data.obs.shape[1], data.actions.shape[1])
+        if sizes != (self.kind.obs_dim, self.kind.act_dim):
+            wanted = (self.kind.obs_dim, self.kind.act_dim)
+            raise InputError(f"transitions with {sizes} coordinates, the data set has {wanted}")
+        check_values(data, "collected transitions")
+        if not bool(data.terminals[-1] | data.timeouts[-1]):
+            raise InputError("the last episode has no end", "a shard holds whole episodes")
+        provenance = Provenance(seed, policy_digest, behaviour)
+        entry = write_shard(next_shard(self.path, self.info), data, self.kind, provenance)
+        info = self.info._replace(shards=(*self.info.shards, entry))
+        write_manifest(self.path, info)
+        self.info = info
+        return entry
+
+    def close(self) -> None:
+        """Let the next writer in."""
+        self._lock.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from harden.data.dataset import Dataset
-from harden.data.episodes import digests, lengths, select, totals
+from harden.data.dataset import Dataset, DatasetWriter
+from harden.data.episodes import lengths, select, totals
 from harden.data.manifest import DatasetInfo, check_kind
-from harden.data.store import DatasetWriter
 from harden.errors import InputError
 from harden.seeds import generator
 from harden.storage.folders import require_new, whole_folder
@@ -48,7 +46,7 @@ def _append(writer: DatasetWriter, dataset: Dataset, keep: Callable[[int, Transi
             writer.append(select(data, kept), **shard.provenance._asdict())
 
 
-def merge(paths: Iterable[Path], out: Path, mix: bool = False) -> DatasetInfo:
+def merge(paths: Sequence[Path], out: Path, mix: bool = False) -> DatasetInfo:
     """Make one data set of several, in the order given.
 
     Args:
@@ -57,16 +55,19 @@ def merge(paths: Iterable[Path], out: Path, mix: bool = False) -> DatasetInfo:
         mix: whether benign data and data collected under attack may come together; shards say which is which.
 
     Raises:
-        InputError: of different tasks, the same episodes twice, or benign and attacked ones.
+        InputError: of different tasks, the same shard twice, or benign and attacked ones.
     """
     require_new(out)
     datasets = [Dataset(path) for path in paths]
-    first, *others = datasets
+    first = datasets[0]
     kind = first.info._replace(shards=())
-    for dataset in others:
+    for dataset in datasets[1:]:
         info = dataset.info
         check_kind(info, kind, f"data set {dataset.path}", str(first.path), "merge data of one task")
         kind = kind._replace(env_id=kind.env_id or info.env_id, horizon=kind.horizon or info.horizon)
+    shards = [shard.sha256 for dataset in datasets for shard in dataset.info.shards]
+    if len(set(shards)) != len(shards):
+        raise InputError(f"{', '.join(map(str, paths))} share a shard", "name each data set once")
     attacked = [str(dataset.path) for dataset in datasets if dataset.info.attacked]
     if attacked and len(attacked) < len(datasets) and not mix:
         raise InputError(
@@ -74,38 +75,9 @@ def merge(paths: Iterable[Path], out: Path, mix: bool = False) -> DatasetInfo:
             "merge it with --mix-attacked if that is meant; what learns from benign data only will refuse it",
         )
     with whole_folder(out) as aside, DatasetWriter(aside, kind, mix) as writer:
-        seen: dict[bytes, Path] = {}
         for dataset in datasets:
-            new = _New(dataset.path, seen)
-            _append(writer, dataset, new)
-            seen |= dict.fromkeys(new.found, dataset.path)
+            _append(writer, dataset, lambda _, data: torch.ones(len(lengths(data)), dtype=torch.bool))
     return writer.info
-
-
-class _New:
-    """Keeps all of a data set's episodes, none of which may be in those before it.
-
-    A shard's digest would not tell: a filter's, a split's or another file's shards hold other rows together.
-
-    Args:
-        path: the data set.
-        seen: the digests of the episodes before it, and where each is.
-    """
-
-    def __init__(self, path: Path, seen: dict[bytes, Path]) -> None:
-        self.path, self.seen = path, seen
-        self.found: list[bytes] = []
-
-    def __call__(self, before: int, data: Transitions) -> Tensor:
-        mine = digests(data)
-        for number, digest in enumerate(mine, before):
-            if digest in self.seen:
-                raise InputError(
-                    f"episode {number} of {self.path} is in {self.seen[digest]} as well",
-                    "name each data set once, and none with a part of another",
-                )
-        self.found += mine
-        return torch.ones(len(mine), dtype=torch.bool)
 
 
 def filter_episodes(path: Path, out: Path, limits: Limits) -> DatasetInfo:
@@ -120,7 +92,7 @@ def filter_episodes(path: Path, out: Path, limits: Limits) -> DatasetInfo:
     def keep(before: int, data: Transitions) -> Tensor:
         reward, cost = totals(data)
         number = torch.arange(before, before + len(reward))
-        kept = torch.tensor([not limits.ranges]).expand(len(reward))
+        kept = torch.full((len(reward),), not limits.ranges)
         for first, last in limits.ranges:
             kept = kept | ((number >= first) & (number < last))
         for values, (least, most) in ((reward, limits.reward), (cost, limits.cost)):
@@ -147,7 +119,7 @@ def split(path: Path, out: Path, shares: dict[str, float], seed: int) -> dict[st
     """
     if not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
         raise InputError(f"shares {list(shares.values())}", "shares are positive and sum to 1")
-    if not all(name.isidentifier() or name.replace("-", "_").isidentifier() for name in shares):
+    if not all(name.replace("-", "_").isidentifier() for name in shares):
         raise InputError(f"parts {', '.join(shares)}", "a part's name is made of letters, digits, - and _")
     dataset = Dataset(path)
     episodes = dataset.info.episodes
@@ -157,18 +129,17 @@ def split(path: Path, out: Path, shares: dict[str, float], seed: int) -> dict[st
     # which part an episode is in: its place in the shuffled order among the parts' edges
     part = torch.empty(episodes, dtype=torch.int64)
     part[order] = torch.searchsorted(edges, torch.arange(episodes), right=True).clamp_max(len(shares) - 1)
-    counts = torch.bincount(part, minlength=len(shares))
-    if int(counts.min()) == 0:
+    if int(torch.bincount(part, minlength=len(shares)).min()) == 0:
         raise InputError(f"{episodes} episodes leave a part without one (shares {list(shares.values())})")
     made = {}
     with contextlib.ExitStack() as whole:
         asides = [whole.enter_context(whole_folder(out / name)) for name in shares]
         for number, (name, aside) in enumerate(zip(shares, asides, strict=True)):
+
+            def keep(before: int, data: Transitions, mine: Tensor = part == number) -> Tensor:
+                return mine[before : before + len(lengths(data))]
+
             with DatasetWriter(aside, dataset.info, mix=True) as writer:
-                _append(writer, dataset, functools.partial(_slice, part == number))
+                _append(writer, dataset, keep)
                 made[name] = writer.info
     return made
-
-
-def _slice(mine: Tensor, before: int, data: Transitions) -> Tensor:
-    return mine[before : before + len(lengths(data))]

@@ -1,9 +1,7 @@
-"""Whole episodes in flat arrays: where they end, and how their transitions are made of what a file has."""
+"""Whole episodes in flat arrays: where they end, what they add up to, which of them are taken."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,32 +26,19 @@ def totals(data: Transitions) -> tuple[Tensor, Tensor]:
     rows = lengths(data)
     episode = torch.repeat_interleave(torch.arange(len(rows)), rows)
     reward, cost = torch.zeros(2, len(rows), dtype=torch.float64)
-    whole = slice(0, len(episode))
-    reward.index_add_(0, episode, data.rewards[whole].double())
-    cost.index_add_(0, episode, data.costs[whole].double())
+    reward.index_add_(0, episode, data.rewards.double())
+    cost.index_add_(0, episode, data.costs.double())
     return reward, cost
 
 
-def digests(data: Transitions) -> list[bytes]:
-    """Return a digest of each whole episode: of the bits of all its columns."""
-    stops = torch.cumsum(lengths(data), 0).tolist()
-    columns = [np.ascontiguousarray(column.numpy()) for column in data]
-    found = []
-    for start, stop in itertools.pairwise([0, *stops]):
-        digest = hashlib.blake2b(digest_size=16)
-        for column in columns:
-            digest.update(column[start:stop].data)
-        found.append(digest.digest())
-    return found
+def episodes(data: Transitions) -> Iterator[Transitions]:
+    """Yield one whole episode after another."""
+    for part in zip(*(column.split(lengths(data).tolist()) for column in data), strict=True):
+        yield Transitions(*part)
 
 
 def select(data: Transitions, keep: Tensor) -> Transitions:
-    """Return the episodes that are wanted.
-
-    Args:
-        data: whole episodes.
-        keep: bool (episodes,).
-    """
+    """Return those of the whole episodes that `keep`, bool (episodes,), marks."""
     rows = torch.repeat_interleave(keep, lengths(data))
     return Transitions(*(column[rows] for column in data))
 
@@ -71,23 +56,3 @@ def batches(stops: np.ndarray, rows: int = SHARD_ROWS) -> Iterator[tuple[int, in
         stop = int(stops[max(first, fits)])
         yield start, stop
         start = stop
-
-
-def derive_next(data: Transitions) -> Transitions:
-    """Fill in the next observations of a file that has none, from the rows that follow in the same episode.
-
-    The last row of an episode has none that follows. Where the time limit ended it, that row can't be kept,
-    and the one before it becomes the last: what that led to is known, and the bootstrap goes on from there.
-    Where the dynamics ended it, the row is kept with its own observation there: nothing bootstraps from it.
-
-    Args:
-        data: whole episodes, whose `next_obs` is not looked at.
-    """
-    ends = data.terminals | data.timeouts
-    next_obs = torch.where(ends[:, None], data.obs, data.obs.roll(-1, 0))
-    inner = ~ends
-    timeouts = data.timeouts.roll(-1, 0) & inner
-    timeouts[-1] = False
-    keep = ~data.timeouts
-    data = data._replace(next_obs=next_obs, timeouts=timeouts)
-    return Transitions(*(column[keep] for column in data))

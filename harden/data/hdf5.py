@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from harden.data.limited import UNREADABLE, within_time
+from harden.child import answer_of_fork
 from harden.errors import DamagedFileError
 from harden.storage.files import require_file
 
@@ -24,24 +24,24 @@ _MAX_LINKS = 8
 # HDF5's own filters and h5py's lzf: any other makes the library load code from a plugin folder
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 _ATTRIBUTE_SECONDS = 10.0
+# what h5py raises on bytes that are not what they claim to be
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 # how files that are often taken for HDF5 begin
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive, such as NumPy's .npz or PyTorch's .pt"),
     (b"\x93NUMPY", "NumPy's .npy"),
     (b"PAR1", "Parquet"),
     (b"ARROW1", "Arrow (Feather)"),
-    (b"\xff\xff\xff\xff", "an Arrow stream"),
-    (b"\x80\x02", "a Python pickle"),
-    (b"\x80\x03", "a Python pickle"),
-    (b"\x80\x04", "a Python pickle"),
-    (b"\x80\x05", "a Python pickle"),
-    (b"\x1f\x8b", "packed by gzip"),
-    (b"MATLAB 5.0", "MATLAB's older .mat (MATLAB's -v7.3 is HDF5)"),
-    (b"CDF\x01", "NetCDF 3"),
-    (b"CDF\x02", "NetCDF 3"),
-    (b"#ROSBAG", "a ROS bag"),
-    (b"\x89MCAP", "MCAP"),
-    (b"SQLite format 3", "an SQLite database, such as a ROS 2 bag"),
+    (b"\x80", "a Python pickle"),
 )
 
 
@@ -65,31 +65,30 @@ def open_hdf5(path: Path, made_by: str) -> Iterator[h5py.File]:
         raise _unreadable(path, error, made_by) from error
 
 
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, or its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _unreadable(path: Path, error: BaseException, made_by: str) -> DamagedFileError:
-    """Return what to say of a file that h5py can't read."""
-    # of a key that is not there, str() is in quotes; of other errors there may be several lines, or none
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    with path.open("rb") as file:
-        begin = file.read(16)
+    reason = first_line(error)
     if "unable to lock file" in reason or "already open for write" in reason:
         return DamagedFileError(
             f"{path} is open for writing in another program, or was when that was killed",
             "close the file there; after a crash: h5clear -s FILE (of HDF5's tools), then look at its rows",
         )
+    with path.open("rb") as file:
+        begin = file.read(16)
     for head, name in _OTHER_FORMATS:
         if begin.startswith(head):
             return DamagedFileError(
                 f"{path} is not HDF5 but {name}",
                 "write its arrays to HDF5 first: docs/your-own-data.md, 'Logs in another format', says how",
             )
-    if not begin:
-        reason = "it is empty"
-    elif begin.startswith(b"\x89HDF"):
-        reason = f"its writer may have been killed before it closed the file: {reason}"
     return DamagedFileError(f"{path} can't be read as HDF5 ({reason})", f"make it again with: {made_by}")
 
 
-def _follow(group: h5py.Group, path: str, links: int = 0) -> Any:
+def _resolve(group: h5py.Group, path: str, links: int = 0) -> Any:
     """Return what a path leads to within the file; None where nothing is there.
 
     Raises:
@@ -99,15 +98,13 @@ def _follow(group: h5py.Group, path: str, links: int = 0) -> Any:
     for part in path.split("/"):
         if part in ("", "."):
             continue
-        if not isinstance(item, h5py.Group):
-            return None
-        link = item.get(part, getlink=True)
+        link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
         if link is None:
             return None
         if isinstance(link, h5py.HardLink):
             item = item[part]
         elif isinstance(link, h5py.SoftLink) and links < _MAX_LINKS:
-            item = _follow(group.file if link.path.startswith("/") else item, link.path, links + 1)
+            item = _resolve(group.file if link.path.startswith("/") else item, link.path, links + 1)
         else:
             raise DamagedFileError(
                 f"{group.file.filename} is refused: {part!r} is a link that leads elsewhere"
@@ -125,7 +122,7 @@ def numbers(group: h5py.Group, name: str) -> h5py.Dataset:
     Raises:
         DamagedFileError: there is no such array, it holds something else, or it is not stored in this file.
     """
-    item = _follow(group, name)
+    item = _resolve(group, name)
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         raise DamagedFileError(f"{group.file.filename} has no array '{name}'")
     if item.dtype.kind not in "fiub":
@@ -171,11 +168,7 @@ def require_stored_here(item: h5py.Dataset, name: str) -> None:
 
 
 def read_array(item: h5py.Dataset, dtype: type, rows: slice = slice(None)) -> np.ndarray:
-    """Read rows of an array, in memory's type.
-
-    Raises:
-        DamagedFileError: flags that are neither 0 nor 1.
-    """
+    """Return rows of an array in a type of memory; errors as `read_into`."""
     first, last, _ = rows.indices(len(item))
     values = np.empty((max(last - first, 0), *item.shape[1:]), dtype)
     read_into(item, values, first)
@@ -214,12 +207,10 @@ def attributes(group: h5py.Group, names: Iterable[str]) -> dict[str, Any]:
     """
     if not len(group.attrs):
         return {}
-
-    def read() -> dict[str, Any]:
-        return {name: _plain(group.attrs[name]) for name in names if name in group.attrs}
-
-    found: dict[str, Any] = within_time(read, _ATTRIBUTE_SECONDS, group.file.filename)
-    return found
+    values: dict[str, Any] = read_strings(
+        group.file, lambda: {name: _plain(group.attrs[name]) for name in names if name in group.attrs}
+    )
+    return values
 
 
 def _plain(value: Any) -> Any:
@@ -227,7 +218,28 @@ def _plain(value: Any) -> Any:
         value = value.reshape(-1)[0]
     if isinstance(value, bytes):
         return value.decode(errors="surrogateescape")
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return value if isinstance(value, str | int | float) else repr(value)
+
+
+def read_strings(file: h5py.File, work: Callable[[], Any], seconds: float | None = None) -> Any:
+    """Return what `work` reads of a file's strings, in a process that is killed when it takes too long.
+
+    HDF5 goes through the strings of a file by sizes that it takes from the file. Where a damaged one is 0 the
+    library never comes back.
+
+    Raises:
+        DamagedFileError: it took too long, or what h5py raised.
+    """
+    try:
+        return answer_of_fork(work, seconds or _ATTRIBUTE_SECONDS)
+    except TimeoutError:
+        raise DamagedFileError(f"{file.filename} is damaged: its strings can't be read") from None
+    except UNREADABLE as error:
+        raise DamagedFileError(
+            f"{file.filename}: an attribute or a string can't be read ({first_line(error)})"
+        ) from error
 
 
 def hdf5_image(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> bytes:
@@ -237,7 +249,7 @@ def hdf5_image(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> byt
     more time to read than the disk gives back. Made in memory and written by ourselves: a file that HDF5
     can't close for want of room stays open in it, and ends the process when that exits.
     """
-    with _memory_file() as file:
+    with h5py.File("memory", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         file.attrs.update(attributes)
         for name, values in arrays.items():
             file.create_dataset(name, data=values)
@@ -246,39 +258,15 @@ def hdf5_image(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> byt
     return image
 
 
-def _memory_file() -> h5py.File:
-    return h5py.File("memory", "w", driver="core", backing_store=False, libver=("v110", "v110"))
+def reserve_hdf5(path: Path, room: int) -> None:
+    """Make an empty file that h5py is to fill, and take `room` bytes for it from the disk.
 
-
-def reserve_hdf5(
-    path: Path,
-    arrays: dict[str, tuple[tuple[int, ...], np.dtype]],
-    attributes: dict[str, Any],
-    room: int = 1 << 16,
-) -> None:
-    """Make a file that is to be filled by h5py, and take all the room that it will need from the disk.
-
-    For what does not fit into memory; the reason is that of `hdf5_image`. What is left over of the room is
-    given back when h5py closes the file.
-
-    Args:
-        path: the file, to be made.
-        arrays: shape and type of each.
-        attributes: of the root.
-        room: bytes that are to be taken beyond those of the arrays.
+    The reason is that of `hdf5_image`. h5py gives back what is left over when it closes the file.
 
     Raises:
         OSError: what the file system refused, such as for want of room.
     """
-    with _memory_file() as file:
-        file.attrs.update(attributes)
-        for name, (shape, dtype) in arrays.items():
-            # HDF5 gives it a place in the file when it is filled
-            file.create_dataset(name, shape, dtype)
-        file.flush()
-        image = file.id.get_file_image()
-    room += len(image) + sum(math.prod(shape) * dtype.itemsize for shape, dtype in arrays.values())
     with path.open("wb") as plain:
-        plain.write(image)
+        plain.write(hdf5_image({}, {}))
         plain.flush()
         os.posix_fallocate(plain.fileno(), 0, room)

@@ -1,35 +1,73 @@
-"""A data set's manifest: what each shard holds, and of which task they are."""
+"""What a data set says of itself: the manifest of a folder, and the root attributes of each shard."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import re
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from harden.config.problems import first_problem
 from harden.config.tasks import Task
 from harden.config.variants import MC_BEHAVIOUR
-from harden.data.header import FORMAT_VERSION, MADE_BY, Kind, Provenance
-from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.storage.files import digest_file, read_errors, read_json, write_json
-from harden.types import Transitions
+from harden.storage.files import read_errors, read_json, write_json
 
+FORMAT_VERSION: Literal[1] = 1
+MADE_BY = "harden collect"
+MOST_STEPS = (1 << 31) - 1
 _NAME = re.compile(r"shard-([0-9]{5,9})\.h5")
 
 
-class ShardInfo(NamedTuple):
-    """A shard's entry in the manifest."""
+def _encodable(text: str) -> str:
+    # an undecodable byte is half of a surrogate pair in Python, and nothing can be written of it
+    text.encode("utf-8")
+    return text
 
-    name: str
-    sha256: str
-    transitions: int
-    episodes: int
-    reward: float
-    cost: float
-    behaviour: str
-    policy_digest: str
-    seed: int
+
+_Text = Annotated[str, AfterValidator(_encodable)]
+_Horizon = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+_Size = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+_Count = Annotated[int, Field(ge=1, lt=1 << 48)]
+_Seed = Annotated[int, Field(gt=-(1 << 63), lt=1 << 63)]
+_Sum = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Kind(Protocol):
+    """What the data of one data set have in common; a task has it as well. Unknown are "" and 0."""
+
+    @property
+    def env_id(self) -> str: ...
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def obs_dim(self) -> int: ...
+    @property
+    def act_dim(self) -> int: ...
+
+
+class Provenance(NamedTuple):
+    """Where transitions come from: the run's seed, and the policy that acted ("" if unknown), and how."""
+
+    seed: int = 0
+    policy_digest: str = ""
+    behaviour: str = "imported"
+
+
+class Attributes(NamedTuple):
+    """What a file in the DSRL layout says of itself, with defaults where a foreign one does not."""
+
+    env_id: _Text = ""
+    horizon: _Horizon = 0
+    seed: _Seed = 0
+    policy_digest: _Text = ""
+    behaviour: _Text = "imported"
+    format_version: Literal[1] = FORMAT_VERSION
 
     @property
     def provenance(self) -> Provenance:
@@ -37,13 +75,45 @@ class ShardInfo(NamedTuple):
         return Provenance(self.seed, self.policy_digest, self.behaviour)
 
 
+class ShardInfo(NamedTuple):
+    """A shard's entry in the manifest."""
+
+    name: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
+    sha256: str
+    transitions: _Count
+    episodes: _Count
+    reward: _Sum
+    cost: _Sum
+    behaviour: str
+    policy_digest: str
+    seed: _Seed
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where its transitions come from."""
+        return Provenance(self.seed, self.policy_digest, self.behaviour)
+
+    def difference(self, other: ShardInfo) -> str:
+        """Return the first value that another entry has otherwise, "" where none is."""
+        for name, mine, theirs in zip(self._fields, self, other, strict=True):
+            # sums depend in their last digits on the order of adding
+            close = (
+                isinstance(mine, float)
+                and isinstance(theirs, float)
+                and math.isclose(mine, theirs, abs_tol=1e-6)
+            )
+            if mine != theirs and not close:
+                return f"{name} {mine!r}, the manifest lists {theirs!r}"
+        return ""
+
+
 class DatasetInfo(NamedTuple):
     """What a data set holds: its task's shape and its shards, oldest first."""
 
     env_id: str
-    horizon: int
-    obs_dim: int
-    act_dim: int
+    horizon: _Horizon
+    obs_dim: _Size
+    act_dim: _Size
     shards: tuple[ShardInfo, ...]
 
     @property
@@ -72,76 +142,64 @@ class DatasetInfo(NamedTuple):
         return any(shard.behaviour == MC_BEHAVIOUR for shard in self.shards)
 
     @property
+    def provenance(self) -> Provenance:
+        """Where all of it comes from; it counts as attacked where any of it is."""
+        every = {shard.provenance for shard in self.shards}
+        behaviours = {shard.behaviour for shard in self.shards}
+        if len(every) == 1:
+            return every.pop()
+        return Provenance(
+            behaviour=MC_BEHAVIOUR if self.attacked else behaviours.pop() if len(behaviours) == 1 else "mixed"
+        )
+
+    @property
     def digest(self) -> str:
         """The identity of the content."""
         return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
 
 
-def describe_shard(path: Path, data: Transitions, provenance: Provenance) -> ShardInfo:
-    """Return the entry of a shard that is on the disk."""
-    return ShardInfo(
-        path.name,
-        digest_file(path),
-        len(data.rewards),
-        int((data.terminals | data.timeouts).sum()),
-        float(data.rewards.double().sum()),
-        float(data.costs.double().sum()),
-        provenance.behaviour,
-        provenance.policy_digest,
-        provenance.seed,
+_ATTRIBUTES = TypeAdapter(Attributes)
+_MANIFEST = TypeAdapter(DatasetInfo)
+
+
+def shard_attributes(kind: Kind, provenance: Provenance) -> dict[str, Any]:
+    """Return what a file in the DSRL layout says of itself, where harden wrote it."""
+    libraries = ("harden", "torch", "gymnasium", "bullet-safety-gym", "pybullet", "h5py")
+    return (
+        {"format_version": FORMAT_VERSION, "env_id": kind.env_id, "horizon": kind.horizon}
+        | provenance._asdict()
+        | {f"version_{name}": version(name) for name in libraries}
     )
 
 
-def inspect_shard(path: Path) -> tuple[DatasetInfo, Transitions]:
-    """Read a file in the DSRL layout; returns it as a data set of one shard.
+def parse_attributes(values: dict[str, Any], where: str) -> Attributes:
+    """Return a file's attributes as a data set can keep them.
+
+    Args:
+        values: those that are there, by name.
+        where: the file, in an error.
 
     Raises:
-        MissingInputError, DamagedFileError, InputError: as `read_shard`.
+        DamagedFileError: one is of another type or out of bounds, or the format is a later one.
     """
-    header, data = read_shard(path)
-    entry = describe_shard(path, data, header.provenance)
-    return DatasetInfo(header.env_id, header.horizon, header.obs_dim, header.act_dim, (entry,)), data
-
-
-def leads_out(shard: Path) -> str:
-    """Say where a shard that is a link out of its folder leads; "" where it is not."""
     try:
-        there = shard.resolve()
-    except (RuntimeError, OSError):
-        return f"{shard} is a link that leads to itself"
-    return "" if there.parent == shard.parent.resolve() else f"{shard} leads out of the data set, to {there}"
-
-
-def entry_problems(path: Path, listed: ShardInfo, data: Transitions, found: ShardInfo) -> list[str]:
-    """Compare a shard's entry in the manifest with the shard; returns what differs, one line each."""
-    # threads add up in any order
-    slack = {
-        name: 1e-12 * float(column.double().abs().sum())
-        for name, column in (("reward", data.rewards), ("cost", data.costs))
-    }
-    problems = []
-    for name in ShardInfo._fields:
-        said, there = getattr(listed, name), getattr(found, name)
-        if said != there and not (name in slack and abs(said - there) <= slack[name]):
-            problems.append(f"{path} has {name} {there!r}, the manifest lists {said!r}")
-    return problems
-
-
-def total_problems(folder: Path, info: DatasetInfo) -> list[str]:
-    """Compare the manifest's totals with the sums of its entries; returns what differs, one line each."""
-    value = read_json(folder / "manifest.json", MADE_BY)
-    sums = {"transitions": info.transitions, "episodes": info.episodes}
-    return [
-        f"{folder / 'manifest.json'} says {value[name]!r} {name}, its shards have {there} together"
-        for name, there in sums.items()
-        if value.get(name, there) != there
-    ]
+        return _ATTRIBUTES.validate_python(values)
+    except ValidationError as error:
+        raise DamagedFileError(
+            f"{where}: attribute {ascii(str(first_problem(error, values)))[1:-1]}",
+            "correct it in the file, or delete it there",
+        ) from error
 
 
 def shard_files(folder: Path) -> list[Path]:
     """Return the shards that lie in a folder, oldest first, listed in its manifest or not."""
-    found = {path.name: path for path in folder.iterdir() if _NAME.fullmatch(path.name)}
-    return [found[name] for name in sorted(found, key=_index)]
+    return sorted(
+        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=lambda path: _number(path.name)
+    )
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("shard-").removesuffix(".h5"))
 
 
 def data_files(path: Path) -> list[Path]:
@@ -151,14 +209,8 @@ def data_files(path: Path) -> list[Path]:
 
 def next_shard(folder: Path, info: DatasetInfo) -> Path:
     """Return where the next shard goes: after the last one, also where earlier ones were set aside."""
-    last = max((_index(shard.name) for shard in info.shards), default=-1)
+    last = max((_number(shard.name) for shard in info.shards), default=-1)
     return folder / f"shard-{last + 1:05d}.h5"
-
-
-def _index(name: str) -> int:
-    found = _NAME.fullmatch(name)
-    assert found is not None
-    return int(found.group(1))
 
 
 def read_manifest(folder: Path) -> DatasetInfo:
@@ -175,63 +227,42 @@ def read_manifest(folder: Path) -> DatasetInfo:
             raise MissingInputError(f"{path} is missing", mend)
     try:
         value = read_json(path, MADE_BY)
+        if not isinstance(value, dict) or value.get("format_version") != FORMAT_VERSION:
+            raise DamagedFileError(f"{path} is not a data set's manifest of format {FORMAT_VERSION}")
+        stated = {name: value[name] for name in DatasetInfo._fields if name in value}
+        # by way of JSON, in which a tuple is a list: then every type is held strictly
+        info = _MANIFEST.validate_json(json.dumps(stated), strict=True)
+    except ValidationError as error:
+        problem = first_problem(error, stated)
+        raise DamagedFileError(f"{path} is not a data set's manifest: {problem}", mend) from error
     except DamagedFileError as error:
         raise DamagedFileError(error.message, mend) from error
-    try:
-        if value["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format version {value['format_version']}, this harden reads {FORMAT_VERSION}")
-        shards = tuple(ShardInfo(**entry) for entry in value["shards"])
-        for shard in shards:
-            _check_entry(shard)
-        if len({shard.name for shard in shards}) != len(shards):
-            raise ValueError("it lists a shard twice")
-        sizes = (value["horizon"], value["obs_dim"], value["act_dim"])
-        least = (0, 1, 1)
-        if not all(type(n) is int and low <= n < 1 << 31 for n, low in zip(sizes, least, strict=True)):
-            raise ValueError("horizon, obs_dim or act_dim are of another kind or size")
-        return DatasetInfo(str(value["env_id"]), *sizes, shards)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFileError(f"{path} is not a data set's manifest ({error})", mend) from error
-
-
-def _check_entry(shard: ShardInfo) -> None:
-    if not isinstance(shard.name, str) or not _NAME.fullmatch(shard.name):
-        raise ValueError(f"{shard.name!r} is not a shard's name")
-    for field, kind in get_type_hints(ShardInfo).items():
-        value = getattr(shard, field)
-        # JSON has one kind of number: a sum of rewards may be written as 3
-        # and an integer may be of any size, which nothing else here can hold
-        whole = type(value) is int and kind in (int, float) and abs(value) < 1 << 63
-        if not whole and (type(value) is not kind or kind is int):
-            raise ValueError(f"{shard.name} has {field} of another kind or size")
-    if not 1 <= shard.episodes <= shard.transitions < 1 << 48:
-        raise ValueError(f"{shard.name} has {shard.transitions} rows in {shard.episodes} episodes")
+    names = [shard.name for shard in info.shards]
+    if len(set(names)) != len(names) or any(shard.episodes > shard.transitions for shard in info.shards):
+        raise DamagedFileError(f"{path} lists a shard twice, or more episodes than rows", mend)
+    return info
 
 
 def write_manifest(folder: Path, info: DatasetInfo) -> None:
     """Replace a data set's manifest whole."""
-    plain = info._asdict() | {"shards": [shard._asdict() for shard in info.shards]}
-    totals = {"transitions": info.transitions, "episodes": info.episodes}
-    write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION} | totals | plain)
+    content = info._asdict() | {"shards": [shard._asdict() for shard in info.shards]}
+    write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION} | content)
 
 
-def check_task(info: DatasetInfo, task: Task, path: Path) -> None:
-    """Refuse a data set of another task.
+def kind_difference(info: Kind, wanted: Kind) -> tuple[str, Any, Any] | None:
+    """Return the first of sizes, environment and horizon that differs, with both values.
 
-    Raises:
-        InputError: says which of sizes, environment and horizon differs.
+    What one of the two does not know can't differ.
     """
-    check_kind(
-        info,
-        task,
-        f"data set {path}",
-        f"task '{task.name}'",
-        "use the data of that task, or name another pipeline with -p",
-    )
+    for name in ("obs_dim", "act_dim", "env_id", "horizon"):
+        mine, needed = getattr(info, name), getattr(wanted, name)
+        if mine != needed and mine and needed:
+            return name, mine, needed
+    return None
 
 
 def check_kind(info: Kind, wanted: Kind, mine: str, theirs: str, remedy: str) -> None:
-    """Refuse data that are not of the kind wanted; what one of them does not know can't differ.
+    """Refuse data that are not of the kind wanted.
 
     Args:
         mine, theirs: what the two are called in the message.
@@ -239,11 +270,12 @@ def check_kind(info: Kind, wanted: Kind, mine: str, theirs: str, remedy: str) ->
     Raises:
         InputError: says which of sizes, environment and horizon differs.
     """
-    for name, found, needed in (
-        ("obs_dim", info.obs_dim, wanted.obs_dim),
-        ("act_dim", info.act_dim, wanted.act_dim),
-        ("env_id", info.env_id or wanted.env_id, wanted.env_id or info.env_id),
-        ("horizon", info.horizon or wanted.horizon, wanted.horizon or info.horizon),
-    ):
-        if found != needed:
-            raise InputError(f"{mine} has {name} {found}, {theirs} has {needed}", remedy)
+    if difference := kind_difference(info, wanted):
+        name, value, needed = difference
+        raise InputError(f"{mine} has {name} {value}, {theirs} has {needed}", remedy)
+
+
+def check_task(info: DatasetInfo, task: Task, path: Path) -> None:
+    """Refuse a data set of another task: InputError."""
+    remedy = "use the data of that task, or name another pipeline with -p"
+    check_kind(info, task, f"data set {path}", f"task '{task.name}'", remedy)

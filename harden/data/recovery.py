@@ -10,22 +10,19 @@ from typing import NamedTuple
 from harden.data.manifest import (
     DatasetInfo,
     ShardInfo,
-    check_kind,
-    inspect_shard,
-    leads_out,
+    kind_difference,
     read_manifest,
     shard_files,
     write_manifest,
 )
+from harden.data.shard import read_whole_shard
 from harden.errors import HardenError, InputError, MissingInputError, StorageError
-from harden.storage.files import digest_file, make_folder, read_errors, storage_errors, sync_folder
+from harden.storage.files import make_folder, read_errors, storage_errors, sync_folder
 from harden.storage.folders import FolderLock
-
-ASIDE = "damaged"
 
 
 class Repaired(NamedTuple):
-    """What a repair found.
+    """What a repair did.
 
     Args:
         info: the data set as it is now.
@@ -61,39 +58,45 @@ def repair(path: Path, dry_run: bool = False) -> Repaired:
         if not path.is_dir() or not ((path / "manifest.json").exists() or shard_files(path)):
             raise MissingInputError(f"{path} is not a data set's folder", "name one that holds shards")
     with contextlib.nullcontext() if dry_run else FolderLock(path):
-        old = _manifest(path)
-        listed = {shard.name: shard for shard in old.shards} if old else {}
-        info, damaged = old, {}
+        old = info = _manifest(path)
+        listed = {shard.name: shard.sha256 for shard in old.shards} if old else {}
         whole: list[ShardInfo] = []
+        damaged: dict[str, str] = {}
         for file in shard_files(path):
             try:
-                found = _whole(file, listed)
-                info = info or found
-                _check_kind(path, file, found, info, vouched=file.name in listed)
-                whole.append(found.shards[0])
-            except (StorageError, _ManifestChangedError):
+                shard, _ = read_whole_shard(file, listed.get(file.name))
+            except StorageError:
                 # what may not be read may be whole: nobody sets it aside
                 raise
             except HardenError as error:
-                damaged[file] = error.message
+                damaged[file.name] = error.message
+                continue
+            info = info or shard
+            difference = kind_difference(shard, info)
+            if difference is None:
+                whole += shard.shards
+                continue
+            name, value, needed = difference
+            if file.name in listed:
+                raise InputError(
+                    f"{path / 'manifest.json'} says {name} {needed}, {file} with the checksum listed there "
+                    f"has {value}",
+                    "nothing was done: remove the manifest and repair again, then it is made of the shards",
+                )
+            damaged[file.name] = f"{file} has {name} {value}, its data set has {needed}"
         if info is None or not whole:
             raise InputError(f"no shard of {path} is whole, nothing was changed", "collect the data again")
         info = info._replace(shards=tuple(whole))
-        names = {shard.name for shard in whole}
         if not dry_run:
             _set_aside(path, list(damaged))
             write_manifest(path, info)
-    there = names | {file.name for file in damaged}
+    names = {shard.name for shard in whole}
     return Repaired(
         info,
-        [f"{file.name}: {why}" for file, why in damaged.items()],
-        sorted(set(listed) - there),
+        [f"{name}: {reason}" for name, reason in damaged.items()],
+        sorted(set(listed) - names - set(damaged)),
         sorted(names - set(listed)) if old else [],
     )
-
-
-class _ManifestChangedError(InputError):
-    """The manifest says something else of the data set than a shard whose checksum it lists."""
 
 
 def _manifest(path: Path) -> DatasetInfo | None:
@@ -105,42 +108,16 @@ def _manifest(path: Path) -> DatasetInfo | None:
         return None
 
 
-def _whole(file: Path, listed: dict[str, ShardInfo]) -> DatasetInfo:
-    """Read a shard; raises a HardenError that says what is wrong with it."""
-    if said := leads_out(file):
-        raise InputError(said, "put a copy in its place")
-    entry = listed.get(file.name)
-    # before HDF5 sees it: what is damaged may hold it up
-    if entry is not None and entry.sha256 != digest_file(file):
-        raise InputError(f"{file} does not have the checksum that the manifest lists")
-    found, data = inspect_shard(file)
-    if not bool((data.terminals | data.timeouts)[-1]):
-        raise InputError(f"{file} does not end with an episode's end")
-    return found
-
-
-def _check_kind(path: Path, file: Path, found: DatasetInfo, info: DatasetInfo, vouched: bool) -> None:
-    try:
-        check_kind(found, info, str(file), "its data set", "")
-    except InputError as error:
-        if vouched:
-            raise _ManifestChangedError(
-                f"{path / 'manifest.json'} was changed: {error.message}, and has the checksum listed there",
-                "nothing was done: remove the manifest and repair again, then it is made of the shards",
-            ) from error
-        raise
-
-
-def _set_aside(path: Path, files: list[Path]) -> None:
-    if not files:
+def _set_aside(path: Path, names: list[str]) -> None:
+    if not names:
         return
-    folder = make_folder(path / ASIDE)
+    folder = make_folder(path / "damaged")
     with storage_errors(folder):
-        for file in files:
-            number, place = 0, folder / file.name
-            while place.exists():
+        for name in names:
+            target, number = folder / name, 0
+            while target.exists():
                 number += 1
-                place = folder / f"{file.name}.{number}"
-            os.rename(file, place)
+                target = folder / f"{name}.{number}"
+            os.rename(path / name, target)
         sync_folder(folder)
         sync_folder(path)

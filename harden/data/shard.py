@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from harden.data.hdf5 import attributes, hdf5_image, numbers, open_hdf5, read_into
-from harden.data.header import (
-    ATTRIBUTES,
-    FORMAT_VERSION,
+from harden.data.manifest import (
     MADE_BY,
+    Attributes,
+    DatasetInfo,
     Kind,
     Provenance,
-    ShardHeader,
+    ShardInfo,
     parse_attributes,
     shard_attributes,
 )
 from harden.errors import DamagedFileError, InputError
-from harden.storage.files import write_whole
+from harden.storage.files import digest_file, require_file, write_whole
 from harden.types import Transitions
 
 # name in the file, type, axes; in the order of Transitions
@@ -55,11 +55,10 @@ def check_values(data: Transitions, where: str, first: int = 0) -> None:
                 f"{where}: '{name}' holds NaN or an infinite value in row {first + row}",
                 "remove that episode, or collect it again",
             )
-    costs, terminals, timeouts = (arrays[name] for name in ("costs", "terminals", "timeouts"))
+    costs, both = arrays["costs"], arrays["terminals"] & arrays["timeouts"]
     if costs.min(initial=0) < 0:
         row = int(np.argmax(costs < 0))
         raise InputError(f"{where}: cost {costs[row]} in row {first + row}", "costs are at least 0")
-    both = terminals & timeouts
     if both.any():
         raise InputError(
             f"{where}: row {first + int(np.argmax(both))} is both a terminal and a timeout",
@@ -75,10 +74,41 @@ def columns(data: Transitions) -> dict[str, np.ndarray]:
     }
 
 
-def write_shard(path: Path, data: Transitions, kind: Kind, provenance: Provenance) -> None:
-    """Write a shard whole: to a temporary name, flushed, renamed."""
+def column_shapes(rows: int, kind: Kind) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each field of so many transitions."""
+    widths = {"obs": (kind.obs_dim,), "next_obs": (kind.obs_dim,), "actions": (kind.act_dim,)}
+    return {field: (rows, *widths.get(field, ())) for field in LAYOUT}
+
+
+def empty_rows(rows: int, kind: Kind) -> Transitions:
+    """Return room for transitions; InputError: there is none."""
+    shapes = column_shapes(rows, kind)
+    try:
+        arrays: list[np.ndarray] = [np.empty(shapes[field], dtype) for field, (_, dtype, _) in LAYOUT.items()]
+    except (MemoryError, ValueError):
+        raise InputError(f"{rows:,} transitions do not fit into memory") from None
+    return Transitions(*map(torch.from_numpy, arrays))
+
+
+def write_shard(path: Path, data: Transitions, kind: Kind, provenance: Provenance) -> ShardInfo:
+    """Write a shard whole and return its entry for the manifest."""
     image = hdf5_image(columns(data), shard_attributes(kind, provenance))
     write_whole(path, lambda aside: aside.write_bytes(image))
+    return _entry(path, data, provenance)
+
+
+def _entry(path: Path, data: Transitions, provenance: Provenance) -> ShardInfo:
+    return ShardInfo(
+        path.name,
+        digest_file(path),
+        len(data.rewards),
+        int((data.terminals | data.timeouts).sum()),
+        float(data.rewards.double().sum()),
+        float(data.costs.double().sum()),
+        provenance.behaviour,
+        provenance.policy_digest,
+        provenance.seed,
+    )
 
 
 def _open_columns(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -87,62 +117,23 @@ def _open_columns(file: h5py.File) -> dict[str, h5py.Dataset]:
     Raises:
         DamagedFileError: arrays missing, of other axes or of unequal length.
     """
-    path, found, there = file.filename, {}, set(file)
+    path, items, present = file.filename, {}, set(file)
     for field, (name, _, ndim) in LAYOUT.items():
-        if name not in there:
-            raise DamagedFileError(
-                f"{path} has no '{name}'", f"a data set in the DSRL layout has: {_names()}"
-            )
-        item = found[field] = numbers(file, name)
+        if name not in present:
+            names = ", ".join(name for name, _, _ in LAYOUT.values())
+            raise DamagedFileError(f"{path} has no '{name}'", f"a data set in the DSRL layout has: {names}")
+        item = items[field] = numbers(file, name)
         if item.ndim != ndim or 0 in item.shape:
             raise DamagedFileError(
                 f"{path}: '{name}' has shape {item.shape}, expected {ndim} axes, none of them 0 long"
             )
-    lengths = {len(item) for item in found.values()}
-    if len(lengths) != 1:
-        raise DamagedFileError(f"{path}: arrays of lengths {sorted(lengths)}; all must be equal")
-    if found["obs"].shape != found["next_obs"].shape:
-        raise DamagedFileError(f"{path}: observations and next_observations differ in shape")
-    return found
-
-
-def _names() -> str:
-    return ", ".join(name for name, _, _ in LAYOUT.values())
-
-
-def empty_rows(rows: int, obs_dim: int, act_dim: int) -> Transitions:
-    """Return room for transitions.
-
-    Raises:
-        InputError: there is none.
-    """
-    width = {"obs": (obs_dim,), "next_obs": (obs_dim,), "actions": (act_dim,)}
-    try:
-        arrays = [np.empty((rows, *width.get(field, ())), LAYOUT[field][1]) for field in LAYOUT]
-    except (MemoryError, ValueError):
-        raise InputError(f"{rows:,} transitions do not fit into memory") from None
-    return Transitions(*map(torch.from_numpy, arrays))
-
-
-def read_rows(path: Path, first: int, into: Transitions, sizes: tuple[int, int, int] | None = None) -> None:
-    """Fill `into` with the rows of a shard from `first` on.
-
-    Args:
-        path: the shard.
-        first: the number of the first row.
-        into: takes the rows.
-        sizes: rows and coordinates of an observation and an action that the shard must have.
-
-    Raises:
-        MissingInputError, DamagedFileError: as `open_hdf5`; also arrays missing, of other sizes or of unequal
-            length. InputError: values that nothing may learn from.
-    """
-    with open_hdf5(path, MADE_BY) as file:
-        items = _open_columns(file)
-        if sizes is not None and _sizes(items) != sizes:
-            raise DamagedFileError(f"{path} is not the shard that the manifest lists")
-        _fill(items, first, into)
-    check_values(into, str(path), first)
+    lengths = {len(item) for item in items.values()}
+    if len(lengths) != 1 or items["obs"].shape != items["next_obs"].shape:
+        raise DamagedFileError(
+            f"{path}: arrays of lengths {sorted(lengths)}, observations {items['obs'].shape}, next ones "
+            f"{items['next_obs'].shape}; all lengths must be equal, and these two shapes"
+        )
+    return items
 
 
 def _fill(items: dict[str, h5py.Dataset], first: int, into: Transitions) -> None:
@@ -150,25 +141,59 @@ def _fill(items: dict[str, h5py.Dataset], first: int, into: Transitions) -> None
         read_into(items[field], column.numpy(), first)
 
 
-def _sizes(items: dict[str, h5py.Dataset]) -> tuple[int, int, int]:
-    return (*items["obs"].shape, items["actions"].shape[1])
+def read_rows(path: Path, first: int, into: Transitions, rows: int, kind: Kind) -> None:
+    """Fill `into` with the rows of a shard from `first` on.
 
-
-def read_shard(path: Path) -> tuple[ShardHeader, Transitions]:
-    """Read a shard whole: what it says of itself, and its transitions.
+    Args:
+        rows, kind: how many rows the shard must have, and of which sizes.
 
     Raises:
-        MissingInputError, DamagedFileError, InputError: as `read_rows`; attributes that no manifest holds.
+        MissingInputError, DamagedFileError: as `open_hdf5`; also arrays missing, of other sizes or of unequal
+            length. InputError: values that nothing may learn from.
     """
     with open_hdf5(path, MADE_BY) as file:
         items = _open_columns(file)
-        said = attributes(file, ATTRIBUTES)
-        found = said.get("format_version", FORMAT_VERSION)
-        if found != FORMAT_VERSION:
-            raise DamagedFileError(f"{path} has format version {found}, this harden reads {FORMAT_VERSION}")
-        env_id, horizon, provenance = parse_attributes(said, str(path))
-        sizes = _sizes(items)
-        data = empty_rows(*sizes)
+        if {field: item.shape for field, item in items.items()} != column_shapes(rows, kind):
+            raise DamagedFileError(f"{path} is not the shard that the manifest lists")
+        _fill(items, first, into)
+    check_values(into, str(path), first)
+
+
+def read_shard(path: Path) -> tuple[DatasetInfo, Transitions]:
+    """Read a shard whole; returns it as a data set of one shard, and its transitions.
+
+    Raises:
+        MissingInputError, DamagedFileError, InputError: as `read_rows`; attributes that no manifest holds, or
+            no end of the last episode.
+    """
+    with open_hdf5(path, MADE_BY) as file:
+        items = _open_columns(file)
+        stated = parse_attributes(attributes(file, Attributes._fields), str(path))
+        rows, obs_dim = items["obs"].shape
+        info = DatasetInfo(stated.env_id, stated.horizon, obs_dim, items["actions"].shape[1], ())
+        data = empty_rows(rows, info)
         _fill(items, 0, data)
     check_values(data, str(path))
-    return ShardHeader(env_id, horizon, *sizes[1:], provenance), data
+    if not bool(data.terminals[-1] | data.timeouts[-1]):
+        raise DamagedFileError(
+            f"{path} does not end with an episode's end", "let `harden data import` find it, with --horizon"
+        )
+    return info._replace(shards=(_entry(path, data, stated.provenance),)), data
+
+
+def read_whole_shard(path: Path, sha256: str | None) -> tuple[DatasetInfo, Transitions]:
+    """Read a shard that lies in its data set's folder and has its checksum there.
+
+    Args:
+        sha256: as listed in the manifest; None where the shard is not listed.
+
+    Raises:
+        As `read_shard`; DamagedFileError: it is a link, or has another checksum.
+    """
+    if path.is_symlink():
+        raise DamagedFileError(f"{path} is a link, and not in the data set", "put a copy in its place")
+    require_file(path, "")
+    # before HDF5 sees it: what is damaged may hold it up
+    if sha256 is not None and digest_file(path) != sha256:
+        raise DamagedFileError(f"{path} does not have the checksum that the manifest lists")
+    return read_shard(path)

@@ -13,6 +13,12 @@ from harden.data.episodes import lengths, totals
 QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 
 
+def _spread(values: Tensor) -> dict[str, float]:
+    at = torch.tensor(list(QUANTILES.values()), dtype=torch.float64)
+    quantiles = dict(zip(QUANTILES, values.double().quantile(at).tolist(), strict=True))
+    return {"mean": float(values.double().mean())} | quantiles
+
+
 class _Moments:
     """Range, mean and standard deviation of each coordinate, over shards."""
 
@@ -25,7 +31,7 @@ class _Moments:
         values = rows.double()
         count = self.count + len(rows)
         self.low, self.high = torch.minimum(self.low, rows.amin(0)), torch.maximum(self.high, rows.amax(0))
-        # squares about the mean of what was seen: a coordinate far from 0 keeps its digits
+        # squares about the mean of the rows so far: a coordinate far from 0 keeps its digits
         shift = values.mean(0) - self.mean
         self.square += (values - values.mean(0)).square().sum(0) + shift**2 * self.count * len(rows) / count
         self.mean += shift * len(rows) / count
@@ -35,12 +41,6 @@ class _Moments:
         std = (self.square / self.count).sqrt()
         named = {"min": self.low, "mean": self.mean, "std": std, "max": self.high}
         return {name: values.tolist() for name, values in named.items()}
-
-
-def _spread(values: Tensor) -> dict[str, float]:
-    at = torch.tensor(list(QUANTILES.values()), dtype=torch.float64)
-    found = dict(zip(QUANTILES, values.double().quantile(at).tolist(), strict=True))
-    return {"mean": float(values.double().mean())} | found
 
 
 def summarise(dataset: Dataset) -> dict[str, Any]:
@@ -58,30 +58,31 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
     """
     info = dataset.info
     obs, actions = _Moments(info.obs_dim), _Moments(info.act_dim)
-    rewards, costs, steps, shards = [], [], [], []
+    rewards, costs, rows, shards = [], [], [], []
     inner = same = 0
     for shard, data in dataset.shards():
         reward, cost = totals(data)
-        rows = lengths(data)
+        length = lengths(data)
         obs.add(data.obs)
         actions.add(data.actions)
-        follows = ~(data.terminals | data.timeouts)[:-1]
-        inner += int(follows.sum())
-        same += int(((data.next_obs[:-1] == data.obs[1:]).all(1) & follows).sum())
+        goes_on = ~(data.terminals | data.timeouts)[:-1]
+        inner += int(goes_on.sum())
+        same += int(((data.next_obs[:-1] == data.obs[1:]).all(1) & goes_on).sum())
         rewards.append(reward)
         costs.append(cost)
-        steps.append(rows)
-        entry = shard._asdict() | {
-            "terminals": int(data.terminals.sum()),
-            "timeouts": int(data.timeouts.sum()),
-        }
-        entry |= {name: float(total.mean()) for name, total in (("mean_reward", reward), ("mean_cost", cost))}
-        shards.append(entry | {"min_length": int(rows.min()), "max_length": int(rows.max())})
-    return {
-        "env_id": info.env_id,
-        "horizon": info.horizon,
-        "obs_dim": info.obs_dim,
-        "act_dim": info.act_dim,
+        rows.append(length)
+        shards.append(
+            shard._asdict()
+            | {
+                "terminals": int(data.terminals.sum()),
+                "timeouts": int(data.timeouts.sum()),
+                "mean_reward": float(reward.mean()),
+                "mean_cost": float(cost.mean()),
+                "min_length": int(length.min()),
+                "max_length": int(length.max()),
+            }
+        )
+    return info._asdict() | {
         "digest": info.digest,
         "transitions": info.transitions,
         "episodes": info.episodes,
@@ -91,7 +92,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         "continuous": same / inner if inner else 1.0,
         "reward": _spread(torch.cat(rewards)),
         "cost": _spread(torch.cat(costs)),
-        "length": _spread(torch.cat(steps)),
+        "length": _spread(torch.cat(rows)),
         "observations": obs.result(),
         "actions": actions.result(),
         "shards": shards,

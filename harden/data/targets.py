@@ -15,7 +15,6 @@ from harden.errors import DamagedFileError
 from harden.storage.files import write_whole
 from harden.types import Targets
 
-# 1 had no digest
 FORMAT_VERSION = 2
 _LAYOUT = {"observations": 2, "actions": 3, "weights": 2, "old_mean": 2, "old_std": 2}
 _MADE_BY = "harden e-step"
@@ -60,17 +59,17 @@ def write_targets(path: Path, targets: Targets, header: TargetsHeader) -> None:
     values = (column.detach().cpu().numpy().astype(np.float32, copy=False) for column in targets)
     arrays = dict(zip(_LAYOUT, values, strict=True))
     header = _typed(header._asdict())
-    said = header._asdict() | {"digest": _digest(arrays, header)}
-    image = hdf5_image(arrays, {"format_version": FORMAT_VERSION} | said)
+    described = {"format_version": FORMAT_VERSION, "digest": _digest(arrays, header)} | header._asdict()
+    image = hdf5_image(arrays, described)
     write_whole(path, lambda aside: aside.write_bytes(image))
 
 
-def _typed(said: dict[str, Any]) -> TargetsHeader:
-    return TargetsHeader(**{name: kind(said[name]) for name, kind in get_type_hints(TargetsHeader).items()})
+def _typed(values: dict[str, Any]) -> TargetsHeader:
+    return TargetsHeader(**{name: kind(values[name]) for name, kind in get_type_hints(TargetsHeader).items()})
 
 
 def _digest(arrays: dict[str, np.ndarray], header: TargetsHeader) -> str:
-    """Return the sha256 of targets and all that is said of them."""
+    """Return the sha256 of targets and their header."""
     digest = hashlib.sha256(json.dumps(header).encode())
     for name, values in arrays.items():
         digest.update(f"{name}{values.shape}".encode())
@@ -86,30 +85,27 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
         DamagedFileError: not targets, other than what was written, of shapes that do not fit, NaN, or weights
             that do not sum to one.
     """
-    again = f"make it again with: {_MADE_BY}"
-    names = ("format_version", "digest", *TargetsHeader._fields)
+
+    def damaged(reason: str) -> DamagedFileError:
+        return DamagedFileError(f"{path} is not whole targets: {reason}", f"make them with: {_MADE_BY}")
+
     with open_hdf5(path, _MADE_BY) as file:
-        found = TargetsHeader._field_defaults | attributes(file, names)
-        version = found.pop("format_version", None)
-        if version not in (1, FORMAT_VERSION) or "weights" not in set(file):
-            raise DamagedFileError(f"{path} is not a targets file", f"make one with: {_MADE_BY}")
-        arrays = {}
-        for name, ndim in _LAYOUT.items():
-            item = numbers(file, name)
-            if item.ndim != ndim:
-                raise DamagedFileError(
-                    f"{path}: '{name}' has shape {item.shape}, expected {ndim} axes", again
-                )
-            arrays[name] = read_array(item, np.float32)
-    digest = found.pop("digest", None)
+        values = attributes(file, ("format_version", "digest", *TargetsHeader._fields))
+        if values.get("format_version") != FORMAT_VERSION:
+            raise damaged(
+                f"format version {values.get('format_version')}, this harden reads {FORMAT_VERSION}"
+            )
+        items = {name: numbers(file, name) for name in _LAYOUT}
+        if any(item.ndim != _LAYOUT[name] for name, item in items.items()):
+            raise damaged(f"arrays of shapes {[item.shape for item in items.values()]}")
+        arrays = {name: read_array(item, np.float32) for name, item in items.items()}
     try:
-        header = _typed(found)
-        if version != 1 and digest != _digest(arrays, header):
-            raise ValueError("it does not have the digest that was written with it")
+        header = _typed(TargetsHeader._field_defaults | values)
+        whole = values.get("digest") == _digest(arrays, header)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DamagedFileError(
-            f"{path} is not a targets file ({error})", f"make one with: {_MADE_BY}"
-        ) from error
+        raise damaged(str(error)) from error
+    if not whole:
+        raise damaged("they do not have the digest that was written with them")
     targets = Targets(*(torch.from_numpy(values) for values in arrays.values()))
     states, particles, act_dim = targets.actions.shape
     fits = (
@@ -119,8 +115,8 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
         and states > 0
     )
     if not fits:
-        raise DamagedFileError(f"{path}: arrays of shapes that do not fit", again)
-    whole = all(bool(column.isfinite().all()) for column in targets)
-    if not whole or not bool((targets.weights.sum(1) - 1).abs().max() < 1e-3):
-        raise DamagedFileError(f"{path} holds NaN, or weights that do not sum to one", again)
+        raise damaged("arrays of shapes that do not fit")
+    finite = all(bool(column.isfinite().all()) for column in targets)
+    if not finite or not bool((targets.weights.sum(1) - 1).abs().max() < 1e-3):
+        raise damaged("NaN, or weights that do not sum to one")
     return targets, header

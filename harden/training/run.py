@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from harden.config.pipeline import PipelineConfig
-from harden.data.manifest import shard_files
+from harden.data import shard_files
 from harden.errors import HardenError, InputError, MissingInputError, OtherConfigurationError
 from harden.method.learner import Learner, new_learner
 from harden.nets.saved import (

@@ -1,50 +1,57 @@
 """Minari's data sets, by the minari package: a group an episode, with one observation more than actions.
 
-The package follows whatever a file holds, so that a file is looked through before the package opens it.
+The package reads whatever a file's links lead to: a file is looked through before the package opens it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 import torch
 
-from harden.data.ends import settle_ends
-from harden.data.episodes import batches
-from harden.data.hdf5 import open_hdf5, require_stored_here
-from harden.data.header import MOST_STEPS, Provenance, check_attribute, parse_attributes
-from harden.data.limited import UNREADABLE, within_time
+from harden.data.dataset import Dataset
+from harden.data.episodes import episodes
+from harden.data.formats.ends import settle_ends
+from harden.data.formats.log import ImportOptions, Log, check_lengths, note_rounded, to_float32
+from harden.data.hdf5 import (
+    UNREADABLE,
+    first_line,
+    open_hdf5,
+    read_strings,
+    require_stored_here,
+    reserve_hdf5,
+)
+from harden.data.manifest import Attributes, parse_attributes, shard_attributes
 from harden.data.shard import check_values
-from harden.data.source import Source, Wanted, check_lengths, narrow
 from harden.errors import DamagedFileError, InputError
-from harden.storage.files import read_json
+from harden.storage.files import read_json, storage_errors
+from harden.storage.folders import whole_folder
 from harden.types import Transitions
 
-FILE = "main_data.hdf5"
+_FILE = "main_data.hdf5"
 _EPISODE = re.compile(r"episode_[0-9]{1,9}")
+_ID = re.compile(r"[-_\w]+-v[0-9]+")
 _MADE_BY = "minari"
 _LOOK_SECONDS = 600.0
+# what HDF5 writes of an episode beside its numbers
+_EPISODE_ROOM = 1 << 15
 
 
 def find_minari(path: Path) -> Path:
     """Return the HDF5 file of a Minari data set: of its folder, of the `data` in it, or itself."""
-    return next((place for place in (path / "data" / FILE, path / FILE) if place.is_file()), path)
+    return next((file for file in (path / "data" / _FILE, path / _FILE) if file.is_file()), path)
 
 
-def storage_class() -> Any:
-    """Return the package's class that reads and writes.
-
-    Raises:
-        InputError: the package is not installed.
-    """
+def _package() -> Any:
+    """Return the package's class that reads and writes; InputError: the package is not installed."""
     try:
         from minari.dataset.minari_storage import MinariStorage
     except ImportError:
@@ -52,12 +59,12 @@ def storage_class() -> Any:
     return MinariStorage
 
 
-def read_minari(path: Path, wanted: Wanted) -> Source:
-    """Open a Minari data set for conversion; all of it is read into memory.
+def read_minari(path: Path, options: ImportOptions) -> Log:
+    """Read a Minari data set.
 
     Args:
         path: its folder, or its HDF5 file.
-        wanted: what the user says of it; the cost key is one of the infos, "cost" where not given.
+        options: what the user says of it; the cost key is one of the infos, "cost" where not given.
 
     Raises:
         MissingInputError, DamagedFileError: as `open_hdf5`; links out of the file, episodes missing or of
@@ -68,116 +75,91 @@ def read_minari(path: Path, wanted: Wanted) -> Source:
     file = find_minari(path)
     notes: list[str] = []
     rounded: set[str] = set()
-    storage, env_id, horizon = _open(file, wanted)
+    storage, stated, own = _open(file, options)
     with _package_errors(file):
-        every = range(storage.total_episodes)
-        episodes = [
-            _transitions(f"{file}: episode {number}", episode, wanted.cost_key or "cost", rounded)
-            for number, episode in enumerate(storage.get_episodes(every))
+        parts = [
+            _transitions(f"{file}: episode {number}", episode, options.cost_key or "cost", rounded)
+            for number, episode in enumerate(storage.get_episodes(range(storage.total_episodes)))
         ]
-        said = [_plain(attributes) for attributes in storage.get_episode_metadata(every)]
-        sources = [
-            parse_attributes(attributes, f"{file}: episode {number}", "harden_")[2]
-            for number, attributes in enumerate(said)
-        ]
-    if len({(episode.obs.shape[1], episode.actions.shape[1]) for episode in episodes}) != 1:
+    if len({(part.obs.shape[1], part.actions.shape[1]) for part in parts}) != 1:
         raise DamagedFileError(f"{file}: episodes of different shapes")
-    if rounded:
-        notes.append(f"rounded to float32, which is what harden keeps: {', '.join(sorted(rounded))}")
-    # what harden wrote itself was flagged by harden
-    ours = "terminal" if all("harden_behaviour" in attributes for attributes in said) else None
-    _settle(file, episodes, horizon, wanted.choices.at_horizon or ours, notes)
-    first = episodes[0]
-    sizes = first.obs.shape[1], first.actions.shape[1]
-    return Source(env_id, horizon, *sizes, _chunks(episodes, sources), notes)
-
-
-def _settle(
-    file: Path, episodes: list[Transitions], horizon: int, choice: str | None, notes: list[str]
-) -> None:
-    """Have each episode end in one way, and say what had to be decided."""
-    rows = np.array([len(episode.rewards) for episode in episodes])
-    check_lengths(int(rows.max()), horizon, file)
-    terminals, timeouts = (
-        np.array([bool(flags[-1]) for flags in column])
-        for column in zip(*((episode.terminals, episode.timeouts) for episode in episodes), strict=True)
-    )
+    note_rounded(rounded, notes)
+    lengths = np.array([len(part.rewards) for part in parts])
+    check_lengths(lengths, stated.horizon, file)
+    terminals = np.array([bool(part.terminals[-1]) for part in parts])
+    timeouts = np.array([bool(part.timeouts[-1]) for part in parts])
     endless = ~(terminals | timeouts)
     if endless.any():
         notes.append(f"{int(endless.sum())} episodes have no end: their last step is taken for a timeout")
-    terminals, timeouts = settle_ends(file, rows, terminals, timeouts | endless, horizon, choice, notes)
-    for episode, terminal, timeout in zip(episodes, terminals, timeouts, strict=True):
-        episode.terminals[-1], episode.timeouts[-1] = bool(terminal), bool(timeout)
-
-
-def _chunks(
-    episodes: list[Transitions], sources: list[Provenance]
-) -> Iterator[tuple[Provenance, Transitions]]:
-    """Yield whole episodes, a shard at a time."""
-    for source, group in itertools.groupby(zip(sources, episodes, strict=True), key=lambda pair: pair[0]):
-        parts = [episode for _, episode in group]
-        data = Transitions(*map(torch.cat, zip(*parts, strict=True)))
-        stops = np.cumsum([len(part.rewards) for part in parts])
-        for start, stop in batches(stops):
-            yield source, Transitions(*(column[start:stop] for column in data))
-
-
-def _open(file: Path, wanted: Wanted) -> tuple[Any, str, int]:
-    """Return the package's reader of a data set, its environment and its time limit ("" and 0 if unknown)."""
-    reader = storage_class()
-    with open_hdf5(file, _MADE_BY) as opened:
-        count = within_time(lambda: _look_through(opened), _LOOK_SECONDS, str(file))
-    beside = file.with_name("metadata.json")
-    about = read_json(beside, _MADE_BY)
-    # without spaces the package would make the environment that the metadata name: anybody's code
-    if not isinstance(about, dict) or not {"observation_space", "action_space", "total_episodes"} <= set(
-        about
-    ):
-        raise DamagedFileError(f"{beside} is not Minari's metadata")
-    if about.get("data_format") != "hdf5":
-        raise InputError(f"{beside}: data_format {about.get('data_format')!r}", "harden reads Minari's hdf5")
-    if about["total_episodes"] != count or not count:
-        raise DamagedFileError(f"{file} holds {count} episodes, its metadata say {about['total_episodes']!r}")
-    try:
-        spec = about.get("env_spec")
-        found = json.loads(spec) if isinstance(spec, str) else about.get("harden", {})
-        # an environment without a time limit says null
-        env_id, horizon = found.get("id") or "", found.get("max_episode_steps") or 0
-    except (AttributeError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{beside}: env_spec can't be read ({error})") from error
-    with _package_errors(beside):
-        storage = reader.read(file.parent.absolute())
-    return (
-        storage,
-        wanted.env_id or check_attribute(env_id, "", f"{beside}: the environment's id"),
-        wanted.horizon or check_attribute(horizon, 0, f"{beside}: max_episode_steps", 0, MOST_STEPS),
+    # what harden wrote itself was flagged by harden
+    choice = options.at_horizon or ("terminal" if own else None)
+    terminals, timeouts = settle_ends(
+        file, lengths, terminals, timeouts | endless, stated.horizon, choice, notes
     )
+    data = Transitions(*map(torch.cat, zip(*parts, strict=True)))
+    last = torch.from_numpy(lengths.cumsum() - 1)
+    data.terminals[last], data.timeouts[last] = torch.from_numpy(terminals), torch.from_numpy(timeouts)
+    return Log(stated, data, notes)
+
+
+def _open(file: Path, options: ImportOptions) -> tuple[Any, Attributes, bool]:
+    """Return the package's reader of a data set, what the set says of itself, and whether harden wrote it."""
+    package = _package()
+    with open_hdf5(file, _MADE_BY) as opened:
+        count = read_strings(opened, lambda: _look_through(opened), _LOOK_SECONDS)
+    beside = file.with_name("metadata.json")
+    metadata = read_json(beside, _MADE_BY)
+    # without spaces the package would make the environment that the metadata name: anybody's code
+    needed = {"observation_space", "action_space", "total_episodes"}
+    if not isinstance(metadata, dict) or not needed <= set(metadata):
+        raise DamagedFileError(f"{beside} is not Minari's metadata")
+    if metadata.get("data_format") != "hdf5":
+        raise InputError(
+            f"{beside}: data_format {metadata.get('data_format')!r}", "harden reads Minari's hdf5"
+        )
+    if metadata["total_episodes"] != count or not count:
+        raise DamagedFileError(
+            f"{file} holds {count} episodes, its metadata say {metadata['total_episodes']!r}"
+        )
+    stated, spec = metadata.get("harden", {}), metadata.get("env_spec")
+    try:
+        if isinstance(spec, str):
+            found = json.loads(spec)
+            stated = {"env_id": found.get("id"), "horizon": found.get("max_episode_steps")}
+        # an environment without a time limit says null
+        stated = {name: stated[name] for name in Attributes._fields if stated.get(name) is not None}
+    except (AttributeError, ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{beside}: the environment can't be read ({error})") from error
+    stated |= {name: value for name in ("env_id", "horizon") if (value := getattr(options, name))}
+    with _package_errors(beside):
+        storage = package.read(file.parent.absolute())
+    return storage, parse_attributes(stated, str(beside)), "behaviour" in stated
 
 
 def _look_through(file: h5py.File) -> int:
     """Return how many episodes a file holds, after a look at all its links, arrays and strings."""
 
     # h5py ends its walk with the first thing that is returned, and loses what is raised
-    def link(name: str, found: object) -> str | None:
-        return None if isinstance(found, h5py.HardLink | h5py.SoftLink) else name
+    def outside(name: str, link: object) -> str | None:
+        return None if isinstance(link, h5py.HardLink | h5py.SoftLink) else name
 
-    def item(name: str, found: h5py.Group | h5py.Dataset) -> Exception | None:
+    def problem(name: str, item: h5py.Group | h5py.Dataset) -> Exception | None:
         try:
-            dict(found.attrs)
-            if isinstance(found, h5py.Dataset) and found.shape is not None:
-                require_stored_here(found, name)
-                if found.dtype.kind == "O":
-                    found[()]
+            dict(item.attrs)
+            if isinstance(item, h5py.Dataset) and item.shape is not None:
+                require_stored_here(item, name)
+                if item.dtype.kind == "O":
+                    item[()]
         except (DamagedFileError, *UNREADABLE) as error:
             return error
         return None
 
-    elsewhere = file.visititems_links(link)
+    elsewhere = file.visititems_links(outside)
     if elsewhere is not None:
         raise DamagedFileError(f"{file.filename} is refused: {elsewhere!r} is a link that leads elsewhere")
-    wrong = file.visititems(item)
-    if wrong is not None:
-        raise wrong
+    error = file.visititems(problem)
+    if error is not None:
+        raise error
     return sum(1 for name in file if _EPISODE.fullmatch(name))
 
 
@@ -187,12 +169,7 @@ def _package_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (*UNREADABLE, AssertionError, NotImplementedError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DamagedFileError(f"{path} is not a Minari data set that is whole ({reason})") from error
-
-
-def _plain(said: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in said.items()}
+        raise DamagedFileError(f"{path} is not a whole Minari data set ({first_line(error)})") from error
 
 
 def _transitions(where: str, episode: dict[str, Any], cost_key: str, rounded: set[str]) -> Transitions:
@@ -207,21 +184,20 @@ def _transitions(where: str, episode: dict[str, Any], cost_key: str, rounded: se
         raise DamagedFileError(f"{where} has {rows} steps; Minari keeps one observation more than steps")
     infos = episode["infos"] or {}
     if not isinstance(infos.get(cost_key), np.ndarray):
-        others = ", ".join(infos) or "none"
         raise InputError(
             f"{where} has no infos/{cost_key}",
-            f"name the info that holds the costs with --cost-key: {others}",
+            f"name the info that holds the costs with --cost-key: {', '.join(infos) or 'none'}",
         )
     # the infos' first entry is the reset's, where the collector was there to see it
     costs = infos[cost_key][-rows:]
-    ends = [episode[key].astype(bool) for key in ("terminations", "truncations")]
-    lengths = {len(values) for values in (episode["actions"], costs, *ends)}
+    terminals, timeouts = (episode[key].astype(bool) for key in ("terminations", "truncations"))
+    lengths = {len(values) for values in (episode["actions"], costs, terminals, timeouts)}
     if lengths != {rows} or len(infos[cost_key]) > rows + 1:
         raise DamagedFileError(f"{where} has arrays of different lengths")
-    if any(flags[:-1].any() for flags in ends):
+    if (terminals | timeouts)[:-1].any():
         raise DamagedFileError(f"{where} ends before its last step")
     obs, actions, rewards, cost = (
-        narrow(values, ndim, f"{where}, '{name}'", rounded)
+        torch.from_numpy(to_float32(values, ndim, where, name, rounded))
         for name, values, ndim in (
             ("observations", episode["observations"], 2),
             ("actions", episode["actions"], 2),
@@ -229,7 +205,82 @@ def _transitions(where: str, episode: dict[str, Any], cost_key: str, rounded: se
             (cost_key, costs, 1),
         )
     )
-    terminals, timeouts = map(torch.from_numpy, ends)
-    data = Transitions(obs[:-1], actions, rewards, cost, obs[1:], terminals, timeouts)
-    check_values(data._replace(timeouts=timeouts & ~terminals), where)
+    data = Transitions(
+        obs[:-1], actions, rewards, cost, obs[1:], torch.from_numpy(terminals), torch.from_numpy(timeouts)
+    )
+    check_values(data._replace(timeouts=data.timeouts & ~data.terminals), where)
     return data
+
+
+def write_minari(dataset: Dataset, path: Path) -> list[str]:
+    """Write a data set as Minari's, so that `minari.load_dataset` reads it.
+
+    Args:
+        dataset: what is written.
+        path: the folder to be made; it is named like the data set's id.
+
+    Returns:
+        What the layout can't express.
+
+    Raises:
+        InputError: the package is not installed, not an id, something is there already, or steps that do not
+            share an observation.
+    """
+    package = _package()
+    from minari import __version__
+
+    if not _ID.fullmatch(path.name):
+        raise InputError(
+            f"'{path.name}' is no Minari id", "a Minari data set's folder is named like it: NAME-v0"
+        )
+    info = dataset.info
+    obs_space, action_space = (
+        gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32) for size in (info.obs_dim, info.act_dim)
+    )
+    with whole_folder(path) as aside, storage_errors(path):
+        # the package mistakes a path from the working folder for one from its own
+        folder = aside.absolute() / "data"
+        storage = package.new(folder, obs_space, action_space)
+        # the package writes into the file that is there: one with all the room that it will need
+        (folder / _FILE).unlink()
+        row_bytes = 4 * (2 * info.obs_dim + info.act_dim + 2) + 2
+        reserve_hdf5(folder / _FILE, 2 * row_bytes * info.transitions + _EPISODE_ROOM * info.episodes)
+        storage.update_episodes(_buffers(dataset))
+        storage.update_metadata(
+            {
+                "dataset_id": path.name,
+                "minari_version": __version__,
+                "description": "written by harden",
+                "harden": shard_attributes(info, info.provenance),
+            }
+        )
+    return ["env_spec is left out: minari's recover_environment() will not know the environment"]
+
+
+def _buffers(dataset: Dataset) -> Iterator[Any]:
+    """Yield the episodes as the package takes them.
+
+    Raises:
+        InputError: an observation is not the next observation of the step before, to the bit.
+    """
+    from minari.data_collector import EpisodeBuffer
+
+    for shard, data in dataset.verified_shards():
+        for number, episode in enumerate(episodes(data)):
+            # compared as bits: -0.0 is not 0.0 to who reads it
+            shared = episode.next_obs[:-1].view(torch.int32) == episode.obs[1:].view(torch.int32)
+            if not bool(shared.all()):
+                row = int(torch.nonzero(~shared)[0][0])
+                raise InputError(
+                    f"{shard.name}, its episode {number}: what followed step {row} is not what the next saw",
+                    "Minari keeps one observation for both (these were collected under noise or attack): "
+                    "export with --to dsrl",
+                )
+            yield EpisodeBuffer(
+                observations=torch.cat((episode.obs, episode.next_obs[-1:])).numpy(),
+                actions=episode.actions.numpy(),
+                rewards=episode.rewards.numpy(),
+                terminations=episode.terminals.numpy(),
+                truncations=episode.timeouts.numpy(),
+                infos={"cost": np.concatenate((np.zeros(1, np.float32), episode.costs.numpy()))},
+            )

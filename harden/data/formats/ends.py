@@ -1,0 +1,244 @@
+"""Where episodes end in somebody else's logs: what the flags say, held against the observations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harden.data.formats.log import ImportOptions
+from harden.errors import InputError
+
+# of the rows that no flag ends, so many must lead to the next row's observation before the others are doubted
+_CONTINUOUS = 0.5
+# a shift of the flags is the cause when no more than this share of what contradicts them is left by it
+_LEFT = 0.1
+# flags from which a shift can be told by the size of the steps between observations alone, and by how much
+_LEAST_FLAGS, _LARGER = 3, 3.0
+# rows of zeros or NaN, and of any other numbers, that are more than a robot at rest would leave
+_LEAST_EMPTY, _LEAST_ALIKE = 2, 10
+
+
+def rows_alike_at_end(arrays: Sequence[np.ndarray]) -> int:
+    """Return how many rows at the end are alike in every array; 0 where so few are that they may be data.
+
+    Args:
+        arrays: float32 (N, ...) each.
+    """
+    rows = np.concatenate([values.reshape(len(values), -1) for values in arrays], axis=1)
+    last = rows[-1]
+    others = np.flatnonzero(~((rows == last) | (np.isnan(rows) & np.isnan(last))).all(1))
+    alike = len(rows) - (int(others[-1]) + 1 if len(others) else 0)
+    empty = bool(((last == 0) | np.isnan(last)).all())
+    return alike if alike >= (_LEAST_EMPTY if empty else _LEAST_ALIKE) else 0
+
+
+def limit_ends(terminals: np.ndarray, horizon: int) -> np.ndarray:
+    """Return where a time limit of `horizon` steps ended an episode that has no terminal, bool (N,)."""
+    row = np.arange(len(terminals))
+    begins = np.r_[0, np.flatnonzero(terminals) + 1]
+    age = row - begins[np.searchsorted(begins, row, side="right") - 1]
+    return ((age + 1) % horizon == 0) & ~terminals
+
+
+def _shifted(flags: np.ndarray, rows: int) -> np.ndarray:
+    moved = np.roll(flags, rows)
+    if rows > 0:
+        moved[:rows] = False
+    elif rows < 0:
+        moved[rows:] = False
+    return moved
+
+
+def _better_shift(ends: Callable[[int], np.ndarray], obs: np.ndarray, follows: np.ndarray | None) -> int:
+    """Return the shift of the flags that the observations speak for, 0 where they do not contradict them."""
+    if follows is not None:
+        left = {rows: int((~follows & ~ends(rows)[:-1]).sum()) for rows in (0, -1, 1)}
+        best = min(left, key=lambda rows: left[rows])
+        return best if left[best] <= _LEFT * left[0] else 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = np.linalg.norm(np.diff(obs, axis=0) / (obs.std(0) + 1e-12), axis=1)
+    rows = np.flatnonzero(ends(0))
+    rows = rows[(rows > 0) & (rows < len(distance) - 1)]
+    if len(rows) < _LEAST_FLAGS:
+        return 0
+    here = distance[rows]
+    for better in (-1, 1):
+        there = distance[rows + better]
+        if np.median(there) > _LARGER * np.median(here) and np.mean(there > here) >= 1 - _LEFT:
+            return better
+    return 0
+
+
+def _breaks(
+    path: Path,
+    ends: np.ndarray,
+    obs: np.ndarray,
+    next_obs: np.ndarray,
+    follows: np.ndarray,
+    choice: str | None,
+    notes: list[str],
+) -> np.ndarray:
+    """Return which rows are ends that no flag says, bool (N,), as their next observations show.
+
+    Raises:
+        InputError: there are such rows and the user did not say what they are, or next observations that are
+            those of other rows throughout.
+    """
+    none = np.zeros(len(ends), dtype=bool)
+    breaks = np.r_[~follows & ~ends[:-1], False]
+    if not breaks.any():
+        return none
+    share = 1 - breaks.sum() / (~ends[:-1]).sum()
+    if share < _CONTINUOUS:
+        for lag, name in ((0, "the row itself"), (2, "two rows later")):
+            same = (next_obs[: len(obs) - lag] == obs[lag:]).all(1).mean()
+            if same > _CONTINUOUS:
+                raise InputError(
+                    f"{path}: 'next_observations' are the observations of {name} in {same:.1%} of the rows",
+                    "write the observation that followed the action, or leave the array out: then the "
+                    "following row's is taken",
+                )
+    contradiction = (
+        f"{int(breaks.sum()):,} rows lead elsewhere than to the next row and are not flagged as ends"
+    )
+    if choice:
+        kept = "taken for timeouts" if choice == "timeout" else "kept as they are"
+        notes.append(f"{contradiction}: {kept}")
+        return breaks if choice == "timeout" else none
+    if share < _CONTINUOUS:
+        notes.append(f"only {share:.1%} of the steps lead to the next row's observation: seen through noise?")
+        return none
+    raise InputError(
+        f"{path}: {contradiction} (rows {_some(np.flatnonzero(breaks))})",
+        "say --at-break timeout where the recording was cut there, keep where the observations are noisy",
+    )
+
+
+def find_ends(
+    path: Path,
+    obs: np.ndarray,
+    next_obs: np.ndarray | None,
+    terminals: np.ndarray,
+    timeouts: np.ndarray | None,
+    options: ImportOptions,
+    notes: list[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return terminals and timeouts as harden keeps them: apart, and with an end to the last episode.
+
+    Args:
+        path: the file, named in an error.
+        obs, next_obs: float32 (N, obs_dim), the latter None where the file has none.
+        terminals, timeouts: bool (N,), as flagged; None where the file has none.
+        options: what the user says; its horizon is the time limit, 0 where unknown.
+        notes: takes what the user should know.
+
+    Raises:
+        InputError: the observations contradict the flags, or ends can't be told, and the user did not say.
+    """
+    horizon, follows = options.horizon, None
+    if next_obs is not None:
+        # what is not finite is refused later, by its name
+        unknown = ~(np.isfinite(next_obs[:-1]) & np.isfinite(obs[1:]))
+        follows = (unknown | (next_obs[:-1] == obs[1:])).all(1)
+    if timeouts is None or not (terminals.any() or timeouts.any()):
+        # an array that nobody filled says no more than none
+        lacks = "has no 'timeouts'" if timeouts is None else "flags no episode's end"
+        timeouts = None
+        if horizon:
+            notes.append(f"the file {lacks}: an episode without a terminal ends after {horizon} steps")
+        elif follows is None or options.at_break != "timeout":
+            raise InputError(
+                f"{path} {lacks}: where the time limit ended an episode can't be told",
+                "name the steps of an episode with --horizon"
+                + ("" if follows is None else ", or say --at-break timeout"),
+            )
+
+    def flagged(rows: int) -> tuple[np.ndarray, np.ndarray]:
+        moved = _shifted(terminals, rows)
+        if timeouts is not None:
+            return moved, _shifted(timeouts, rows)
+        return moved, limit_ends(moved, horizon) if horizon else np.zeros_like(moved)
+
+    def ends(rows: int) -> np.ndarray:
+        return np.logical_or(*flagged(rows))
+
+    if options.shift is None and (terminals.any() or timeouts is not None):
+        better = _better_shift(ends, obs, follows)
+        if better:
+            rows = np.flatnonzero(ends(0))
+            breaks = (rows + better)[(rows + better >= 0) & (rows + better < len(obs))]
+            raise InputError(
+                f"{path}: the flags of ends stand a row {'late' if better < 0 else 'early'}: they are at "
+                f"rows {_some(rows)}, the observations break off at rows {_some(breaks)}",
+                f"move them with --shift-flags {better}; if they are right, say --shift-flags 0",
+            )
+    terminal, timeout = flagged(options.shift or 0)
+    if next_obs is not None and follows is not None:
+        timeout = timeout | _breaks(path, terminal | timeout, obs, next_obs, follows, options.at_break, notes)
+    if not terminal[-1] and not timeout[-1]:
+        notes.append("the last episode has no end in the file: its last row is taken for a timeout")
+        timeout[-1] = True
+    last = np.flatnonzero(terminal | timeout)
+    lengths = np.diff(last, prepend=-1)
+    terminal[last], timeout[last] = settle_ends(
+        path, lengths, terminal[last], timeout[last], horizon, options.at_horizon, notes
+    )
+    return terminal, timeout
+
+
+def settle_ends(
+    path: Path,
+    lengths: np.ndarray,
+    terminals: np.ndarray,
+    timeouts: np.ndarray,
+    horizon: int,
+    choice: str | None,
+    notes: list[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return of each episode whether the dynamics ended it, and whether the time limit did: never both.
+
+    Loggers of Gym's older interface write `done`, true at the time limit as well, where a terminal is asked
+    for. A terminal there would teach the critics that nothing comes after the limit.
+
+    Args:
+        path: the file, named in an error.
+        lengths: int64 (episodes,).
+        terminals, timeouts: bool (episodes,), as flagged on the last row.
+        horizon: steps of the time limit, 0 where unknown.
+        choice: `ImportOptions.at_horizon`.
+        notes: takes what the user should know.
+
+    Raises:
+        InputError: it can't be told, and the user did not say.
+    """
+    limit = horizon or int(lengths.max())
+    both = terminals & timeouts
+    at_limit = terminals & (lengths == limit)
+    # an end that is flagged as the limit's shows that the file tells the two apart
+    apart = bool((timeouts & ~terminals & (lengths == limit)).any())
+    # of an unknown limit there is no sign but that several episodes end on the same step, the last of all
+    known = horizon > 0 or (int(at_limit.sum()) > 1 and limit > 1)
+    doubtful = both | (at_limit & (known and not apart))
+    doubt = f"{int(both.sum()):,} episodes end as terminal and timeout at once"
+    if not both.any():
+        doubt = f"all {int(at_limit.sum()):,} episodes of {limit} steps, the most, end as terminals"
+    if choice:
+        doubtful = both | (at_limit & (choice == "timeout"))
+        if doubtful.any():
+            notes.append(f"{doubt}: kept as {choice}s")
+    elif doubtful.any():
+        raise InputError(
+            f"{path}: {doubt}, as in logs that write Gym's older 'done' for both",
+            "say --at-horizon timeout where the time limit cut them, --at-horizon terminal where the robot "
+            "failed or finished in that very step",
+        )
+    if choice == "timeout":
+        return terminals & ~doubtful, timeouts | doubtful
+    return terminals, timeouts & ~doubtful
+
+
+def _some(rows: np.ndarray) -> str:
+    shown = ", ".join(str(int(row)) for row in rows[:4])
+    return shown + (f", ... {int(rows[-1])}" if len(rows) > 4 else "")
