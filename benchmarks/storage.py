@@ -30,15 +30,14 @@ import torch
 from harden.config.file import find_pipeline, load_config
 from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter, draw_rows
-from harden.data.episodes import SHARD_ROWS
 from harden.progress import Reporter
 from harden.stages.train import open_train, train
 from harden.storage.files import write_json
 from harden.training.workspace import Workspace, versions
 from harden.types import Transitions
 
-# rows of a shard that an import makes, of one that a refresh of training adds, of an episode, of a stretch
-SHARD, SMALL_SHARD, EPISODE, BLOCK = SHARD_ROWS, 4000, 200, 1000
+# rows of a large shard, of one that a refresh of training adds, of an episode, of a stretch
+SHARD, SMALL_SHARD, EPISODE, BLOCK = 250_000, 4000, 200, 1000
 FITS = 100_000
 LAYOUTS: dict[str, dict[str, Any]] = {
     "contiguous": {},

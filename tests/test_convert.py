@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from harden.data import DatasetWriter, open_dataset
 from harden.data.convert import detect_format
-from harden.data.episodes import batches
 from harden.data.formats.ends import limit_ends
 from harden.errors import InputError, StorageError
 from harden.storage.folders import whole_folder
@@ -261,7 +260,8 @@ def test_costs_are_found_by_name_or_refused_with_names(
     write_flat(Path("d.hdf5"), DATA, without=("costs",), **{"infos/danger": DATA.costs.numpy()})
     said = refused("data", "import", "d.hdf5", "--out", "set")
     assert "has no 'costs'" in said
-    assert "--cost-key; of that length: infos/danger" in said
+    assert "--cost-key" in said
+    assert "infos/danger" in said
     harden("data", "import", "d.hdf5", "--cost-key", "infos/danger", "--out", "set")
     assert same(whole("set"), DATA)
     assert "no array 'infos/none'" in refused(
@@ -388,17 +388,6 @@ def test_time_limits_by_counting(episodes: list[tuple[int, bool]], horizon: int)
     np.testing.assert_array_equal(limit_ends(terminals, horizon), expected)
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 20))
-def test_batches_cut_at_episodes_ends_and_cover_all(rows: list[int], most: int) -> None:
-    stops = np.cumsum(rows)
-    cuts = list(batches(stops, most))
-    assert [start for start, _ in cuts] == [0, *(stop for _, stop in cuts[:-1])]
-    assert cuts[-1][1] == stops[-1]
-    for start, stop in cuts:
-        assert stop in stops
-        assert stop - start <= most or stop - start in rows
-
-
 def _no_group(path: Path) -> None:
     with h5py.File(path / "data/main_data.hdf5", "r+") as file:
         del file["episode_1"]
@@ -447,7 +436,7 @@ def _one_more(path: Path) -> None:
 
 SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "gap": (_no_group, "3 episodes"),
-    "short": (_short, "one observation more than steps"),
+    "short": (_short, "'observations': 0"),
     "early": (_early, "ends before its last step"),
     "external link": (_linked, "leads elsewhere"),
     "virtual": (_virtual, "virtual"),

@@ -122,9 +122,8 @@ def repair(shared: Shared, path: Path) -> None:
 @click.option("--env-id", default="", help="Environment, where the file does not say.")
 @click.option(
     "--horizon",
-    # the most that a manifest holds
-    type=click.IntRange(min=1, max=(1 << 31) - 1),
-    default=None,
+    type=click.IntRange(min=1),
+    default=0,
     help="Steps of the time limit, likewise.",
 )
 @click.option(
@@ -160,7 +159,7 @@ def import_file(
     source: str | None,
     cost_key: str,
     env_id: str,
-    horizon: int | None,
+    horizon: int,
     out: Path,
     **choices: Any,
 ) -> None:
@@ -168,7 +167,7 @@ def import_file(
     from harden.data import READERS, ImportOptions, detect_format, import_data
     from harden.storage.folders import require_place
 
-    options = ImportOptions(cost_key, env_id, horizon or 0, **choices)
+    options = ImportOptions(cost_key, env_id, horizon, **choices)
     if shared.dry_run:
         require_place(out)
         READERS[source or detect_format(path)](path, options)

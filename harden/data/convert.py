@@ -6,18 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from harden.data.dataset import Dataset, DatasetWriter
-from harden.data.episodes import batches
 from harden.data.formats.flat import read_d4rl, read_dsrl, write_dsrl
 from harden.data.formats.log import ImportOptions, Log
 from harden.data.formats.minari import find_minari, read_minari, write_minari
 from harden.data.hdf5 import open_hdf5
-from harden.data.manifest import MOST_STEPS, DatasetInfo
+from harden.data.manifest import DatasetInfo
 from harden.errors import InputError, MissingInputError
 from harden.storage.folders import require_new, whole_folder
-from harden.types import Transitions
 
 READERS: dict[str, Callable[[Path, ImportOptions], Log]] = {
     "dsrl": read_dsrl,
@@ -48,7 +44,7 @@ def detect_format(path: Path) -> str:
         raise MissingInputError(f"{path} is missing", "name a file, or the folder of a Minari data set")
     if log.is_dir():
         raise InputError(f"{path} holds no data/main_data.hdf5", "name a file, or a Minari data set's folder")
-    with open_hdf5(log, "the tool that wrote it") as file:
+    with open_hdf5(log, "write it again, or name another file") as file:
         # h5py gives a name that is no UTF-8 as bytes
         names = {name if isinstance(name, str) else repr(name) for name in file}
     if "episode_0" in names:
@@ -68,9 +64,7 @@ def import_data(
 
     Args:
         path: a file, or the folder of a Minari data set.
-        out: the data set's folder, to be made.
         source: the format, one of READERS; detected where not given.
-        options: what the file does not say itself.
 
     Raises:
         MissingInputError, DamagedFileError: the file is not there, or not of that format.
@@ -78,28 +72,18 @@ def import_data(
             nothing is left behind.
     """
     require_new(out)
-    options = options or ImportOptions()
-    if not 0 <= options.horizon <= MOST_STEPS:
-        raise InputError(f"horizon {options.horizon}", f"it is a number of steps, at most {MOST_STEPS}")
     name = source or detect_format(path)
-    stated, data, notes = READERS[name](path, options)
+    stated, data, notes = READERS[name](path, options or ImportOptions())
     if not len(data.rewards):
         raise InputError(f"{path} holds no episode of which anything can be kept")
     kind = DatasetInfo(stated.env_id, stated.horizon, data.obs.shape[1], data.actions.shape[1], ())
     with whole_folder(out) as aside, DatasetWriter(aside, kind) as writer:
-        for start, stop in batches(np.flatnonzero(data.terminals | data.timeouts) + 1):
-            part = Transitions(*(column[start:stop] for column in data))
-            writer.append(part, **stated.provenance._asdict())
+        writer.append(data, **stated.provenance._asdict())
     return Imported(name, writer.info, notes)
 
 
 def export_data(path: Path, out: Path, target: str) -> list[str]:
     """Write a data set in a foreign format.
-
-    Args:
-        path: a data set.
-        out: the file or folder to be made.
-        target: the format, one of WRITERS.
 
     Returns:
         What the format can't express, one line each.

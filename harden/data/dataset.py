@@ -80,25 +80,13 @@ class Dataset:
             if first < last:
                 at = before + first - start
                 into = Transitions(*(column[at : at + last - first] for column in data))
-                with self._repairable():
-                    read_rows(self.folder / shard.name, first, into, shard.transitions, self.info)
+                read_rows(self.folder / shard.name, first, into, shard.transitions, self.info)
             before += shard.transitions
         return data
 
     def recent(self, count: int) -> Transitions:
         """Read the last `count` rows, or all where there are fewer."""
         return self.read(len(self) - count, len(self))
-
-    @contextlib.contextmanager
-    def _repairable(self) -> Iterator[None]:
-        """Name the command that keeps the other shards where one is damaged or gone."""
-        try:
-            yield
-        except (DamagedFileError, MissingInputError) as error:
-            if not self.has_manifest:
-                raise
-            mend = f"keep the other shards with: harden data repair {self.folder}"
-            raise type(error)(error.message, mend) from error
 
     def shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
         """Read shard after shard, one in memory at a time; errors as `read`."""
@@ -116,9 +104,7 @@ class Dataset:
             DamagedFileError: a shard is damaged, or not what the manifest says.
         """
         for shard in self.info.shards:
-            with self._repairable():
-                data = self._verified(shard)
-            yield shard, data
+            yield shard, self._verified(shard)
 
     def verify(self) -> list[str]:
         """Read everything; returns what is wrong, one line each.
@@ -140,7 +126,8 @@ class Dataset:
             return read_shard(path)[1]
         info, data = read_whole_shard(path, shard.sha256)
         if difference := info.shards[0].difference(shard):
-            raise DamagedFileError(f"{path} has {difference}")
+            mend = f"write the manifest anew with: harden data repair {self.folder}"
+            raise DamagedFileError(f"{path} has {difference}", mend)
         check_kind(info, self.info, str(path), "the manifest", "")
         return data
 
@@ -154,14 +141,7 @@ class Dataset:
 
 
 def open_dataset(path: Path, task: Task | None = None) -> Dataset:
-    """Open a data set: a folder, or one file in the DSRL layout.
-
-    Args:
-        task: what the data must be of.
-
-    Raises:
-        MissingInputError, DamagedFileError: as `Dataset`; InputError: data of another task.
-    """
+    """Open a data set as `Dataset`; InputError: it is not of the task."""
     dataset = Dataset(path)
     if task is not None:
         check_task(dataset.info, task, path)
@@ -178,9 +158,6 @@ def draw_rows(dataset: Dataset, rows: int, draw: torch.Generator) -> Transitions
 
     Returns:
         Transitions whose stretches end as by a time limit: what follows in the file is not there.
-
-    Raises:
-        DamagedFileError: a shard is damaged.
     """
     if len(dataset) <= rows:
         return dataset.read(0, len(dataset))
@@ -224,10 +201,8 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
         info = DatasetInfo(kind.env_id, kind.horizon, kind.obs_dim, kind.act_dim, ())
         if (self.path / "manifest.json").exists():
             info = read_manifest(self.path)
-            if isinstance(kind, Task):
-                check_task(info, kind, self.path)
-            else:
-                check_kind(info, kind, f"data set {self.path}", "what is to be stored", "name another folder")
+            remedy = "name another folder, or another pipeline with -p"
+            check_kind(info, kind, f"data set {self.path}", "what is to be stored", remedy)
         clear_unfinished(self.path)
         listed = {shard.name for shard in info.shards}
         unlisted = [path for path in shard_files(self.path) if path.name not in listed]

@@ -50,8 +50,6 @@ def merge(paths: Sequence[Path], out: Path, mix: bool = False) -> DatasetInfo:
     """Make one data set of several, in the order given.
 
     Args:
-        paths: data sets of the same task.
-        out: the data set's folder, to be made.
         mix: whether benign data and data collected under attack may come together; shards say which is which.
 
     Raises:

@@ -1,18 +1,13 @@
-"""Whole episodes in flat arrays: where they end, what they add up to, which of them are taken."""
+"""Whole episodes in flat arrays: their lengths, totals and choice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from harden.types import Transitions
-
-# rows of a shard that harden makes of other data: some tens of megabytes in memory, beside whose reading the
-# look through a file, a millisecond, is short (docs/decisions.md)
-SHARD_ROWS = 250_000
 
 
 def lengths(data: Transitions) -> Tensor:
@@ -41,18 +36,3 @@ def select(data: Transitions, keep: Tensor) -> Transitions:
     """Return those of the whole episodes that `keep`, bool (episodes,), marks."""
     rows = torch.repeat_interleave(keep, lengths(data))
     return Transitions(*(column[rows] for column in data))
-
-
-def batches(stops: np.ndarray, rows: int = SHARD_ROWS) -> Iterator[tuple[int, int]]:
-    """Cut a file at episodes' ends, into parts of at most `rows` rows or of one episode.
-
-    Args:
-        stops: int64 (episodes,), the row after each episode's last, increasing.
-    """
-    start = 0
-    while start < stops[-1]:
-        first = np.searchsorted(stops, start, side="right")
-        fits = np.searchsorted(stops, start + rows, side="right") - 1
-        stop = int(stops[max(first, fits)])
-        yield start, stop
-        start = stop

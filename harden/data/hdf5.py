@@ -46,23 +46,22 @@ _OTHER_FORMATS = (
 
 
 @contextmanager
-def open_hdf5(path: Path, made_by: str) -> Iterator[h5py.File]:
+def open_hdf5(path: Path, remedy: str) -> Iterator[h5py.File]:
     """Open a file for reading; what is in it is judged where it is used (`numbers`, `attributes`).
 
     Args:
-        path: the file.
-        made_by: the command that makes it, named when it is missing.
+        remedy: what to do where it is missing or damaged.
 
     Raises:
         MissingInputError: not there; StorageError: it may not be read.
         DamagedFileError: empty, truncated, not HDF5, or open for writing in another program.
     """
-    require_file(path, f"make it with: {made_by}")
+    require_file(path, remedy)
     try:
         with h5py.File(path, "r") as file:
             yield file
     except UNREADABLE as error:
-        raise _unreadable(path, error, made_by) from error
+        raise _unreadable(path, error, remedy) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -70,7 +69,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _unreadable(path: Path, error: BaseException, made_by: str) -> DamagedFileError:
+def _unreadable(path: Path, error: BaseException, remedy: str) -> DamagedFileError:
     reason = first_line(error)
     if "unable to lock file" in reason or "already open for write" in reason:
         return DamagedFileError(
@@ -85,15 +84,11 @@ def _unreadable(path: Path, error: BaseException, made_by: str) -> DamagedFileEr
                 f"{path} is not HDF5 but {name}",
                 "write its arrays to HDF5 first: docs/your-own-data.md, 'Logs in another format', says how",
             )
-    return DamagedFileError(f"{path} can't be read as HDF5 ({reason})", f"make it again with: {made_by}")
+    return DamagedFileError(f"{path} can't be read as HDF5 ({reason})", remedy)
 
 
 def _resolve(group: h5py.Group, path: str, links: int = 0) -> Any:
-    """Return what a path leads to within the file; None where nothing is there.
-
-    Raises:
-        DamagedFileError: a link on the way leads to another file, or from link to link without an end.
-    """
+    """Return what a path leads to within the file, None where nothing is there; refuse links out of it."""
     item: Any = group
     for part in path.split("/"):
         if part in ("", "."):
@@ -113,11 +108,7 @@ def _resolve(group: h5py.Group, path: str, links: int = 0) -> Any:
 
 
 def numbers(group: h5py.Group, name: str) -> h5py.Dataset:
-    """Return an array of numbers, unread.
-
-    Args:
-        group: where the path begins.
-        name: the path of the array; soft links inside the file are followed.
+    """Return an array of numbers, unread; soft links inside the file are followed.
 
     Raises:
         DamagedFileError: there is no such array, it holds something else, or it is not stored in this file.
@@ -167,20 +158,15 @@ def require_stored_here(item: h5py.Dataset, name: str) -> None:
         )
 
 
-def read_array(item: h5py.Dataset, dtype: type, rows: slice = slice(None)) -> np.ndarray:
-    """Return rows of an array in a type of memory; errors as `read_into`."""
-    first, last, _ = rows.indices(len(item))
-    values = np.empty((max(last - first, 0), *item.shape[1:]), dtype)
-    read_into(item, values, first)
+def read_array(item: h5py.Dataset, dtype: type) -> np.ndarray:
+    """Return an array in a type of memory; errors as `read_into`."""
+    values = np.empty(item.shape, dtype)
+    read_into(item, values, 0)
     return values
 
 
 def read_into(item: h5py.Dataset, values: np.ndarray, first: int) -> None:
-    """Fill an array of memory with rows from `first` on.
-
-    Raises:
-        DamagedFileError: flags that are neither 0 nor 1.
-    """
+    """Fill an array of memory with rows from `first` on; DamagedFileError: flags other than 0 and 1."""
     rows = np.s_[first : first + len(values)]
     if not values.size:
         return
@@ -200,11 +186,7 @@ def read_into(item: h5py.Dataset, values: np.ndarray, first: int) -> None:
 
 
 def attributes(group: h5py.Group, names: Iterable[str]) -> dict[str, Any]:
-    """Return those of the named attributes that are there, as plain Python values.
-
-    Raises:
-        DamagedFileError: one of them can't be read.
-    """
+    """Return those of the named attributes that are there, in plain Python; errors as `read_strings`."""
     if not len(group.attrs):
         return {}
     values: dict[str, Any] = read_strings(

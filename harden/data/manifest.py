@@ -173,11 +173,7 @@ def shard_attributes(kind: Kind, provenance: Provenance) -> dict[str, Any]:
 
 
 def parse_attributes(values: dict[str, Any], where: str) -> Attributes:
-    """Return a file's attributes as a data set can keep them.
-
-    Args:
-        values: those that are there, by name.
-        where: the file, in an error.
+    """Return the attributes of a file, `where` in an error, as a data set can keep them.
 
     Raises:
         DamagedFileError: one is of another type or out of bounds, or the format is a later one.
@@ -250,10 +246,7 @@ def write_manifest(folder: Path, info: DatasetInfo) -> None:
 
 
 def kind_difference(info: Kind, wanted: Kind) -> tuple[str, Any, Any] | None:
-    """Return the first of sizes, environment and horizon that differs, with both values.
-
-    What one of the two does not know can't differ.
-    """
+    """Return the first of sizes, environment and horizon that both know and that differs, and the two."""
     for name in ("obs_dim", "act_dim", "env_id", "horizon"):
         mine, needed = getattr(info, name), getattr(wanted, name)
         if mine != needed and mine and needed:
@@ -262,13 +255,10 @@ def kind_difference(info: Kind, wanted: Kind) -> tuple[str, Any, Any] | None:
 
 
 def check_kind(info: Kind, wanted: Kind, mine: str, theirs: str, remedy: str) -> None:
-    """Refuse data that are not of the kind wanted.
+    """Refuse data that are not of the kind wanted: InputError.
 
     Args:
         mine, theirs: what the two are called in the message.
-
-    Raises:
-        InputError: says which of sizes, environment and horizon differs.
     """
     if difference := kind_difference(info, wanted):
         name, value, needed = difference

@@ -22,14 +22,7 @@ from harden.storage.folders import FolderLock
 
 
 class Repaired(NamedTuple):
-    """What a repair did.
-
-    Args:
-        info: the data set as it is now.
-        aside: what was set aside and why, one line each.
-        lost: shards that the manifest lists and that are not there.
-        taken_in: shards that it did not list.
-    """
+    """The data set as it is after a repair, and which shards were set aside and why, lost, and taken in."""
 
     info: DatasetInfo
     aside: list[str]
@@ -49,10 +42,9 @@ def repair(path: Path, dry_run: bool = False) -> Repaired:
         dry_run: only find out what a repair would do.
 
     Raises:
-        InputError: another process writes there, nothing in it is whole, or the manifest contradicts shards
-            whose checksums it lists: then it is left as it is.
-        MissingInputError: no data set.
-        StorageError: something in it may not be read: then it is left as it is as well.
+        MissingInputError: no data set. InputError: another process writes there, nothing in it is whole, or
+            the manifest contradicts shards whose checksums it lists. StorageError: something in it may not be
+            read. In all these cases it is left as it is.
     """
     with read_errors(path):
         if not path.is_dir() or not ((path / "manifest.json").exists() or shard_files(path)):

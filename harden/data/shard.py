@@ -10,7 +10,6 @@ import torch
 
 from harden.data.hdf5 import attributes, hdf5_image, numbers, open_hdf5, read_into
 from harden.data.manifest import (
-    MADE_BY,
     Attributes,
     DatasetInfo,
     Kind,
@@ -23,6 +22,7 @@ from harden.errors import DamagedFileError, InputError
 from harden.storage.files import digest_file, require_file, write_whole
 from harden.types import Transitions
 
+_MEND = "where it is a data set's shard, keep the others with: harden data repair"
 # name in the file, type, axes; in the order of Transitions
 LAYOUT: dict[str, tuple[str, type, int]] = {
     "obs": ("observations", np.float32, 2),
@@ -39,7 +39,6 @@ def check_values(data: Transitions, where: str, first: int = 0) -> None:
     """Refuse transitions that nothing may learn from.
 
     Args:
-        data: the transitions.
         where: the file or whatever else they come from.
         first: the number of their first row there.
 
@@ -112,11 +111,7 @@ def _entry(path: Path, data: Transitions, provenance: Provenance) -> ShardInfo:
 
 
 def _open_columns(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Return the arrays of a file in the DSRL layout, by field of Transitions.
-
-    Raises:
-        DamagedFileError: arrays missing, of other axes or of unequal length.
-    """
+    """Return the arrays of a file in the DSRL layout, by field of Transitions."""
     path, items, present = file.filename, {}, set(file)
     for field, (name, _, ndim) in LAYOUT.items():
         if name not in present:
@@ -142,19 +137,18 @@ def _fill(items: dict[str, h5py.Dataset], first: int, into: Transitions) -> None
 
 
 def read_rows(path: Path, first: int, into: Transitions, rows: int, kind: Kind) -> None:
-    """Fill `into` with the rows of a shard from `first` on.
-
-    Args:
-        rows, kind: how many rows the shard must have, and of which sizes.
+    """Fill `into` with the rows from `first` on of a shard that must have so many rows, of such sizes.
 
     Raises:
         MissingInputError, DamagedFileError: as `open_hdf5`; also arrays missing, of other sizes or of unequal
             length. InputError: values that nothing may learn from.
     """
-    with open_hdf5(path, MADE_BY) as file:
+    with open_hdf5(path, f"{_MEND} {path.parent}") as file:
         items = _open_columns(file)
         if {field: item.shape for field, item in items.items()} != column_shapes(rows, kind):
-            raise DamagedFileError(f"{path} is not the shard that the manifest lists")
+            raise DamagedFileError(
+                f"{path} is not the shard that the manifest lists", f"{_MEND} {path.parent}"
+            )
         _fill(items, first, into)
     check_values(into, str(path), first)
 
@@ -166,7 +160,7 @@ def read_shard(path: Path) -> tuple[DatasetInfo, Transitions]:
         MissingInputError, DamagedFileError, InputError: as `read_rows`; attributes that no manifest holds, or
             no end of the last episode.
     """
-    with open_hdf5(path, MADE_BY) as file:
+    with open_hdf5(path, f"{_MEND} {path.parent}") as file:
         items = _open_columns(file)
         stated = parse_attributes(attributes(file, Attributes._fields), str(path))
         rows, obs_dim = items["obs"].shape
@@ -192,8 +186,9 @@ def read_whole_shard(path: Path, sha256: str | None) -> tuple[DatasetInfo, Trans
     """
     if path.is_symlink():
         raise DamagedFileError(f"{path} is a link, and not in the data set", "put a copy in its place")
-    require_file(path, "")
+    mend = f"{_MEND} {path.parent}"
+    require_file(path, mend)
     # before HDF5 sees it: what is damaged may hold it up
     if sha256 is not None and digest_file(path) != sha256:
-        raise DamagedFileError(f"{path} does not have the checksum that the manifest lists")
+        raise DamagedFileError(f"{path} does not have the checksum that the manifest lists", mend)
     return read_shard(path)

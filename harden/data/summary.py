@@ -22,24 +22,20 @@ def _spread(values: Tensor) -> dict[str, float]:
 class _Moments:
     """Range, mean and standard deviation of each coordinate, over shards."""
 
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self.low, self.high = torch.full((size,), torch.inf), torch.full((size,), -torch.inf)
-        self.mean, self.square = torch.zeros(2, size, dtype=torch.float64)
+    def __init__(self) -> None:
+        self.parts: list[tuple[Tensor, ...]] = []
 
     def add(self, rows: Tensor) -> None:
-        values = rows.double()
-        count = self.count + len(rows)
-        self.low, self.high = torch.minimum(self.low, rows.amin(0)), torch.maximum(self.high, rows.amax(0))
-        # squares about the mean of the rows so far: a coordinate far from 0 keeps its digits
-        shift = values.mean(0) - self.mean
-        self.square += (values - values.mean(0)).square().sum(0) + shift**2 * self.count * len(rows) / count
-        self.mean += shift * len(rows) / count
-        self.count = count
+        count, rows = torch.tensor(float(len(rows))), rows.double()
+        self.parts.append((count, rows.amin(0), rows.mean(0), rows.var(0, correction=0), rows.amax(0)))
 
     def result(self) -> dict[str, list[float]]:
-        std = (self.square / self.count).sqrt()
-        named = {"min": self.low, "mean": self.mean, "std": std, "max": self.high}
+        counts, low, means, variances, high = map(torch.stack, zip(*self.parts, strict=True))
+        weights = (counts.double() / counts.sum())[:, None]
+        mean = (weights * means).sum(0)
+        # variance within the shards, and of their means
+        std = (weights * (variances + (means - mean).square())).sum(0).sqrt()
+        named = {"min": low.amin(0), "mean": mean, "std": std, "max": high.amax(0)}
         return {name: values.tolist() for name, values in named.items()}
 
 
@@ -57,7 +53,7 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         DamagedFileError: a shard is damaged.
     """
     info = dataset.info
-    obs, actions = _Moments(info.obs_dim), _Moments(info.act_dim)
+    obs, actions = _Moments(), _Moments()
     rewards, costs, rows, shards = [], [], [], []
     inner = same = 0
     for shard, data in dataset.shards():

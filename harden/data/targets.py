@@ -89,7 +89,7 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
     def damaged(reason: str) -> DamagedFileError:
         return DamagedFileError(f"{path} is not whole targets: {reason}", f"make them with: {_MADE_BY}")
 
-    with open_hdf5(path, _MADE_BY) as file:
+    with open_hdf5(path, f"make them with: {_MADE_BY}") as file:
         values = attributes(file, ("format_version", "digest", *TargetsHeader._fields))
         if values.get("format_version") != FORMAT_VERSION:
             raise damaged(

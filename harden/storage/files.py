@@ -75,11 +75,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Return what is in a file of at most so many bytes.
-
-    Raises:
-        As `open_regular`; DamagedFileError: there is more in it.
-    """
+    """Return what is in a file of at most `most` bytes; errors as `open_regular`, and larger is damaged."""
     with open_regular(path) as file, read_errors(path):
         content = file.read(most + 1)
     if len(content) > most:
@@ -88,23 +84,12 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file.
-
-    Raises:
-        As `read_bytes`; UnicodeDecodeError: it is not UTF-8.
-    """
+    """Return the text of a file in UTF-8; errors as `read_bytes`, and UnicodeDecodeError."""
     return read_bytes(path, _MOST_TEXT_BYTES).decode("utf-8")
 
 
 def require_file(path: Path, remedy: str) -> None:
-    """Refuse a file that is not there, or that may not be read.
-
-    Args:
-        remedy: what to do when it is missing.
-
-    Raises:
-        MissingInputError: not there; otherwise as `open_regular`.
-    """
+    """Refuse a file that is not there (MissingInputError with the remedy), or as `open_regular`."""
     try:
         open_regular(path).close()
     except (FileNotFoundError, NotADirectoryError):
@@ -133,7 +118,6 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
     Args:
-        path: where the file is to be.
         write: writes the content to the temporary path that it is given.
 
     Raises:
@@ -193,27 +177,20 @@ def clear_unfinished(folder: Path) -> None:
                 os.close(left)
 
 
-def try_folder(path: Path) -> None:
-    """Write into a folder, or into the nearest one above it that there is; nothing is left behind.
-
-    Raises:
-        OSError: the file system refuses.
-    """
+def require_folder(path: Path) -> None:
+    """Refuse a folder, there or still to be made, that can't be written into: StorageError."""
     whole = path.absolute()
-    with tempfile.TemporaryFile(dir=next(there for there in (whole, *whole.parents) if there.exists())):
+    nearest = next(folder for folder in (whole, *whole.parents) if folder.exists())
+    with storage_errors(path), tempfile.TemporaryFile(dir=nearest):
         pass
 
 
 def require_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before the long work whose result it is to hold.
-
-    Raises:
-        StorageError: it is a folder, or the nearest folder above it that there is can't be written.
-    """
+    """Refuse a file that could not be written, before the long work whose result it is: StorageError."""
     with storage_errors(path):
         if path.is_dir():
             raise StorageError(f"can't write {path} (it is a folder)", "name a file")
-        try_folder(path.parent)
+    require_folder(path.parent)
 
 
 def is_among(path: Path, others: Iterable[Path]) -> bool:
@@ -222,11 +199,7 @@ def is_among(path: Path, others: Iterable[Path]) -> bool:
 
 
 def require_apart(out: Path, *inputs: Path) -> None:
-    """Refuse an output that would replace an input, under whatever name.
-
-    Raises:
-        InputError: it is one of them.
-    """
+    """Refuse an output that would replace an input, under whatever name: InputError."""
     if is_among(out, inputs):
         raise InputError(f"{out} is read by this command", "name another file to write")
 
@@ -242,11 +215,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, made_by: str) -> Any:
-    """Read JSON.
-
-    Args:
-        path: the file.
-        made_by: the command that makes it, named when it is missing.
+    """Read a JSON file, which the command `made_by` makes.
 
     Raises:
         MissingInputError: the file is not there; StorageError: it may not be read.
@@ -283,10 +252,6 @@ def parse_json(text: str) -> Any:
 
 
 def digest_file(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal.
-
-    Raises:
-        As `open_regular`.
-    """
+    """Return the sha256 of a file, in hexadecimal; errors as `open_regular`."""
     with open_regular(path) as handle, read_errors(path):
         return hashlib.file_digest(handle, "sha256").hexdigest()

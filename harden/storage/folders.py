@@ -12,19 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harden.errors import InputError
-from harden.storage.files import make_folder, put_aside, storage_errors, sync_folder, try_folder
+from harden.storage.files import make_folder, put_aside, require_folder, storage_errors, sync_folder
 
 _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
 def require_plain_name(name: str, what: str) -> None:
-    """Refuse a name that a folder can't be made under without it being another one, or hidden.
+    """Refuse a name that a folder can't be made under without it being another one, or hidden: InputError.
 
     Args:
         what: has the name, such as "pipeline".
-
-    Raises:
-        InputError: it is empty, begins with a dot or a dash, or has more in it than letters and digits . _ -
     """
     if not _PLAIN_NAME.fullmatch(name):
         raise InputError(
@@ -34,11 +31,7 @@ def require_plain_name(name: str, what: str) -> None:
 
 
 def require_new(path: Path) -> None:
-    """Refuse a path where something is already; an empty folder is nothing.
-
-    Raises:
-        InputError: there is something.
-    """
+    """Refuse a path where something is already, other than an empty folder: InputError."""
     with storage_errors(path):
         taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken:
@@ -46,19 +39,9 @@ def require_new(path: Path) -> None:
 
 
 def require_place(path: Path) -> None:
-    """Refuse a place where no new folder can be made, before the long work whose result it is to hold.
-
-    Raises:
-        InputError: there is something; StorageError: it can't be written.
-    """
+    """Refuse a place where no new folder can be made: something is there, or it can't be written."""
     require_new(path)
     require_folder(path)
-
-
-def require_folder(path: Path) -> None:
-    """Refuse a folder, there or still to be made, that can't be written into: StorageError."""
-    with storage_errors(path):
-        try_folder(path)
 
 
 @contextlib.contextmanager
@@ -66,7 +49,6 @@ def whole_folder(path: Path, instead_of: Sequence[Path] = ()) -> Iterator[Path]:
     """Fill a new folder so that it appears at once and whole, or not at all.
 
     Args:
-        path: where the folder is to be.
         instead_of: folders that go when it appears, and not before; `path` first, if it is one of them.
 
     Returns:
@@ -122,11 +104,7 @@ def recover_replaced(path: Path, instead_of: Sequence[Path]) -> None:
 
 
 def copy_folder(source: Path, out: Path) -> None:
-    """Copy a folder's files, not the folders in it, into a new one that appears at once and whole.
-
-    Raises:
-        InputError: there is something at `out`; StorageError: no room or no permission.
-    """
+    """Copy a folder's files, not the folders in it, into a new one; errors as `whole_folder`."""
     with whole_folder(out) as aside, storage_errors(out):
         for file in source.iterdir():
             if file.is_file():

@@ -52,11 +52,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: dict[str, An
 
 
 def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote.
-
-    Args:
-        path: the safetensors file.
-        made_by: the command that makes it, named when it is missing.
+    """Read what `write_tensors` wrote, by the command `made_by`.
 
     Raises:
         MissingInputError: no such file; StorageError: it may not be read.

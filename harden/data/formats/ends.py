@@ -10,8 +10,6 @@ import numpy as np
 from harden.data.formats.log import ImportOptions
 from harden.errors import InputError
 
-# of the rows that no flag ends, so many must lead to the next row's observation before the others are doubted
-_CONTINUOUS = 0.5
 # a shift of the flags is the cause when no more than this share of what contradicts them is left by it
 _LEFT = 0.1
 # flags from which a shift can be told by the size of the steps between observations alone, and by how much
@@ -72,48 +70,28 @@ def _better_shift(ends: Callable[[int], np.ndarray], obs: np.ndarray, follows: n
 
 
 def _breaks(
-    path: Path,
-    ends: np.ndarray,
-    obs: np.ndarray,
-    next_obs: np.ndarray,
-    follows: np.ndarray,
-    choice: str | None,
-    notes: list[str],
+    path: Path, ends: np.ndarray, follows: np.ndarray, choice: str | None, notes: list[str]
 ) -> np.ndarray:
     """Return which rows are ends that no flag says, bool (N,), as their next observations show.
 
     Raises:
-        InputError: there are such rows and the user did not say what they are, or next observations that are
-            those of other rows throughout.
+        InputError: there are such rows, and the user did not say what they are.
     """
-    none = np.zeros(len(ends), dtype=bool)
     breaks = np.r_[~follows & ~ends[:-1], False]
     if not breaks.any():
-        return none
-    share = 1 - breaks.sum() / (~ends[:-1]).sum()
-    if share < _CONTINUOUS:
-        for lag, name in ((0, "the row itself"), (2, "two rows later")):
-            same = (next_obs[: len(obs) - lag] == obs[lag:]).all(1).mean()
-            if same > _CONTINUOUS:
-                raise InputError(
-                    f"{path}: 'next_observations' are the observations of {name} in {same:.1%} of the rows",
-                    "write the observation that followed the action, or leave the array out: then the "
-                    "following row's is taken",
-                )
-    contradiction = (
-        f"{int(breaks.sum()):,} rows lead elsewhere than to the next row and are not flagged as ends"
+        return breaks
+    doubt = (
+        f"{int(breaks.sum()):,} of the {int((~ends).sum()):,} rows that no flag ends lead elsewhere than to "
+        f"the next row (rows {_some(np.flatnonzero(breaks))})"
     )
-    if choice:
-        kept = "taken for timeouts" if choice == "timeout" else "kept as they are"
-        notes.append(f"{contradiction}: {kept}")
-        return breaks if choice == "timeout" else none
-    if share < _CONTINUOUS:
-        notes.append(f"only {share:.1%} of the steps lead to the next row's observation: seen through noise?")
-        return none
-    raise InputError(
-        f"{path}: {contradiction} (rows {_some(np.flatnonzero(breaks))})",
-        "say --at-break timeout where the recording was cut there, keep where the observations are noisy",
-    )
+    if not choice:
+        raise InputError(
+            f"{path}: {doubt}",
+            "say --at-break timeout where the recording was cut there, or keep where observations are noisy; "
+            "where next_observations are another row's, leave them out: the following row's are taken then",
+        )
+    notes.append(f"{doubt}: {'taken for timeouts' if choice == 'timeout' else 'kept as they are'}")
+    return breaks if choice == "timeout" else np.zeros_like(breaks)
 
 
 def find_ends(
@@ -128,10 +106,9 @@ def find_ends(
     """Return terminals and timeouts as harden keeps them: apart, and with an end to the last episode.
 
     Args:
-        path: the file, named in an error.
         obs, next_obs: float32 (N, obs_dim), the latter None where the file has none.
         terminals, timeouts: bool (N,), as flagged; None where the file has none.
-        options: what the user says; its horizon is the time limit, 0 where unknown.
+        options: its horizon is the time limit that is known, by whatever way.
         notes: takes what the user should know.
 
     Raises:
@@ -175,8 +152,8 @@ def find_ends(
                 f"move them with --shift-flags {better}; if they are right, say --shift-flags 0",
             )
     terminal, timeout = flagged(options.shift or 0)
-    if next_obs is not None and follows is not None:
-        timeout = timeout | _breaks(path, terminal | timeout, obs, next_obs, follows, options.at_break, notes)
+    if follows is not None:
+        timeout = timeout | _breaks(path, terminal | timeout, follows, options.at_break, notes)
     if not terminal[-1] and not timeout[-1]:
         notes.append("the last episode has no end in the file: its last row is taken for a timeout")
         timeout[-1] = True
@@ -203,7 +180,6 @@ def settle_ends(
     for. A terminal there would teach the critics that nothing comes after the limit.
 
     Args:
-        path: the file, named in an error.
         lengths: int64 (episodes,).
         terminals, timeouts: bool (episodes,), as flagged on the last row.
         horizon: steps of the time limit, 0 where unknown.

@@ -55,7 +55,7 @@ def write_dsrl(dataset: Dataset, path: Path) -> list[str]:
 def _read(path: Path, options: ImportOptions, optional: set[str]) -> Log:
     notes: list[str] = []
     rounded: set[str] = set()
-    with open_hdf5(path, "the tool that wrote it") as file:
+    with open_hdf5(path, "write it again, or name another file") as file:
         keys = _keys(file, options, optional)
         items = {name: numbers(file, key) for name, key in keys.items()}
         shapes = {name: item.shape for name, item in items.items()}
@@ -126,17 +126,11 @@ def _keys(file: h5py.File, options: ImportOptions, optional: set[str]) -> dict[s
             f"{file.filename} has no '{missing[0]}'", f"the layout has: {', '.join(_NAMES)}{hint}"
         )
     if "costs" not in keys:
-        count = numbers(file, "rewards").shape[:1]
-        others: list[str] = []
-
-        def look(name: str, item: object) -> None:
-            if isinstance(item, h5py.Dataset) and item.shape in (count, (*count, 1)) and name not in keys:
-                others.append(name)
-
-        file.visititems(look)
+        names: list[str] = []
+        file.visit(names.append)
         raise InputError(
             f"{file.filename} has no 'costs'",
-            f"name the array that holds them with --cost-key; of that length: {', '.join(others) or 'none'}",
+            f"name the array that holds them with --cost-key; the file has: {', '.join(names)}",
         )
     return keys
 

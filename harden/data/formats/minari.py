@@ -39,7 +39,6 @@ from harden.types import Transitions
 _FILE = "main_data.hdf5"
 _EPISODE = re.compile(r"episode_[0-9]{1,9}")
 _ID = re.compile(r"[-_\w]+-v[0-9]+")
-_MADE_BY = "minari"
 _LOOK_SECONDS = 600.0
 # what HDF5 writes of an episode beside its numbers
 _EPISODE_ROOM = 1 << 15
@@ -105,10 +104,10 @@ def read_minari(path: Path, options: ImportOptions) -> Log:
 def _open(file: Path, options: ImportOptions) -> tuple[Any, Attributes, bool]:
     """Return the package's reader of a data set, what the set says of itself, and whether harden wrote it."""
     package = _package()
-    with open_hdf5(file, _MADE_BY) as opened:
+    with open_hdf5(file, "make it with the minari package") as opened:
         count = read_strings(opened, lambda: _look_through(opened), _LOOK_SECONDS)
     beside = file.with_name("metadata.json")
-    metadata = read_json(beside, _MADE_BY)
+    metadata = read_json(beside, "the minari package")
     # without spaces the package would make the environment that the metadata name: anybody's code
     needed = {"observation_space", "action_space", "total_episodes"}
     if not isinstance(metadata, dict) or not needed <= set(metadata):
@@ -173,42 +172,31 @@ def _package_errors(path: Path) -> Iterator[None]:
 
 
 def _transitions(where: str, episode: dict[str, Any], cost_key: str, rounded: set[str]) -> Transitions:
-    rows = len(episode["rewards"])
-    for key in ("observations", "actions"):
-        if not isinstance(episode[key], np.ndarray) or episode[key].ndim != 2:
-            raise InputError(
-                f"{where}: {key} are not (steps, coordinates)",
-                "harden learns from vectors, stored as one array",
-            )
-    if len(episode["observations"]) != rows + 1 or not rows:
-        raise DamagedFileError(f"{where} has {rows} steps; Minari keeps one observation more than steps")
     infos = episode["infos"] or {}
     if not isinstance(infos.get(cost_key), np.ndarray):
         raise InputError(
             f"{where} has no infos/{cost_key}",
             f"name the info that holds the costs with --cost-key: {', '.join(infos) or 'none'}",
         )
+    names = ("observations", "actions", "rewards", "terminations", "truncations")
+    arrays = {name: np.asarray(episode[name]) for name in names} | {"costs": infos[cost_key]}
+    rows = len(arrays["rewards"])
     # the infos' first entry is the reset's, where the collector was there to see it
-    costs = infos[cost_key][-rows:]
-    terminals, timeouts = (episode[key].astype(bool) for key in ("terminations", "truncations"))
-    lengths = {len(values) for values in (episode["actions"], costs, terminals, timeouts)}
-    if lengths != {rows} or len(infos[cost_key]) > rows + 1:
-        raise DamagedFileError(f"{where} has arrays of different lengths")
-    if (terminals | timeouts)[:-1].any():
-        raise DamagedFileError(f"{where} ends before its last step")
-    obs, actions, rewards, cost = (
-        torch.from_numpy(to_float32(values, ndim, where, name, rounded))
-        for name, values, ndim in (
-            ("observations", episode["observations"], 2),
-            ("actions", episode["actions"], 2),
-            ("rewards", episode["rewards"], 1),
-            (cost_key, costs, 1),
+    lengths = {name: len(values) - (name == "observations") for name, values in arrays.items()}
+    lengths["costs"] -= lengths["costs"] == rows + 1
+    if set(lengths.values()) != {rows} or not rows:
+        raise DamagedFileError(
+            f"{where}: arrays of lengths {lengths}, of which Minari keeps one observation more than steps"
         )
+    obs, actions, rewards, costs = (
+        torch.from_numpy(to_float32(arrays[name], ndim, where, name, rounded))
+        for name, ndim in (("observations", 2), ("actions", 2), ("rewards", 1), ("costs", 1))
     )
-    data = Transitions(
-        obs[:-1], actions, rewards, cost, obs[1:], torch.from_numpy(terminals), torch.from_numpy(timeouts)
-    )
-    check_values(data._replace(timeouts=data.timeouts & ~data.terminals), where)
+    terminals, timeouts = (torch.from_numpy(arrays[name].astype(bool)) for name in names[3:])
+    if bool((terminals | timeouts)[:-1].any()):
+        raise DamagedFileError(f"{where} ends before its last step")
+    data = Transitions(obs[:-1], actions, rewards, costs[-rows:], obs[1:], terminals, timeouts)
+    check_values(data._replace(timeouts=timeouts & ~terminals), where)
     return data
 
 
