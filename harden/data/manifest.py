@@ -8,7 +8,7 @@ import math
 import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -36,19 +36,6 @@ _Size = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 _Count = Annotated[int, Field(ge=1, lt=1 << 48)]
 _Seed = Annotated[int, Field(gt=-(1 << 63), lt=1 << 63)]
 _Sum = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Kind(Protocol):
-    """What the data of one data set have in common; a task has it as well. Unknown are "" and 0."""
-
-    @property
-    def env_id(self) -> str: ...
-    @property
-    def horizon(self) -> int: ...
-    @property
-    def obs_dim(self) -> int: ...
-    @property
-    def act_dim(self) -> int: ...
 
 
 class Provenance(NamedTuple):
@@ -158,6 +145,8 @@ class DatasetInfo(NamedTuple):
         return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
 
 
+# what says of which environment, horizon ("" and 0 where unknown) and sizes data are
+Kind = Task | DatasetInfo
 _ATTRIBUTES = TypeAdapter(Attributes)
 _MANIFEST = TypeAdapter(DatasetInfo)
 

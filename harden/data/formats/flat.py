@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +18,8 @@ from harden.data.shard import LAYOUT, check_values, write_shard
 from harden.errors import DamagedFileError, InputError
 from harden.types import Transitions
 
+# what holds of a file that harden wrote and flagged itself, attacked data among it
+_OWN: dict[str, Any] = {"at_horizon": "terminal", "at_break": "keep", "shift": 0, "tail": "keep"}
 _NAMES = [name for name, _, _ in LAYOUT.values()]
 
 
@@ -69,7 +72,7 @@ def _read(path: Path, options: ImportOptions, optional: set[str]) -> Log:
         flags = {name: _flags(items[name], name) for name in ("terminals", "timeouts") if name in items}
         stated = attributes(file, Attributes._fields)
     if "format_version" in stated and "behaviour" in stated:
-        options = _for_own(options)
+        options = options._replace(**{k: v for k, v in _OWN.items() if getattr(options, k) is None})
     stated |= {name: value for name in ("env_id", "horizon") if (value := getattr(options, name))}
     stated.pop("format_version", None)
     about = parse_attributes(stated, str(path))
@@ -101,16 +104,6 @@ def _read(path: Path, options: ImportOptions, optional: set[str]) -> Log:
         data = _derive_next(data)
     note_rounded(rounded, notes)
     return Log(about, data, notes)
-
-
-def _for_own(options: ImportOptions) -> ImportOptions:
-    """Return what holds of a file that harden wrote and flagged itself, attacked data among it."""
-    return options._replace(
-        at_horizon=options.at_horizon or "terminal",
-        at_break=options.at_break or "keep",
-        shift=options.shift or 0,
-        tail=options.tail or "keep",
-    )
 
 
 def _keys(file: h5py.File, options: ImportOptions, optional: set[str]) -> dict[str, str]:
