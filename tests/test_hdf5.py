@@ -220,6 +220,9 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     "change",
     [
         {"name": "shard-00000.h5/../../x.h5"},
+        {"name": "shard-1.h5"},
+        {"surprise": 1},
+        {"transitions": -4},
         {"name": "/etc/shard-00000.h5"},
         {"name": "shard-٠٠٠٠٠.h5"},
         {"name": "shard-00000.h5\n"},
