@@ -123,7 +123,7 @@ def repair(shared: Shared, path: Path) -> None:
 @click.option(
     "--horizon",
     type=click.IntRange(min=1),
-    default=0,
+    default=None,
     help="Steps of the time limit, likewise.",
 )
 @click.option(
@@ -159,7 +159,7 @@ def import_file(
     source: str | None,
     cost_key: str,
     env_id: str,
-    horizon: int,
+    horizon: int | None,
     out: Path,
     **choices: Any,
 ) -> None:
@@ -167,7 +167,7 @@ def import_file(
     from harden.data import READERS, ImportOptions, detect_format, import_data
     from harden.storage.folders import require_place
 
-    options = ImportOptions(cost_key, env_id, horizon, **choices)
+    options = ImportOptions(cost_key, env_id, horizon or 0, **choices)
     if shared.dry_run:
         require_place(out)
         READERS[source or detect_format(path)](path, options)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from harden.child import answer_of_fork
-from harden.errors import DamagedFileError
+from harden.errors import DamagedFileError, HardenError, describe_error, foreign_errors
 from harden.storage.files import require_file
 
 # HDF5's deflate packs a thousand bytes of zeros into one
@@ -24,17 +24,6 @@ _MAX_LINKS = 8
 # HDF5's own filters and h5py's lzf: any other makes the library load code from a plugin folder
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 _ATTRIBUTE_SECONDS = 10.0
-# what h5py raises on bytes that are not what they claim to be
-UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 # how files that are often taken for HDF5 begin
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive, such as NumPy's .npz or PyTorch's .pt"),
@@ -60,17 +49,14 @@ def open_hdf5(path: Path, remedy: str) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except UNREADABLE as error:
+    except HardenError:
+        raise
+    except Exception as error:
         raise _unreadable(path, error, remedy) from error
 
 
-def first_line(error: BaseException) -> str:
-    """Return an error's first line, or its kind where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _unreadable(path: Path, error: BaseException, remedy: str) -> DamagedFileError:
-    reason = first_line(error)
+    reason = describe_error(error)
     if "unable to lock file" in reason or "already open for write" in reason:
         return DamagedFileError(
             f"{path} is open for writing in another program, or was when that was killed",
@@ -214,14 +200,8 @@ def read_strings(file: h5py.File, work: Callable[[], Any], seconds: float | None
     Raises:
         DamagedFileError: it took too long, or what h5py raised.
     """
-    try:
+    with foreign_errors(f"{file.filename}: an attribute or a string can't be read", kind=DamagedFileError):
         return answer_of_fork(work, seconds or _ATTRIBUTE_SECONDS)
-    except TimeoutError:
-        raise DamagedFileError(f"{file.filename} is damaged: its strings can't be read") from None
-    except UNREADABLE as error:
-        raise DamagedFileError(
-            f"{file.filename}: an attribute or a string can't be read ({first_line(error)})"
-        ) from error
 
 
 def hdf5_image(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> bytes:

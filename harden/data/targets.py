@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from harden.data.hdf5 import attributes, hdf5_image, numbers, open_hdf5, read_array
-from harden.errors import DamagedFileError
+from harden.errors import DamagedFileError, foreign_errors
 from harden.storage.files import write_whole
 from harden.types import Targets
 
@@ -99,11 +99,9 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
         if any(item.ndim != _LAYOUT[name] for name, item in items.items()):
             raise damaged(f"arrays of shapes {[item.shape for item in items.values()]}")
         arrays = {name: read_array(item, np.float32) for name, item in items.items()}
-    try:
+    with foreign_errors(f"{path} is not whole targets", kind=DamagedFileError):
         header = _typed(TargetsHeader._field_defaults | values)
         whole = values.get("digest") == _digest(arrays, header)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise damaged(str(error)) from error
     if not whole:
         raise damaged("they do not have the digest that was written with them")
     targets = Targets(*(torch.from_numpy(values) for values in arrays.values()))

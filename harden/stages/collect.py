@@ -20,7 +20,7 @@ from harden.nets import Critics
 from harden.nets.saved import load_policy, module_digest
 from harden.progress import Reporter
 from harden.stages.inputs import Inputs, stored_learner
-from harden.storage.folders import require_folder
+from harden.storage.files import require_folder
 from harden.training.checks import require_permission
 from harden.training.collection import collect_episodes
 from harden.training.run import Run, open_for_stage

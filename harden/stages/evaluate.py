@@ -29,8 +29,7 @@ from harden.policies.open import acts_alike, open_policy
 from harden.progress import Reporter
 from harden.stages.attackers import prepare_attacks
 from harden.stages.inputs import Inputs, optional
-from harden.storage.files import is_among, require_apart, require_writable, write_json
-from harden.storage.folders import require_folder
+from harden.storage.files import is_among, require_apart, require_folder, require_writable, write_json
 from harden.training.workspace import versions
 
 Named = Path | str | Callable[..., Any]

@@ -23,7 +23,7 @@ from harden.progress import Reporter
 from harden.stages.clone import free_folder
 from harden.stages.export_policy import check_observations
 from harden.stages.inputs import Inputs, optional
-from harden.storage.folders import require_folder
+from harden.storage.files import require_folder
 from harden.training.imitation import CPU, distil_loss, fit_imitation, score, split_episodes
 from harden.training.workspace import describe
 from harden.types import Transitions

@@ -5,7 +5,6 @@ The package reads whatever a file's links lead to: a file is looked through befo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -22,8 +21,6 @@ from harden.data.episodes import episodes
 from harden.data.formats.ends import settle_ends
 from harden.data.formats.log import ImportOptions, Log, check_lengths, note_rounded, to_float32
 from harden.data.hdf5 import (
-    UNREADABLE,
-    first_line,
     open_hdf5,
     read_strings,
     require_stored_here,
@@ -31,7 +28,7 @@ from harden.data.hdf5 import (
 )
 from harden.data.manifest import Attributes, parse_attributes, shard_attributes
 from harden.data.shard import check_values
-from harden.errors import DamagedFileError, InputError
+from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.storage.files import read_json, storage_errors
 from harden.storage.folders import whole_folder
 from harden.types import Transitions
@@ -75,7 +72,7 @@ def read_minari(path: Path, options: ImportOptions) -> Log:
     notes: list[str] = []
     rounded: set[str] = set()
     storage, stated, own = _open(file, options)
-    with _package_errors(file):
+    with foreign_errors(f"{file} is not a whole Minari data set", kind=DamagedFileError):
         parts = [
             _transitions(f"{file}: episode {number}", episode, options.cost_key or "cost", rounded)
             for number, episode in enumerate(storage.get_episodes(range(storage.total_episodes)))
@@ -121,16 +118,14 @@ def _open(file: Path, options: ImportOptions) -> tuple[Any, Attributes, bool]:
             f"{file} holds {count} episodes, its metadata say {metadata['total_episodes']!r}"
         )
     stated, spec = metadata.get("harden", {}), metadata.get("env_spec")
-    try:
+    with foreign_errors(f"{beside}: the environment can't be read", kind=DamagedFileError):
         if isinstance(spec, str):
             found = json.loads(spec)
             stated = {"env_id": found.get("id"), "horizon": found.get("max_episode_steps")}
         # an environment without a time limit says null
         stated = {name: stated[name] for name in Attributes._fields if stated.get(name) is not None}
-    except (AttributeError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{beside}: the environment can't be read ({error})") from error
     stated |= {name: value for name in ("env_id", "horizon") if (value := getattr(options, name))}
-    with _package_errors(beside):
+    with foreign_errors(f"{beside} is not a whole Minari data set's", kind=DamagedFileError):
         storage = package.read(file.parent.absolute())
     return storage, parse_attributes(stated, str(beside)), "behaviour" in stated
 
@@ -149,7 +144,7 @@ def _look_through(file: h5py.File) -> int:
                 require_stored_here(item, name)
                 if item.dtype.kind == "O":
                     item[()]
-        except (DamagedFileError, *UNREADABLE) as error:
+        except Exception as error:
             return error
         return None
 
@@ -160,15 +155,6 @@ def _look_through(file: h5py.File) -> int:
     if error is not None:
         raise error
     return sum(1 for name in file if _EPISODE.fullmatch(name))
-
-
-@contextlib.contextmanager
-def _package_errors(path: Path) -> Iterator[None]:
-    """Turn what the package raises on a data set that is not whole into one line."""
-    try:
-        yield
-    except (*UNREADABLE, AssertionError, NotImplementedError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is not a whole Minari data set ({first_line(error)})") from error
 
 
 def _transitions(where: str, episode: dict[str, Any], cost_key: str, rounded: set[str]) -> Transitions:
