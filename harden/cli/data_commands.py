@@ -33,29 +33,29 @@ def info(shared: Shared, path: Path, json_path: Path | None) -> None:
     if json_path is not None:
         require_apart(json_path, *data_files(path))
         require_writable(json_path)
-    found = summarise(dataset)
+    figures = summarise(dataset)
     click.echo(
-        f"{path}: {found['env_id'] or 'environment unknown'}, horizon {found['horizon'] or 'unknown'}, "
-        f"{found['transitions']:,} transitions in {found['episodes']:,} episodes, "
-        f"{len(found['shards'])} shards, reward {found['reward']['mean']:.1f}, "
-        f"cost {found['cost']['mean']:.2f} an episode"
+        f"{path}: {figures['env_id'] or 'environment unknown'}, horizon {figures['horizon'] or 'unknown'}, "
+        f"{figures['transitions']:,} transitions in {figures['episodes']:,} episodes, "
+        f"{len(figures['shards'])} shards, reward {figures['reward']['mean']:.1f}, "
+        f"cost {figures['cost']['mean']:.2f} an episode"
     )
     click.echo(
-        f"ended by the dynamics {found['terminals']:,}, by the time limit {found['timeouts']:,}; "
-        f"the next observation is the next step's in {found['continuous']:.1%} of steps"
-        + ("; COLLECTED UNDER ATTACK, in part or all" if found["attacked"] else "")
+        f"ended by the dynamics {figures['terminals']:,}, by the time limit {figures['timeouts']:,}; "
+        f"the next observation is the next step's in {figures['continuous']:.1%} of steps"
+        + ("; COLLECTED UNDER ATTACK, in part or all" if figures["attacked"] else "")
     )
-    _print_table("episode", {name: found[name] for name in ("reward", "cost", "length")})
+    _print_table("episode", {name: figures[name] for name in ("reward", "cost", "length")})
     for name in ("observations", "actions"):
-        columns = found[name]
+        columns = figures[name]
         rows = zip(*columns.values(), strict=True)
         _print_table(name, {str(i): dict(zip(columns, row, strict=True)) for i, row in enumerate(rows)})
     shown = ("episodes", "transitions", "mean_reward", "mean_cost", "terminals", "timeouts", "behaviour")
-    _print_table("shard", {entry["name"]: {key: entry[key] for key in shown} for entry in found["shards"]})
+    _print_table("shard", {entry["name"]: {key: entry[key] for key in shown} for entry in figures["shards"]})
     for line in dataset.unlisted():
         click.echo(f"note: {line}")
     if json_path is not None and not shared.only_said(json_path):
-        write_json(json_path, found)
+        write_json(json_path, figures)
         click.echo(f"-> {json_path}")
 
 
@@ -283,5 +283,5 @@ def _rehearsed(shared: Shared, paths: Sequence[Path], *outs: Path) -> bool:
     return shared.only_said(*outs)
 
 
-def _size(found: Any) -> str:
-    return f"{found.transitions:,} transitions in {found.episodes:,} episodes"
+def _size(info: Any) -> str:
+    return f"{info.transitions:,} transitions in {info.episodes:,} episodes"

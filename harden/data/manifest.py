@@ -81,16 +81,14 @@ class ShardInfo(NamedTuple):
         return Provenance(self.seed, self.policy_digest, self.behaviour)
 
     def difference(self, other: ShardInfo) -> str:
-        """Return the first value that another entry has otherwise, "" where none is."""
-        for name, mine, theirs in zip(self._fields, self, other, strict=True):
-            # sums depend in their last digits on the order of adding
-            close = (
-                isinstance(mine, float)
-                and isinstance(theirs, float)
-                and math.isclose(mine, theirs, abs_tol=1e-6)
-            )
-            if mine != theirs and not close:
-                return f"{name} {mine!r}, the manifest lists {theirs!r}"
+        """Return the first value that the manifest's entry has otherwise, "" where none is."""
+        # sums depend in their last digits on the order of adding
+        sums = ((self.reward, other.reward), (self.cost, other.cost))
+        if all(math.isclose(value, listed, abs_tol=1e-6) for value, listed in sums):
+            other = other._replace(reward=self.reward, cost=self.cost)
+        for name, value, listed in zip(self._fields, self, other, strict=True):
+            if value != listed:
+                return f"{name} {value!r}, the manifest lists {listed!r}"
         return ""
 
 

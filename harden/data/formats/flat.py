@@ -75,8 +75,8 @@ def _read(path: Path, options: ImportOptions, optional: set[str]) -> Log:
         options = options._replace(**{k: v for k, v in _OWN.items() if getattr(options, k) is None})
     stated |= {name: value for name in ("env_id", "horizon") if (value := getattr(options, name))}
     stated.pop("format_version", None)
-    about = parse_attributes(stated, str(path))
-    options = options._replace(horizon=about.horizon)
+    header = parse_attributes(stated, str(path))
+    options = options._replace(horizon=header.horizon)
     if arrays["observations"].shape != arrays.get("next_observations", arrays["observations"]).shape:
         raise DamagedFileError(f"{path}: observations and next_observations differ in shape")
     if not arrays["observations"].size or not arrays["actions"].size:
@@ -88,7 +88,7 @@ def _read(path: Path, options: ImportOptions, optional: set[str]) -> Log:
     terminals, timeouts = find_ends(
         path, obs, next_obs, flags["terminals"], flags.get("timeouts"), options, notes
     )
-    check_lengths(np.diff(np.flatnonzero(terminals | timeouts), prepend=-1), about.horizon, path)
+    check_lengths(np.diff(np.flatnonzero(terminals | timeouts), prepend=-1), header.horizon, path)
     arrays |= {"terminals": terminals, "timeouts": timeouts}
     if next_obs is None:
         arrays["next_observations"] = obs
@@ -103,7 +103,7 @@ def _read(path: Path, options: ImportOptions, optional: set[str]) -> Log:
         )
         data = _derive_next(data)
     note_rounded(rounded, notes)
-    return Log(about, data, notes)
+    return Log(header, data, notes)
 
 
 def _keys(file: h5py.File, options: ImportOptions, optional: set[str]) -> dict[str, str]:

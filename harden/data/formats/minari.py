@@ -120,8 +120,8 @@ def _open(file: Path, options: ImportOptions) -> tuple[Any, Attributes, bool]:
     stated, spec = metadata.get("harden", {}), metadata.get("env_spec")
     with foreign_errors(f"{beside}: the environment can't be read", kind=DamagedFileError):
         if isinstance(spec, str):
-            found = json.loads(spec)
-            stated = {"env_id": found.get("id"), "horizon": found.get("max_episode_steps")}
+            environment = json.loads(spec)
+            stated = {"env_id": environment.get("id"), "horizon": environment.get("max_episode_steps")}
         # an environment without a time limit says null
         stated = {name: stated[name] for name in Attributes._fields if stated.get(name) is not None}
     stated |= {name: value for name in ("env_id", "horizon") if (value := getattr(options, name))}
