@@ -28,7 +28,7 @@ from harden.seeds import derive
 from harden.stages.collect import collect, open_collect
 from harden.stages.fit_critics import fit_critics, open_fit_critics
 from harden.stages.surrogate import roll_out, surrogate
-from harden.storage.folders import require_folder
+from harden.storage.files import require_folder
 from harden.training.imitation import require_episodes
 from harden.training.workspace import Workspace, describe
 
