@@ -62,7 +62,7 @@ def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branc
         # without its critics, or the fit would go on from them
         bare = Path(folder) / "policy"
         loaded = load_policy(policy)
-        save_policy(bare, loaded.policy, None, loaded.about)
+        save_policy(bare, loaded.policy, None, loaded.manifest)
         opened = open_collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=bare)
         collect(opened, quiet)
         fit_critics(open_fit_critics(config, place, device=cpu, steps=steps, policy_dir=bare), quiet)

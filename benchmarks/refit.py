@@ -67,7 +67,7 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
     harder = found["refitted"]["mc"]["cost"] >= found["shipped"]["mc"]["cost"] - NOISE
     if ship and harder:
         of_critics = {"episodes": episodes, "steps": steps, "made_by": "python benchmarks/refit.py --ship"}
-        save_policy(release, old.policy, new.critics, old.about | {"refitted_critics": of_critics})
+        save_policy(release, old.policy, new.critics, old.manifest | {"refitted_critics": of_critics})
     shard = collected.shard
     return {
         "task": task,

@@ -217,7 +217,7 @@ def test_a_function_that_samples_unless_told_otherwise_is_told(folder: Path) -> 
 
 
 def test_answers_that_are_clipped_are_no_secret(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    about = open_policy("somebody:far", config(), Reporter()).about
+    about = open_policy("somebody:far", config(), Reporter()).manifest
     said = capsys.readouterr().err
     assert "warning: somebody:far: " in said
     assert "[-1, 1]" in said
@@ -225,7 +225,7 @@ def test_answers_that_are_clipped_are_no_secret(folder: Path, capsys: pytest.Cap
     assert about["how"].startswith("asked for actions only: no gradients; ")
     assert "clipped" in about["how"]
     # rounding is no answer outside
-    assert "clipped" not in open_policy("somebody:edge", config(), Reporter()).about["how"]
+    assert "clipped" not in open_policy("somebody:edge", config(), Reporter()).manifest["how"]
     assert "warning" not in capsys.readouterr().err
 
 
@@ -246,7 +246,7 @@ def test_a_function_acts_in_the_range_of_a_task_of_ones_own(folder: Path) -> Non
     (folder / "runs").mkdir()
     loaded = open_policy(runs, make_config({"own_task": own}), QUIET)
     assert float(loaded.policy.mean(torch.zeros(1, 2))) == 1.5
-    assert "clipped" not in loaded.about["how"]
+    assert "clipped" not in loaded.manifest["how"]
 
 
 def test_weights_of_an_onnx_file_are_taken_over_and_torchscript_is_asked_itself(folder: Path) -> None:
@@ -259,7 +259,7 @@ def test_weights_of_an_onnx_file_are_taken_over_and_torchscript_is_asked_itself(
         torch.testing.assert_close(loaded.policy.mean(obs), released.mean(obs), atol=1e-5, rtol=0)
         assert loaded.policy.differentiable
         assert isinstance(loaded.policy, OpaquePolicy) == name.endswith("pt")
-        assert ("taken over" in loaded.about["how"]) == name.endswith("onnx")
+        assert ("taken over" in loaded.manifest["how"]) == name.endswith("onnx")
 
 
 class Bends(torch.nn.Module):

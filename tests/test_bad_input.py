@@ -318,7 +318,7 @@ def test_what_is_fitted_can_be_copied_to_a_new_folder(folder: Path) -> None:
     assert load_critics("mine/critics")[1] == load_critics(run / "critics")[1]
     harden("e-step", *SETTINGS, "--states", "30", "--critics", "mine/critics")
     harden("fit-policy", *SETTINGS, "--steps", "1", "--critics", "mine/critics", "--out", "mine/policy")
-    assert load_policy("mine/policy").about == load_policy(run / "policy").about
+    assert load_policy("mine/policy").manifest == load_policy(run / "policy").manifest
     before = (run / "state.safetensors").read_bytes()
     for words in (["fit-critics", "--out", "mine/critics"], ["fit-policy", "--out", "mine/policy"]):
         assert "is there already; remove it, or name another" in refused(words[0], *SETTINGS, *words[1:])

@@ -45,7 +45,7 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_clone_beats_every_constant_policy_on_episodes_it_never_saw(folder: Path) -> None:
     found = load_policy("checkpoints/ball-circle/policy")
-    report = found.about["clone"]
+    report = found.manifest["clone"]
     assert report["episodes"] == {"fit": 16, "stop": 2, "held_out": 2}
     assert report["held_out"]["log_likelihood"] > report["constant"]["log_likelihood"] + 1
     assert report["held_out"]["action_error"] < 0.3 * report["constant"]["action_error"]
@@ -80,12 +80,12 @@ def test_a_clone_acts_as_its_teacher(folder: Path) -> None:
 def test_from_logs_to_an_attacked_policy(folder: Path) -> None:
     """A clone has no critics to be hardened with: fit-critics mends it, and all goes on."""
     own = "checkpoints/ball-circle/policy"
-    cloned = load_policy(own).about
+    cloned = load_policy(own).manifest
     harden("fit-critics", *SETTINGS, "--steps", "3", "--quiet")
     assert load_policy(own).critics is not None
     # the same policy, with critics now: where it comes from is still said
     about = json.loads(Path(own, "manifest.json").read_text())
-    assert load_policy(own).about["policy_digest"] == about["policy_digest"] == cloned["policy_digest"]
+    assert load_policy(own).manifest["policy_digest"] == about["policy_digest"] == cloned["policy_digest"]
     assert {name: about[name] for name in ("variant", "made_by", "clone")} == {
         name: cloned[name] for name in ("variant", "made_by", "clone")
     }
@@ -94,7 +94,7 @@ def test_from_logs_to_an_attacked_policy(folder: Path) -> None:
     assert "mc" in harden("evaluate", *attack).output
     harden("e-step", *SETTINGS, "--states", "30", "--quiet")
     harden("fit-policy", *SETTINGS, "--steps", "1", "--quiet")
-    about = load_policy(own).about
+    about = load_policy(own).manifest
     # another policy now: the clone is where it began
     assert about["variant"] == "safer-long"
     assert "clone" not in about
@@ -126,8 +126,8 @@ def test_an_imported_policy_is_attacked_and_hardened(folder: Path) -> None:
     fitted = load_policy("checkpoints/fitted/policy")
     obs = torch.randn(20, 8)
     torch.testing.assert_close(fitted.policy.mean(obs), load_policy(RELEASED).policy.mean(obs))
-    assert fitted.about["imported"] == load_policy("mine").about["imported"]
-    assert load_policy("checkpoints/hard/policy").about["origin"]["made_by"] == "harden policy import"
+    assert fitted.manifest["imported"] == load_policy("mine").manifest["imported"]
+    assert load_policy("checkpoints/hard/policy").manifest["origin"]["made_by"] == "harden policy import"
     attack = ["--attack", "mc", "--attack-steps", "2", "--restarts", "1", "--episodes", "1", "--quiet"]
     harden("evaluate", *attack, "--policy", "checkpoints/fitted/policy")
 

@@ -181,11 +181,11 @@ def test_what_goes_out_comes_back(folder: Path, kind: str) -> None:
         assert float(back.policy(obs)[1].detach().std()) < 1e-6, "an action alone brings no spread"
         assert "networks.init_std" in said
     else:
-        assert back.about["policy_digest"] == original.about["policy_digest"]
+        assert back.manifest["policy_digest"] == original.manifest["policy_digest"]
     assert back.critics is None
-    assert back.about["imported"]["exact"] is True
-    assert back.about["variant"] == "imported"
-    assert len(back.about["inputs"]["file"]) == 64
+    assert back.manifest["imported"]["exact"] is True
+    assert back.manifest["variant"] == "imported"
+    assert len(back.manifest["inputs"]["file"]) == 64
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -310,7 +310,7 @@ def test_another_architecture_is_distilled(folder: Path, kind: str) -> None:
     said = harden("policy", "import", *words, "--out", "mine", "--data", "data", *QUICK).output
     assert "distilled" in said
     found = load_policy("mine")
-    assert found.about["imported"]["error"] < 0.1
+    assert found.manifest["imported"]["error"] < 0.1
     obs = found_obs()
     wanted = theirs(obs).clamp(-1, 1)
     error = (found.policy.mean(obs) - wanted).square().mean().sqrt()
@@ -481,11 +481,11 @@ def test_onnx_weights_beside_the_file_are_read(folder: Path) -> None:
     harden("policy", "import", "their.onnx", "--out", "mine")
     obs = torch.randn(20, 8)
     torch.testing.assert_close(load_policy("mine").policy.mean(obs), theirs(obs), atol=1e-5, rtol=0)
-    first = open_policy("their.onnx", CONFIG, Reporter(True)).about["policy_digest"]
+    first = open_policy("their.onnx", CONFIG, Reporter(True)).manifest["policy_digest"]
     content = bytearray(Path("their.onnx.data").read_bytes())
     content[:4] = np.float32(3).tobytes()
     Path("their.onnx.data").write_bytes(content)
-    assert open_policy("their.onnx", CONFIG, Reporter(True)).about["policy_digest"] != first
+    assert open_policy("their.onnx", CONFIG, Reporter(True)).manifest["policy_digest"] != first
 
 
 @pytest.mark.parametrize("location", ["{}/weights.bin", "../weights.bin", "link", "", ".", "missing", "data"])
@@ -654,7 +654,7 @@ def test_actions_that_are_clipped_are_no_secret(folder: Path) -> None:
     said = harden("policy", "import", "their.onnx", *words).output
     assert "warning" in said
     assert "[-1, 1]" in said
-    assert "clipped" in load_policy("mine").about["imported"]["clipped"]
+    assert "clipped" in load_policy("mine").manifest["imported"]["clipped"]
 
 
 def test_a_distillation_that_is_far_off_is_a_failure(folder: Path) -> None:
@@ -884,7 +884,7 @@ def test_info_says_what_a_folder_holds(folder: Path) -> None:
     ):
         assert text in said
     for digest in ("policy_digest", "critics_digest"):
-        assert loaded.about[digest] in said
+        assert loaded.manifest[digest] in said
     save_policy(Path("bare"), loaded.policy, None, {})
     assert "fit-critics" in harden("policy", "info", "bare").output
     assert "policy folder nowhere is missing" in refused("policy", "info", "nowhere")

@@ -231,7 +231,7 @@ def test_a_policy_folder_gives_back_the_same_policy(tmp_path: Path) -> None:
     assert loaded.critics is not None
     assert torch.equal(loaded.critics(obs, actions), learner.critics(obs, actions))
     manifest = read_json(tmp_path / "p/manifest.json", "")
-    assert manifest == {key: value for key, value in loaded.about.items() if key != "file_digest"}
+    assert manifest == {key: value for key, value in loaded.manifest.items() if key != "file_digest"}
     assert manifest["policy_digest"] == module_digest(learner.policy)
 
 
@@ -239,11 +239,11 @@ def test_a_loaded_policy_can_be_saved_again_without_its_critics(tmp_path: Path) 
     learner = trained()
     save_policy(tmp_path / "p", learner.policy, learner.critics, {"task": "ball-circle"})
     loaded = load_policy(tmp_path / "p")
-    save_policy(tmp_path / "bare", loaded.policy, None, loaded.about)
+    save_policy(tmp_path / "bare", loaded.policy, None, loaded.manifest)
     bare = load_policy(tmp_path / "bare")
     assert bare.critics is None
-    assert "critics_digest" not in bare.about
-    assert bare.about["task"] == "ball-circle"
+    assert "critics_digest" not in bare.manifest
+    assert bare.manifest["task"] == "ball-circle"
 
 
 def test_a_policy_whose_architecture_was_changed_is_refused(tmp_path: Path) -> None:

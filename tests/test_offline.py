@@ -69,7 +69,7 @@ def test_nothing_is_simulated_and_the_run_says_so(folder: Path) -> None:
     assert rows["cloned", "natural"]["moved_by_attack"] == 0
     assert rows["hardened", "mc"]["moved_by_attack"] > 0
     assert all(0 <= row["outside_data"] <= 1 for row in account["estimates"])
-    about = load_policy(run / "policy").about
+    about = load_policy(run / "policy").manifest
     assert about["offline"]["data"] == open_dataset(Path("logs")).info.digest
     assert about["offline"]["behaviour"]["held_out"]["action_error"] > 0
     curve = (run / "learning_curve.csv").read_text().splitlines()
@@ -139,8 +139,8 @@ def test_a_given_policy_is_where_it_starts(folder: Path) -> None:
     (folder / "given.toml").write_text("")
     released = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
     harden(*TRAIN, "-p", "given.toml", "--init", str(released))
-    about = load_policy("checkpoints/given/policy").about
-    assert about["origin"]["policy_digest"] == load_policy(released).about["policy_digest"]
+    about = load_policy("checkpoints/given/policy").manifest
+    assert about["origin"]["policy_digest"] == load_policy(released).manifest["policy_digest"]
     assert about["policy"]["hidden"] == [128, 128]
     assert about["offline"]["data"] == open_dataset(Path("logs")).info.digest
 

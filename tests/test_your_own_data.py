@@ -60,8 +60,8 @@ def test_the_page_from_files_to_files(tmp_path: Path, monkeypatch: pytest.Monkey
     # nothing was collected
     assert not Path("datasets").exists()
     made = load_policy("checkpoints/robot/policy")
-    assert made.about["task"] == "my-robot"
-    assert made.about["origin"]["imported"]["exact"] is True
+    assert made.manifest["task"] == "my-robot"
+    assert made.manifest["origin"]["imported"]["exact"] is True
     onnxruntime = pytest.importorskip("onnxruntime")
     obs = open_dataset(Path("logs")).recent(50).obs.numpy()
     session = onnxruntime.InferenceSession("robot.onnx", providers=["CPUExecutionProvider"])

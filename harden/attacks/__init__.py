@@ -89,9 +89,9 @@ class PaperStrength(NamedTuple):
         return 1
 
 
-def attack_stream(device: torch.device | str, seed: int, name: str, *place: int) -> torch.Generator:
+def attack_stream(device: torch.device | str, seed: int, name: str, *index: int) -> torch.Generator:
     """Return the random numbers that an attack of this name draws from."""
-    return generator(device, seed, f"attack-{name}", *place)
+    return generator(device, seed, f"attack-{name}", *index)
 
 
 def require_critics(attack: Attack, critics: AttackModel | None) -> None:

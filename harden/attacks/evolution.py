@@ -57,7 +57,7 @@ def search(
         tried = ball.project(best.unsqueeze(1) + torch.where(chosen, step * length, 0.0), epsilon, norm)
         clean = obs.unsqueeze(1).expand(shape)
         value = objective(clean.flatten(0, 1), (clean + tried).flatten(0, 1)).view(states, count)
-        found, winner = value.max(1)
-        best = torch.where((found > best_value).unsqueeze(1), tried[rows, winner], best)
-        best_value = torch.maximum(found, best_value)
+        highest, winner = value.max(1)
+        best = torch.where((highest > best_value).unsqueeze(1), tried[rows, winner], best)
+        best_value = torch.maximum(highest, best_value)
     return obs + best

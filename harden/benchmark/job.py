@@ -87,7 +87,7 @@ def _result(job: Job, workspace: Workspace) -> dict[str, Any]:
     trials = tried(job.config, workspace.policy)
     return front(job) | {
         "status": "finished",
-        "policy_digest": load_policy(workspace.policy).about["policy_digest"],
+        "policy_digest": load_policy(workspace.policy).manifest["policy_digest"],
         "trained": trained,
         "trials": trials,
         "evaluation_s": round(time.monotonic() - began, 1),

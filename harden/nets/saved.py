@@ -128,12 +128,12 @@ class LoadedPolicy(NamedTuple):
     Args:
         policy: acts.
         critics: its critics, or None.
-        about: the manifest: task, variant, configuration, digests, versions.
+        manifest: task, variant, configuration, digests, versions.
     """
 
     policy: GaussianPolicy
     critics: Critics | None
-    about: dict[str, Any]
+    manifest: dict[str, Any]
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """Return the mean action of one observation (obs_dim,) or of a batch (B, obs_dim).
@@ -151,15 +151,17 @@ class LoadedPolicy(NamedTuple):
             return self.policy.mean(given).numpy()
 
 
-def save_policy(folder: Path, policy: GaussianPolicy, critics: Critics | None, about: dict[str, Any]) -> None:
+def save_policy(
+    folder: Path, policy: GaussianPolicy, critics: Critics | None, manifest: dict[str, Any]
+) -> None:
     """Write a policy and its critics to `folder`: policy.safetensors and manifest.json.
 
     Args:
-        about: task, variant, configuration, inputs; architecture and digests are added here.
+        manifest: task, variant, configuration, inputs; architecture and digests are added here.
     """
     tensors = {f"policy.{name}": value for name, value in policy.state_dict().items()}
     # a manifest that was read may be handed on: what it says of its own weights is said anew
-    kept = {key: value for key, value in about.items() if key not in _OF_ONE_FILE}
+    kept = {key: value for key, value in manifest.items() if key not in _OF_ONE_FILE}
     full: dict[str, Any] = kept | {"format_version": FORMAT_VERSION, "kind": "policy"}
     full |= {"policy": policy.architecture, "policy_digest": module_digest(policy)}
     if critics is not None:
@@ -182,16 +184,16 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     if not there:
         raise MissingInputError(f"policy folder {folder} is missing", f"make it with: {made_by}")
     path = folder / "policy.safetensors"
-    tensors, about = read_tensors(path, made_by)
+    tensors, manifest = read_tensors(path, made_by)
     read_json(folder / "manifest.json", made_by)
-    policy = build_network(GaussianPolicy, about.get("policy"), _part(tensors, "policy."), path, made_by)
+    policy = build_network(GaussianPolicy, manifest.get("policy"), _part(tensors, "policy."), path, made_by)
     critics = None
-    if "critics" in about:
-        critics = build_network(Critics, about["critics"], _part(tensors, "critics."), path, made_by)
-        about["critics_digest"] = module_digest(critics)
+    if "critics" in manifest:
+        critics = build_network(Critics, manifest["critics"], _part(tensors, "critics."), path, made_by)
+        manifest["critics_digest"] = module_digest(critics)
     # a file of the first format says the digest of the weights alone
-    about["policy_digest"] = module_digest(policy)
-    return LoadedPolicy(policy.eval(), critics, about)
+    manifest["policy_digest"] = module_digest(policy)
+    return LoadedPolicy(policy.eval(), critics, manifest)
 
 
 def policy_files(named: Path) -> list[Path]:
@@ -216,13 +218,13 @@ def require_task(loaded: LoadedPolicy, task: Task, named: str) -> None:
     Raises:
         InputError: says what it is of.
     """
-    given, about = loaded.policy.architecture, loaded.about
+    given, manifest = loaded.policy.architecture, loaded.manifest
     if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
         raise InputError(
             f"{named} takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
             f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: {_OF_TASK}",
         )
-    env_id, name = about.get("env_id", ""), about.get("task", task.name)
+    env_id, name = manifest.get("env_id", ""), manifest.get("task", task.name)
     # one environment may be two tasks that differ in their time step
     other = name != task.name and {name, task.name} <= TASKS.keys()
     if other or (env_id and task.env_id and env_id != task.env_id):
@@ -232,9 +234,9 @@ def require_task(loaded: LoadedPolicy, task: Task, named: str) -> None:
         )
 
 
-def save_critics(folder: Path, critics: Critics, about: dict[str, Any]) -> None:
+def save_critics(folder: Path, critics: Critics, manifest: dict[str, Any]) -> None:
     """Write critics to `folder`: critics.safetensors and manifest.json."""
-    full = {"format_version": FORMAT_VERSION, "kind": "critics"} | about
+    full = {"format_version": FORMAT_VERSION, "kind": "critics"} | manifest
     full |= {"critics": critics.architecture, "critics_digest": module_digest(critics)}
     write_tensors(folder / "critics.safetensors", critics.state_dict(), full)
     write_json(folder / "manifest.json", full)
@@ -248,6 +250,6 @@ def load_critics(folder: Path | str, made_by: str = "harden fit-critics") -> tup
         DamagedFileError: they are not critics of harden, or were altered.
     """
     path = Path(folder) / "critics.safetensors"
-    tensors, about = read_tensors(path, made_by)
-    critics = build_network(Critics, about.get("critics"), tensors, path, made_by)
-    return critics, about | {"critics_digest": module_digest(critics)}
+    tensors, manifest = read_tensors(path, made_by)
+    critics = build_network(Critics, manifest.get("critics"), tensors, path, made_by)
+    return critics, manifest | {"critics_digest": module_digest(critics)}

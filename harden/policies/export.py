@@ -89,22 +89,22 @@ def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> E
     # plain layers, so that whoever reads the file need know of no scale
     policy = loaded.policy.unscaled()
     robot, obs_dim = MeanAction(policy).eval(), policy.architecture["obs_dim"]
-    about = {
+    manifest = {
         "format_version": FORMAT_VERSION,
         "kind": "exported-policy",
         "policy": policy.architecture,
         "policy_digest": module_digest(loaded.policy),
     }
-    about |= {name: loaded.about.get(name) for name in ("task", "env_id", "variant")}
+    manifest |= {name: loaded.manifest.get(name) for name in ("task", "env_id", "variant")}
     result: list[Exported] = []
 
     def write(aside: Path) -> None:
         if kind == "onnx":
-            write_onnx(aside, robot, obs_dim, about)
+            write_onnx(aside, robot, obs_dim, manifest)
         elif kind == "torchscript":
-            write_torchscript(aside, robot, obs_dim, about)
+            write_torchscript(aside, robot, obs_dim, manifest)
         else:
-            write_state_dict(aside, policy, about)
+            write_state_dict(aside, policy, manifest)
         act = _reopen(kind, aside)
         with torch.no_grad():
             error = float((act(obs) - robot(obs)).abs().max())

@@ -68,7 +68,7 @@ def _quiet_exporter() -> Iterator[None]:
                 del os.environ[_CACHE]
 
 
-def write_onnx(path: Path, module: nn.Module, obs_dim: int, about: dict[str, Any]) -> None:
+def write_onnx(path: Path, module: nn.Module, obs_dim: int, manifest: dict[str, Any]) -> None:
     """Write a module as one self-contained file with a free batch size.
 
     Raises:
@@ -90,7 +90,7 @@ def write_onnx(path: Path, module: nn.Module, obs_dim: int, about: dict[str, Any
     # the exporter notes where in the source each node came from: paths of this machine
     for node in model.graph.node:
         del node.metadata_props[:]
-    model.metadata_props.add(key="harden", value=json.dumps(about))
+    model.metadata_props.add(key="harden", value=json.dumps(manifest))
     path.write_bytes(model.SerializeToString())
 
 

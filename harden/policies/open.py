@@ -152,11 +152,11 @@ def open_policy(
     bounds, obs = task_bounds(config), probe_observations(task.obs_dim)
     foreign = _open_foreign(named, config, obs, report)
     answers, _ = answer(foreign, obs, task.act_dim, path)
-    about: dict[str, Any] = {"variant": f"somebody else's ({foreign.kind})", "format": foreign.kind}
+    manifest: dict[str, Any] = {"variant": f"somebody else's ({foreign.kind})", "format": foreign.kind}
     # a program that lets gradients through is asked itself
     if adopt and not foreign.differentiable and (adopted := adopted_policy(foreign, obs, answers)):
-        about |= {"how": ADOPTED, "policy_digest": module_digest(adopted[0])}
-        return LoadedPolicy(adopted[0], None, about)
+        manifest |= {"how": ADOPTED, "policy_digest": module_digest(adopted[0])}
+        return LoadedPolicy(adopted[0], None, manifest)
     policy = OpaquePolicy(
         lambda o: foreign.run(o)[0],
         task.obs_dim,
@@ -166,11 +166,11 @@ def open_policy(
         foreign.identity,
     )
     gradients = ", with gradients" if foreign.differentiable else " only: no gradients"
-    about |= {"how": f"asked for actions{gradients}", "policy_digest": policy.digest()}
+    manifest |= {"how": f"asked for actions{gradients}", "policy_digest": policy.digest()}
     if clipped := clipping_warning(answers, bounds):
         report.say(f"warning: {path}: {clipped}")
-        about["how"] += f"; {clipped}"
-    return LoadedPolicy(policy, None, about)
+        manifest["how"] += f"; {clipped}"
+    return LoadedPolicy(policy, None, manifest)
 
 
 def acts_alike(
@@ -186,7 +186,7 @@ def acts_alike(
         loaded: of `named`, by `open_policy`; any whose weights were not taken over is the policy itself.
         obs: the states, (B, obs_dim).
     """
-    if loaded.about.get("how") != ADOPTED:
+    if loaded.manifest.get("how") != ADOPTED:
         return True
     rows = obs.cpu()
     foreign = _open_foreign(named, config, rows, report)

@@ -25,9 +25,9 @@ _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MADE_BY = "harden policy export"
 
 
-def write_state_dict(path: Path, policy: GaussianPolicy, about: dict[str, Any]) -> None:
+def write_state_dict(path: Path, policy: GaussianPolicy, manifest: dict[str, Any]) -> None:
     """Write a policy's parameters under their own names, with the architecture in the header."""
-    path.write_bytes(tensor_bytes(policy.state_dict(), about))
+    path.write_bytes(tensor_bytes(policy.state_dict(), manifest))
 
 
 def read_exported(path: Path) -> GaussianPolicy:
@@ -36,8 +36,8 @@ def read_exported(path: Path) -> GaussianPolicy:
     Raises:
         DamagedFileError: the file is none such, or was altered.
     """
-    tensors, about = read_tensors(path, _MADE_BY)
-    return build_network(GaussianPolicy, about.get("policy"), tensors, path, _MADE_BY).eval()
+    tensors, manifest = read_tensors(path, _MADE_BY)
+    return build_network(GaussianPolicy, manifest.get("policy"), tensors, path, _MADE_BY).eval()
 
 
 def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: str | None) -> ForeignPolicy:

@@ -49,12 +49,12 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def write_torchscript(path: Path, module: nn.Module, obs_dim: int, about: dict[str, Any]) -> None:
+def write_torchscript(path: Path, module: nn.Module, obs_dim: int, manifest: dict[str, Any]) -> None:
     """Trace a module on observations and write the program, with a description beside it."""
     with _quietly():
         traced = torch.jit.trace(module, torch.zeros(2, obs_dim))
         whole = io.BytesIO()
-        torch.jit.save(traced, whole, _extra_files={"harden.json": json.dumps(about)})
+        torch.jit.save(traced, whole, _extra_files={"harden.json": json.dumps(manifest)})
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as kept:
         for entry in source.infolist():
             # for tracebacks alone, and full of this machine's folders

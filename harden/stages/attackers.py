@@ -135,7 +135,7 @@ def key_of(config: PipelineConfig, loaded: LoadedPolicy, *more: Any) -> str:
         more: what this kind of fit depends on beside policy, task, seed, critics and networks; plain values.
     """
     parts = [
-        loaded.about.get("policy_digest") or module_digest(loaded.policy),
+        loaded.manifest.get("policy_digest") or module_digest(loaded.policy),
         # the row and not its name: a task of one's own keeps that when its radius changes
         *(config.task_row._asdict(), config.seed),
         config.critics.model_dump(mode="json"),
@@ -214,7 +214,7 @@ def _fitted(
             save_policy(bare, copied.policy, None, describe(fit))
         else:
             # without its critics, or the fit would go on from them
-            save_policy(bare, loaded.policy, None, loaded.about)
+            save_policy(bare, loaded.policy, None, loaded.manifest)
             for behaviour, episodes in behaviours:
                 if episodes:
                     opened = open_collect(

@@ -235,7 +235,7 @@ def evaluate(inputs: EvaluateInputs, report: Reporter) -> dict[str, Any]:
         "action": config.evaluate.action,
         "config": config.evaluate.model_dump(mode="json"),
         "device": str(inputs.device),
-        "policy": {"path": str(path)} | {k: v for k, v in loaded.about.items() if k in _ABOUT_POLICY},
+        "policy": {"path": str(path)} | {k: v for k, v in loaded.manifest.items() if k in _ABOUT_POLICY},
         "results": results,
         "reference": tried.reference,
         "warnings": warnings,

@@ -103,7 +103,7 @@ def export(inputs: ExportInputs) -> Exported:
 
 def policy_info(folder: Path) -> dict[str, str]:
     """Return what a policy folder holds, label to text."""
-    policy, critics, about = load_policy(folder)
+    policy, critics, manifest = load_policy(folder)
     shape = policy.architecture
 
     def count(module: torch.nn.Module) -> str:
@@ -114,16 +114,16 @@ def policy_info(folder: Path) -> dict[str, str]:
     if critics is not None:
         counts = critics.architecture
         held = f"{counts['reward_count']} of reward, {counts['cost_count']} of cost, {count(critics)}"
-        held += f", digest {about['critics_digest']}"
-    sources = [f"{name} {digest}" for name, digest in about.get("inputs", {}).items() if digest]
+        held += f", digest {manifest['critics_digest']}"
+    sources = [f"{name} {digest}" for name, digest in manifest.get("inputs", {}).items() if digest]
     return {
         "architecture": f"Gaussian MLP {widths}, {count(policy)}",
         "actions": f"from {shape['low']} to {shape['high']}, tanh-squashed mean",
         "spread": f"{shape['min_std']:g} to {shape['max_std']:g} of half the action range",
-        "task": f"{about.get('task', 'unknown')} ({about.get('env_id', 'unknown')})",
-        "variant": str(about.get("variant", "unknown")),
-        "made by": str(about.get("made_by", "harden train or its stages")),
-        "digest": str(about["policy_digest"]),
+        "task": f"{manifest.get('task', 'unknown')} ({manifest.get('env_id', 'unknown')})",
+        "variant": str(manifest.get("variant", "unknown")),
+        "made by": str(manifest.get("made_by", "harden train or its stages")),
+        "digest": str(manifest["policy_digest"]),
         "made from": ", ".join(sources),
         "critics": held,
     }

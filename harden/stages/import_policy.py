@@ -220,12 +220,12 @@ def import_policy(inputs: ImportInputs, report: Reporter) -> Imported:
             )
         policy = made.policy
         done = Imported(False, made.error, f"held-out episodes of {data}", made.spread, clipped)
-    about = describe(
+    manifest = describe(
         config,
         variant="imported",
         made_by="harden policy import",
         inputs={"data": data_digest, "policy": "", "file": foreign.identity},
         imported={"format": foreign.kind} | done._asdict(),
     )
-    save_policy(inputs.out, policy, None, about)
+    save_policy(inputs.out, policy, None, manifest)
     return done

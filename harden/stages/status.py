@@ -108,7 +108,7 @@ def _estep_status(config: PipelineConfig, workspace: Workspace, known: _Known) -
 
 
 def _policy_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
-    about = load_policy(workspace.policy).about
+    about = load_policy(workspace.policy).manifest
     if workspace.state.is_file():
         # the policy is made from it, and so is all that comes next
         load_state(workspace.state, config, torch.device("cpu"))
@@ -153,7 +153,7 @@ def _known(config: PipelineConfig, workspace: Workspace) -> _Known:
             return otherwise
 
     return _Known(
-        about=read(lambda: load_policy(workspace.policy).about, {}),
+        about=read(lambda: load_policy(workspace.policy).manifest, {}),
         data=read(lambda: open_dataset(workspace.data, config.task_row).info.digest, ""),
         critics=read(lambda: load_critics(workspace.critics)[1].get("critics_digest", ""), ""),
     )

@@ -148,7 +148,7 @@ def open_for_stage(
         learner = new_learner(config, device, policy)
         if critics is not None:
             learner = Learner(learner.policy, critics, config, device, values=learner.values)
-        record = RunRecord(origin=None if policy is None else origin_of(policy.about))
+        record = RunRecord(origin=None if policy is None else origin_of(policy.manifest))
         return Run(config, workspace, learner, record)
     learner, record = load_state(workspace.state, config, device)
     _require_same(config, record, workspace)
@@ -319,6 +319,6 @@ def begin_run(
         warm_up=warm_up_steps(config, learner, given),
         parent=module_digest(learner.policy),
         run_config=config.model_dump(mode="json"),
-        origin=None if given is None else origin_of(given.about),
+        origin=None if given is None else origin_of(given.manifest),
     )
     Run(config, workspace, learner, record).commit(**more)
