@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,23 @@ from harden.training.loop import write_curve
 from harden.training.state import load_state
 from harden.training.workspace import Workspace, pick_device
 from support.commands import SETTINGS, SMALL, assert_same_run, harden, stages, weights
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a run went to its end undisturbed."""
+    path = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        harden("train", "--threads", "1", *SETTINGS)
+    return path
+
+
+@pytest.fixture
+def trained(whole: Path, folder: Path) -> Path:
+    """A working folder with a copy of that run."""
+    shutil.copytree(whole, folder, dirs_exist_ok=True)
+    return folder
 
 
 @pytest.mark.parametrize("variant", ["safer", "safer-long", "cvpo-random", "adv-cvpo", "adv-em-cvpo"])
@@ -84,16 +102,6 @@ def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     assert "".join(order) == "EMMM" * 6
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a run went to its end undisturbed."""
-    path = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path)
-        harden("train", "--threads", "1", *SETTINGS)
-    return path
-
-
 def kill_when(command: list[str], cwd: Path, ready: str) -> None:
     """Start a command and kill -9 it as soon as a file's pattern appears."""
     process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -123,28 +131,26 @@ def test_a_killed_run_resumes_to_the_same_end(whole: Path, folder: Path, ready: 
     assert [line.split(",")[0] for line in curve] == ["refresh", "1", "2", "3"]
 
 
-def test_a_run_is_not_overwritten_by_accident_nor_resumed_as_another(folder: Path) -> None:
-    harden("train", *SETTINGS)
-    before = weights(folder / "checkpoints/ball-circle")
+def test_a_run_is_not_overwritten_by_accident_nor_resumed_as_another(trained: Path) -> None:
+    before = weights(trained / "checkpoints/ball-circle")
     assert "--resume" in harden("train", *SETTINGS, code=2).output
     other = harden("train", *SETTINGS, "--set", "mstep.kl_mean=0.5", "--resume", code=2).output
     assert "mstep.kl_mean" in other
-    after = weights(folder / "checkpoints/ball-circle")
+    after = weights(trained / "checkpoints/ball-circle")
     assert all(torch.equal(before[name], after[name]) for name in before)
     harden("train", *SETTINGS, "--resume")
     harden("train", *SETTINGS, "--set", "mstep.kl_mean=0.5", "--overwrite")
 
 
-def test_train_starts_from_a_given_policy(folder: Path) -> None:
-    harden("train", *SETTINGS, "--variant", "cvpo")
-    given = Path("checkpoints/ball-circle/policy").rename(folder / "given")
-    (folder / "next.toml").write_text('task = "ball-circle"\n')
+def test_train_starts_from_a_given_policy(trained: Path) -> None:
+    given = Path("checkpoints/ball-circle/policy").rename(trained / "given")
+    (trained / "next.toml").write_text('task = "ball-circle"\n')
     still = ["--set", "mstep.learning_rate=1e-9", "--set", "mstep.learning_rate_end=1e-9"]
     harden("train", "-p", "next.toml", *SETTINGS, "--init", str(given), *still)
     from harden.nets.saved import load_policy
 
     obs = torch.randn(20, 8)
-    first, second = load_policy(given), load_policy(folder / "checkpoints/next/policy")
+    first, second = load_policy(given), load_policy(trained / "checkpoints/next/policy")
     torch.testing.assert_close(first.policy.mean(obs), second.policy.mean(obs), atol=1e-5, rtol=0)
 
 
@@ -160,8 +166,7 @@ def test_a_pipeline_is_found_by_its_name(folder: Path) -> None:
     assert "pipeline nothing is missing" in harden("e-step", "-p", "nothing", code=2).output
 
 
-def test_after_training_every_stage_is_done_and_can_be_gone_on_from(folder: Path) -> None:
-    harden("train", *SETTINGS)
+def test_after_training_every_stage_is_done_and_can_be_gone_on_from(trained: Path) -> None:
     harden("evaluate", *SETTINGS, "--episodes", "1", "--attack", "", "--json", "mine.json")
     assert set(stages(harden("status", *SETTINGS).output).values()) == {"done"}
     assert Path("mine.json").read_text() == Path("checkpoints/ball-circle/evaluation.json").read_text()
@@ -268,8 +273,7 @@ def test_behaviours_say_what_they_are(folder: Path, behaviour: str) -> None:
     assert float(moved) <= 0.05 * 1.0001
 
 
-def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
-    harden("train", *SETTINGS, "--set", "train.env_steps=400")
+def test_evaluation_is_as_designed_and_repeats(trained: Path) -> None:
     words = ["evaluate", *SETTINGS, "--episodes", "2", "--attack-steps", "2", "--restarts", "1"]
     harden(*words, "--attack", "all", "--json", "a.json")
     # two more processes, and fewer attacks beside each: neither changes an entry
@@ -312,8 +316,7 @@ def test_evaluation_is_as_designed_and_repeats(folder: Path) -> None:
     assert paper["reward"] != mc["reward"]
 
 
-def test_several_values_make_a_curve_in_which_nothing_is_tried_twice(folder: Path) -> None:
-    harden("train", *SETTINGS, "--set", "train.env_steps=400")
+def test_several_values_make_a_curve_in_which_nothing_is_tried_twice(trained: Path) -> None:
     words = ["evaluate", *SETTINGS, "--episodes", "2", "--attack", "random,mc,worst", "--json", "a.json"]
     curve = ["--epsilon", "0,0.02,0.05", "--attack-steps", "1,2", "--restarts", "1"]
     said = json.loads(harden(*words, *curve, "--dry-run").output)
@@ -343,10 +346,9 @@ def harden_json(words: list[str], *more: str) -> str:
     return Path("a.json").read_text()
 
 
-def test_independent_critics_are_fitted_once_and_owe_the_policys_own_nothing(folder: Path) -> None:
-    harden("train", *SETTINGS, "--set", "train.env_steps=400")
+def test_independent_critics_are_fitted_once_and_owe_the_policys_own_nothing(trained: Path) -> None:
     words = ["evaluate", *SETTINGS, "--episodes", "1", "--attack", "mc-independent", "--attack-steps", "1"]
-    kept = folder / "checkpoints/ball-circle/policy/independent"
+    kept = trained / "checkpoints/ball-circle/policy/independent"
     words += ["--json", "a.json"]
     first = json.loads(harden_json(words))
     (model,) = kept.glob("*/critics.safetensors")
@@ -364,7 +366,7 @@ def test_independent_critics_are_fitted_once_and_owe_the_policys_own_nothing(fol
     other = json.loads(harden_json(words, "--seed", "1"))
     assert other["independent_critics"]["data_digest"] != first["independent_critics"]["data_digest"]
     # what the fit began with is not what training began with
-    own = weights(folder / "checkpoints/ball-circle")
+    own = weights(trained / "checkpoints/ball-circle")
     from harden.nets.saved import load_critics
 
     rival = load_critics(model.parent)[0].state_dict()
@@ -425,10 +427,9 @@ def load_state_of(name: str) -> Learner:
     return load_state(path, make_config({}), pick_device("cpu"))[0]
 
 
-def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
+def test_the_state_holds_what_outlives_a_round(trained: Path) -> None:
     from harden.storage.tensor_file import read_tensors
 
-    harden("train", *SETTINGS)
     learner = load_state_of("ball-circle")
     _, about = read_tensors(Workspace.named("ball-circle").state, "")
     assert learner.counters == (2, 6, 18, 18)
@@ -439,30 +440,28 @@ def test_the_state_holds_what_outlives_a_round(folder: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "steps"), [("own", 3), ("none", 7), ("other", 7)])
 def test_a_given_policy_without_critics_to_go_on_from_gets_a_longer_warm_up(
-    folder: Path, kind: str, steps: int
+    trained: Path, kind: str, steps: int
 ) -> None:
     from harden.nets import Critics
     from harden.nets.saved import load_policy, save_policy
 
-    harden("train", *SETTINGS, "--set", "train.env_steps=400")
     loaded = load_policy("checkpoints/ball-circle/policy")
     brought = {"own": loaded.critics, "none": None, "other": Critics(8, 2, hidden=(5,))}
-    save_policy(folder / "given", loaded.policy, brought[kind], {})
+    save_policy(trained / "given", loaded.policy, brought[kind], {})
     words = ["-p", "next.toml", "--init", "given", "--set", "critics.steps=7", "--set", "train.env_steps=400"]
-    (folder / "next.toml").write_text("")
+    (trained / "next.toml").write_text("")
     harden("train", *SETTINGS, *words)
     of_rounds, at_the_end = 2 * 2, 3
     assert load_state_of("next").counters.critic_steps == steps + of_rounds + at_the_end
 
 
-def test_a_policy_that_does_not_fit_costs_nothing_that_is_stored(folder: Path) -> None:
-    harden("train", *SETTINGS, "--set", "train.env_steps=400")
-    before = weights(folder / "checkpoints/ball-circle")
-    (folder / "ball-circle.toml").write_text('task = "ant-run"\n')
+def test_a_policy_that_does_not_fit_costs_nothing_that_is_stored(trained: Path) -> None:
+    before = weights(trained / "checkpoints/ball-circle")
+    (trained / "ball-circle.toml").write_text('task = "ant-run"\n')
     policy = "checkpoints/ball-circle/policy"
     said = harden("train", "-p", "ball-circle.toml", "--init", policy, "--overwrite", code=2).output
     assert "take a policy of that task" in said
-    assert weights(folder / "checkpoints/ball-circle").keys() == before.keys()
+    assert weights(trained / "checkpoints/ball-circle").keys() == before.keys()
 
 
 @pytest.mark.parametrize("task", [name for name in TASKS if name != "ball-circle"])
@@ -481,14 +480,13 @@ def test_every_task_goes_through_the_whole_pipeline(folder: Path, task: str) -> 
     assert max(lengths) <= TASKS[task].horizon
 
 
-def test_python_does_what_the_commands_do(folder: Path) -> None:
+def test_python_does_what_the_commands_do(trained: Path) -> None:
     import harden as package
     from harden.config.file import find_pipeline, load_config
 
     config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
-    done = package.train(config, "mine", folder)
-    harden("train", *SETTINGS)
-    assert_same_run(folder / "checkpoints/mine", folder / "checkpoints/ball-circle")
+    done = package.train(config, "mine", trained)
+    assert_same_run(trained / "checkpoints/mine", trained / "checkpoints/ball-circle")
     policy = package.load_policy(done.policy)
     assert policy.act([0.0] * 8).shape == (2,)
     assert policy.act(torch.zeros(5, 8)).shape == (5, 2)
