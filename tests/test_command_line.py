@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,29 @@ def test_every_command_takes_the_shared_options(words: tuple[str, ...]) -> None:
     for option in ("--quiet", "--dry-run", "--threads", "--version"):
         assert said.count(f"  {option}") == 1
     assert harden(*words, "--version").output == harden("--version").output
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_a_page_names_no_option_that_its_command_does_not_take(page: Path) -> None:
+    for line in re.findall(r"\bharden [^`\n|(#]*", page.read_text()):
+        words, command = line.split()[1:], main
+        while isinstance(command, click.Group) and words and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        if not isinstance(command, click.Group):
+            taken = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+            named = {word.rstrip(".,:;") for word in words if re.match("--?[a-z]", word)}
+            assert named <= taken | {"--help"}, line
+
+
+def test_the_page_of_commands_has_them_all() -> None:
+    page = (ROOT / "docs/commands.md").read_text()
+    for words in commands(main):
+        assert re.search(rf"`harden {' '.join(words)}\b", page), words
 
 
 def test_threads_are_those_asked_for(folder: Path) -> None:
