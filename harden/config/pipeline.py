@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from harden.config import sections
 from harden.config.own_task import OwnTask
 from harden.config.problems import first_problem
-from harden.config.sections import (
-    Adversary,
-    ByHand,
-    Collect,
-    CriticsConfig,
-    EStep,
-    Evaluation,
-    Imitation,
-    MStep,
-    Networks,
-    NonNegative,
-    Offline,
-    OnPolicy,
-    Section,
-    Train,
-)
 from harden.config.tasks import TASKS, Task
 from harden.config.variants import VARIANTS, Variant
 from harden.errors import InputError
 
 
-def _one_of(table: Mapping[str, object]) -> AfterValidator:
-    """Check that a name is a row's."""
-
-    def known(name: str) -> str:
-        if name not in table:
-            raise ValueError(f"choose one of: {', '.join(table)}")
-        return name
-
-    return AfterValidator(known)
-
-
-class PipelineConfig(Section):
+class PipelineConfig(sections.Section):
     """A whole pipeline: the task, the variant, and each stage's section.
 
     `task` names a row of harden/config/tasks.py, or `own_task` describes another one, and names it.
@@ -59,22 +26,22 @@ class PipelineConfig(Section):
 
     own_task: OwnTask | None = None
     task: str = "ball-circle"
-    variant: Annotated[str, _one_of(VARIANTS)] = "safer-long"
+    variant: str = "safer-long"
     preset: Literal["none", "paper"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    cost_limit: NonNegative | None = None
-    networks: Networks = Networks()
-    collect: Collect = Collect()
-    critics: CriticsConfig = CriticsConfig()
-    estep: EStep = EStep()
-    mstep: MStep = MStep()
-    adversary: Adversary = Adversary()
-    train: Train = Train()
-    by_hand: ByHand = ByHand()
-    offline: Offline = Offline()
-    imitation: Imitation = Imitation()
-    ppo: OnPolicy = OnPolicy()
-    evaluate: Evaluation = Evaluation()
+    cost_limit: sections.NonNegative | None = None
+    networks: sections.Networks = sections.Networks()
+    collect: sections.Collect = sections.Collect()
+    critics: sections.CriticsConfig = sections.CriticsConfig()
+    estep: sections.EStep = sections.EStep()
+    mstep: sections.MStep = sections.MStep()
+    adversary: sections.Adversary = sections.Adversary()
+    train: sections.Train = sections.Train()
+    by_hand: sections.ByHand = sections.ByHand()
+    offline: sections.Offline = sections.Offline()
+    imitation: sections.Imitation = sections.Imitation()
+    ppo: sections.OnPolicy = sections.OnPolicy()
+    evaluate: sections.Evaluation = sections.Evaluation()
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +59,13 @@ class PipelineConfig(Section):
             raise ValueError(f"choose one of: {', '.join(TASKS)}; or describe another one as [own_task]")
         if own is not None and (name != own.name or name in TASKS):
             raise ValueError(f"with own_task it is '{own.name}', which is the name of no other task")
+        return name
+
+    @field_validator("variant")
+    @classmethod
+    def _a_row(cls, name: str) -> str:
+        if name not in VARIANTS:
+            raise ValueError(f"choose one of: {', '.join(VARIANTS)}")
         return name
 
     @field_validator("preset")
