@@ -193,12 +193,12 @@ def stage_options(command: F) -> F:
         config, *also = variations(loaded, {name: several for name, several in values.items() if several})
         workspace, report = Workspace.named(path.stem), Reporter(shared.quiet)
         context = Context(config, also, workspace, pick_device(device), report, shared.dry_run)
-        named = pipeline is not None or not any(isinstance(value, Path) for value in options.values())
+        names_input = any(isinstance(options[name], Path) for name in options.keys() - _OUTPUTS)
         try:
             return command(context, **options)
         except InputError as error:
             # the other kinds are of a file as such, whatever it is used for
-            if named or type(error) is not InputError:
+            if pipeline is not None or not names_input or type(error) is not InputError:
                 raise
             assumed = f"no -p was given, so that pipeline {file} of task '{config.task}' holds"
             remedy = f"{error.remedy}; {assumed}" if error.remedy else assumed
@@ -207,6 +207,8 @@ def stage_options(command: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
+# options that name a file, and no input
+_OUTPUTS = {"out", "json_path", "html"}
 # keys of the evaluate section whose options take several values
 _SEVERAL = ("epsilon", "attack_steps", "restarts")
 # options that are short names of keys
