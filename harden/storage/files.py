@@ -177,12 +177,18 @@ def clear_unfinished(folder: Path) -> None:
                 os.close(left)
 
 
-def require_folder(path: Path) -> None:
-    """Refuse a folder, there or still to be made, that can't be written into: StorageError."""
+def _try_folder(path: Path) -> None:
+    # into the folder itself, or into the nearest one above it that there is; nothing is left behind
     whole = path.absolute()
     nearest = next(folder for folder in (whole, *whole.parents) if folder.exists())
-    with storage_errors(path), tempfile.TemporaryFile(dir=nearest):
+    with tempfile.TemporaryFile(dir=nearest):
         pass
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a folder, there or still to be made, that can't be written into: StorageError."""
+    with storage_errors(path):
+        _try_folder(path)
 
 
 def require_writable(path: Path) -> None:
@@ -190,7 +196,7 @@ def require_writable(path: Path) -> None:
     with storage_errors(path):
         if path.is_dir():
             raise StorageError(f"can't write {path} (it is a folder)", "name a file")
-    require_folder(path.parent)
+        _try_folder(path.parent)
 
 
 def is_among(path: Path, others: Iterable[Path]) -> bool:
