@@ -28,8 +28,17 @@ from harden.storage.files import write_json
 from harden.training.run import load_run
 from harden.training.workspace import Workspace
 from support.commands import SMALL, harden
-from support.sweep import SWEEP, TINY
 
+TINY = SMALL | {
+    "train.env_steps": "800",
+    "evaluate.episodes": "1",
+    "evaluate.attack_steps": "1",
+    # no on-policy run survives this, and no other run has it
+    "ppo.value_learning_rate": "1e9",
+}
+WORDS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+SWEEP = ["benchmark", "table5", "--task", "ball-circle", "--variant", "cvpo,ppol", "--seeds", "0", *WORDS]
+SWEEP += ["--label", "tiny", "--workers", "2"]
 KEYS = tuple(f"{key}={value}" for key, value in TINY.items())
 
 
