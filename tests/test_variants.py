@@ -110,16 +110,16 @@ def test_a_row_does_what_its_box_says_term_by_term(folder: Path, name: str, monk
     data, row = open_dataset(folder / "datasets/ball-circle"), VARIANTS[name]
     (behaviour,) = {shard.behaviour for shard in data.info.shards}
     acts = {"policy-sample": "s", "policy-noise": "noisy s", "mc": "nu(s)"}[behaviour]
-    assert ("collect" in attacked) == (behaviour == "mc")
+    assert ("collection" in attacked) == (behaviour == "mc")
     seen = Box(
         rollout=f"pi(.|{acts})",
         transition=f"({acts}, a, s', r, c)",
         replayed="(nu(s), a, s', r, c)" if "adversary" in attacked else "(s, a, s', r, c)",
-        critic_future="pi(.|nu(s'))" if "critics" in attacked else "pi(.|s')",
+        critic_future="pi(.|nu(s'))" if "critic_step" in attacked else "pi(.|s')",
         m_step=m_step_terms(name),
     )
     assert seen == BOXES[name]
-    assert ("mstep" in attacked) == bool(seen.m_step & {MLE, KL})
+    assert ("m_step" in attacked) == bool(seen.m_step & {MLE, KL})
     assert row.adversarial == bool(attacked)
 
 
