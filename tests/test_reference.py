@@ -157,7 +157,9 @@ def test_a_constant_sensor_has_no_share(tmp_path: Path, monkeypatch: pytest.Monk
     evaluation = json.loads(
         (ROOT / "checkpoints/released/ball-circle/safer-long/evaluation.json").read_text()
     )
-    evaluation["threat_model"]["data"]["observation_std"][0] = 5.6e-17
+    model = evaluation["threat_model"]
+    spreads = [5.6e-17, *model["observation_std"][1:]]
+    model["data"] = {"path": "logs", "digest": "0" * 64, "transitions": 100, "observation_std": spreads}
     told = threat(evaluation)
     assert told is not None
     assert told["rows"][0]["share"] is None

@@ -13,8 +13,9 @@ from harden.evaluation.threat import threat
 from harden.evaluation.verdict import mark, verdict
 
 ROOT = Path(__file__).parents[1]
-# hardened policies that pass the limit in single episodes
-ON_AVERAGE = (("ant-run", "safer"), ("ant-run", "safer-long"), ("drone-run-paper", "safer"))
+# hardened policies over the limit in single episodes, or under critics fitted to them (docs/falls-short.md)
+ON_AVERAGE = (("ant-run", "safer-long"),)
+UNSAFE = (("ant-run", "safer"), ("drone-run-paper", "safer"))
 RELEASED = sorted((ROOT / "checkpoints/released").glob("*/*/evaluation.json"))
 
 
@@ -49,9 +50,11 @@ def lacking(evaluation: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: "-".join(path.parts[-3:-1]))
 def test_what_the_released_policies_showed_stands(path: Path) -> None:
-    """A hardened policy stays within the limit: every episode, or on average where that is said above."""
+    """A hardened policy stays within the limit in every episode, but for those that are named above."""
     task, variant = path.parts[-3:-1]
-    expected = "fails" if variant == "cvpo" else "close" if (task, variant) in ON_AVERAGE else "holds"
+    expected = "close" if (task, variant) in ON_AVERAGE else "holds"
+    if variant == "cvpo" or (task, variant) in UNSAFE:
+        expected = "fails"
     said = verdict(json.loads(path.read_text()))
     assert (said["status"], said["lacks"]) == (expected, [])
 
