@@ -90,6 +90,9 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
     """Do the rounds of a refresh: critics, E-step and robust M-step, over and over.
 
     Source: Algorithm 2, lines 6 to 21.
+    Deviation: `train.critic_steps` critic updates a round, where the paper has one; each of them and the
+        E-step draws rows of its own, where the paper's round has one minibatch (line 4): the E-step's states
+        are recent ones, the critics' from the whole replay.
     """
     learner, config, train = run.learner, run.config, run.config.train
     replay, states = supply.load()
@@ -126,9 +129,6 @@ def expectation(
         states: (N, obs_dim), where the E-step's states are drawn from.
 
     Source: Algorithm 2, lines 9 to 15.
-    Deviation: `train.critic_steps` critic updates a round, where the paper has one; each of them and the
-        E-step draws rows of its own, where the paper's round has one minibatch (line 4): the E-step's states
-        are recent ones, the critics' from the whole replay.
     """
     obs = draw_states(learner, states, config.train.states, len(states))
     obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
@@ -142,11 +141,6 @@ class Stored:
     def __init__(self, config: PipelineConfig, learner: Learner, dataset: Dataset) -> None:
         self.config, self.learner, self.dataset = config, learner, dataset
         self.rows: Backups | None = None
-
-    @property
-    def path(self) -> Path:
-        """Where the data are."""
-        return self.dataset.path
 
     @property
     def digest(self) -> str:
