@@ -16,7 +16,7 @@ from harden.method import m_step as mstep_ops
 from harden.method.adversary import adversary_share
 from harden.method.bellman import Backups
 from harden.method.critic_step import TdTargets, critic_step, td_loss, td_targets
-from harden.method.e_step import draw_states, e_step
+from harden.method.e_step import EStepStates, draw_states, e_step
 from harden.method.learner import Learner, new_learner
 from harden.method.m_step import attack_states, lagrangian
 from harden.method.schedules import scheduled
@@ -146,7 +146,7 @@ class TestEStep:
 
     def test_targets_are_weighted_particles_of_the_old_policy(self, learner: Learner) -> None:
         obs = torch.randn(50, 8)
-        targets, solution, expected_cost = e_step(learner, obs, configure(), TERMS)
+        targets, solution, expected_cost = e_step(learner, EStepStates.clean(obs), configure(), TERMS)
         mean, std = learner.policy(obs)
         torch.testing.assert_close(targets.old_mean, mean)
         torch.testing.assert_close(targets.old_std, std)
@@ -163,9 +163,9 @@ class TestEStep:
 
     def test_more_particles_than_a_machine_holds_are_refused(self, learner: Learner, monkeypatch) -> None:
         monkeypatch.setattr(estep_ops, "_PARTICLES", 50 * 8)
-        e_step(learner, torch.randn(50, 8), configure(), TERMS)
+        e_step(learner, EStepStates.clean(torch.randn(50, 8)), configure(), TERMS)
         with pytest.raises(InputError, match="51 states of 8 particles"):
-            e_step(learner, torch.randn(51, 8), configure(), TERMS)
+            e_step(learner, EStepStates.clean(torch.randn(51, 8)), configure(), TERMS)
 
     def test_states_and_batches_are_drawn_where_the_data_are(self, learner: Learner) -> None:
         data = Backups(*(column.to("meta") for column in batch()))
@@ -174,9 +174,9 @@ class TestEStep:
 
     def test_chunks_change_nothing(self, learner: Learner, monkeypatch) -> None:
         obs = torch.randn(50, 8)
-        whole, _, _ = e_step(learner, obs, configure(), TERMS)
+        whole, _, _ = e_step(learner, EStepStates.clean(obs), configure(), TERMS)
         monkeypatch.setattr("harden.nets.critics._CHUNK", 7)
-        parts, _, _ = e_step(learner, obs, configure(), TERMS)
+        parts, _, _ = e_step(learner, EStepStates.clean(obs), configure(), TERMS)
         torch.testing.assert_close(whole.weights, parts.weights, rtol=1e-4, atol=1e-6)
         assert torch.equal(whole.actions, parts.actions)
 
@@ -195,8 +195,12 @@ class TestEStep:
         with torch.no_grad():
             list(learner.critics.ensemble.biases)[-1][2].fill_(1.0)
         config = configure(estep={"dual_rate": 1.0})
-        loose, free, _ = e_step(learner, obs, config, TERMS._replace(kappa=1e6, lam_max=50.0))
-        tight, bound, _ = e_step(learner, obs, config, TERMS._replace(kappa=0.0, lam_max=50.0))
+        loose, free, _ = e_step(
+            learner, EStepStates.clean(obs), config, TERMS._replace(kappa=1e6, lam_max=50.0)
+        )
+        tight, bound, _ = e_step(
+            learner, EStepStates.clean(obs), config, TERMS._replace(kappa=0.0, lam_max=50.0)
+        )
         q_cost = learner.critics.q_cost(obs, loose.actions.clamp(-1, 1)).detach()
         assert float(free.lam) == 0.0
         assert float(bound.lam) > 0.0
@@ -385,7 +389,7 @@ def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     learner.advance(round=3, critic_steps=5, policy_steps=7)
     others = torch.get_rng_state()
     states = draw_states(learner, obs, 20, 40)
-    targets, _, _ = e_step(learner, states, config, TERMS)
+    targets, _, _ = e_step(learner, EStepStates.clean(states), config, TERMS)
     attack_states(learner, targets, config, 0.05)
     adversary_share(learner, states, config, 0.05)
     critic_step(learner, batch(), config, 0.05)
@@ -441,13 +445,13 @@ def test_an_infeasible_start_recovers() -> None:
     with torch.no_grad():
         bias[2].fill_(30.0)
     for _ in range(40):
-        _, learner.dual, _ = e_step(learner, obs, config, terms)
+        _, learner.dual, _ = e_step(learner, EStepStates.clean(obs), config, terms)
     assert learner.dual is not None
     assert not bool(learner.dual.feasible)
     assert float(learner.dual.lam) == pytest.approx(8.0, abs=0.05)
     with torch.no_grad():
         bias[2].fill_(-1.0)
     for _ in range(60):
-        _, learner.dual, _ = e_step(learner, obs, config, terms)
+        _, learner.dual, _ = e_step(learner, EStepStates.clean(obs), config, terms)
     assert bool(learner.dual.feasible)
     assert float(learner.dual.lam) < 0.1

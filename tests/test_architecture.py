@@ -20,6 +20,7 @@ ROOMS = [
     {"nets"},
     {"policies"},
     {"attacks"},
+    {"models"},
     {"method"},
     {"training"},
     {"evaluation"},

@@ -287,7 +287,7 @@ def test_an_exception_is_checked_whichever_variant_runs(exception: str, said: st
 def test_the_papers_method_has_its_own_bound_and_on_policy_rows_one_budget(task: str) -> None:
     configs = {name: load_config(PRESETS / f"{task}.toml", [f"variant={name}"]) for name in VARIANTS}
     for name, config in configs.items():
-        own = name.startswith("safer") and name != "safer-long"
+        own = name.startswith("safer") and not VARIANTS[name].long_horizon
         assert (config.mstep.kl_robust_mean == TABLE_4[task].kl_robust) == own
         steps = configs["safer" if own else "cvpo"].train.env_steps
         twice = 2 if VARIANTS[name].on_policy else 1
@@ -303,6 +303,9 @@ def test_the_variants_are_the_designs_rows() -> None:
     }
     assert terms["safer"] == (True, True, True, False)
     assert terms["safer-long"] == (True, True, True, True)
+    assert terms["safer-model"] == (True, False, False, True)
+    assert VARIANTS["safer-model"].imagined
+    assert VARIANTS["safer-model"].adversarial
     assert terms["cvpo"] == (True, False, False, False)
     assert terms["safer-no-vm"] == (False, True, True, False)
     assert terms["safer-no-kl"] == (True, True, False, False)

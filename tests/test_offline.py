@@ -15,7 +15,7 @@ from harden.errors import InputError, Interrupted
 from harden.method.adversary import mc_attack
 from harden.method.bellman import Backups, backups
 from harden.method.critic_step import beyond_support, td_targets
-from harden.method.e_step import e_step, kl_bound
+from harden.method.e_step import EStepStates, e_step, kl_bound
 from harden.method.learner import Learner, new_learner
 from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
@@ -225,7 +225,9 @@ def offline_learner(behaviour_mean: float, **keys: float) -> tuple[PipelineConfi
 def test_the_e_step_stays_among_the_datas_actions() -> None:
     config, learner = offline_learner(0.6)
     obs = torch.randn(40, 8)
-    targets, solution, _ = e_step(learner, obs, config, scheduled(config, 0)._replace(kappa=1e6, lam_max=5.0))
+    targets, solution, _ = e_step(
+        learner, EStepStates.clean(obs), config, scheduled(config, 0)._replace(kappa=1e6, lam_max=5.0)
+    )
     assert (targets.actions.mean((0, 1)) - 0.6).abs().max() < 0.02
     assert (targets.actions.std((0, 1)) - 0.2).abs().max() < 0.02
     # what the M-step may move is measured from the policy, not from the behaviour
@@ -326,7 +328,7 @@ def test_each_refresh_reads_another_part(tmp_path: Path) -> None:
     for refresh in (*range(6), 0):
         learner.counters = learner.counters._replace(refresh=refresh)
         supply.gather([])
-        parts.append(supply.load()[1][:, 0])
+        parts.append(supply.load().states[:, 0])
     assert len(parts[0]) == 1000
     # of six stretches: not the same one each time, and the same one in the same place of a run
     assert len({float(part[0]) for part in parts}) > 1

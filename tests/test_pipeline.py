@@ -49,7 +49,9 @@ def trained(whole: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variant", ["safer", "safer-long", "cvpo-random", "adv-cvpo", "adv-em-cvpo"])
+@pytest.mark.parametrize(
+    "variant", ["safer", "safer-long", "safer-model", "cvpo-random", "adv-cvpo", "adv-em-cvpo"]
+)
 def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> None:
     common = [*SETTINGS, "--set", f"variant={variant}", "--quiet"]
     allow = "--allow-attacked-collection"

@@ -16,10 +16,12 @@ from harden.data import DatasetWriter, open_dataset, read_targets
 from harden.envs.vector import VectorEnv
 from harden.method import adversary as adversary_ops
 from harden.method import critic_step as critic_ops
+from harden.method import e_step as estep_ops
+from harden.method import imagination
 from harden.method import m_step as mstep_ops
 from harden.method.adversary import mc_attack
 from harden.method.critic_step import draw_batch
-from harden.method.e_step import e_step
+from harden.method.e_step import EStepStates, e_step
 from harden.method.learner import new_learner
 from harden.method.m_step import attack_states, lagrangian
 from harden.method.schedules import scheduled
@@ -51,6 +53,8 @@ BOXES = {
     "safer": Box(*BENIGN, frozenset({VANILLA, MLE, KL})),
     # ours: Eq. 59 with a' from pi(.|nu(s'))
     "safer-long": Box(*BENIGN[:3], "pi(.|nu(s'))", frozenset({VANILLA, MLE, KL})),
+    # ours: as safer-long, and the E-step's particles are drawn at nu(s) too; no Eq. 8
+    "safer-model": Box(*BENIGN[:3], "pi(.|nu(s'))", frozenset({VANILLA})),
     # Algorithm 6
     "cvpo": Box(*BENIGN, frozenset({VANILLA})),
     # B.2.3: "we simply add random noise when collecting the data"
@@ -72,7 +76,9 @@ OFF_POLICY = [row.name for row in VARIANTS.values() if not row.on_policy]
 def m_step_terms(name: str) -> frozenset[str]:
     """Return the terms that the Lagrangian of a variant has, by what moves it."""
     learner, config = new_learner(configure(), torch.device("cpu")), configure().mstep
-    targets = e_step(learner, torch.randn(20, 8), configure(), scheduled(configure(), 0))[0]
+    targets = e_step(learner, EStepStates.clean(torch.randn(20, 8)), configure(), scheduled(configure(), 0))[
+        0
+    ]
     adv, ones = targets.obs + 0.5, torch.ones(2)
 
     def loss(moved: Targets = targets, obs_adv: torch.Tensor = adv, robust: torch.Tensor = ones) -> float:
@@ -104,7 +110,7 @@ def test_a_row_does_what_its_box_says_term_by_term(folder: Path, name: str, monk
 
         return attack
 
-    for module in (collection, adversary_ops, critic_ops, mstep_ops):
+    for module in (collection, adversary_ops, critic_ops, estep_ops, imagination, mstep_ops):
         monkeypatch.setattr(module, "mc_attack", spy(module.__name__.rpartition(".")[2]))
     harden("train", *SETTINGS, "--variant", name, ALLOW)
     data, row = open_dataset(folder / "datasets/ball-circle"), VARIANTS[name]
@@ -120,6 +126,7 @@ def test_a_row_does_what_its_box_says_term_by_term(folder: Path, name: str, monk
     )
     assert seen == BOXES[name]
     assert ("m_step" in attacked) == bool(seen.m_step & {MLE, KL})
+    assert {"imagination", "e_step"} <= attacked if row.imagined else not {"imagination", "e_step"} & attacked
     assert row.adversarial == bool(attacked)
 
 

@@ -28,6 +28,7 @@ def stage_sections(stage: str, config: PipelineConfig) -> dict[str, Any]:
             "fit-critics": variant.long_horizon or variant.attack_replay,
             "e-step": variant.adversarial,
         },
+        "world": {"fit-critics": variant.imagined},
         "offline": {"fit-critics": config.train.offline, "e-step": config.train.offline},
         "ppo": {"fit-policy": variant.on_policy},
     }

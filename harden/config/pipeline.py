@@ -36,6 +36,7 @@ class PipelineConfig(sections.Section):
     estep: sections.EStep = sections.EStep()
     mstep: sections.MStep = sections.MStep()
     adversary: sections.Adversary = sections.Adversary()
+    world: sections.World = sections.World()
     train: sections.Train = sections.Train()
     by_hand: sections.ByHand = sections.ByHand()
     offline: sections.Offline = sections.Offline()

@@ -167,6 +167,31 @@ class Adversary(Section):
     ramp: Share = 0.4
 
 
+class World(Section):
+    """The world model of an imagining variant, and its chains: roll-outs imagined in it under attack.
+
+    The model takes `first_steps` gradient steps before the first refresh and `steps` at each later one, half
+    of every batch from the `recent` latest transitions. A refresh imagines `chains` roll-outs of `length`
+    steps under an attack of `attack_steps`; critics and E-step see those of the last `kept` refreshes, the
+    cost critic `n_step` steps ahead. A chain stops where the members disagree more than on a share `reach` of
+    the recent transitions.
+    """
+
+    size: Annotated[int, Field(ge=2, le=100)] = 3
+    hidden: Widths = (128, 128)
+    learning_rate: Positive = 1e-3
+    first_steps: Count = 1500
+    steps: Count = 100
+    batch: Batch = 256
+    recent: Count = 20_000
+    reach: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    chains: Annotated[int, Field(ge=2, le=100_000)] = 300
+    length: Annotated[int, Field(ge=1, le=10_000)] = 25
+    kept: Few = 3
+    n_step: Annotated[int, Field(ge=1, le=1000)] = 5
+    attack_steps: Count = 10
+
+
 class Train(Section):
     """Algorithm 2: each refresh collects `episodes`, then does `rounds` of the sizes given here.
 

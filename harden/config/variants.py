@@ -21,6 +21,8 @@ class Variant(NamedTuple):
         robust_mle: the likelihood under attack (Eq. 8's objective).
         robust_kl: the KL bound under attack (Eq. 8's constraint).
         long_horizon: the cost critic's TD target takes a' from pi(.|nu(s')).
+        imagined: a world model imagines roll-outs under attack; the cost critic learns from them, and the
+            E-step, whose targets the M-step fits, is solved in their states and at attacked inputs too.
         on_policy: PPO-Lagrangian in place of the E-step and M-step (Eq. 69, 70).
         smoothing: the adversary, mad or mc, whose KL an on-policy variant keeps small (Algorithm 4).
     """
@@ -33,6 +35,7 @@ class Variant(NamedTuple):
     robust_mle: bool = False
     robust_kl: bool = False
     long_horizon: bool = False
+    imagined: bool = False
     on_policy: bool = False
     smoothing: Literal["mad", "mc"] | None = None
 
@@ -70,6 +73,12 @@ VARIANTS: dict[str, Variant] = {
             robust_mle=True,
             robust_kl=True,
             long_horizon=True,
+        ),
+        Variant(
+            "safer-model",
+            "attacks imagined in a world model: particles at attacked inputs, weighed by the true state",
+            long_horizon=True,
+            imagined=True,
         ),
         Variant("cvpo", "vanilla: no adversary anywhere"),
         Variant("cvpo-random", "cvpo that collects under random noise", behaviour="policy-noise"),

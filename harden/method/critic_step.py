@@ -11,6 +11,7 @@ from harden.config.pipeline import PipelineConfig
 from harden.method import bellman
 from harden.method.adversary import attack_replayed, mc_attack
 from harden.method.bellman import Backups
+from harden.method.imagination import all_chains
 from harden.method.learner import Learner
 from harden.nets import Critics, GaussianPolicy
 from harden.progress import Track
@@ -85,7 +86,9 @@ def _attacked_cost(
     Deviation: Eq. 59 has a benign future.
     """
     policy, target = learner.policy, learner.target_critics
-    obs_adv = mc_attack(policy, target, obs, config.task_row.radius(epsilon), config.adversary, draw)
+    obs_adv = obs
+    if epsilon > 0:
+        obs_adv = mc_attack(policy, target, obs, config.task_row.radius(epsilon), config.adversary, draw)
     with torch.no_grad():
         by_mean = config.adversary.long_horizon == "mean"
         actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
@@ -138,14 +141,59 @@ def polyak_update(target: Critics, online: Critics, polyak: float) -> None:
         torch._foreach_lerp_(then, now, 1.0 - polyak)
 
 
-def critic_step(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Tensor:
+def imagined_loss(
+    learner: Learner, batch: Backups, chains: Backups, config: PipelineConfig, epsilon: float
+) -> Tensor:
+    """Return the Bellman error of a variant that imagines, summed over all critics.
+
+    The reward critics learn from the benign batch; the cost critics from half of it, a step ahead, and from
+    as many rows of attacked chains, `world.n_step` steps ahead. Both bootstrap from the policy's mean under
+    the attack that goes on.
+
+    Args:
+        batch: benign rows of the replay.
+        chains: imagined ones, looked ahead.
+        epsilon: radius of the attack.
+
+    Source: Eq. 58, 59; the cost's future is under attack, where Eq. 59 has a benign one.
+    """
+    policy, critics, target = learner.policy, learner.critics, learner.target_critics
+    step, half = learner.counters.critic_steps, len(batch.rewards) // 2
+    place = generator("cpu", learner.seed, "chain-batch", step)
+    rows = torch.randint(len(chains.costs), (half,), generator=place).to(chains.costs.device)
+    seen = Backups(*(column[half:] for column in batch))
+    imagined = Backups(*(column.index_select(0, rows) for column in chains))
+    draw = generator(learner.device, learner.seed, "td", step)
+    with torch.no_grad():
+        next_reward = target.q_reward(batch.next_obs, policy.sample(batch.next_obs, draw))
+    next_obs = torch.cat((seen.step_next_obs, imagined.cost_next_obs))
+    next_cost = _attacked_cost(learner, next_obs, config, epsilon, draw)
+    discounts = torch.cat((seen.step_discounts, imagined.cost_discounts))
+    costs = bellman.td_target(torch.cat((seen.step_costs, imagined.costs)), discounts, next_cost)
+    ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma_cost)
+    q_reward = critics.ensemble(batch.obs, batch.actions, critics.reward_members)
+    obs, actions = torch.cat((seen.obs, imagined.obs)), torch.cat((seen.actions, imagined.actions))
+    q_cost = critics.ensemble(obs, actions, critics.cost_members)
+    rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
+    of_reward = (q_reward - rewards).square().mean(1).sum()
+    return of_reward + (q_cost - costs.clamp(0.0, ceiling)).square().mean(1).sum()
+
+
+def critic_step(
+    learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float, chains: Backups | None = None
+) -> Tensor:
     """Do one update of all critics and their targets; return the loss before it, scalar.
+
+    Args:
+        chains: imagined ones, of a variant that imagines.
 
     Source: Eq. 58-61.
     """
     batch = draw_batch(learner, replay, config, epsilon)
-    targets = td_targets(learner, batch, config, epsilon)
-    loss = td_loss(learner.critics, batch, targets)
+    if chains is None:
+        loss = td_loss(learner.critics, batch, td_targets(learner, batch, config, epsilon))
+    else:
+        loss = imagined_loss(learner, batch, chains, config, epsilon)
     learner.critic_optimizer.zero_grad(set_to_none=True)
     loss.backward()
     learner.critic_optimizer.step()
@@ -173,11 +221,19 @@ def fit_critics(
         track: where progress is reported.
     """
     losses = []
+    chains = chain_backups(learner, config) if config.variant_row.imagined else None
     for step in range(1, steps + 1):
-        losses.append(critic_step(learner, replay, config, epsilon))
+        losses.append(critic_step(learner, replay, config, epsilon, chains))
         if track is not None and step % 50 == 0:
             track(step, f"loss {float(losses[-1]):.4g}")
     return torch.stack(losses) if losses else torch.zeros(0)
+
+
+def chain_backups(learner: Learner, config: PipelineConfig) -> Backups:
+    """Return the chains of the last refreshes, looked ahead."""
+    critics = config.critics
+    of_reward, of_cost = (critics.gamma_reward, 1), (critics.gamma_cost, config.world.n_step)
+    return bellman.backups(all_chains(learner), of_reward, of_cost)
 
 
 def make_replay(data: Transitions, config: PipelineConfig, device: torch.device) -> Backups:

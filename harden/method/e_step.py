@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from harden.config.pipeline import PipelineConfig
 from harden.data import TargetsHeader
 from harden.errors import InputError
 from harden.method import dual
+from harden.method.adversary import attack_replayed, mc_attack
+from harden.method.imagination import all_chains
 from harden.method.learner import Learner
 from harden.method.schedules import Scheduled
 from harden.nets import gaussian
@@ -49,14 +52,64 @@ def kl_bound(learner: Learner, config: PipelineConfig, terms: Scheduled) -> floa
     return terms.kl_estep if learner.behaviour is None else config.offline.kl_bound
 
 
+class EStepStates(NamedTuple):
+    """Where the E-step is solved (S rows).
+
+    Args:
+        obs: (S, obs_dim), true observations, which the critics are asked at.
+        inputs: (S, obs_dim), what the policy is given there.
+        bound: the rows that the dual's KL and expected cost are of.
+    """
+
+    obs: Tensor
+    inputs: Tensor
+    bound: slice = slice(None)
+
+    @classmethod
+    def clean(cls, obs: Tensor) -> EStepStates:
+        """Return states that the policy is shown as they are, and all of which bind the dual."""
+        return cls(obs, obs)
+
+
+def estep_states(
+    learner: Learner, recent: Tensor, config: PipelineConfig, terms: Scheduled, states: int
+) -> EStepStates:
+    """Draw the states of an E-step.
+
+    Args:
+        recent: (N, obs_dim), the window of benign observations, oldest first.
+        states: S.
+
+    Deviation: a variant that imagines takes half of its states from attacked chains, and each of them twice:
+        as it is, and as the adversary shows it. The cost is bound over chain states at attacked inputs alone:
+        over the states that exploration passes through the limit would be spent on exploration.
+    """
+    if not config.variant_row.imagined:
+        obs = draw_states(learner, recent, states, len(recent))
+        obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
+        return EStepStates.clean(obs)
+    quarter = max(1, states // 4)
+    place = generator("cpu", learner.seed, "chain-states", learner.counters.round)
+    chains = all_chains(learner).obs
+    rows = torch.randint(len(chains), (quarter,), generator=place).to(chains.device)
+    obs = torch.cat((draw_states(learner, recent, quarter, len(recent)), chains[rows]))
+    attacked = obs
+    if terms.epsilon > 0:
+        draw = generator(learner.device, learner.seed, "states-adversary", learner.counters.round)
+        radius = config.task_row.radius(terms.epsilon)
+        attacked = mc_attack(learner.policy, learner.critics, obs, radius, config.adversary, draw)
+    count = 2 * len(obs)
+    return EStepStates(torch.cat((obs, obs)), torch.cat((obs, attacked)), slice(count - quarter, count))
+
+
 def e_step(
-    learner: Learner, obs: Tensor, config: PipelineConfig, terms: Scheduled
+    learner: Learner, states: EStepStates, config: PipelineConfig, terms: Scheduled
 ) -> tuple[Targets, DualSolution, Tensor]:
     """Solve the constrained E-step for some states.
 
     Args:
         learner: gives policy_old, the critics and the last dual; it is not changed.
-        obs: (S, obs_dim).
+        states: where it is solved; the targets are at their inputs.
         terms: what the schedules set: kappa, the ceiling of lam, and how far the multipliers move.
 
     Returns:
@@ -69,7 +122,7 @@ def e_step(
     Deviation: a learner with a behaviour policy draws its particles from that one, and the KL bound is to
         it: q* stays where the data are, however far pi_theta has come. The M-step's KL is to policy_old.
     """
-    step = config.estep
+    step, obs = config.estep, states.obs
     if len(obs) * step.particles > _PARTICLES:
         raise InputError(
             f"{len(obs):,} states of {step.particles:,} particles each are {len(obs) * step.particles:,}",
@@ -78,14 +131,14 @@ def e_step(
     policy, critics, behaviour = learner.policy, learner.critics, learner.behaviour
     draw = generator(learner.device, learner.seed, "particles", learner.counters.round)
     with torch.no_grad():
-        mean, std = policy(obs)
-        around = (mean, std) if behaviour is None else behaviour(obs)
+        mean, std = policy(states.inputs)
+        around = (mean, std) if behaviour is None else behaviour(states.inputs)
         particles = gaussian.sample(around[0], around[1], step.particles, draw)
         # the critics know the actions that the environment applied
         q_reward, q_cost = critics.q_both(obs, policy.clip(particles))
         solution = dual.solve_dual(
-            q_reward,
-            q_cost,
+            q_reward[states.bound],
+            q_cost[states.bound],
             kl_bound(learner, config, terms),
             terms.kappa,
             lam_max=terms.lam_max,
@@ -95,8 +148,8 @@ def e_step(
         )
         eta, lam = solution.eta.float(), solution.lam.float()
         weights = dual.particle_weights(q_reward, q_cost, eta, lam)
-        expected_cost = (weights * q_cost).sum(1).mean()
-    return Targets(obs, particles, weights, mean, std), solution, expected_cost
+        expected_cost = (weights * q_cost)[states.bound].sum(1).mean()
+    return Targets(states.inputs, particles, weights, mean, std), solution, expected_cost
 
 
 def describe_targets(

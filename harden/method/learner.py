@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
+from harden.models.world import WorldModel
 from harden.nets import Critics, GaussianPolicy, StateValues
 from harden.nets.saved import (
     LoadedPolicy,
     require_task,
 )
 from harden.seeds import derive
-from harden.types import DualSolution, PidState
+from harden.types import DualSolution, PidState, Transitions
 
 
 class Counters(NamedTuple):
@@ -42,9 +43,12 @@ class Learner:
         device: where everything lives.
         values: the state values of an on-policy variant.
         behaviour: what stored data do, frozen, where the learner may see nothing else.
+        world: the world model of a variant that imagines, an untrained one where not given.
 
     Attributes:
         average: the policy that is kept, a running average of `policy` over rounds.
+        chains: what was imagined under attack at the last refreshes, the newest last.
+        chain_ends: (C, obs_dim), where the newest chains got to.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Learner:
         device: torch.device,
         values: StateValues | None = None,
         behaviour: GaussianPolicy | None = None,
+        world: WorldModel | None = None,
     ) -> None:
         self.policy = policy.to(device)
         self.average = copy.deepcopy(self.policy).requires_grad_(False)
@@ -82,6 +87,13 @@ class Learner:
         if self.values is not None:
             rate = config.ppo.value_learning_rate
             self.value_optimizer = torch.optim.Adam(self.values.parameters(), lr=rate, fused=True)
+        self.world, self.world_optimizer = None, None
+        if config.variant_row.imagined:
+            self.world = (world or _new_world(config)).to(device)
+            rate = config.world.learning_rate
+            self.world_optimizer = torch.optim.Adam(self.world.parameters(), lr=rate, fused=True)
+        self.chains: list[Transitions] = []
+        self.chain_ends = torch.zeros(0, config.task_row.obs_dim, device=device)
         self.pid = PidState()
         self.counters = Counters()
         self.seed = config.seed
@@ -150,3 +162,10 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
         if init.critics is not None and init.critics.architecture == critics.architecture:
             critics = copy.deepcopy(init.critics).train()
     return Learner(policy, critics, config, device, values)
+
+
+def _new_world(config: PipelineConfig) -> WorldModel:
+    task, section = config.task_row, config.world
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, "world-weights"))
+        return WorldModel(task.obs_dim, task.act_dim, task.max_step_cost, section.size, section.hidden)

@@ -10,8 +10,7 @@ import torch
 from harden.config.pipeline import PipelineConfig, key_value
 from harden.data import Dataset, TargetsHeader, data_files, write_targets
 from harden.errors import MissingInputError
-from harden.method.adversary import attack_replayed
-from harden.method.e_step import describe_targets, draw_states
+from harden.method.e_step import describe_targets, estep_states
 from harden.method.e_step import e_step as solve
 from harden.method.schedules import Scheduled, scheduled
 from harden.nets.saved import critics_files, policy_files
@@ -106,12 +105,11 @@ def e_step(inputs: EStepInputs) -> TargetsHeader:
         StorageError: the targets can't be written.
     """
     run, config, learner, terms = inputs.run, inputs.run.config, inputs.run.learner, inputs.terms
-    obs = inputs.dataset.recent(config.estep.window).obs.to(learner.device)
-    obs = draw_states(learner, obs, inputs.states, config.estep.window)
-    obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
+    recent = inputs.dataset.recent(config.estep.window).obs.to(learner.device)
+    states = estep_states(learner, recent, config, terms, inputs.states)
     sizes = config.estep.model_copy(update={"particles": inputs.particles})
     sized = config.model_copy(update={"estep": sizes})
-    targets, solution, expected_cost = solve(learner, obs, sized, terms)
+    targets, solution, expected_cost = solve(learner, states, sized, terms)
     header = describe_targets(config, learner, solution, expected_cost, inputs.dataset.info.digest, terms)
     write_targets(inputs.targets, Targets(*(column.cpu() for column in targets)), header)
     if run.stored:

@@ -11,6 +11,7 @@ from harden.config.pipeline import PipelineConfig
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
 from harden.method.critic_step import fit_critics
+from harden.method.imagination import imagine_attacks
 from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
 from harden.nets.saved import module_digest
@@ -63,9 +64,11 @@ def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
     config, learner, record = run.config, run.learner, run.record
     if record.ended:
         return list((record.ending or {}).get("warnings", []))
-    replay, _ = supply.load()
+    rows, replay, _ = supply.load()
     learner.policy.load_state_dict(learner.average.state_dict())
     epsilon, steps = scheduled(config, None).epsilon, config.train.final_critic_steps
+    if config.variant_row.imagined:
+        imagine_attacks(learner, rows, config, epsilon)
     with report.track("critics of the published policy", steps, "steps") as track:
         losses = fit_critics(learner, replay, config, epsilon, steps, track)
     check_finite(learner, float(losses[-1]) if steps else 0.0)

@@ -15,9 +15,10 @@ from lightning.fabric import Fabric
 from harden.config.pipeline import PipelineConfig
 from harden.data import TargetsHeader, write_targets
 from harden.errors import DivergedError
-from harden.method.adversary import adversary_share, attack_replayed
+from harden.method.adversary import adversary_share
 from harden.method.critic_step import fit_critics
-from harden.method.e_step import describe_targets, draw_states, e_step
+from harden.method.e_step import describe_targets, e_step, estep_states
+from harden.method.imagination import imagine_attacks
 from harden.method.learner import Learner
 from harden.method.m_step import MStepLoss, RobustMStep
 from harden.method.ppo import improve
@@ -95,8 +96,11 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
         are recent ones, the critics' from the whole replay.
     """
     learner, config, train = run.learner, run.config, run.config.train
-    replay, states = supply.load()
+    rows, replay, states = supply.load()
     terms = scheduled(config, learner.counters.refresh)
+    imagined: Row = {}
+    if config.variant_row.imagined:
+        imagined = imagine_attacks(learner, rows, config, terms.epsilon)._asdict()
     if not run.history:
         fit_critics(learner, replay, config, terms.epsilon, run.record.warm_up or 0)
     m_step[0].begin(terms)
@@ -116,7 +120,7 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
     row = {"kappa": terms.kappa, "adversary_share": 1.0}
     if config.variant_row.adversarial and terms.epsilon > 0:
         row["adversary_share"] = adversary_share(learner, targets.obs, config, terms.epsilon)
-    row |= meter.means()
+    row |= meter.means() | imagined
     return _Learned(row["loss"], row, Targets(*(column.cpu() for column in targets)), header)
 
 
@@ -130,9 +134,8 @@ def expectation(
 
     Source: Algorithm 2, lines 9 to 15.
     """
-    obs = draw_states(learner, states, config.train.states, len(states))
-    obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
-    targets, learner.dual, expected_cost = e_step(learner, obs, config, terms)
+    drawn = estep_states(learner, states, config, terms, config.train.states)
+    targets, learner.dual, expected_cost = e_step(learner, drawn, config, terms)
     return targets, expected_cost
 
 
@@ -163,7 +166,7 @@ def _learn_on_policy(run: Run, supply: RollOuts, report: Reporter) -> _Learned:
     learner, config, train, shard = run.learner, run.config, run.config.train, supply.shard
     epsilon = scheduled(config, learner.counters.refresh).epsilon
     done = improve(learner, supply.fresh(), config, shard.cost / shard.episodes, epsilon)
-    replay, _ = supply.load()
+    _, replay, _ = supply.load()
     steps = train.rounds * train.critic_steps
     with report.track(f"refresh {len(run.history) + 1}", steps, "steps") as track:
         fit_critics(learner, replay, config, epsilon, steps, track)
@@ -241,6 +244,7 @@ _SHOWN = {
     "kl_mean": "KL {:.3f}",
     "kl_robust_mean": "robust KL {:.2f}",
     "adversary_share": "adversary {:.2f}",
+    "imagined_cost": "imagined cost {:.1f}",
     "actor_steps": "{:.0f} steps of the actor",
 }
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from harden.config.pipeline import PipelineConfig
 from harden.errors import DamagedFileError, InputError
 from harden.method.learner import Counters, Learner
+from harden.models.world import WorldModel
 from harden.nets import Critics, GaussianPolicy, StateValues
 from harden.nets.saved import check_declared, described, reason
 from harden.storage.tensor_file import ILL_DESCRIBED, read_tensors, write_tensors
-from harden.types import DualSolution, PidState
+from harden.types import DualSolution, PidState, Transitions
 
 Row = dict[str, float]
 
@@ -95,6 +96,11 @@ def save_state(path: Path, learner: Learner, description: dict[str, Any]) -> Non
         full |= {"values": learner.values.architecture, "pid": learner.pid._asdict()}
     if learner.behaviour is not None:
         full["behaviour"] = learner.behaviour.architecture
+    if learner.world is not None:
+        full |= {"world": learner.world.architecture, "chains": len(learner.chains)}
+        tensors["chain_ends"] = learner.chain_ends
+        for index, rows in enumerate(learner.chains):
+            tensors |= {f"chains.{index}.{name}": column for name, column in rows._asdict().items()}
     write_tensors(path, tensors, full | description)
 
 
@@ -106,6 +112,7 @@ def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
         "average": learner.average,
         "behaviour": learner.behaviour,
         "values": learner.values,
+        "world": learner.world,
     }
     return {name: module for name, module in modules.items() if module is not None}
 
@@ -115,6 +122,7 @@ def _optimizers(learner: Learner) -> dict[str, torch.optim.Optimizer]:
         "policy_optimizer": learner.policy_optimizer,
         "critic_optimizer": learner.critic_optimizer,
         "value_optimizer": learner.value_optimizer,
+        "world_optimizer": learner.world_optimizer,
     }
     return {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
 
@@ -127,6 +135,18 @@ def _load_optimizer(prefix: str, tensors: dict[str, Tensor], optimizer: torch.op
             state.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _world(architecture: dict[str, Any]) -> WorldModel:
+    options = dict(architecture)
+    if options.pop("kind") != "world-model":
+        raise ValueError("expected a world-model")
+    return WorldModel(**options)
+
+
+def _chains(index: int, tensors: dict[str, Tensor], device: torch.device) -> Transitions:
+    columns = (tensors[f"chains.{index}.{name}"] for name in Transitions._fields)
+    return Transitions(*(column.to(device) for column in columns))
 
 
 def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tuple[Learner, RunRecord]:
@@ -148,13 +168,14 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
             "use the pipeline that the run was made with",
         )
     try:
-        for part in ("policy", "critics", "values", "behaviour"):
+        for part in ("policy", "critics", "values", "behaviour", "world"):
             if part in stored:
                 check_declared(stored[part], tensors)
         values = StateValues(**stored["values"]) if "values" in stored else None
         behaviour = described(GaussianPolicy, stored["behaviour"]) if "behaviour" in stored else None
         policy, critics = described(GaussianPolicy, stored["policy"]), described(Critics, stored["critics"])
-        learner = Learner(policy, critics, config, device, values, behaviour)
+        world = _world(stored["world"]) if "world" in stored else None
+        learner = Learner(policy, critics, config, device, values, behaviour, world)
         learner.pid = PidState(**stored.get("pid", {}))
         for prefix, module in _modules(learner).items():
             cut = len(prefix) + 1
@@ -164,6 +185,9 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         learner.beta, learner.beta_robust = tensors["beta"].to(device), tensors["beta_robust"].to(device)
         if "dual.eta" in tensors:
             learner.dual = DualSolution(*(tensors[f"dual.{f}"].to(device) for f in DualSolution._fields))
+        if world is not None:
+            learner.chain_ends = tensors["chain_ends"].to(device)
+            learner.chains = [_chains(index, tensors, device) for index in range(int(stored["chains"]))]
         learner.counters = Counters(**stored["counters"])
         learner.seed = int(stored["seed"])
         return learner, RunRecord.from_dict(stored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -22,6 +22,20 @@ from harden.training.state import Row
 from harden.types import Transitions
 
 
+class Loaded(NamedTuple):
+    """What a refresh learns from, oldest first.
+
+    Args:
+        rows: whole episodes, which a world model learns from.
+        replay: the same, looked ahead, on the learner's device: what the critics learn from.
+        states: (N, obs_dim), the window that the E-step's observations are drawn from, on the device.
+    """
+
+    rows: Transitions
+    replay: Backups
+    states: Tensor
+
+
 class Supply(Protocol):
     """What the training loop asks for data."""
 
@@ -36,8 +50,8 @@ class Supply(Protocol):
     def gather(self, history: list[Row]) -> None:
         """Bring what the next refresh learns from."""
 
-    def load(self) -> tuple[Backups, Tensor]:
-        """Return what the critics learn from, and the E-step's observations (N, obs_dim), oldest first."""
+    def load(self) -> Loaded:
+        """Return what a refresh learns from."""
 
     def row(self, history: list[Row], gathering: float, learning: float) -> Row:
         """Return the first columns of the refresh's row of the learning curve, both times in seconds."""
@@ -99,13 +113,13 @@ class RollOuts:
         ).transitions
         self.shard = writer.append(data, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
-    def load(self) -> tuple[Backups, Tensor]:
-        """Return the most recent rows, looked ahead, and the window of the E-step's observations."""
+    def load(self) -> Loaded:
+        """Return the most recent rows."""
         replay, window = self.config.critics.replay, self.config.estep.window
         recent = Dataset(self.writer.path).recent(max(replay, window))
         rows = Transitions(*(column[-replay:] for column in recent))
         states = recent.obs[-window:].to(self.learner.device)
-        return make_replay(rows, self.config, self.learner.device), states
+        return Loaded(rows, make_replay(rows, self.config, self.learner.device), states)
 
     def fresh(self) -> Transitions:
         """Return the refresh's roll-outs alone."""
@@ -140,7 +154,8 @@ class Stored:
 
     def __init__(self, config: PipelineConfig, learner: Learner, dataset: Dataset) -> None:
         self.config, self.learner, self.dataset = config, learner, dataset
-        self.rows: Backups | None = None
+        self.rows: Transitions | None = None
+        self.replay: Backups | None = None
 
     @property
     def digest(self) -> str:
@@ -156,20 +171,21 @@ class Stored:
         most = self.config.offline.rows
         if self.rows is None or len(self.dataset) > most:
             # before the next part is read, or there would be two in memory
-            self.rows = None
+            self.rows = self.replay = None
             draw = generator("cpu", self.learner.seed, "offline-rows", self.learner.counters.refresh)
             rows = draw_rows(self.dataset, most, draw)
             # the clone saw the latest rows alone
             require_ranges(self.config, rows, self.dataset.path)
-            self.rows = make_replay(rows, self.config, self.learner.device)
+            self.rows, self.replay = rows, make_replay(rows, self.config, self.learner.device)
 
-    def load(self) -> tuple[Backups, Tensor]:
-        """Return the rows, looked ahead, and their observations."""
+    def load(self) -> Loaded:
+        """Return the rows that were gathered; the E-step draws from all of them."""
         if self.rows is None:
             # a run that was interrupted before its end takes the last refresh's part again
             self.gather([])
         assert self.rows is not None
-        return self.rows, self.rows.obs
+        assert self.replay is not None
+        return Loaded(self.rows, self.replay, self.replay.obs)
 
     def row(self, history: list[Row], gathering: float, learning: float) -> Row:
         """Return where the run is: of rewards and costs there is nothing new to say."""

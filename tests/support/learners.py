@@ -9,7 +9,7 @@ import torch
 
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.method.bellman import Backups
-from harden.method.e_step import e_step
+from harden.method.e_step import EStepStates, e_step
 from harden.method.learner import Learner
 from harden.method.schedules import Scheduled
 from harden.seeds import generator
@@ -45,7 +45,7 @@ def batch(count: int = 32) -> Backups:
 def targets_for(learner: Learner, states: int = 40) -> Targets:
     """Return targets of the learner's own policy."""
     draw = torch.Generator().manual_seed(3)
-    return e_step(learner, torch.randn(states, 8, generator=draw), configure(), TERMS)[0]
+    return e_step(learner, EStepStates.clean(torch.randn(states, 8, generator=draw)), configure(), TERMS)[0]
 
 
 def recorded_streams(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> list[tuple[Any, ...]]:

@@ -1,0 +1,104 @@
+"""What a refresh imagines: the policy under attack, in a world model learned from benign data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harden.config.pipeline import PipelineConfig
+from harden.method.adversary import mc_attack
+from harden.method.learner import Learner
+from harden.models import world as models
+from harden.models.chains import imagine
+from harden.seeds import generator
+from harden.types import Transitions
+
+
+class Imagined(NamedTuple):
+    """What a refresh's imagination came to, for the learning curve.
+
+    Args:
+        world_loss: of the model's last step.
+        world_error: of its steps on the newest roll-outs before it learned from them, in units of the data's
+            variance.
+        imagined_cost: cost an episode of the attacked chains, as long as the task's horizon.
+        chain_length: steps of a chain, mean.
+    """
+
+    world_loss: float
+    world_error: float
+    imagined_cost: float
+    chain_length: float
+
+
+def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig, epsilon: float) -> Imagined:
+    """Fit the world model to the benign data, and imagine in it what the policy does under attack.
+
+    Half of the chains go on where the last refresh's ended, so that they pass through the states of a policy
+    that has been under attack for a while; the others start at recent states. Nothing is simulated under
+    attack.
+
+    Args:
+        learner: its world model and its chains are changed in place.
+        data: benign transitions, whole episodes, oldest first.
+        config: the pipeline.
+        epsilon: radius of the imagined attack; at 0 the chains are benign.
+    """
+    section, world = config.world, learner.world
+    assert world is not None
+    assert learner.world_optimizer is not None
+    place = learner.counters.critic_steps
+    data = Transitions(*(column.to(learner.device) for column in data))
+    world.measure(data)
+    newest = config.train.episodes * config.task_row.horizon
+    error = models.calibrate(world, Transitions(*(column[-newest:] for column in data))).error
+    loss = models.fit(
+        world,
+        learner.world_optimizer,
+        data,
+        steps=section.steps if learner.chains else section.first_steps,
+        batch=section.batch,
+        recent=section.recent,
+        draw=generator("cpu", learner.seed, "world-batch", place),
+    )
+    models.set_reach(world, data, section.reach)
+    draw = generator(learner.device, learner.seed, "chains", place)
+    strength = config.adversary.model_copy(update={"steps": section.attack_steps})
+    radius = config.task_row.radius(epsilon)
+
+    def act(obs: Tensor) -> Tensor:
+        if epsilon > 0:
+            obs = mc_attack(learner.policy, learner.critics, obs, radius, strength, draw)
+        with torch.no_grad():
+            return learner.policy.mean(obs)
+
+    chains = imagine(world, act, _starts(learner, data, config, draw), section.length, draw)
+    learner.chain_ends = chains.last_obs[chains.going]
+    learner.chains = [*learner.chains, chains.rows][-section.kept :]
+    cost = float(chains.rows.costs.mean()) * config.task_row.horizon
+    return Imagined(loss, error, cost, len(chains.rows.costs) / section.chains)
+
+
+def _starts(learner: Learner, data: Transitions, config: PipelineConfig, draw: torch.Generator) -> Tensor:
+    """Return where chains begin, (C, obs_dim): half go on or begin an episode, half are recent states."""
+    section, device = config.world, learner.device
+
+    def some(obs: Tensor, count: int) -> Tensor:
+        return obs[torch.randint(len(obs), (count,), generator=draw, device=device)]
+
+    recent = data.obs[-section.recent :]
+    ends = data.terminals | data.timeouts
+    begins = torch.cat((torch.ones_like(ends[:1]), ends[:-1]))
+    firsts = data.obs[begins]
+    half = section.chains // 2
+    going_on = some(learner.chain_ends, half) if len(learner.chain_ends) else some(firsts, half)
+    anew = torch.rand(half, generator=draw, device=device) < section.length / config.task_row.horizon
+    going_on = torch.where(anew.unsqueeze(1), some(firsts, half), going_on)
+    return torch.cat((going_on, some(recent, section.chains - half)))
+
+
+def all_chains(learner: Learner) -> Transitions:
+    """Return the chains of the last refreshes as one."""
+    return Transitions(*(torch.cat(columns) for columns in zip(*learner.chains, strict=True)))

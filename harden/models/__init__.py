@@ -1,0 +1,1 @@
+"""The world model, and roll-outs imagined in it."""
