@@ -76,6 +76,8 @@ class CriticsConfig(Section):
 
     Q_r and Q_c each have a discount and look ahead some steps of their own: what is worth doing shows after
     longer than what is dangerous, and the cost limit of a step (kappa) depends on the cost's discount alone.
+    With `scale_rewards` nothing is in units of the reward: Q_r is learned in units of what the replay's steps
+    earn (their root mean square), and the ceilings of lam count in what a horizon earns for what it may cost.
     """
 
     steps: Count = 2000
@@ -83,6 +85,7 @@ class CriticsConfig(Section):
     learning_rate: Positive = 1e-3
     gamma_reward: Discount = 0.97
     gamma_cost: Discount = 0.97
+    scale_rewards: bool = False
     polyak: Share = 0.95
     n_step_reward: Annotated[int, Field(ge=1, le=1000)] = 1
     n_step_cost: Annotated[int, Field(ge=1, le=1000)] = 1

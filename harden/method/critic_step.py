@@ -128,7 +128,8 @@ def td_loss(critics: Critics, batch: Backups, targets: TdTargets) -> Tensor:
     Source: Eq. 58, 59; the sum of independent losses has each critic's own gradient.
     """
     values = critics(batch.obs, batch.actions)
-    of_reward = (values[critics.reward_members] - targets.rewards).square().mean(1).sum()
+    rewards = targets.rewards / critics.reward_scale
+    of_reward = (values[critics.reward_members] - rewards).square().mean(1).sum()
     of_cost = (values[critics.cost_members] - targets.costs).square().mean(1).sum()
     return of_reward + of_cost
 
@@ -175,7 +176,7 @@ def imagined_loss(
     obs, actions = torch.cat((seen.obs, imagined.obs)), torch.cat((seen.actions, imagined.actions))
     q_cost = critics.ensemble(obs, actions, critics.cost_members)
     rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
-    of_reward = (q_reward - rewards).square().mean(1).sum()
+    of_reward = (q_reward - rewards / critics.reward_scale).square().mean(1).sum()
     return of_reward + (q_cost - costs.clamp(0.0, ceiling)).square().mean(1).sum()
 
 
@@ -227,6 +228,14 @@ def fit_critics(
         if track is not None and step % 50 == 0:
             track(step, f"loss {float(losses[-1]):.4g}")
     return torch.stack(losses) if losses else torch.zeros(0)
+
+
+def scale_rewards(learner: Learner, data: Transitions, config: PipelineConfig) -> None:
+    """Let the reward critics take as 1 what the data's steps earn, root mean square; each Q_r stays."""
+    if config.critics.scale_rewards:
+        scale = float(data.rewards.double().square().mean().sqrt()) or 1.0
+        learner.critics.rescale_rewards(scale)
+        learner.target_critics.rescale_rewards(scale)
 
 
 def chain_backups(learner: Learner, config: PipelineConfig) -> Backups:

@@ -14,10 +14,11 @@ from harden.data import TargetsHeader
 from harden.errors import InputError
 from harden.method import dual
 from harden.method.adversary import attack_replayed, mc_attack
+from harden.method.bellman import cost_ceiling
 from harden.method.imagination import all_chains
 from harden.method.learner import Learner
 from harden.method.schedules import Scheduled
-from harden.nets import gaussian
+from harden.nets import Critics, gaussian
 from harden.nets.saved import module_digest
 from harden.seeds import generator
 from harden.types import DualSolution, Targets
@@ -102,6 +103,18 @@ def estep_states(
     return EStepStates(torch.cat((obs, obs)), torch.cat((obs, attacked)), slice(count - quarter, count))
 
 
+def lam_unit(critics: Critics, config: PipelineConfig) -> float:
+    """Return what the ceilings of lam count in: all that a horizon earns for the most that one can cost.
+
+    Q_r grows with the reward's unit and horizon, Q_c with the cost's, and lam is a price of one in the other.
+    """
+    if not config.critics.scale_rewards:
+        return 1.0
+    section = config.critics
+    earned = critics.reward_scale / (1.0 - section.gamma_reward)
+    return earned / cost_ceiling(config.task_row.max_step_cost, section.gamma_cost)
+
+
 def e_step(
     learner: Learner, states: EStepStates, config: PipelineConfig, terms: Scheduled
 ) -> tuple[Targets, DualSolution, Tensor]:
@@ -141,7 +154,7 @@ def e_step(
             q_cost[states.bound],
             kl_bound(learner, config, terms),
             terms.kappa,
-            lam_max=terms.lam_max,
+            lam_max=terms.lam_max * lam_unit(critics, config),
             previous=learner.dual,
             rate=terms.dual_rate,
             tolerance=step.tolerance,

@@ -154,6 +154,8 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
             hidden=nets.critic_hidden,
             obs_scale=nets.obs_scale,
         )
+        if config.critics.scale_rewards:
+            critics.expect_no_reward()
         on_policy = config.variant_row.on_policy
         values = StateValues(task.obs_dim, nets.critic_hidden, nets.obs_scale) if on_policy else None
     if init is not None:

@@ -99,7 +99,8 @@ class Critics(nn.Module):
     """The reward critics and the cost critics of one policy.
 
     Args:
-        reward_count, cost_count: critics of each kind; the others are as a policy's.
+        reward_count, cost_count: critics of each kind.
+        reward_scale: the reward that the reward critics' networks take as 1; the others are as a policy's.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class Critics(nn.Module):
         cost_count: int = 1,
         hidden: Sequence[int] = (256, 256),
         obs_scale: float = 1.0,
+        reward_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "kind": "q-ensemble",
             "obs_dim": obs_dim,
             "act_dim": act_dim,
@@ -121,18 +123,43 @@ class Critics(nn.Module):
             "hidden": list(hidden),
             "obs_scale": obs_scale,
         }
+        self.set_reward_scale(reward_scale)
         self.reward_members = slice(0, reward_count)
         self.cost_members = slice(reward_count, reward_count + cost_count)
         self.ensemble = QEnsemble(obs_dim, act_dim, reward_count + cost_count, hidden, obs_scale)
 
+    def set_reward_scale(self, scale: float) -> None:
+        """Say what the reward critics' networks take as 1, and leave the networks as they are."""
+        self.reward_scale = scale
+        # critics of raw rewards, as all were once, keep the description and so the digest that they had
+        self.architecture.pop("reward_scale", None)
+        if scale != 1.0:
+            self.architecture["reward_scale"] = scale
+
+    @torch.no_grad()
+    def expect_no_reward(self) -> None:
+        """Let each Q_r be zero, which is the same in every unit."""
+        for last in (self.ensemble.weights[-1], self.ensemble.biases[-1]):
+            last[self.reward_members] = 0.0
+
+    @torch.no_grad()
+    def rescale_rewards(self, scale: float) -> None:
+        """Take rewards in units of `scale` from now on; each Q_r stays what it is.
+
+        Source: van Hasselt et al. 2016 (Pop-Art, "preserving outputs").
+        """
+        for last in (self.ensemble.weights[-1], self.ensemble.biases[-1]):
+            last[self.reward_members] *= self.reward_scale / scale
+        self.set_reward_scale(scale)
+
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return all Q values, reward critics first, (E, B) or (E, S, K)."""
+        """Return what all networks give, reward critics first and in units of `reward_scale`, (E, B)."""
         return self.ensemble(obs, actions)
 
     def q_both(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return Q_r and Q_c as `q_reward` and `q_cost` do, in one go."""
         values = self.ensemble(obs, actions)
-        return values[self.reward_members].amin(0), values[self.cost_members].mean(0)
+        return self.reward_scale * values[self.reward_members].amin(0), values[self.cost_members].mean(0)
 
     def q_reward(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Return Q_r, the lowest of the reward critics, (B,) or (S, K).
@@ -140,7 +167,7 @@ class Critics(nn.Module):
         Deviation: Eq. 58 and the E-step have one; the lowest of two does not pass on what one overestimates
             (Fujimoto et al. 2018).
         """
-        return self.ensemble(obs, actions, self.reward_members).amin(0)
+        return self.reward_scale * self.ensemble(obs, actions, self.reward_members).amin(0)
 
     def q_cost(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Return Q_c, the mean of the cost critics, (B,) or (S, K).

@@ -68,8 +68,9 @@ def check_declared(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor
     for size in [*sizes.values(), *hidden]:
         if type(size) is not int or size < 1:
             raise ValueError(f"a size of {size!r}")
-    if not 0 < float(architecture.get("obs_scale", 1.0)) < math.inf:
-        raise ValueError(f"an obs_scale of {architecture['obs_scale']!r}")
+    for name in ("obs_scale", "reward_scale"):
+        if not 0 < float(architecture.get(name, 1.0)) < math.inf:
+            raise ValueError(f"a {name} of {architecture[name]!r}")
     if "low" in architecture:
         low, high = (torch.tensor(architecture[name]).float() for name in ("low", "high"))
         ordered = low.shape == high.shape and bool(((low < high) & low.isfinite() & high.isfinite()).all())

@@ -11,7 +11,7 @@ import torch
 from harden.config.pipeline import PipelineConfig, key_value
 from harden.data import Dataset
 from harden.method.critic_step import fit_critics as fit
-from harden.method.critic_step import make_replay
+from harden.method.critic_step import make_replay, scale_rewards
 from harden.method.imagination import imagine_attacks
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
@@ -49,8 +49,8 @@ class CriticsInputs(Inputs):
         dataset: what is learned from; rows: as much of it as the replay holds.
         steps: gradient steps.
         epsilon: radius of the adversary, 0 for a variant that has none.
-        imagines: whether the world model learns from the data, and new chains are imagined: a variant's that
-            has one, unless a refresh of `train` did it already.
+        new_data: whether the unit of rewards is measured, and attacks are imagined, on these data; in the
+            place of a refresh of `train` that was done at the refresh's first fit.
         out: a new folder for a copy of the critics.
     """
 
@@ -59,7 +59,7 @@ class CriticsInputs(Inputs):
     rows: Transitions
     steps: int
     epsilon: float
-    imagines: bool
+    new_data: bool
     out: Path | None
 
 
@@ -102,8 +102,7 @@ def open_fit_critics(
         rows=rows,
         steps=steps,
         epsilon=scheduled(config, refresh).epsilon,
-        imagines=config.variant_row.imagined
-        and (refresh is None or run.record.data_digest != dataset.info.digest),
+        new_data=refresh is None or run.record.data_digest != dataset.info.digest,
         out=out,
         reads=(dataset.path, *stored_learner(workspace, policy_dir)),
         writes=(*learner_paths(workspace), *optional(out)),
@@ -118,7 +117,9 @@ def fit_critics(inputs: CriticsInputs, report: Reporter) -> CriticsFitted:
     """
     run, config, learner = inputs.run, inputs.run.config, inputs.run.learner
     replay = make_replay(inputs.rows, config, learner.device)
-    if inputs.imagines:
+    if inputs.new_data:
+        scale_rewards(learner, inputs.rows, config)
+    if inputs.new_data and config.variant_row.imagined:
         imagine_attacks(learner, inputs.rows, config, inputs.epsilon)
     with report.track("fit-critics", inputs.steps, "steps") as track:
         losses = fit(learner, replay, config, inputs.epsilon, inputs.steps, track)

@@ -111,10 +111,11 @@ def left_open(config: PipelineConfig, refresh: int, history: list[dict[str, floa
     """
     last, found = history[-1], []
     terms = scheduled(config, refresh)
-    if "q_cost" in last and last["q_cost"] > terms.kappa and last["lam_exact"] >= _AT_CEILING * terms.lam_max:
+    ceiling = last.get("lam_max", terms.lam_max)
+    if "q_cost" in last and last["q_cost"] > terms.kappa and last["lam_exact"] >= _AT_CEILING * ceiling:
         found.append(
             f"the cost constraint is open: E[Q_c] is {last['q_cost']:.3g}, kappa {terms.kappa:.3g}, and "
-            f"lam is at its ceiling of {terms.lam_max:.3g} (estep.lam_max, adversary.lam_max)"
+            f"lam is at its ceiling of {ceiling:.3g} (estep.lam_max, adversary.lam_max)"
         )
     for name, kl, ceiling, key in (
         ("beta", "kl", terms.mstep.beta_max, "beta_max"),

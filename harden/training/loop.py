@@ -16,8 +16,8 @@ from harden.config.pipeline import PipelineConfig
 from harden.data import TargetsHeader, write_targets
 from harden.errors import DivergedError
 from harden.method.adversary import adversary_share
-from harden.method.critic_step import fit_critics
-from harden.method.e_step import describe_targets, e_step, estep_states
+from harden.method.critic_step import fit_critics, scale_rewards
+from harden.method.e_step import describe_targets, e_step, estep_states, lam_unit
 from harden.method.imagination import imagine_attacks
 from harden.method.learner import Learner
 from harden.method.m_step import MStepLoss, RobustMStep
@@ -99,6 +99,7 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
     rows, replay, states = supply.load()
     terms = scheduled(config, learner.counters.refresh)
     imagined: Row = {}
+    scale_rewards(learner, rows, config)
     if config.variant_row.imagined:
         imagined = imagine_attacks(learner, rows, config, terms.epsilon)._asdict()
     if not run.history:
@@ -117,7 +118,8 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
                 meter.add_m_step(result)
             learner.finish_round()
             track(done)
-    row = {"kappa": terms.kappa, "adversary_share": 1.0}
+    lam_max = terms.lam_max * lam_unit(learner.critics, config)
+    row = {"kappa": terms.kappa, "lam_max": lam_max, "adversary_share": 1.0}
     if config.variant_row.adversarial and terms.epsilon > 0:
         row["adversary_share"] = adversary_share(learner, targets.obs, config, terms.epsilon)
     row |= meter.means() | imagined
