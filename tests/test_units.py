@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from harden.method.critic_step import fit_critics, make_replay, scale_rewards
+from harden.method.critic_step import fit_critics, make_replay, measure
 from harden.method.e_step import EStepStates, e_step, lam_unit
 from harden.method.learner import Learner, new_learner
 from harden.method.m_step import RobustMStep
+from harden.method.schedules import scheduled
 from harden.nets import Critics
 from harden.nets.saved import load_critics, module_digest, save_critics
 from harden.types import Targets, Transitions
@@ -36,7 +37,7 @@ def learned(unit: float) -> tuple[Learner, Targets, Any]:
     """Return a learner after a round on them."""
     config = configure(variant="safer", critics={"scale_rewards": True, "batch": 64})
     learner, rows = new_learner(config, CPU), data(unit)
-    scale_rewards(learner, rows, config)
+    measure(learner, rows, config)
     fit_critics(learner, make_replay(rows, config, CPU), config, 0.05, 100)
     targets, learner.dual, _ = e_step(
         learner, EStepStates.clean(rows.obs), config, TERMS._replace(dual_rate=1.0)
@@ -91,5 +92,24 @@ def test_a_unit_is_stored_and_is_part_of_the_identity(tmp_path: Any) -> None:
 def test_rewards_of_nothing_have_the_unit_one() -> None:
     config = configure(critics={"scale_rewards": True})
     learner = new_learner(config, CPU)
-    scale_rewards(learner, data(0.0), config)
+    measure(learner, data(0.0), config)
     assert learner.critics.reward_scale == 1.0
+
+
+def test_a_measured_limit_falls_from_what_the_first_data_cost() -> None:
+    config = configure(estep={"limit_start": "measured", "limit_ramp": 0.5}, train={"env_steps": 20_000})
+    learner, first = new_learner(config, CPU), data(1.0)
+    measure(learner, first, config)
+    assert learner.first_cost == pytest.approx(float(first.costs.sum()) / 10)
+    assert learner.first_cost > config.task_row.cost_limit
+    # later data change nothing
+    measure(learner, first._replace(costs=2 * first.costs), config)
+    assert learner.first_cost == pytest.approx(float(first.costs.sum()) / 10)
+    fixed = configure(
+        estep={"limit_start": learner.first_cost, "limit_ramp": 0.5}, train={"env_steps": 20_000}
+    )
+    for refresh in (0, 1, 3, config.refreshes, None):
+        assert scheduled(config, refresh, learner.first_cost) == scheduled(fixed, refresh)
+    # first data within the limit, or none, leave the task's own in force from the start
+    for cost in (1.0, None):
+        assert scheduled(config, 0, cost).kappa == scheduled(configure(), 0).kappa

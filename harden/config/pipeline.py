@@ -79,7 +79,7 @@ class PipelineConfig(sections.Section):
     @model_validator(mode="after")
     def _limit_falls(self) -> PipelineConfig:
         start, end = self.estep.limit_start, self.train_limit
-        if start is not None and not start >= end > 0:
+        if isinstance(start, float) and not start >= end > 0:
             raise ValueError(
                 f"estep.limit_start = {start:g} has to be at least the limit it falls to, {end:g}, above 0"
             )

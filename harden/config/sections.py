@@ -95,9 +95,10 @@ class CriticsConfig(Section):
 class EStep(Section):
     """Eq. 4-6. States are drawn from the `window` most recent transitions.
 
-    The cost limit falls from `limit_start` to `limit_end` (unset: the task's own) over a share `limit_ramp`
-    of training. Roll-outs that explore pass through worse states than the policy's own: an expectation over
-    them at the task's limit leaves the policy well below it.
+    The cost limit falls from `limit_start` ("measured": what an episode of the first data costs) to
+    `limit_end` (unset: the task's own) over a share `limit_ramp` of training. Roll-outs that explore pass
+    through worse states than the policy's own: an expectation over them at the task's limit leaves the policy
+    well below it.
     """
 
     states: Count = 20_000
@@ -107,7 +108,7 @@ class EStep(Section):
     lam_max: Positive = 8.0
     dual_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     tolerance: Positive = 1e-6
-    limit_start: Positive | None = None
+    limit_start: Positive | Literal["measured"] | None = None
     limit_end: Positive | None = None
     limit_ramp: Share = 0.4
 

@@ -230,8 +230,14 @@ def fit_critics(
     return torch.stack(losses) if losses else torch.zeros(0)
 
 
-def scale_rewards(learner: Learner, data: Transitions, config: PipelineConfig) -> None:
-    """Let the reward critics take as 1 what the data's steps earn, root mean square; each Q_r stays."""
+def measure(learner: Learner, data: Transitions, config: PipelineConfig) -> None:
+    """Take the units of new data: what a step earns, and, the first time, what an episode costs.
+
+    The reward critics take the root mean square of the rewards as 1; each Q_r stays what it is.
+    """
+    if learner.first_cost is None:
+        episodes = max(1, int((data.terminals | data.timeouts).sum()))
+        learner.first_cost = float(data.costs.double().sum()) / episodes
     if config.critics.scale_rewards:
         scale = float(data.rewards.double().square().mean().sqrt()) or 1.0
         learner.critics.rescale_rewards(scale)

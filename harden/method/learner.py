@@ -47,6 +47,7 @@ class Learner:
 
     Attributes:
         average: the policy that is kept, a running average of `policy` over rounds.
+        first_cost: what an episode of the first data cost, which the falling limit may start at.
         chains: what was imagined under attack at the last refreshes, the newest last.
         chain_ends: (C, obs_dim), where the newest chains got to.
     """
@@ -94,6 +95,7 @@ class Learner:
             self.world_optimizer = torch.optim.Adam(self.world.parameters(), lr=rate, fused=True)
         self.chains: list[Transitions] = []
         self.chain_ends = torch.zeros(0, config.task_row.obs_dim, device=device)
+        self.first_cost: float | None = None
         self.pid = PidState()
         self.counters = Counters()
         self.seed = config.seed

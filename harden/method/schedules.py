@@ -88,11 +88,13 @@ class Scheduled(NamedTuple):
     mstep: MStep
 
 
-def scheduled(config: PipelineConfig, refresh: int | None) -> Scheduled:
+def scheduled(config: PipelineConfig, refresh: int | None, first_cost: float | None = None) -> Scheduled:
     """Return what the schedules set.
 
     Args:
         config: the pipeline.
+        first_cost: an episode's cost in the first data, which a limit that falls from the measured one starts
+            at; what asks for kappa has to give it.
         refresh: the refresh of `train`, t of Eq. 67, from 0. None is the end of every schedule, where a stage
             works that is run by hand: the full radius, the task's limit and exact multipliers, with the trust
             regions of `by_hand`.
@@ -100,7 +102,7 @@ def scheduled(config: PipelineConfig, refresh: int | None) -> Scheduled:
     Source: Eq. 67 and appendix B.1.
     """
     task = config.task_row
-    epsilon, limit = _epsilon(config, refresh), _limit(config, refresh)
+    epsilon, limit = _epsilon(config, refresh), _limit(config, refresh, first_cost)
     return Scheduled(
         epsilon,
         discounted_threshold(limit, task.horizon, config.critics.gamma_cost),
@@ -121,11 +123,13 @@ def _epsilon(config: PipelineConfig, refresh: int | None) -> float:
     return scheduled_epsilon(config.train_epsilon, refresh, start, ramp)
 
 
-def _limit(config: PipelineConfig, refresh: int | None) -> float:
+def _limit(config: PipelineConfig, refresh: int | None, first_cost: float | None) -> float:
     step, limit = config.estep, config.train_limit
-    if refresh is None or step.limit_start is None:
+    start = max(first_cost or limit, limit) if step.limit_start == "measured" else step.limit_start
+    # from a limit of nothing there is no geometric way
+    if refresh is None or start is None or limit == 0:
         return limit
-    return scheduled_limit(limit, step.limit_start, refresh, step.limit_ramp * config.refreshes)
+    return scheduled_limit(limit, start, refresh, step.limit_ramp * config.refreshes)
 
 
 def _lam_max(config: PipelineConfig, epsilon: float) -> float:

@@ -88,7 +88,7 @@ def open_e_step(
         dataset=dataset,
         states=states,
         particles=particles,
-        terms=scheduled(config, refresh),
+        terms=scheduled(config, refresh, run.learner.first_cost),
         targets=targets,
         reads=(dataset.path, *stored_learner(workspace, policy_dir, critics_dir)),
         writes=(targets, *(learner_paths(workspace) if run.stored else ())),

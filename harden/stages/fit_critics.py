@@ -11,7 +11,7 @@ import torch
 from harden.config.pipeline import PipelineConfig, key_value
 from harden.data import Dataset
 from harden.method.critic_step import fit_critics as fit
-from harden.method.critic_step import make_replay, scale_rewards
+from harden.method.critic_step import make_replay, measure
 from harden.method.imagination import imagine_attacks
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
@@ -118,7 +118,7 @@ def fit_critics(inputs: CriticsInputs, report: Reporter) -> CriticsFitted:
     run, config, learner = inputs.run, inputs.run.config, inputs.run.learner
     replay = make_replay(inputs.rows, config, learner.device)
     if inputs.new_data:
-        scale_rewards(learner, inputs.rows, config)
+        measure(learner, inputs.rows, config)
     if inputs.new_data and config.variant_row.imagined:
         imagine_attacks(learner, inputs.rows, config, inputs.epsilon)
     with report.track("fit-critics", inputs.steps, "steps") as track:

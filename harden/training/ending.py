@@ -112,9 +112,10 @@ def left_open(config: PipelineConfig, refresh: int, history: list[dict[str, floa
     last, found = history[-1], []
     terms = scheduled(config, refresh)
     ceiling = last.get("lam_max", terms.lam_max)
-    if "q_cost" in last and last["q_cost"] > terms.kappa and last["lam_exact"] >= _AT_CEILING * ceiling:
+    kappa = last.get("kappa", terms.kappa)
+    if "q_cost" in last and last["q_cost"] > kappa and last["lam_exact"] >= _AT_CEILING * ceiling:
         found.append(
-            f"the cost constraint is open: E[Q_c] is {last['q_cost']:.3g}, kappa {terms.kappa:.3g}, and "
+            f"the cost constraint is open: E[Q_c] is {last['q_cost']:.3g}, kappa {kappa:.3g}, and "
             f"lam is at its ceiling of {ceiling:.3g} (estep.lam_max, adversary.lam_max)"
         )
     for name, kl, ceiling, key in (

@@ -16,7 +16,7 @@ from harden.config.pipeline import PipelineConfig
 from harden.data import TargetsHeader, write_targets
 from harden.errors import DivergedError
 from harden.method.adversary import adversary_share
-from harden.method.critic_step import fit_critics, scale_rewards
+from harden.method.critic_step import fit_critics, measure
 from harden.method.e_step import describe_targets, e_step, estep_states, lam_unit
 from harden.method.imagination import imagine_attacks
 from harden.method.learner import Learner
@@ -97,9 +97,9 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
     """
     learner, config, train = run.learner, run.config, run.config.train
     rows, replay, states = supply.load()
-    terms = scheduled(config, learner.counters.refresh)
+    measure(learner, rows, config)
+    terms = scheduled(config, learner.counters.refresh, learner.first_cost)
     imagined: Row = {}
-    scale_rewards(learner, rows, config)
     if config.variant_row.imagined:
         imagined = imagine_attacks(learner, rows, config, terms.epsilon)._asdict()
     if not run.history:

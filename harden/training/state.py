@@ -96,6 +96,8 @@ def save_state(path: Path, learner: Learner, description: dict[str, Any]) -> Non
         full |= {"values": learner.values.architecture, "pid": learner.pid._asdict()}
     if learner.behaviour is not None:
         full["behaviour"] = learner.behaviour.architecture
+    if learner.first_cost is not None:
+        full["first_cost"] = learner.first_cost
     if learner.world is not None:
         full |= {"world": learner.world.architecture, "chains": len(learner.chains)}
         tensors["chain_ends"] = learner.chain_ends
@@ -189,6 +191,7 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
             learner.chain_ends = tensors["chain_ends"].to(device)
             learner.chains = [_chains(index, tensors, device) for index in range(int(stored["chains"]))]
         learner.counters = Counters(**stored["counters"])
+        learner.first_cost = stored.get("first_cost")
         learner.seed = int(stored["seed"])
         return learner, RunRecord.from_dict(stored)
     except (*ILL_DESCRIBED, RuntimeError) as error:

@@ -29,7 +29,7 @@ SMALL = {
     "train.states": "24",
     "train.policy_steps": "3",
     "train.critic_steps": "2",
-    "estep.limit_start": "50.0",
+    "estep.limit_start": '"measured"',
     "estep.limit_ramp": "0.6",
     "collect.correlation": "0.5",
     "collect.mean_share": "0.5",
