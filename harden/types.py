@@ -29,6 +29,19 @@ class Transitions(NamedTuple):
     timeouts: Tensor
 
 
+class ImaginedRows(NamedTuple):
+    """A refresh's imagined roll-outs under attack (N rows).
+
+    Args:
+        rows: their transitions, chain after chain.
+        own: bool (N,), of a chain that the attacked policy went through from an episode's beginning; the
+            others branch off from states that exploration led to.
+    """
+
+    rows: Transitions
+    own: Tensor
+
+
 class DualSolution(NamedTuple):
     """The E-step's dual variables (Eq. 6), scalars in float64.
 

@@ -13,7 +13,7 @@ from harden.method.adversary import mc_attack
 from harden.method.bellman import backups
 from harden.method.critic_step import chain_backups, imagined_loss
 from harden.method.e_step import EStepStates, e_step, estep_states
-from harden.method.imagination import all_chains, imagine_attacks
+from harden.method.imagination import all_chains, imagine_attacks, own_states
 from harden.method.learner import Learner, new_learner
 from harden.models.chains import imagine
 from harden.models.world import Outcome, WorldModel, calibrate, fit, set_reach
@@ -175,28 +175,50 @@ def imagining(**sections: Any) -> tuple[Learner, Any, Transitions]:
 def test_a_refresh_imagines_attacked_chains_and_keeps_the_last_few() -> None:
     learner, config, data = imagining()
     (first,) = learner.chains
-    assert 12 <= len(first.costs) <= 60
+    assert 12 <= len(first.own) <= 60
+    assert 0 < int(first.own.sum()) < len(first.own)
     learner.advance(critic_steps=1)
-    before = learner.chain_ends
     found = imagine_attacks(learner, data, config, EPSILON)
-    assert found.chain_length == len(learner.chains[-1].costs) / 12
-    assert found.imagined_cost == pytest.approx(200 * float(learner.chains[-1].costs.mean()), rel=1e-5)
+    newest = learner.chains[-1]
+    assert found.chain_length == len(learner.chains[-1].own) / 12
+    assert found.imagined_cost == pytest.approx(200 * float(newest.rows.costs[newest.own].mean()), rel=1e-5)
     learner.advance(critic_steps=1)
     imagine_attacks(learner, data, config, EPSILON)
     assert len(learner.chains) == 2
     assert learner.chains[0] is not first
-    assert len(all_chains(learner).costs) == sum(len(chain.costs) for chain in learner.chains)
-    assert not torch.equal(before, learner.chain_ends)
+    assert len(all_chains(learner).costs) == sum(len(chain.own) for chain in learner.chains)
     # actions are the policy's mean at attacked inputs: not those at the states themselves
-    rows = learner.chains[-1]
+    rows = learner.chains[-1].rows
     with torch.no_grad():
         clean = learner.policy.mean(rows.obs)
     assert float((rows.actions - clean).abs().max()) > 0
     benign = imagine_attacks(learner, data, config, 0.0)
     assert benign.world_error >= 0
-    rows = learner.chains[-1]
+    rows = learner.chains[-1].rows
     with torch.no_grad():
         torch.testing.assert_close(rows.actions, learner.policy.mean(rows.obs))
+
+
+def test_the_attacked_policys_own_chains_go_on_at_the_next_refresh() -> None:
+    learner, config, data = imagining(world=SMALL_WORLD | {"length": 1, "chains": 40})
+    (first,) = learner.chains
+    ends = data.terminals | data.timeouts
+    begins = data.obs[torch.cat((torch.ones(1, dtype=torch.bool), ends[:-1]))]
+
+    def among(obs: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        return (obs.unsqueeze(1) == states).all(2).any(1)
+
+    assert bool(among(first.rows.obs[first.own], begins).all())
+    assert int(first.own.sum()) == 20
+    ended = first.rows.terminals[first.own]
+    assert torch.equal(learner.chain_ends, first.rows.next_obs[first.own][~ended])
+    before = learner.chain_ends
+    learner.advance(critic_steps=1)
+    imagine_attacks(learner, data, config, EPSILON)
+    second = learner.chains[-1]
+    starts = second.rows.obs[second.own]
+    assert bool((among(starts, before) | among(starts, begins)).all())
+    assert float(among(starts, before).float().mean()) > 0.5
 
 
 def test_cost_critics_learn_from_chains_and_reward_critics_do_not() -> None:
@@ -260,7 +282,8 @@ def test_the_dual_is_of_attacked_chain_states_and_the_weights_are_of_all() -> No
     moved = (states.inputs - states.obs)[20:].abs().amax(1)
     assert float(moved.max()) <= EPSILON * 1.0001
     assert float((moved > 0).float().mean()) > 0.5
-    chains = all_chains(learner).obs
+    chains = own_states(learner)
+    assert len(chains) < len(all_chains(learner).obs)
     of_chains = (states.obs[states.bound].unsqueeze(1) == chains).all(2).any(1)
     assert bool(of_chains.all())
     assert len(of_chains) == 10

@@ -15,7 +15,7 @@ from harden.errors import InputError
 from harden.method import dual
 from harden.method.adversary import attack_replayed, mc_attack
 from harden.method.bellman import cost_ceiling
-from harden.method.imagination import all_chains
+from harden.method.imagination import own_states
 from harden.method.learner import Learner
 from harden.method.schedules import Scheduled
 from harden.nets import Critics, gaussian
@@ -81,9 +81,10 @@ def estep_states(
         recent: (N, obs_dim), the window of benign observations, oldest first.
         states: S.
 
-    Deviation: a variant that imagines takes half of its states from attacked chains, and each of them twice:
-        as it is, and as the adversary shows it. The cost is bound over chain states at attacked inputs alone:
-        over the states that exploration passes through the limit would be spent on exploration.
+    Deviation: a variant that imagines takes half of its states from the attacked policy's own chains, and
+        all of them twice: as they are, and as the adversary shows them. The cost is bound over those chains'
+        states at attacked inputs alone: over the states that exploration passes through the limit would be
+        spent on exploration.
     """
     if not config.variant_row.imagined:
         obs = draw_states(learner, recent, states, len(recent))
@@ -91,7 +92,7 @@ def estep_states(
         return EStepStates.clean(obs)
     quarter = max(1, states // 4)
     place = generator("cpu", learner.seed, "chain-states", learner.counters.round)
-    chains = all_chains(learner).obs
+    chains = own_states(learner)
     rows = torch.randint(len(chains), (quarter,), generator=place).to(chains.device)
     obs = torch.cat((draw_states(learner, recent, quarter, len(recent)), chains[rows]))
     attacked = obs

@@ -13,7 +13,7 @@ from harden.method.learner import Learner
 from harden.models import world as models
 from harden.models.chains import imagine
 from harden.seeds import generator
-from harden.types import Transitions
+from harden.types import ImaginedRows, Transitions
 
 
 class Imagined(NamedTuple):
@@ -23,7 +23,7 @@ class Imagined(NamedTuple):
         world_loss: of the model's last step.
         world_error: of its steps on the newest roll-outs before it learned from them, in units of the data's
             variance.
-        imagined_cost: cost an episode of the attacked chains, as long as the task's horizon.
+        imagined_cost: cost an episode of the attacked policy's own chains, as long as the task's horizon.
         chain_length: steps of a chain, mean.
     """
 
@@ -36,9 +36,9 @@ class Imagined(NamedTuple):
 def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig, epsilon: float) -> Imagined:
     """Fit the world model to the benign data, and imagine in it what the policy does under attack.
 
-    Half of the chains go on where the last refresh's ended, so that they pass through the states of a policy
-    that has been under attack for a while; the others start at recent states. Nothing is simulated under
-    attack.
+    Half of the chains are the attacked policy's own: they begin with an episode and go on, refresh after
+    refresh, through the states of a policy that has been under attack for a while. The others branch off from
+    recent states, most of which exploration led to. Nothing is simulated under attack.
 
     Args:
         learner: its world model and its chains are changed in place.
@@ -75,9 +75,11 @@ def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig,
             return learner.policy.mean(obs)
 
     chains = imagine(world, act, _starts(learner, data, config, draw), section.length, draw)
-    learner.chain_ends = chains.last_obs[chains.going]
-    learner.chains = [*learner.chains, chains.rows][-section.kept :]
-    cost = float(chains.rows.costs.mean()) * config.task_row.horizon
+    half = section.chains // 2
+    own = chains.chain < half
+    learner.chain_ends = chains.last_obs[:half][chains.going[:half]]
+    learner.chains = [*learner.chains, ImaginedRows(chains.rows, own)][-section.kept :]
+    cost = float(chains.rows.costs[own].mean()) * config.task_row.horizon
     return Imagined(loss, error, cost, len(chains.rows.costs) / section.chains)
 
 
@@ -101,4 +103,11 @@ def _starts(learner: Learner, data: Transitions, config: PipelineConfig, draw: t
 
 def all_chains(learner: Learner) -> Transitions:
     """Return the chains of the last refreshes as one."""
-    return Transitions(*(torch.cat(columns) for columns in zip(*learner.chains, strict=True)))
+    return Transitions(
+        *(torch.cat(columns) for columns in zip(*(c.rows for c in learner.chains), strict=True))
+    )
+
+
+def own_states(learner: Learner) -> Tensor:
+    """Return the states that the attacked policy's own chains passed through, (N, obs_dim)."""
+    return torch.cat([chains.rows.obs[chains.own] for chains in learner.chains])

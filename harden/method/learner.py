@@ -16,7 +16,7 @@ from harden.nets.saved import (
     require_task,
 )
 from harden.seeds import derive
-from harden.types import DualSolution, PidState, Transitions
+from harden.types import DualSolution, ImaginedRows, PidState
 
 
 class Counters(NamedTuple):
@@ -93,7 +93,7 @@ class Learner:
             self.world = (world or _new_world(config)).to(device)
             rate = config.world.learning_rate
             self.world_optimizer = torch.optim.Adam(self.world.parameters(), lr=rate, fused=True)
-        self.chains: list[Transitions] = []
+        self.chains: list[ImaginedRows] = []
         self.chain_ends = torch.zeros(0, config.task_row.obs_dim, device=device)
         self.first_cost: float | None = None
         self.pid = PidState()

@@ -18,11 +18,13 @@ class Chains(NamedTuple):
     Args:
         rows: their transitions, chain after chain; a chain's last one has `timeouts` set, as where a time
             limit cuts an episode, unless the dynamics ended it.
+        chain: int64 (N,), the chain that each of the rows is of.
         last_obs: (C, obs_dim), where each chain got to.
         going: bool (C,), whether it can go on from there: it neither ended nor left what the data show.
     """
 
     rows: Transitions
+    chain: Tensor
     last_obs: Tensor
     going: Tensor
 
@@ -69,4 +71,5 @@ def imagine(
     rows = Transitions(*stacked)
     follows = torch.cat((valid[:, 1:], torch.zeros_like(valid[:, :1])), 1)
     rows = rows._replace(timeouts=valid & ~follows & ~rows.terminals)
-    return Chains(Transitions(*(column[valid] for column in rows)), obs, going)
+    of_chain = chain.unsqueeze(1).expand_as(valid)[valid]
+    return Chains(Transitions(*(column[valid] for column in rows)), of_chain, obs, going)

@@ -16,7 +16,7 @@ from harden.models.world import WorldModel
 from harden.nets import Critics, GaussianPolicy, StateValues
 from harden.nets.saved import check_declared, described, reason
 from harden.storage.tensor_file import ILL_DESCRIBED, read_tensors, write_tensors
-from harden.types import DualSolution, PidState, Transitions
+from harden.types import DualSolution, ImaginedRows, PidState, Transitions
 
 Row = dict[str, float]
 
@@ -101,8 +101,9 @@ def save_state(path: Path, learner: Learner, description: dict[str, Any]) -> Non
     if learner.world is not None:
         full |= {"world": learner.world.architecture, "chains": len(learner.chains)}
         tensors["chain_ends"] = learner.chain_ends
-        for index, rows in enumerate(learner.chains):
-            tensors |= {f"chains.{index}.{name}": column for name, column in rows._asdict().items()}
+        for index, (rows, own) in enumerate(learner.chains):
+            columns = rows._asdict() | {"own": own}
+            tensors |= {f"chains.{index}.{name}": column for name, column in columns.items()}
     write_tensors(path, tensors, full | description)
 
 
@@ -146,9 +147,10 @@ def _world(architecture: dict[str, Any]) -> WorldModel:
     return WorldModel(**options)
 
 
-def _chains(index: int, tensors: dict[str, Tensor], device: torch.device) -> Transitions:
-    columns = (tensors[f"chains.{index}.{name}"] for name in Transitions._fields)
-    return Transitions(*(column.to(device) for column in columns))
+def _chains(index: int, tensors: dict[str, Tensor], device: torch.device) -> ImaginedRows:
+    columns = (tensors[f"chains.{index}.{name}"].to(device) for name in (*Transitions._fields, "own"))
+    *rows, own = columns
+    return ImaginedRows(Transitions(*rows), own)
 
 
 def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tuple[Learner, RunRecord]:
