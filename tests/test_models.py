@@ -12,7 +12,7 @@ from harden.method import dual
 from harden.method.adversary import mc_attack
 from harden.method.bellman import backups
 from harden.method.critic_step import chain_backups, imagined_loss
-from harden.method.e_step import EStepStates, e_step, estep_states
+from harden.method.e_step import EStepStates, costs_around, e_step, estep_states
 from harden.method.imagination import all_chains, imagine_attacks, own_states
 from harden.method.learner import Learner, new_learner
 from harden.models.chains import imagine
@@ -291,6 +291,10 @@ def test_the_dual_is_of_attacked_chain_states_and_the_weights_are_of_all() -> No
     assert torch.equal(targets.obs, states.inputs)
     with torch.no_grad():
         q_reward, q_cost = learner.critics.q_both(states.obs, learner.policy.clip(targets.actions))
+        of_mean = learner.critics.q_cost(states.obs, learner.policy.mean(states.inputs))
+    raw, q_cost = q_cost, costs_around(of_mean, q_cost)
+    torch.testing.assert_close(q_cost.mean(1), of_mean)
+    torch.testing.assert_close(q_cost - q_cost[:, :1], raw - raw[:, :1], rtol=1e-4, atol=1e-6)
     again = dual.solve_dual(
         *(q_reward[30:], q_cost[30:], TERMS.kl_estep, TERMS.kappa),
         lam_max=TERMS.lam_max,

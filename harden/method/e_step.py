@@ -104,6 +104,20 @@ def estep_states(
     return EStepStates(torch.cat((obs, obs)), torch.cat((obs, attacked)), slice(count - quarter, count))
 
 
+def costs_around(of_mean: Tensor, of_particles: Tensor) -> Tensor:
+    """Return the particles' Q_c as what each adds to that of the policy's mean action, (S, K).
+
+    A state's average over particles becomes the Q_c of its mean action; differences within a state stay, and
+    with them the weights that a given lam makes. What is deployed, and what imagined chains follow, is the
+    mean: the cost that a wide policy's noise would add is none of the policy's own.
+
+    Args:
+        of_mean: (S,), Q_c of the mean action.
+        of_particles: (S, K), Q_c of the particles.
+    """
+    return of_particles - of_particles.mean(1, keepdim=True) + of_mean.unsqueeze(1)
+
+
 def lam_unit(critics: Critics, config: PipelineConfig) -> float:
     """Return what the ceilings of lam count in: all that a horizon earns for the most that one can cost.
 
@@ -134,7 +148,8 @@ def e_step(
 
     Source: Algorithm 2, lines 9 to 15; Eq. 4-6.
     Deviation: a learner with a behaviour policy draws its particles from that one, and the KL bound is to
-        it: q* stays where the data are, however far pi_theta has come. The M-step's KL is to policy_old.
+        it: q* stays where the data are, however far pi_theta has come. The M-step's KL is to policy_old. A
+        variant that imagines bounds the cost of the mean action (`costs_around`).
     """
     step, obs = config.estep, states.obs
     if len(obs) * step.particles > _PARTICLES:
@@ -150,6 +165,8 @@ def e_step(
         particles = gaussian.sample(around[0], around[1], step.particles, draw)
         # the critics know the actions that the environment applied
         q_reward, q_cost = critics.q_both(obs, policy.clip(particles))
+        if config.variant_row.imagined:
+            q_cost = costs_around(critics.q_cost(obs, policy.clip(mean)), q_cost)
         solution = dual.solve_dual(
             q_reward[states.bound],
             q_cost[states.bound],
