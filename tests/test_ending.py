@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from harden.config.file import find_pipeline, load_config
 from harden.config.pipeline import make_config
+from harden.method.learner import new_learner
 from harden.method.schedules import scheduled
 from harden.nets.saved import load_policy, module_digest
 from harden.stages import train as stage
 from harden.training.ending import left_open
-from support.commands import SETTINGS, harden, stages
+from harden.training.keeping import consider
+from harden.training.state import load_state
+from support.commands import SETTINGS, harden, refused, stages
+from support.learners import CPU
 
 WORDS = ["train", *SETTINGS, "--quiet"]
 
@@ -88,3 +94,63 @@ def test_an_e_step_that_no_weights_meet_says_what_to_do(folder: Path) -> None:
     ]
     said = harden("e-step", *SETTINGS, *words, "--states", "50").output
     assert ("infeasible" in said) == ("by_hand.kl_estep" in said)
+
+
+def test_the_safest_policy_above_the_floor_is_kept() -> None:
+    learner = new_learner(make_config({"networks": {"policy_hidden": [4], "critic_hidden": [4]}}), CPU)
+
+    def figures(reward: float, attacked_cost: float, cost: float = 0.0) -> dict[str, float]:
+        return {"reward": reward, "cost": cost, "attacked_cost": attacked_cost}
+
+    safest = None
+    assert consider(learner, figures(79.0, 0.0), safest, 80.0) is None
+    assert learner.safest is None
+    for candidate, kept in (
+        (figures(80.0, 9.0), True),
+        (figures(500.0, 9.5), False),
+        (figures(90.0, 9.0), True),
+        (figures(90.0, 9.0, cost=1.0), False),
+        (figures(81.0, 2.0), True),
+        (figures(10.0, 0.0), False),
+    ):
+        with torch.no_grad():
+            next(learner.average.parameters()).add_(1.0)
+        before, safest = safest, consider(learner, candidate, safest, 80.0)
+        assert safest is (candidate if kept else before)
+        assert learner.safest is not None
+        same = torch.equal(next(learner.safest.parameters()), next(learner.average.parameters()))
+        assert same == kept
+
+
+@pytest.mark.parametrize("variant", ["safer", "safer-model"])
+def test_a_run_publishes_the_policy_that_it_kept(
+    folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harden(*WORDS)
+    given = Path("checkpoints/ball-circle/policy").rename(folder / "given")
+    words = [*WORDS, "--overwrite", "--set", f"variant={variant}", "--set", "train.keep=0.0"]
+    # of a reward below zero the floor lies below it
+    monkeypatch.setitem(vars(stage), "try_policy", lambda *_: {"reward": -1000.0, "cost": 0.0})
+    harden(*words, "--init", str(given))
+    published = load_policy("checkpoints/ball-circle/policy")
+    safest = published.manifest["safest"]
+    assert safest["refresh"] == 3
+    assert safest["attacked_cost"] >= 0
+    assert published.manifest["kept"].startswith("safest")
+    config = load_config(find_pipeline(Path("ball-circle")), [word for word in words if "=" in word])
+    learner, _ = load_state(Path("checkpoints/ball-circle/state.safetensors"), config, CPU)
+    assert module_digest(learner.safest) == module_digest(published.policy)
+
+
+def test_a_floor_that_no_policy_reaches_is_told_and_one_of_nothing_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harden(*WORDS)
+    given = Path("checkpoints/ball-circle/policy").rename(folder / "given")
+    monkeypatch.setitem(vars(stage), "try_policy", lambda *_: {"reward": 1e6, "cost": 0.0})
+    keep = ["--set", "train.keep=0.9"]
+    told = harden(*WORDS, "--overwrite", "--init", str(given), *keep).output
+    assert "train.keep" in told
+    assert "1000000.0" in told
+    assert "safest" not in load_policy("checkpoints/ball-circle/policy").manifest
+    assert "--init" in refused(*WORDS, "--overwrite", *keep)

@@ -201,7 +201,9 @@ class Train(Section):
 
     The policy kept is a running average over a share `average` of all rounds, at 0 the last one. Training
     ends with `final_critic_steps` of the critics for that policy, under the full adversary. `offline` learns
-    from stored data alone: nothing is collected, and the offline section says how many refreshes.
+    from stored data alone: nothing is collected, and the offline section says how many refreshes. With `keep`
+    the policy kept is the safest average of a refresh, expected cost under attack, that has this share of the
+    natural reward of the policy that training starts from.
     """
 
     offline: bool = False
@@ -212,6 +214,7 @@ class Train(Section):
     critic_steps: Count = 3
     policy_steps: Count = 2
     average: Share = 0.0
+    keep: Share | None = None
     warm_up_episodes: Episodes = 10
     warm_up_critic_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500
     final_critic_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 3000

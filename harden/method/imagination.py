@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from harden.method.adversary import mc_attack
 from harden.method.learner import Learner
 from harden.models import world as models
 from harden.models.chains import imagine
+from harden.nets import GaussianPolicy
 from harden.seeds import generator
 from harden.types import ImaginedRows, Transitions
 
@@ -65,15 +67,7 @@ def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig,
     )
     models.set_reach(world, data, section.reach)
     draw = generator(learner.device, learner.seed, "chains", place)
-    strength = config.adversary.model_copy(update={"steps": section.attack_steps})
-    radius = config.task_row.radius(epsilon)
-
-    def act(obs: Tensor) -> Tensor:
-        if epsilon > 0:
-            obs = mc_attack(learner.policy, learner.critics, obs, radius, strength, draw)
-        with torch.no_grad():
-            return learner.policy.mean(obs)
-
+    act = attacked_actor(learner, learner.policy, config, epsilon, draw)
     chains = imagine(world, act, _starts(learner, data, config, draw), section.length, draw)
     half = section.chains // 2
     own = chains.chain < half
@@ -83,22 +77,61 @@ def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig,
     return Imagined(loss, error, cost, len(chains.rows.costs) / section.chains)
 
 
+def imagined_cost(
+    learner: Learner, policy: GaussianPolicy, data: Transitions, config: PipelineConfig, epsilon: float
+) -> float:
+    """Return a policy's cost an episode under attack, imagined from the beginnings of episodes.
+
+    Args:
+        learner: gives the world model and the critics that the attack climbs; it is not changed.
+        policy: acts, by its mean.
+        data: benign transitions, whole episodes.
+        epsilon: radius of the attack.
+    """
+    assert learner.world is not None
+    draw = generator(learner.device, learner.seed, "imagined-cost", learner.counters.round)
+    obs = _some(first_observations(data).to(learner.device), config.world.chains // 2, draw)
+    act = attacked_actor(learner, policy, config, epsilon, draw)
+    chains = imagine(learner.world, act, obs, config.task_row.horizon, draw)
+    return float(chains.rows.costs.mean()) * config.task_row.horizon
+
+
+def first_observations(data: Transitions) -> Tensor:
+    """Return the first observation of each episode, (E, obs_dim)."""
+    ends = data.terminals | data.timeouts
+    return data.obs[torch.cat((torch.ones_like(ends[:1]), ends[:-1]))]
+
+
+def attacked_actor(
+    learner: Learner, policy: GaussianPolicy, config: PipelineConfig, epsilon: float, draw: torch.Generator
+) -> Callable[[Tensor], Tensor]:
+    """Return what acts in imagination: the policy's mean, under the MC attack on the learner's critics."""
+    strength = config.adversary.model_copy(update={"steps": config.world.attack_steps})
+    radius = config.task_row.radius(epsilon)
+
+    def act(obs: Tensor) -> Tensor:
+        if epsilon > 0:
+            obs = mc_attack(policy, learner.critics, obs, radius, strength, draw)
+        with torch.no_grad():
+            return policy.mean(obs)
+
+    return act
+
+
+def _some(obs: Tensor, count: int, draw: torch.Generator) -> Tensor:
+    return obs[torch.randint(len(obs), (count,), generator=draw, device=obs.device)]
+
+
 def _starts(learner: Learner, data: Transitions, config: PipelineConfig, draw: torch.Generator) -> Tensor:
     """Return where chains begin, (C, obs_dim): half go on or begin an episode, half are recent states."""
-    section, device = config.world, learner.device
-
-    def some(obs: Tensor, count: int) -> Tensor:
-        return obs[torch.randint(len(obs), (count,), generator=draw, device=device)]
-
-    recent = data.obs[-section.recent :]
-    ends = data.terminals | data.timeouts
-    begins = torch.cat((torch.ones_like(ends[:1]), ends[:-1]))
-    firsts = data.obs[begins]
+    section = config.world
+    recent, firsts = data.obs[-section.recent :], first_observations(data)
     half = section.chains // 2
-    going_on = some(learner.chain_ends, half) if len(learner.chain_ends) else some(firsts, half)
-    anew = torch.rand(half, generator=draw, device=device) < section.length / config.task_row.horizon
-    going_on = torch.where(anew.unsqueeze(1), some(firsts, half), going_on)
-    return torch.cat((going_on, some(recent, section.chains - half)))
+    begun = _some(firsts, half, draw)
+    going_on = _some(learner.chain_ends, half, draw) if len(learner.chain_ends) else begun
+    anew = torch.rand(half, generator=draw, device=firsts.device) < section.length / config.task_row.horizon
+    own = torch.where(anew.unsqueeze(1), begun, going_on)
+    return torch.cat((own, _some(recent, section.chains - half, draw)))
 
 
 def all_chains(learner: Learner) -> Transitions:

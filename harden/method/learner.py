@@ -47,6 +47,7 @@ class Learner:
 
     Attributes:
         average: the policy that is kept, a running average of `policy` over rounds.
+        safest: the average that is published where `train.keep` sets a floor, None while there is none.
         first_cost: what an episode of the first data cost, which the falling limit may start at.
         chains: what was imagined under attack at the last refreshes, the newest last.
         chain_ends: (C, obs_dim), where the newest chains got to.
@@ -95,6 +96,7 @@ class Learner:
             self.world_optimizer = torch.optim.Adam(self.world.parameters(), lr=rate, fused=True)
         self.chains: list[ImaginedRows] = []
         self.chain_ends = torch.zeros(0, config.task_row.obs_dim, device=device)
+        self.safest: GaussianPolicy | None = None
         self.first_cost: float | None = None
         self.pid = PidState()
         self.counters = Counters()

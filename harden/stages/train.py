@@ -31,8 +31,9 @@ from harden.training.checks import (
     require_ranges,
     unknown_from_logs,
 )
-from harden.training.ending import finish_run, try_policy
+from harden.training.ending import finish_run
 from harden.training.imitation import fit_clone
+from harden.training.keeping import try_policy
 from harden.training.run import Run, begin_run, load_run, new_run, open_run, require_free
 from harden.training.state import Row
 from harden.training.supply import RollOuts, Stored, Supply
@@ -117,6 +118,11 @@ def open_train(
         raise InputError(
             "--resume goes on from what is stored",
             "leave out --overwrite and --init, or begin anew without --resume",
+        )
+    if config.train.keep is not None and init is None and not resume:
+        raise InputError(
+            f"train.keep = {config.train.keep:g} is a share of the reward of a given policy",
+            "name that policy with --init, or leave train.keep out",
         )
     if tensorboard:
         require_tensorboard()

@@ -4,47 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from harden.config.pipeline import PipelineConfig
-from harden.envs.rollout import Acted, rollout
-from harden.envs.vector import VectorEnv
 from harden.method.critic_step import fit_critics
 from harden.method.imagination import imagine_attacks
 from harden.method.schedules import scheduled
-from harden.nets import GaussianPolicy
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
-from harden.seeds import episode_seeds
+from harden.training.keeping import reward_floor, try_policy
 from harden.training.loop import check_finite
 from harden.training.run import Run
+from harden.training.state import RunRecord
 from harden.training.supply import Supply
 
-_EPISODES = 10
 # a multiplier this near to its ceiling is at it
 _AT_CEILING = 0.99
 # the least share of the starting policy's reward that a run may end with and say nothing
 _KEPT = 0.5
-
-
-def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: VectorEnv) -> dict[str, float]:
-    """Return {"reward", "cost"} of a policy by its mean, without an attack: means over ten episodes.
-
-    Args:
-        config: gives the seed of the episodes, which are none that data are collected from.
-        policy: acts.
-        envs: the simulation.
-    """
-    low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
-
-    @torch.no_grad()
-    def act(obs: Tensor, slots: Tensor) -> Acted:
-        mean = policy.mean(obs.to(next(policy.parameters()).device)).cpu()
-        return Acted(torch.minimum(torch.maximum(mean, low), high), obs)
-
-    run = rollout(envs, act, episode_seeds(config.seed, "ending", 0, _EPISODES).tolist())
-    return {"reward": float(run.rewards.mean()), "cost": float(run.costs.mean())}
 
 
 def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
@@ -65,6 +40,9 @@ def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
     if record.ended:
         return list((record.ending or {}).get("warnings", []))
     rows, replay, _ = supply.load()
+    floor = reward_floor(config, record)
+    if learner.safest is not None:
+        learner.average.load_state_dict(learner.safest.state_dict())
     learner.policy.load_state_dict(learner.average.state_dict())
     epsilon, steps = scheduled(config, None).epsilon, config.train.final_critic_steps
     if config.variant_row.imagined:
@@ -75,13 +53,27 @@ def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
     ending: dict[str, Any] = {}
     if supply.envs is not None:
         ending = try_policy(config, learner.policy, supply.envs)
+        if record.start and record.start["reward"] > 0:
+            given = record.start["reward"]
+            report.say(
+                f"natural reward kept: {ending['reward'] / given:.0%} of the given policy's {given:.1f}"
+            )
     warnings = [
+        *_none_kept(config, record, floor),
         *left_open(config, learner.counters.refresh, run.history),
         *_of_policy(config, ending, record.start),
     ]
     parent = module_digest(learner.policy)
     run.commit(parent=parent, ended=True, ending=ending | {"warnings": warnings})
     return warnings
+
+
+def _none_kept(config: PipelineConfig, record: RunRecord, floor: float | None) -> list[str]:
+    if floor is None or record.safest is not None:
+        return []
+    assert record.start is not None
+    least = f"{config.train.keep:.0%} of the {record.start['reward']:.1f} that training started from"
+    return [f"no policy of this run kept {least} (train.keep): the last average is published"]
 
 
 def _of_policy(config: PipelineConfig, end: dict[str, float], start: dict[str, float] | None) -> list[str]:

@@ -26,6 +26,7 @@ from harden.method.schedules import Scheduled, scheduled
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
 from harden.storage.files import digest_file, write_text
+from harden.training.keeping import attacked_cost, consider, reward_floor, try_policy
 from harden.training.run import Run, which_policy
 from harden.training.state import Row
 from harden.training.supply import RollOuts, Supply
@@ -80,6 +81,7 @@ def train(run: Run, supply: Supply, *, tensorboard: bool, report: Reporter) -> N
         else:
             learned = _learn(run, supply, fabric, m_step, report)
         check_finite(learner, learned.loss)
+        _keep(run, supply)
         row = supply.row(history, gathered - began, time.monotonic() - gathered) | learned.row
         history.append(row)
         _commit(run, supply, learned, parent)
@@ -174,6 +176,24 @@ def _learn_on_policy(run: Run, supply: RollOuts, report: Reporter) -> _Learned:
         fit_critics(learner, replay, config, epsilon, steps, track)
     learner.finish_round()
     return _Learned(done.loss + done.value_loss + done.cost_value_loss, done._asdict())
+
+
+def _keep(run: Run, supply: Supply) -> None:
+    """Where a floor of the reward is set, keep the averaged policy if it is the safest so far above it."""
+    learner, config = run.learner, run.config
+    floor = reward_floor(config, run.record)
+    terms = scheduled(config, learner.counters.refresh, learner.first_cost)
+    last = scheduled(config, None)
+    ready = (terms.epsilon, terms.kappa) == (last.epsilon, last.kappa)
+    if floor is None or not ready or supply.envs is None:
+        return
+    rows, _, states = supply.load()
+    candidate = try_policy(config, learner.average, supply.envs)
+    candidate |= {
+        "refresh": len(run.history) + 1,
+        "attacked_cost": attacked_cost(learner, rows, states, config, terms),
+    }
+    run.record.safest = consider(learner, candidate, run.record.safest, floor)
 
 
 def _commit(run: Run, supply: Supply, learned: _Learned, parent: str) -> None:

@@ -117,6 +117,9 @@ def origin_of(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def which_policy(config: PipelineConfig) -> str:
     """Return which policy a run publishes, in words; the rule looks at no roll-out."""
+    if config.train.keep is not None:
+        share = f"{config.train.keep:.0%} of the reward that training started from"
+        return f"safest: the average with the lowest expected cost under attack that keeps {share}"
     if config.train.average == 0:
         return "last: the policy at the end of the last refresh"
     return f"average: the running average over {config.train.average:g} of training's rounds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class RunRecord:
         offline: of a run on stored data: their digest and size, and how well the clone of them acts.
         run_config: the configuration of `train`, where stages by hand may have had another since.
         start: reward and cost of the given policy that a run started from.
+        safest: refresh, reward, cost and expected cost under attack of the policy that `train.keep` keeps.
         ended: the run was ended, and is not ended again.
         ending: the published policy's reward and cost, and warnings, one sentence each.
         config: the configuration of the last commit.
@@ -54,6 +56,7 @@ class RunRecord:
     offline: dict[str, Any] | None = None
     run_config: dict[str, Any] | None = None
     start: Row | None = None
+    safest: Row | None = None
     ended: bool | None = None
     ending: dict[str, Any] | None = None
     config: dict[str, Any] | None = None
@@ -113,6 +116,7 @@ def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
         "critics": learner.critics,
         "target": learner.target_critics,
         "average": learner.average,
+        "safest": learner.safest,
         "behaviour": learner.behaviour,
         "values": learner.values,
         "world": learner.world,
@@ -181,6 +185,8 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         world = _world(stored["world"]) if "world" in stored else None
         learner = Learner(policy, critics, config, device, values, behaviour, world)
         learner.pid = PidState(**stored.get("pid", {}))
+        if stored.get("safest"):
+            learner.safest = copy.deepcopy(learner.average)
         for prefix, module in _modules(learner).items():
             cut = len(prefix) + 1
             module.load_state_dict({n[cut:]: v for n, v in tensors.items() if n.startswith(prefix + ".")})

@@ -1,0 +1,102 @@
+"""Which policy of a run is published where a floor of the reward is set: the safest one above the floor."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from harden.config.pipeline import PipelineConfig
+from harden.envs.rollout import Acted, rollout
+from harden.envs.vector import VectorEnv
+from harden.method.adversary import mc_attack
+from harden.method.imagination import imagined_cost
+from harden.method.learner import Learner
+from harden.method.schedules import Scheduled, discounted_threshold
+from harden.nets import GaussianPolicy
+from harden.seeds import episode_seeds, generator
+from harden.training.state import Row, RunRecord
+from harden.types import Transitions
+
+_EPISODES = 10
+
+
+def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: VectorEnv) -> Row:
+    """Return {"reward", "cost"} of a policy by its mean, without an attack: means over ten episodes.
+
+    Args:
+        config: gives the seed of the episodes, which are none that data are collected from.
+        policy: acts.
+        envs: the simulation.
+    """
+    low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
+
+    @torch.no_grad()
+    def act(obs: Tensor, slots: Tensor) -> Acted:
+        mean = policy.mean(obs.to(next(policy.parameters()).device)).cpu()
+        return Acted(torch.minimum(torch.maximum(mean, low), high), obs)
+
+    run = rollout(envs, act, episode_seeds(config.seed, "ending", 0, _EPISODES).tolist())
+    return {"reward": float(run.rewards.mean()), "cost": float(run.costs.mean())}
+
+
+def reward_floor(config: PipelineConfig, record: RunRecord) -> float | None:
+    """Return the least natural reward that a run may end with, None where none is set."""
+    if config.train.keep is None or record.start is None:
+        return None
+    # of a reward below zero a share would be more of it
+    return record.start["reward"] - (1.0 - config.train.keep) * abs(record.start["reward"])
+
+
+def attacked_cost(
+    learner: Learner, rows: Transitions, states: Tensor, config: PipelineConfig, terms: Scheduled
+) -> float:
+    """Return the cost an episode that the averaged policy is expected to have under attack.
+
+    Nothing is simulated under attack: a variant that imagines asks its world model, another one its Q_c at
+    the attacked mean action, over recent states.
+
+    Args:
+        rows: benign transitions, whose episodes' first observations chains begin at.
+        states: (N, obs_dim), recent observations.
+        terms: the schedules' place.
+    """
+    if config.variant_row.imagined:
+        return imagined_cost(learner, learner.average, rows, config, terms.epsilon)
+    draw = generator(learner.device, learner.seed, "keeping", learner.counters.round)
+    index = torch.randint(len(states), (1000,), generator=draw, device=states.device)
+    obs, radius = states[index], config.task_row.radius(terms.epsilon)
+    obs_adv = mc_attack(learner.average, learner.critics, obs, radius, config.adversary, draw)
+    with torch.no_grad():
+        q_cost = float(learner.critics.q_cost(obs, learner.average.mean(obs_adv)).clamp_min(0.0).mean())
+    # what of an episode's cost one step's Q_c is, the other way round (B.1)
+    return q_cost / discounted_threshold(1.0, config.task_row.horizon, config.critics.gamma_cost)
+
+
+def consider(
+    learner: Learner,
+    candidate: Row,
+    safest: Row | None,
+    floor: float,
+) -> Row | None:
+    """Keep the averaged policy if it is the safest so far of those that earn enough.
+
+    Args:
+        learner: its `safest` is replaced where the candidate is safer.
+        candidate: refresh, reward, cost and attacked_cost of the averaged policy as it is now.
+        safest: the same of the policy kept so far.
+        floor: the least natural reward an episode.
+
+    Returns:
+        The figures of the policy that is kept, None while none earns enough.
+    """
+    if candidate["reward"] < floor or (safest is not None and _rank(safest) <= _rank(candidate)):
+        return safest
+    learner.safest = copy.deepcopy(learner.average)
+    return candidate
+
+
+def _rank(figures: Row) -> tuple[float, float, float]:
+    """Return what is lower for a safer policy, and among equally safe ones for a better one."""
+    return figures["attacked_cost"], figures["cost"], -figures["reward"]
