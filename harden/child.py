@@ -17,11 +17,7 @@ from harden.errors import HardenError, foreign_errors
 
 
 class ChildEndedError(Exception):
-    """A child process ended by itself.
-
-    Args:
-        status: its exit status; below zero the number of the signal that ended it.
-    """
+    """A child process ended by itself; a status below zero is the number of the signal that ended it."""
 
     def __init__(self, status: int | None) -> None:
         super().__init__(f"exit status {status}")
@@ -53,15 +49,10 @@ class Child:
         self.pipe = Connection(ours.detach())
 
     def send(self, method: str, *arguments: Any, seconds: int = 0) -> None:
-        """Send a request.
+        """Ask for a method of the child's object; ChildEndedError: the child is not there any more.
 
         Args:
-            method: of the child's object.
-            arguments: of the method.
             seconds: after so many of them the kernel ends the child; 0 for no limit.
-
-        Raises:
-            ChildEndedError: the child is not there any more.
         """
         try:
             self.pipe.send((seconds, method, arguments))

@@ -10,12 +10,7 @@ from contextlib import contextmanager
 
 
 class CommandEnd(BaseException):
-    """An end of a command that its user reads as one line.
-
-    Args:
-        message: what happened, with the value, in one line.
-        remedy: what is allowed and the command that mends it, in one line.
-    """
+    """An end of a command that its user reads as one line: what happened, and what is allowed or mends it."""
 
     exit_code = 1
 
@@ -85,13 +80,7 @@ def describe_error(error: BaseException) -> str:
 
 @contextmanager
 def foreign_errors(what: str, remedy: str = "", kind: type[HardenError] = InputError) -> Iterator[None]:
-    """Turn whatever somebody else's code, or a library that reads a foreign file, raises into one line.
-
-    Args:
-        what: happened, the beginning of that line.
-        remedy: what to do.
-        kind: the class of the error.
-    """
+    """Turn whatever somebody else's code, or a library that reads a foreign file, raises into one line."""
     try:
         yield
     except HardenError:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -23,11 +23,7 @@ class Track(Protocol):
 
 
 class Reporter:
-    """Says things to a person.
-
-    Args:
-        quiet: say nothing at all.
-    """
+    """Says things to a person, or, `quiet`, nothing at all."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -39,46 +35,28 @@ class Reporter:
 
     @contextmanager
     def track(self, label: str, total: float, unit: str = "") -> Iterator[Track]:
-        """Follow one piece of work.
-
-        Args:
-            label: what is done, such as "collect".
-            total: how much there is to do.
-            unit: what is counted.
-        """
+        """Follow one piece of work, `label`, of which there is a `total` in some `unit`."""
         if self.quiet or total <= 0:
-            yield _no_track
+            yield lambda done, note="": signals.check()
         elif sys.stderr.isatty():
             with tqdm(total=total, desc=label, unit=unit, leave=False, file=sys.stderr) as bar:
-                yield _BarTrack(bar)
+
+                def draw(done: float, note: str = "") -> None:
+                    signals.check()
+                    bar.set_postfix_str(note, refresh=False)
+                    bar.update(done - bar.n)
+
+                yield draw
         else:
-            yield _LineTrack(label, total, unit)
+            last = time.monotonic()
 
+            def write(done: float, note: str = "") -> None:
+                nonlocal last
+                signals.check()
+                now = time.monotonic()
+                if now - last >= _LINE_EVERY_S:
+                    last = now
+                    line = f"{label}: {done:,.0f} of {total:,.0f} {unit} ({100 * done / total:.0f} %) {note}"
+                    print(line.rstrip(), file=sys.stderr, flush=True)
 
-def _no_track(done: float, note: str = "") -> None:
-    signals.check()
-
-
-class _BarTrack:
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-
-    def __call__(self, done: float, note: str = "") -> None:
-        signals.check()
-        self.bar.set_postfix_str(note, refresh=False)
-        self.bar.update(done - self.bar.n)
-
-
-class _LineTrack:
-    def __init__(self, label: str, total: float, unit: str) -> None:
-        self.label, self.total, self.unit = label, total, unit
-        self.last = time.monotonic()
-
-    def __call__(self, done: float, note: str = "") -> None:
-        signals.check()
-        now = time.monotonic()
-        if now - self.last >= _LINE_EVERY_S:
-            self.last = now
-            share = 100 * done / self.total
-            line = f"{self.label}: {done:,.0f} of {self.total:,.0f} {self.unit} ({share:.0f} %) {note}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            yield write

@@ -17,7 +17,7 @@ from harden.config.pipeline import make_config
 from harden.errors import Interrupted
 from harden.nets.saved import load_policy
 from harden.policies.export import export_policy
-from harden.policies.opaque import OpaquePolicy
+from harden.policies.foreign import OpaquePolicy
 from harden.policies.open import open_policy
 from harden.policies.torchscript import write_torchscript
 from harden.progress import Reporter

@@ -16,7 +16,7 @@ from harden.evaluation.entries import Trial, parse_attacks
 from harden.evaluation.trials import Victim, evaluate_policy
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy
-from harden.policies.opaque import OpaquePolicy
+from harden.policies.foreign import ForeignPolicy, OpaquePolicy
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 TASK = TASKS["ball-circle"]
@@ -108,7 +108,10 @@ def test_an_attack_that_still_gains_from_more_starts_or_queries_is_told(
 
 def staircase(policy: GaussianPolicy) -> OpaquePolicy:
     """Return the policy behind sensors that round: it has gradients, and they are nothing everywhere."""
-    return OpaquePolicy(lambda obs: policy.mean(torch.round(obs / 0.02) * 0.02), 8, 2, differentiable=True)
+    source = ForeignPolicy(
+        "callable", lambda obs: (policy.mean(torch.round(obs / 0.02) * 0.02), None), differentiable=True
+    )
+    return OpaquePolicy(source, 8, *policy.bounds)
 
 
 def test_a_gradient_that_is_hidden_is_told_by_a_search_that_needs_none(vanilla: LoadedPolicy) -> None:

@@ -10,8 +10,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from harden.config.file import PRESETS, find_pipeline, load_config
-from harden.config.paper import TABLE_4
+from harden.config.file import PRESETS, find_pipeline, load_config, paper_settings
 from harden.config.pipeline import PipelineConfig, make_config, renamed
 from harden.config.tasks import TASKS
 from harden.config.variants import VARIANTS
@@ -64,8 +63,9 @@ def test_the_papers_settings_go_over_the_file_and_under_what_is_set(task: str, t
     path = tmp_path / "a.toml"
     path.write_text(f'task = "{task}"\n[estep]\nparticles = 4\n[train]\nrounds = 7\n')
     config = load_config(path, ["preset=paper", "mstep.kl_mean=0.5"])
-    row = TABLE_4[task]
-    assert (config.estep.particles, config.train.policy_steps) == (row.particles, row.m_steps)
+    paper = paper_settings(task, on_policy=False)
+    steps = paper["train"]["policy_steps"]
+    assert (config.estep.particles, config.train.policy_steps) == (paper["estep"]["particles"], steps)
     assert config.mstep.kl_mean == 0.5
     assert config.train.rounds == 7, "what the paper says nothing of stays the file's"
     assert config.networks.critic_hidden == (256, 256)
@@ -236,9 +236,7 @@ def test_epsilon_and_the_cost_limit_are_the_tasks_unless_set() -> None:
 
 @pytest.mark.parametrize(("start", "limit"), [(4.0, 5.0), (4.0, 0.0)])
 def test_a_limit_that_would_not_fall_is_refused(start: float, limit: float) -> None:
-    with pytest.raises(
-        InputError, match=rf"limit_start = {start:g} has to be at least the limit it falls to, {limit:g}"
-    ):
+    with pytest.raises(InputError, match=rf"limit_start = {start:g}\b.*\b{limit:g}\b"):
         make_config({"cost_limit": limit, "estep": {"limit_start": start}})
     with pytest.raises(InputError, match=r"limit_start = 8 has to be at least the limit it falls to, 9"):
         make_config({"estep": {"limit_start": 8, "limit_end": 9}})
@@ -288,7 +286,7 @@ def test_the_papers_method_has_its_own_bound_and_on_policy_rows_one_budget(task:
     configs = {name: load_config(PRESETS / f"{task}.toml", [f"variant={name}"]) for name in VARIANTS}
     for name, config in configs.items():
         own = name.startswith("safer") and not VARIANTS[name].long_horizon
-        assert (config.mstep.kl_robust_mean == TABLE_4[task].kl_robust) == own
+        assert (config.mstep.kl_robust_mean == paper_settings(task, False)["mstep"]["kl_robust_mean"]) == own
         steps = configs["safer" if own else "cvpo"].train.env_steps
         twice = 2 if VARIANTS[name].on_policy else 1
         assert config.train.env_steps == twice * steps, "rows compared differ in their method"

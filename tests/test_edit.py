@@ -141,7 +141,7 @@ def test_a_repair_that_is_stopped_can_be_done_again(stored: Path, monkeypatch: p
     (stored / "shard-00001.h5").write_bytes(b"")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "harden.data.recovery.write_manifest", lambda *_: (_ for _ in ()).throw(StorageError("full"))
+            "harden.data.edit.write_manifest", lambda *_: (_ for _ in ()).throw(StorageError("full"))
         )
         refused("data", "repair", "set")
     assert "lost: shard-00001.h5" in harden("data", "repair", "set").output
@@ -223,16 +223,13 @@ def test_a_file_of_an_unknown_task_may_be_merged_where_it_fits(stored: Path) -> 
     assert info.shards[0].behaviour == "imported"
 
 
-def test_benign_and_attacked_data_are_not_mixed_silently(stored: Path) -> None:
+def test_benign_and_attacked_data_are_never_mixed(stored: Path) -> None:
     store(Path("attacked"), make([2], 90), behaviour="mc")
     said = refused("data", "merge", "set", "attacked", "--out", "all")
     assert "attacked was collected under attack, and others were not" in said
     assert not Path("all").exists()
-    harden("data", "merge", "set", "attacked", "--mix-attacked", "--out", "all")
-    assert open_dataset(Path("all")).info.attacked
-    assert "COLLECTED UNDER ATTACK" in harden("data", "info", "all").output
-    harden("data", "filter", "all", "--episodes", "0:5", "--out", "benign")
-    assert not open_dataset(Path("benign")).info.attacked
+    harden("data", "filter", "attacked", "--out", "some")
+    assert "COLLECTED UNDER ATTACK" in harden("data", "info", "some").output
 
 
 def test_other_tasks_and_the_same_data_twice_are_not_merged(stored: Path) -> None:
@@ -425,12 +422,12 @@ def test_a_manifest_that_calls_attacked_data_benign_is_not_copied(stored: Path) 
 _REPAIR = """
 import os, sys, threading
 from harden import __main__ as program
-from harden.data import recovery
-began, (wait, number) = recovery.shard_files, sys.argv[1:]
+from harden.data import edit
+began, (wait, number) = edit.shard_files, sys.argv[1:]
 def arm(path):
     threading.Timer(float(wait), os.kill, (os.getpid(), int(number))).start()
     return began(path)
-recovery.shard_files = arm
+edit.shard_files = arm
 sys.argv[1:] = ["data", "repair", "set"]
 program.main()
 """

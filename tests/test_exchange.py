@@ -31,9 +31,8 @@ from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy, save_policy
 from harden.policies import export as export_module
 from harden.policies.adopt import Bounds, Linear, make_policy
-from harden.policies.foreign import ForeignPolicy, LimitedProcess, answer
+from harden.policies.foreign import ForeignPolicy, LimitedProcess, OpaquePolicy, answer
 from harden.policies.onnx_file import open_onnx
-from harden.policies.opaque import OpaquePolicy
 from harden.policies.open import open_policy
 from harden.policies.state_dict import write_state_dict
 from harden.policies.torchscript import Program, open_torchscript

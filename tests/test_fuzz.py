@@ -54,7 +54,7 @@ _BATCH = 1000
 def _targets(path: Path) -> None:
     obs, weights = torch.zeros(3, 2), torch.full((3, 2), 0.5)
     values = Targets(obs, torch.zeros(3, 2, 1), weights, torch.zeros(3, 1), torch.ones(3, 1))
-    write_targets(path, values, TargetsHeader(*[1.0] * 7, "feasible", 0, 0, "a", "b", "c"))
+    write_targets(path, values, TargetsHeader(*[1.0] * 7, "feasible", 0, 0, "a", "b", "c", "{}", 0.1, True))
 
 
 def _convert(path: Path, source: str) -> None:

@@ -116,7 +116,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "references": (_references, "not numbers"),
     "group for an array": (_group, "no array 'costs'"),
     "observations of no width": (_no_width, "none of them 0 long"),
-    "arrays of other lengths": (_short, "arrays of lengths"),
+    "arrays of other lengths": (_short, "lengths"),
 }
 
 

@@ -22,7 +22,7 @@ from harden.evaluation.trials import Victim, evaluate_policy
 from harden.evaluation.verdict import verdict
 from harden.nets import GaussianPolicy
 from harden.nets.saved import load_policy
-from harden.policies.opaque import OpaquePolicy
+from harden.policies.foreign import ForeignPolicy, OpaquePolicy
 from harden.stages.attackers import fit_config
 from support.commands import harden
 
@@ -38,8 +38,8 @@ def tried(policy: GaussianPolicy, task: Task = BALL, action: str = "mean") -> di
 
 def acting(function: Any, task: Task = BALL) -> OpaquePolicy:
     """Return a function as somebody else's policy."""
-    bounds = torch.tensor(task.bounds[0]), torch.tensor(task.bounds[1])
-    return OpaquePolicy(function, task.obs_dim, task.act_dim, bounds=bounds)
+    source = ForeignPolicy("callable", lambda obs: (function(obs), None))
+    return OpaquePolicy(source, task.obs_dim, *map(torch.tensor, task.bounds))
 
 
 def jitter(obs: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harden.config.file import find_pipeline, load_config
-from harden.config.paper import TABLE_4
+from harden.config.file import find_pipeline, load_config, paper_settings
 from harden.config.pipeline import PipelineConfig
 from harden.errors import InputError
 
@@ -65,7 +64,7 @@ class Budget(NamedTuple):
     """How large the runs are.
 
     Args:
-        paper: the paper's own settings and sizes (harden/config/paper.py).
+        paper: the paper's own settings and sizes (harden/config/paper.toml).
         env_steps: steps of simulation of every run, in place of the pipeline's.
         keys: further `key=value` assignments.
         name: what tables call it, else it is made of the above.
@@ -110,7 +109,7 @@ def digest(config: PipelineConfig) -> str:
 
 def row_of(task: str, variant: str, threshold: float | None) -> str:
     """Return a row's name: Table 4's own threshold is the full method's row."""
-    if threshold is None or threshold == TABLE_4[task].kl_robust:
+    if threshold is None or threshold == paper_settings(task, False)["mstep"]["kl_robust_mean"]:
         return variant
     return f"{variant}-xi-{threshold:g}"
 

@@ -197,18 +197,15 @@ def export_file(shared: Shared, path: Path, target: str, out: Path) -> None:
 
 @data.command()
 @click.argument("paths", metavar="DATA...", nargs=-1, required=True, type=FOLDER)
-@click.option(
-    "--mix-attacked", "mix", is_flag=True, help="Allow benign data beside data collected under attack."
-)
 @_OUT
 @pass_shared
-def merge(shared: Shared, paths: tuple[Path, ...], mix: bool, out: Path) -> None:
+def merge(shared: Shared, paths: tuple[Path, ...], out: Path) -> None:
     """Make one data set of several of the same task, in the order given."""
     from harden.data import merge as join
 
     if _rehearsed(shared, paths, out):
         return
-    click.echo(f"merged {len(paths)} data sets: {_size(join(paths, out, mix))} -> {out}")
+    click.echo(f"merged {len(paths)} data sets: {_size(join(paths, out))} -> {out}")
 
 
 @data.command("filter")

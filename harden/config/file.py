@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harden.config.paper import on_policy_settings, paper_settings
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.config.variants import VARIANTS
 from harden.errors import InputError, MissingInputError
 from harden.storage.files import read_text
 
 PRESETS = Path(__file__).parent / "presets"
+_PAPER = Path(__file__).parent / "paper.toml"
 DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
 
 
@@ -67,10 +67,8 @@ def find_pipeline(path: Path) -> Path:
             raise InputError(f"pipeline {path} is a folder", "name a TOML file")
     if path.stem in shipped and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):
         return shipped[path.stem]
-    names = ", ".join(sorted(shipped))
-    raise MissingInputError(
-        f"pipeline {path} is missing", f"shipped ones: {names}; write them out with: harden init"
-    )
+    remedy = f"shipped ones: {', '.join(sorted(shipped))}; write them out with: harden init"
+    raise MissingInputError(f"pipeline {path} is missing", remedy)
 
 
 def _with_exceptions(tree: dict[str, Any], chosen: Any, where: str) -> dict[str, Any]:
@@ -85,17 +83,27 @@ def _with_exceptions(tree: dict[str, Any], chosen: Any, where: str) -> dict[str,
         names = exception.get("variants") if isinstance(exception, dict) else None
         if not isinstance(names, list) or not names:
             raise InputError(f"{where}: exceptions has to name its variants", "begin it: variants = [...]")
-        # what is no text may be no key either
-        unknown = [name for name in names if not isinstance(name, str) or name not in VARIANTS]
-        if unknown:
-            raise InputError(
-                f"{where}: exceptions.variants = {unknown[0]!r}", f"choose from: {', '.join(VARIANTS)}"
-            )
+        for name in names:
+            # what is no text may be no key either
+            if not isinstance(name, str) or name not in VARIANTS:
+                remedy = f"choose from: {', '.join(VARIANTS)}"
+                raise InputError(f"{where}: exceptions.variants = {name!r}", remedy)
         keys = {key: value for key, value in exception.items() if key != "variants"}
         make_config(_merge(tree, keys), where)
         if variant in names:
             merged = _merge(merged, keys)
     return merged
+
+
+def paper_settings(task: str, on_policy: bool) -> dict[str, Any]:
+    """Return the paper's configuration of a task, as the sections of a pipeline file."""
+    tables = tomllib.loads(_PAPER.read_text(encoding="utf-8"))
+    family = tables["on-policy" if on_policy else "off-policy"]
+    settings = _merge(_merge(tables["all"], family["all"]), family[task])
+    for key in family["unset"]:
+        section, name = key.split(".")
+        settings = _merge(settings, {section: {name: None}})
+    return settings
 
 
 def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
@@ -124,8 +132,8 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
         # checked first: the preset is a row of a task and of a family of variants that have to exist
         names = ("own_task", "task", "variant", "preset")
         named = make_config({name: full[name] for name in names if name in full}, *blame)
-        settings = on_policy_settings if named.variant_row.on_policy else paper_settings
-        full = _merge(_merge(tree, settings(named.task, named.task_row.horizon)), assigned)
+        full = _merge(tree, paper_settings(named.task, named.variant_row.on_policy))
+        full = _merge(full, assigned)
     return make_config(full, *blame)
 
 
@@ -133,11 +141,7 @@ def variations(config: PipelineConfig, keys: Mapping[str, Sequence[Any]]) -> lis
     """Return a configuration for each combination of values of some keys of its evaluate section.
 
     Args:
-        config: gives everything else.
-        keys: values by key, such as {"epsilon": [0.01, 0.05]}.
-
-    Raises:
-        InputError: a value that is not allowed.
+        keys: values by key, such as {"epsilon": [0.01, 0.05]}; InputError: one that is not allowed.
     """
     tree = config.model_dump()
     return [

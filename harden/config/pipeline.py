@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from harden.config import sections
-from harden.config.own_task import OwnTask
 from harden.config.problems import first_problem
 from harden.config.tasks import TASKS, Task
 from harden.config.variants import VARIANTS, Variant
@@ -21,10 +20,10 @@ class PipelineConfig(sections.Section):
 
     `task` names a row of harden/config/tasks.py, or `own_task` describes another one, and names it.
 
-    `preset` says whose settings were put over the file's: nobody's, or the paper's (harden/config/paper.py).
+    `preset` says whose settings were put over the file's: nobody's, or the paper's (config/paper.toml).
     """
 
-    own_task: OwnTask | None = None
+    own_task: sections.OwnTask | None = None
     task: str = "ball-circle"
     variant: str = "safer-long"
     preset: Literal["none", "paper"] = "none"
@@ -55,7 +54,7 @@ class PipelineConfig(sections.Section):
     @field_validator("task")
     @classmethod
     def _known(cls, name: str, info: ValidationInfo) -> str:
-        own: OwnTask | None = info.data.get("own_task")
+        own: sections.OwnTask | None = info.data.get("own_task")
         if own is None and name not in TASKS:
             raise ValueError(f"choose one of: {', '.join(TASKS)}; or describe another one as [own_task]")
         if own is not None and (name != own.name or name in TASKS):
@@ -80,9 +79,7 @@ class PipelineConfig(sections.Section):
     def _limit_falls(self) -> PipelineConfig:
         start, end = self.estep.limit_start, self.train_limit
         if isinstance(start, float) and not start >= end > 0:
-            raise ValueError(
-                f"estep.limit_start = {start:g} has to be at least the limit it falls to, {end:g}, above 0"
-            )
+            raise ValueError(f"estep.limit_start = {start:g} must be at least its end, {end:g}, above 0")
         return self
 
     @property
@@ -136,7 +133,7 @@ class PipelineConfig(sections.Section):
 def _similar_keys(key: str) -> str:
     """Return the keys that an unknown one may have been meant for, or all of its section."""
     section, _, name = key.rpartition(".")
-    fields = (PipelineConfig().model_dump() | {"own_task": OwnTask.model_fields}).get(section)
+    fields = (PipelineConfig().model_dump() | {"own_task": sections.OwnTask.model_fields}).get(section)
     known = list(fields) if isinstance(fields, dict) else list(PipelineConfig.model_fields)
     close = difflib.get_close_matches(name, known)
     return f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(known)}"
@@ -208,3 +205,35 @@ def key_value(config: PipelineConfig, key: str, given: Any = None) -> Any:
     if given is not None:
         config = make_config({section: {name: given}})
     return getattr(getattr(config, section), name)
+
+
+# sections that the result of every stage depends on, and that those of some do
+_ALL = ("task", "own_task", "variant", "seed", "cost_limit")
+_OWN = {
+    "fit-critics": ("networks", "critics"),
+    "e-step": ("estep", "by_hand"),
+    "fit-policy": ("networks", "mstep", "by_hand", "adversary"),
+}
+
+
+def stage_sections(stage: str, config: PipelineConfig) -> dict[str, Any]:
+    """Return the sections of the pipeline that a stage's result depends on, by name, as JSON has them.
+
+    Args:
+        stage: "fit-critics", "e-step" or "fit-policy".
+        config: the pipeline.
+    """
+    variant = config.variant_row
+    more = {
+        # Q_c's future, the replayed observations; and the ceiling of lam, which rises with epsilon
+        "adversary": {
+            "fit-critics": variant.long_horizon or variant.attack_replay,
+            "e-step": variant.adversarial,
+        },
+        "world": {"fit-critics": variant.imagined},
+        "offline": {"fit-critics": config.train.offline, "e-step": config.train.offline},
+        "ppo": {"fit-policy": variant.on_policy},
+    }
+    names = [*_ALL, *_OWN[stage], *(name for name, stages in more.items() if stages.get(stage))]
+    whole = config.model_dump(mode="json")
+    return {name: whole[name] for name in names}

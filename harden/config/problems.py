@@ -35,21 +35,11 @@ def shortened(value: Any) -> str:
 
 
 def first_problem(error: ValidationError, tree: Any) -> Problem:
-    """Return one problem; where a value may be of several types, that of the type it comes closest to.
-
-    Args:
-        error: what pydantic raised.
-        tree: what it was given.
-    """
-    problems = [
-        Problem(
-            _key(problem["loc"], tree, problem["type"]),
-            problem["type"],
-            problem["input"],
-            problem["msg"].removeprefix("Value error, "),
-        )
-        for problem in error.errors(include_url=False)
-    ]
+    """Return one problem of a tree; where a value may be of several types, that of the closest one."""
+    problems = []
+    for detail in error.errors(include_url=False):
+        kind, allowed = detail["type"], detail["msg"].removeprefix("Value error, ")
+        problems.append(Problem(_key(detail["loc"], tree, kind), kind, detail["input"], allowed))
     return max(problems, key=lambda problem: problem.key.count("."))
 
 

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harden.config.tasks import Task
+
 # beyond, it is a slip of the pen: Python and torch count further, and memory ends earlier
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 # what is simulated or fitted at once takes memory by each
@@ -303,3 +305,52 @@ class Evaluation(Section):
     learned_steps: Count = 1000
     simulator_episodes: Annotated[int, Field(ge=32, le=100_000)] = 384
     action: Literal["mean", "sample"] = "mean"
+
+
+Finite = Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]
+Coordinates = Annotated[int, Field(ge=1, le=10_000)]
+Bounds = Annotated[tuple[Finite, ...], Field(strict=False)]
+Scales = Annotated[tuple[NonNegative, ...], Field(strict=False)]
+
+
+class OwnTask(Section):
+    """A task that harden has no row for; what each key means: harden/config/tasks.py.
+
+    `env_id` empty: there is no simulation, only data. `epsilon` is one number, or one a coordinate; with
+    `observation_std` it is a share of that, one number a coordinate as `harden data info` shows them.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    env_id: str = ""
+    module: str = ""
+    horizon: Count
+    cost_limit: NonNegative
+    epsilon: NonNegative | Scales
+    observation_std: Scales | None = None
+    obs_dim: Coordinates
+    act_dim: Coordinates
+    max_step_cost: Positive = 1.0
+    action_low: Bounds | None = None
+    action_high: Bounds | None = None
+
+    @model_validator(mode="after")
+    def _as_many_as_coordinates(self) -> OwnTask:
+        sizes = dict.fromkeys(("epsilon", "observation_std"), self.obs_dim)
+        sizes |= dict.fromkeys(("action_low", "action_high"), self.act_dim)
+        for key, size in sizes.items():
+            value = getattr(self, key)
+            if isinstance(value, tuple) and len(value) != size:
+                raise ValueError(f"{key} has {len(value)} numbers for {size} coordinates")
+        if not all(low < high for low, high in zip(*self.row.bounds, strict=True)):
+            raise ValueError("it must hold that action_low < action_high")
+        return self
+
+    @property
+    def row(self) -> Task:
+        """The same as a row of the table of tasks."""
+        ones = (1.0,) * self.obs_dim
+        epsilon, unit = (1.0, self.epsilon) if isinstance(self.epsilon, tuple) else (self.epsilon, ())
+        if self.observation_std:
+            unit = tuple(e * s for e, s in zip(unit or ones, self.observation_std, strict=True))
+        same = {key: value for key, value in self if key in Task._fields and value is not None}
+        return Task(**same | {"epsilon": epsilon, "epsilon_unit": unit})

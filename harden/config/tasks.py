@@ -68,26 +68,13 @@ _DRONE = (
     *(*(f"quaternion {axis}" for axis in "xyzw"), *_TURN, *(f"rotor {i}, scaled" for i in range(1, 5))),
 )
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("ball-circle", "SafetyBallCircle-v0", _BULLET, 200, 5.0, 0.05, 8, 2, observations=_BALL),
-        Task("car-circle", "SafetyCarCircle-v0", _BULLET, 300, 5.0, 0.05, 8, 2, observations=_CAR),
-        Task("drone-run", "SafetyDroneRun-v0", _BULLET, 200, 5.0, 0.025, 17, 4, observations=_DRONE),
-        Task(
-            "drone-run-paper",
-            "SafetyDroneRun-v0",
-            _BULLET,
-            100,
-            5.0,
-            0.025,
-            17,
-            4,
-            1.0,
-            4 / 120,
-            4,
-            observations=_DRONE,
-        ),
-        Task("ant-run", "SafetyAntRun-v0", _BULLET, 200, 5.0, 0.025, 33, 8),
-    )
-}
+_DRONE_RUN = Task("drone-run", "SafetyDroneRun-v0", _BULLET, 200, 5.0, 0.025, 17, 4, observations=_DRONE)
+_ROWS = (
+    Task("ball-circle", "SafetyBallCircle-v0", _BULLET, 200, 5.0, 0.05, 8, 2, observations=_BALL),
+    Task("car-circle", "SafetyCarCircle-v0", _BULLET, 300, 5.0, 0.05, 8, 2, observations=_CAR),
+    _DRONE_RUN,
+    # the paper's physics: half as many steps, each twice as long
+    _DRONE_RUN._replace(name="drone-run-paper", horizon=100, fixed_time_step=4 / 120, substeps=4),
+    Task("ant-run", "SafetyAntRun-v0", _BULLET, 200, 5.0, 0.025, 33, 8),
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ROWS}

@@ -2,11 +2,10 @@
 
 from harden.data.convert import READERS, WRITERS, Imported, detect_format, export_data, import_data
 from harden.data.dataset import Dataset, DatasetWriter, draw_rows, open_dataset
-from harden.data.edit import Limits, filter_episodes, merge, split
+from harden.data.edit import Limits, Repaired, filter_episodes, merge, repair, split
+from harden.data.episodes import summarise
 from harden.data.formats.log import ImportOptions
 from harden.data.manifest import DatasetInfo, ShardInfo, data_files, shard_files
-from harden.data.recovery import Repaired, repair
-from harden.data.summary import summarise
 from harden.data.targets import TargetsHeader, read_targets, write_targets
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harden.data.dataset import Dataset, DatasetWriter
-from harden.data.formats.flat import read_d4rl, read_dsrl, write_dsrl
+from harden.data.formats.flat import read_flat, write_dsrl
 from harden.data.formats.log import ImportOptions, Log
 from harden.data.formats.minari import find_minari, read_minari, write_minari
 from harden.data.hdf5 import open_hdf5
@@ -16,8 +16,8 @@ from harden.errors import InputError, MissingInputError
 from harden.storage.folders import require_new, whole_folder
 
 READERS: dict[str, Callable[[Path, ImportOptions], Log]] = {
-    "dsrl": read_dsrl,
-    "d4rl": read_d4rl,
+    "dsrl": read_flat,
+    "d4rl": read_flat,
     "minari": read_minari,
 }
 WRITERS: dict[str, Callable[[Dataset, Path], list[str]]] = {"dsrl": write_dsrl, "minari": write_minari}
@@ -51,10 +51,9 @@ def detect_format(path: Path) -> str:
         return "minari"
     if {"observations", "actions", "rewards", "terminals"} <= names:
         return "dsrl" if {"costs", "next_observations", "timeouts"} <= names else "d4rl"
-    raise InputError(
-        f"{path} is in no format that harden knows (it holds: {', '.join(sorted(names)[:9]) or 'nothing'})",
-        f"convert it to one of: {', '.join(READERS)}",
-    )
+    held = ", ".join(sorted(names)[:9]) or "nothing"
+    remedy = f"convert it to one of: {', '.join(READERS)}"
+    raise InputError(f"{path} is in no format that harden knows (it holds: {held})", remedy)
 
 
 def import_data(
@@ -83,10 +82,7 @@ def import_data(
 
 
 def export_data(path: Path, out: Path, target: str) -> list[str]:
-    """Write a data set in a foreign format.
-
-    Returns:
-        What the format can't express, one line each.
+    """Write a data set in a foreign format; returns what that can't express, one line each.
 
     Raises:
         InputError: something is at `out`, or the format can't hold these data.

@@ -17,7 +17,6 @@ from harden.data.manifest import (
     Provenance,
     ShardInfo,
     check_kind,
-    check_task,
     next_shard,
     read_manifest,
     shard_files,
@@ -39,6 +38,9 @@ class Dataset:
     Args:
         path: the folder, or one file in the DSRL layout, which has no manifest and so no checksums.
 
+    Attributes:
+        info: its task, sizes and shards.
+
     Raises:
         MissingInputError: not there; StorageError: it may not be read; DamagedFileError: not a data set.
     """
@@ -57,8 +59,8 @@ class Dataset:
         else:
             # a pipeline's own data set has its name
             out = f"-p {path.name}" if path.parent == Path("datasets") else f"--out {path}"
-            remedy = f"make it with: {MADE_BY} {out}, or from logs with: harden data import FILE --out {path}"
-            raise MissingInputError(f"data set {path} is missing", remedy)
+            remedy = f"{MADE_BY} {out}, or from logs with: harden data import FILE --out {path}"
+            raise MissingInputError(f"data set {path} is missing", f"make it with: {remedy}")
 
     def __len__(self) -> int:
         return self.info.transitions
@@ -96,22 +98,15 @@ class Dataset:
             before += shard.transitions
 
     def verified_shards(self) -> Iterator[tuple[ShardInfo, Transitions]]:
-        """Read shard after shard, each compared with its entry in the manifest as by `verify`.
+        """Read shard after shard, each compared with its entry in the manifest; errors as `read`.
 
         For what stores them again: a new checksum would vouch for whatever was damaged before.
-
-        Raises:
-            DamagedFileError: a shard is damaged, or not what the manifest says.
         """
         for shard in self.info.shards:
             yield shard, self._verified(shard)
 
     def verify(self) -> list[str]:
-        """Read everything; returns what is wrong, one line each.
-
-        Of a folder, each shard is compared with its entry in the manifest, its checksum above all. Of a
-        single file, values and structure were looked at when it was opened.
-        """
+        """Read everything, and compare it with the manifest if any; returns what is wrong, a line each."""
         problems = []
         for shard in self.info.shards:
             try:
@@ -133,18 +128,21 @@ class Dataset:
 
     def unlisted(self) -> list[str]:
         """Return which shards lie in the folder and are not part of the data set, one line each."""
-        listed = {shard.name for shard in self.info.shards}
-        files = shard_files(self.folder) if self.has_manifest else []
-        return [
-            f"{path} is not listed in the manifest, and not read" for path in files if path.name not in listed
-        ]
+        files = _unlisted(self.folder, self.info) if self.has_manifest else []
+        return [f"{path} is not listed in the manifest, and not read" for path in files]
+
+
+def _unlisted(folder: Path, info: DatasetInfo) -> list[Path]:
+    listed = {shard.name for shard in info.shards}
+    return [path for path in shard_files(folder) if path.name not in listed]
 
 
 def open_dataset(path: Path, task: Task | None = None) -> Dataset:
     """Open a data set as `Dataset`; InputError: it is not of the task."""
     dataset = Dataset(path)
     if task is not None:
-        check_task(dataset.info, task, path)
+        remedy = "use the data of that task, or name another pipeline with -p"
+        check_kind(dataset.info, task, f"data set {path}", f"task '{task.name}'", remedy)
     return dataset
 
 
@@ -179,7 +177,6 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
     Args:
         path: the folder, made where it is not there.
         kind: what is stored: a task, or whatever else says its sizes.
-        mix: whether attacked and benign shards may stand side by side, as in what they are copied from.
 
     Raises:
         InputError: the data set is of another task, or another process is writing to it.
@@ -187,8 +184,8 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
         StorageError: the folder can't be written.
     """
 
-    def __init__(self, path: Path, kind: Kind, mix: bool = False) -> None:
-        self.path, self.kind, self.mix = path, kind, mix
+    def __init__(self, path: Path, kind: Kind) -> None:
+        self.path, self.kind = path, kind
         self._lock = FolderLock(path)
         try:
             self.info = self._open()
@@ -204,8 +201,7 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
             remedy = "name another folder, or another pipeline with -p"
             check_kind(info, kind, f"data set {self.path}", "what is to be stored", remedy)
         clear_unfinished(self.path)
-        listed = {shard.name for shard in info.shards}
-        unlisted = [path for path in shard_files(self.path) if path.name not in listed]
+        unlisted = _unlisted(self.path, info)
         return self._take_in(info, unlisted) if unlisted else info
 
     def _take_in(self, info: DatasetInfo, unlisted: list[Path]) -> DatasetInfo:
@@ -230,7 +226,7 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
     def require_same_kind(self, behaviour: str) -> None:
         """Refuse to mix transitions collected under attack with benign ones: InputError."""
         attacked = self.info.attacked
-        if not self.mix and self.info.shards and attacked != (behaviour == MC_BEHAVIOUR):
+        if self.info.shards and attacked != (behaviour == MC_BEHAVIOUR):
             held, new = ("attacked", "benign") if attacked else ("benign", "attacked")
             raise InputError(
                 f"data set {self.path} holds {held} transitions, these are {new} ones ({behaviour})",
@@ -249,9 +245,8 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
                 that are there; StorageError: no room.
         """
         self.require_same_kind(behaviour)
-        sizes = (data.obs.shape[1], data.actions.shape[1])
-        if sizes != (self.kind.obs_dim, self.kind.act_dim):
-            wanted = (self.kind.obs_dim, self.kind.act_dim)
+        sizes, wanted = (data.obs.shape[1], data.actions.shape[1]), (self.kind.obs_dim, self.kind.act_dim)
+        if sizes != wanted:
             raise InputError(f"transitions with {sizes} coordinates, the data set has {wanted}")
         check_values(data, "collected transitions")
         if not bool(data.terminals[-1] | data.timeouts[-1]):

@@ -1,8 +1,9 @@
-"""Data sets made of data sets, by whole episodes: merge, filter, split."""
+"""Data sets made of data sets, by whole episodes: merge, filter, split; and a damaged one mended in place."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +13,20 @@ from torch import Tensor
 
 from harden.data.dataset import Dataset, DatasetWriter
 from harden.data.episodes import lengths, select, totals
-from harden.data.manifest import DatasetInfo, check_kind
-from harden.errors import InputError
+from harden.data.manifest import (
+    DatasetInfo,
+    ShardInfo,
+    check_kind,
+    kind_difference,
+    read_manifest,
+    shard_files,
+    write_manifest,
+)
+from harden.data.shard import read_whole_shard
+from harden.errors import HardenError, InputError, MissingInputError, StorageError
 from harden.seeds import generator
-from harden.storage.folders import require_new, whole_folder
+from harden.storage.files import make_folder, read_errors, storage_errors, sync_folder
+from harden.storage.folders import FolderLock, require_new, whole_folder
 from harden.types import Transitions
 
 
@@ -46,11 +57,8 @@ def _append(writer: DatasetWriter, dataset: Dataset, keep: Callable[[int, Transi
             writer.append(select(data, kept), **shard.provenance._asdict())
 
 
-def merge(paths: Sequence[Path], out: Path, mix: bool = False) -> DatasetInfo:
+def merge(paths: Sequence[Path], out: Path) -> DatasetInfo:
     """Make one data set of several, in the order given.
-
-    Args:
-        mix: whether benign data and data collected under attack may come together; shards say which is which.
 
     Raises:
         InputError: of different tasks, the same shard twice, or benign and attacked ones.
@@ -67,12 +75,9 @@ def merge(paths: Sequence[Path], out: Path, mix: bool = False) -> DatasetInfo:
     if len(set(shards)) != len(shards):
         raise InputError(f"{', '.join(map(str, paths))} share a shard", "name each data set once")
     attacked = [str(dataset.path) for dataset in datasets if dataset.info.attacked]
-    if attacked and len(attacked) < len(datasets) and not mix:
-        raise InputError(
-            f"{attacked[0]} was collected under attack, and others were not",
-            "merge it with --mix-attacked if that is meant; what learns from benign data only will refuse it",
-        )
-    with whole_folder(out) as aside, DatasetWriter(aside, kind, mix) as writer:
+    if attacked and len(attacked) < len(datasets):
+        raise InputError(f"{attacked[0]} was collected under attack, and others were not", "merge one kind")
+    with whole_folder(out) as aside, DatasetWriter(aside, kind) as writer:
         for dataset in datasets:
             _append(writer, dataset, lambda _, data: torch.ones(len(lengths(data)), dtype=torch.bool))
     return writer.info
@@ -97,7 +102,7 @@ def filter_episodes(path: Path, out: Path, limits: Limits) -> DatasetInfo:
             kept = kept & (values >= least) & (values <= most)
         return kept
 
-    with whole_folder(out) as aside, DatasetWriter(aside, dataset.info, mix=True) as writer:
+    with whole_folder(out) as aside, DatasetWriter(aside, dataset.info) as writer:
         _append(writer, dataset, keep)
         if not writer.info.shards:
             raise InputError(f"none of the {dataset.info.episodes} episodes of {path} is within the limits")
@@ -137,7 +142,97 @@ def split(path: Path, out: Path, shares: dict[str, float], seed: int) -> dict[st
             def keep(before: int, data: Transitions, mine: Tensor = part == number) -> Tensor:
                 return mine[before : before + len(lengths(data))]
 
-            with DatasetWriter(aside, dataset.info, mix=True) as writer:
+            with DatasetWriter(aside, dataset.info) as writer:
                 _append(writer, dataset, keep)
                 made[name] = writer.info
     return made
+
+
+class Repaired(NamedTuple):
+    """The data set as it is after a repair, and which shards were set aside and why, lost, and taken in."""
+
+    info: DatasetInfo
+    aside: list[str]
+    lost: list[str]
+    taken_in: list[str]
+
+
+def repair(path: Path, dry_run: bool = False) -> Repaired:
+    """Keep every whole shard of a data set, set the others aside and write the manifest anew, last.
+
+    A shard is whole when `read_whole_shard` takes it and it is of the data set's kind: the manifest's, or the
+    first whole shard's where there is no manifest.
+
+    Args:
+        path: the data set's folder. Damaged shards go to its folder `damaged`.
+        dry_run: only find out what a repair would do.
+
+    Raises:
+        MissingInputError: no data set. InputError: another process writes there, nothing in it is whole, or
+            the manifest contradicts shards whose checksums it lists. StorageError: something in it may not be
+            read. In all these cases it is left as it is.
+    """
+    with read_errors(path):
+        if not path.is_dir() or not ((path / "manifest.json").exists() or shard_files(path)):
+            raise MissingInputError(f"{path} is not a data set's folder", "name one that holds shards")
+    with contextlib.nullcontext() if dry_run else FolderLock(path):
+        old = info = _manifest(path)
+        listed = {shard.name: shard.sha256 for shard in old.shards} if old else {}
+        whole: list[ShardInfo] = []
+        damaged: dict[str, str] = {}
+        for file in shard_files(path):
+            try:
+                shard, _ = read_whole_shard(file, listed.get(file.name))
+            except StorageError:
+                # what may not be read may be whole: nobody sets it aside
+                raise
+            except HardenError as error:
+                damaged[file.name] = error.message
+                continue
+            info = info or shard
+            difference = kind_difference(shard, info)
+            if difference is None:
+                whole += shard.shards
+                continue
+            name, value, needed = difference
+            if file.name in listed:
+                remedy = (
+                    "nothing was done: remove the manifest and repair again, then it is made of the shards"
+                )
+                raise InputError(
+                    f"{path}/manifest.json says {name} {needed}, {file} listed there {value}", remedy
+                )
+            damaged[file.name] = f"{file} has {name} {value}, its data set has {needed}"
+        if info is None or not whole:
+            raise InputError(f"no shard of {path} is whole, nothing was changed", "collect the data again")
+        info = info._replace(shards=tuple(whole))
+        if not dry_run:
+            _set_aside(path, list(damaged))
+            write_manifest(path, info)
+    names, aside = {shard.name for shard in whole}, [f"{name}: {why}" for name, why in damaged.items()]
+    lost, taken_in = sorted(set(listed) - names - set(damaged)), sorted(names - set(listed)) if old else []
+    return Repaired(info, aside, lost, taken_in)
+
+
+def _manifest(path: Path) -> DatasetInfo | None:
+    try:
+        return read_manifest(path)
+    except StorageError:
+        raise
+    except HardenError:
+        return None
+
+
+def _set_aside(path: Path, names: list[str]) -> None:
+    if not names:
+        return
+    folder = make_folder(path / "damaged")
+    with storage_errors(folder):
+        for name in names:
+            target, number = folder / name, 0
+            while target.exists():
+                number += 1
+                target = folder / f"{name}.{number}"
+            os.rename(path / name, target)
+        sync_folder(folder)
+        sync_folder(path)

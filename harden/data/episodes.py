@@ -1,13 +1,17 @@
-"""Whole episodes in flat arrays: their lengths, totals and choice."""
+"""Whole episodes in flat arrays: their lengths, totals and choice, and what a data set of them holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from harden.data.dataset import Dataset
 from harden.types import Transitions
+
+_QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 
 
 def lengths(data: Transitions) -> Tensor:
@@ -36,3 +40,69 @@ def select(data: Transitions, keep: Tensor) -> Transitions:
     """Return those of the whole episodes that `keep`, bool (episodes,), marks."""
     rows = torch.repeat_interleave(keep, lengths(data))
     return Transitions(*(column[rows] for column in data))
+
+
+def _spread(values: Tensor) -> dict[str, float]:
+    at = torch.tensor(list(_QUANTILES.values()), dtype=torch.float64)
+    quantiles = dict(zip(_QUANTILES, values.double().quantile(at).tolist(), strict=True))
+    return {"mean": float(values.double().mean())} | quantiles
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, ...]:
+    """Return count, minimum, mean, variance and maximum of each coordinate of some rows."""
+    count, rows = torch.tensor(float(len(rows))), rows.double()
+    return count, rows.amin(0), rows.mean(0), rows.var(0, correction=0), rows.amax(0)
+
+
+def _pooled(parts: list[tuple[Tensor, ...]]) -> dict[str, list[float]]:
+    """Return range, mean and standard deviation of each coordinate, over the parts' moments."""
+    counts, low, means, variances, high = map(torch.stack, zip(*parts, strict=True))
+    weights = (counts.double() / counts.sum())[:, None]
+    mean = (weights * means).sum(0)
+    # variance within the parts, and of their means
+    std = (weights * (variances + (means - mean).square())).sum(0).sqrt()
+    named = {"min": low.amin(0), "mean": mean, "std": std, "max": high.amax(0)}
+    return {name: values.tolist() for name, values in named.items()}
+
+
+def summarise(dataset: Dataset) -> dict[str, Any]:
+    """Read a data set and describe it, one shard in memory at a time; errors as `Dataset.read`.
+
+    Returns:
+        env_id, horizon, sizes; `reward`, `cost` and `length` of an episode as mean and quantiles; how many
+        episodes ended by the dynamics and by the time limit; range, mean and standard deviation of each
+        coordinate of observations and actions; `continuous`, the share of steps whose next observation is the
+        next step's observation (below 1 where observations were attacked, near 0 where a conversion shifted
+        them); and the same in short for each shard.
+    """
+    info, shards = dataset.info, list[dict[str, Any]]()
+    figures, inner, same = list[tuple[Tensor, ...]](), 0, 0
+    obs, actions = list[tuple[Tensor, ...]](), list[tuple[Tensor, ...]]()
+    for shard, data in dataset.shards():
+        reward, cost, length = *totals(data), lengths(data)
+        figures.append((reward, cost, length))
+        obs.append(_moments(data.obs))
+        actions.append(_moments(data.actions))
+        goes_on = ~(data.terminals | data.timeouts)[:-1]
+        inner += int(goes_on.sum())
+        same += int(((data.next_obs[:-1] == data.obs[1:]).all(1) & goes_on).sum())
+        ends = {"terminals": int(data.terminals.sum()), "timeouts": int(data.timeouts.sum())}
+        means = {"mean_reward": float(reward.mean()), "mean_cost": float(cost.mean())}
+        extent = {"min_length": int(length.min()), "max_length": int(length.max())}
+        shards.append(shard._asdict() | ends | means | extent)
+    rewards, costs, rows = map(torch.cat, zip(*figures, strict=True))
+    return info._asdict() | {
+        "digest": info.digest,
+        "transitions": info.transitions,
+        "episodes": info.episodes,
+        "attacked": info.attacked,
+        "terminals": sum(entry["terminals"] for entry in shards),
+        "timeouts": sum(entry["timeouts"] for entry in shards),
+        "continuous": same / inner if inner else 1.0,
+        "reward": _spread(rewards),
+        "cost": _spread(costs),
+        "length": _spread(rows),
+        "observations": _pooled(obs),
+        "actions": _pooled(actions),
+        "shards": shards,
+    }

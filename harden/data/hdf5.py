@@ -56,21 +56,18 @@ def open_hdf5(path: Path, remedy: str) -> Iterator[h5py.File]:
 
 
 def _unreadable(path: Path, error: BaseException, remedy: str) -> DamagedFileError:
-    reason = describe_error(error)
+    reason, what = describe_error(error), f"{path} can't be read as HDF5"
     if "unable to lock file" in reason or "already open for write" in reason:
-        return DamagedFileError(
-            f"{path} is open for writing in another program, or was when that was killed",
-            "close the file there; after a crash: h5clear -s FILE (of HDF5's tools), then look at its rows",
-        )
+        what = f"{path} is open for writing in another program, or was when that was killed"
+        remedy = "close it there; after a crash: h5clear -s FILE (of HDF5's tools), then look at its rows"
+        return DamagedFileError(what, remedy)
     with path.open("rb") as file:
         begin = file.read(16)
     for head, name in _OTHER_FORMATS:
         if begin.startswith(head):
-            return DamagedFileError(
-                f"{path} is not HDF5 but {name}",
-                "write its arrays to HDF5 first: docs/your-own-data.md, 'Logs in another format', says how",
-            )
-    return DamagedFileError(f"{path} can't be read as HDF5 ({reason})", remedy)
+            remedy = "write its arrays to HDF5: docs/your-own-data.md, 'Logs in another format'"
+            return DamagedFileError(f"{path} is not HDF5 but {name}", remedy)
+    return DamagedFileError(f"{what} ({reason})", remedy)
 
 
 def _resolve(group: h5py.Group, path: str, links: int = 0) -> Any:
@@ -103,9 +100,7 @@ def numbers(group: h5py.Group, name: str) -> h5py.Dataset:
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         raise DamagedFileError(f"{group.file.filename} has no array '{name}'")
     if item.dtype.kind not in "fiub":
-        raise DamagedFileError(
-            f"{group.file.filename} is refused: '{name}' has type {item.dtype}, not numbers"
-        )
+        raise DamagedFileError(f"{group.file.filename}: '{name}' has type {item.dtype}, not numbers")
     require_stored_here(item, name)
     return item
 
@@ -119,29 +114,23 @@ def require_stored_here(item: h5py.Dataset, name: str) -> None:
     Raises:
         DamagedFileError: says which.
     """
-    where, plan = item.file.filename, item.id.get_create_plist()
+    plan, what = item.id.get_create_plist(), f"{item.file.filename} is refused: {name!r}"
     if plan.get_layout() == h5py.h5d.VIRTUAL:
-        raise DamagedFileError(
-            f"{where} is refused: {name!r} is a virtual data set", "write its values into one file"
-        )
+        raise DamagedFileError(f"{what} is a virtual data set", "write its values into one file")
     if plan.get_external_count():
-        raise DamagedFileError(f"{where} is refused: {name!r} keeps its bytes in another file")
+        raise DamagedFileError(f"{what} keeps its bytes in another file")
     foreign = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())} - _FILTERS
     if foreign:
-        raise DamagedFileError(
-            f"{where} is refused: {name!r} needs the HDF5 plugin of filter {min(foreign)}",
-            "write it again with gzip, lzf or no filter",
-        )
+        remedy = "write it again with gzip, lzf or no filter"
+        raise DamagedFileError(f"{what} needs the HDF5 plugin of filter {min(foreign)}", remedy)
     width = item.id.get_type().get_size()
     chunk = item.chunks and math.prod(item.chunks) * width
     if chunk and chunk > _MAX_CHUNK:
-        raise DamagedFileError(f"{where}: {name!r} declares chunks of {chunk:,} bytes")
-    shape, stored, most = item.shape or (), item.id.get_storage_size(), os.path.getsize(where)
+        raise DamagedFileError(f"{what} declares chunks of {chunk:,} bytes")
+    shape, stored, most = item.shape or (), item.id.get_storage_size(), os.path.getsize(item.file.filename)
     basis = most if math.prod(shape[1:]) == 1 else stored
     if stored > most or math.prod(shape) * width > _MAX_RATIO * basis:
-        raise DamagedFileError(
-            f"{where}: {name!r} declares shape {item.shape}, far more than it stores ({stored:,} bytes)"
-        )
+        raise DamagedFileError(f"{what} declares shape {shape}, far more than it stores ({stored:,} bytes)")
 
 
 def read_array(item: h5py.Dataset, dtype: type) -> np.ndarray:
@@ -166,9 +155,8 @@ def read_into(item: h5py.Dataset, values: np.ndarray, first: int) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             values[...] = stored
     if wrong:
-        raise DamagedFileError(
-            f"{item.file.filename}: '{item.name.lstrip('/')}' holds values other than 0 and 1"
-        )
+        name = item.name.lstrip("/")
+        raise DamagedFileError(f"{item.file.filename}: '{name}' holds values other than 0 and 1")
 
 
 def attributes(group: h5py.Group, names: Iterable[str]) -> dict[str, Any]:

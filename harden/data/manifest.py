@@ -112,14 +112,14 @@ class DatasetInfo(NamedTuple):
         return sum(shard.episodes for shard in self.shards)
 
     @property
-    def reward(self) -> float:
-        """Total reward."""
-        return sum(shard.reward for shard in self.shards)
+    def mean_reward(self) -> float:
+        """Mean reward of an episode."""
+        return sum(shard.reward for shard in self.shards) / self.episodes
 
     @property
-    def cost(self) -> float:
-        """Total cost."""
-        return sum(shard.cost for shard in self.shards)
+    def mean_cost(self) -> float:
+        """Mean cost of an episode."""
+        return sum(shard.cost for shard in self.shards) / self.episodes
 
     @property
     def attacked(self) -> bool:
@@ -129,13 +129,12 @@ class DatasetInfo(NamedTuple):
     @property
     def provenance(self) -> Provenance:
         """Where all of it comes from; it counts as attacked where any of it is."""
-        every = {shard.provenance for shard in self.shards}
+        first, *others = {shard.provenance for shard in self.shards}
+        if not others:
+            return first
         behaviours = {shard.behaviour for shard in self.shards}
-        if len(every) == 1:
-            return every.pop()
-        return Provenance(
-            behaviour=MC_BEHAVIOUR if self.attacked else behaviours.pop() if len(behaviours) == 1 else "mixed"
-        )
+        single = behaviours.pop() if len(behaviours) == 1 else "mixed"
+        return Provenance(behaviour=MC_BEHAVIOUR if self.attacked else single)
 
     @property
     def digest(self) -> str:
@@ -152,33 +151,24 @@ _MANIFEST = TypeAdapter(DatasetInfo)
 def shard_attributes(kind: Kind, provenance: Provenance) -> dict[str, Any]:
     """Return what a file in the DSRL layout says of itself, where harden wrote it."""
     libraries = ("harden", "torch", "gymnasium", "bullet-safety-gym", "pybullet", "h5py")
-    return (
-        {"format_version": FORMAT_VERSION, "env_id": kind.env_id, "horizon": kind.horizon}
-        | provenance._asdict()
-        | {f"version_{name}": version(name) for name in libraries}
-    )
+    stated = {"format_version": FORMAT_VERSION, "env_id": kind.env_id, "horizon": kind.horizon}
+    return stated | provenance._asdict() | {f"version_{name}": version(name) for name in libraries}
 
 
 def parse_attributes(values: dict[str, Any], where: str) -> Attributes:
-    """Return the attributes of a file, `where` in an error, as a data set can keep them.
-
-    Raises:
-        DamagedFileError: one is of another type or out of bounds, or the format is a later one.
-    """
+    """Return the attributes of a file, `where` in an error; DamagedFileError: a data set can't keep them."""
     try:
         return _ATTRIBUTES.validate_python(values)
     except ValidationError as error:
-        raise DamagedFileError(
-            f"{where}: attribute {ascii(str(first_problem(error, values)))[1:-1]}",
-            "correct it in the file, or delete it there",
-        ) from error
+        problem = ascii(str(first_problem(error, values)))[1:-1]
+        remedy = "correct it in the file, or delete it there"
+        raise DamagedFileError(f"{where}: attribute {problem}", remedy) from error
 
 
 def shard_files(folder: Path) -> list[Path]:
     """Return the shards that lie in a folder, oldest first, listed in its manifest or not."""
-    return sorted(
-        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=lambda path: _number(path.name)
-    )
+    shards = (path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    return sorted(shards, key=lambda path: _number(path.name))
 
 
 def _number(name: str) -> int:
@@ -242,17 +232,7 @@ def kind_difference(info: Kind, wanted: Kind) -> tuple[str, Any, Any] | None:
 
 
 def check_kind(info: Kind, wanted: Kind, mine: str, theirs: str, remedy: str) -> None:
-    """Refuse data that are not of the kind wanted: InputError.
-
-    Args:
-        mine, theirs: what the two are called in the message.
-    """
+    """Refuse data, called `mine`, that are not of the kind wanted, called `theirs`: InputError."""
     if difference := kind_difference(info, wanted):
         name, value, needed = difference
         raise InputError(f"{mine} has {name} {value}, {theirs} has {needed}", remedy)
-
-
-def check_task(info: DatasetInfo, task: Task, path: Path) -> None:
-    """Refuse a data set of another task: InputError."""
-    remedy = "use the data of that task, or name another pipeline with -p"
-    check_kind(info, task, f"data set {path}", f"task '{task.name}'", remedy)

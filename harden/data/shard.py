@@ -39,8 +39,7 @@ def check_values(data: Transitions, where: str, first: int = 0) -> None:
     """Refuse transitions that nothing may learn from.
 
     Args:
-        where: the file or whatever else they come from.
-        first: the number of their first row there.
+        where: they come from; first: the number of their first row there.
 
     Raises:
         InputError: names the array and the row: NaN or infinite, a negative cost, both kinds of end at once.
@@ -49,20 +48,16 @@ def check_values(data: Transitions, where: str, first: int = 0) -> None:
     arrays = columns(data)
     for name, column in arrays.items():
         if column.dtype != np.bool_ and not np.isfinite(column).all():
-            row = int(np.argwhere(~np.isfinite(column))[0][0])
-            raise InputError(
-                f"{where}: '{name}' holds NaN or an infinite value in row {first + row}",
-                "remove that episode, or collect it again",
-            )
+            what = f"'{name}' holds NaN or an infinite value"
+            row = first + int(np.argwhere(~np.isfinite(column))[0][0])
+            raise InputError(f"{where}: {what} in row {row}", "remove that episode, or collect it again")
     costs, both = arrays["costs"], arrays["terminals"] & arrays["timeouts"]
     if costs.min(initial=0) < 0:
         row = int(np.argmax(costs < 0))
         raise InputError(f"{where}: cost {costs[row]} in row {first + row}", "costs are at least 0")
     if both.any():
-        raise InputError(
-            f"{where}: row {first + int(np.argmax(both))} is both a terminal and a timeout",
-            "an episode ends in one way",
-        )
+        what = f"row {first + int(np.argmax(both))} is both a terminal and a timeout"
+        raise InputError(f"{where}: {what}", "an episode ends in one way")
 
 
 def columns(data: Transitions) -> dict[str, np.ndarray]:
@@ -83,10 +78,11 @@ def empty_rows(rows: int, kind: Kind) -> Transitions:
     """Return room for transitions; InputError: there is none."""
     shapes = column_shapes(rows, kind)
     try:
-        arrays: list[np.ndarray] = [np.empty(shapes[field], dtype) for field, (_, dtype, _) in LAYOUT.items()]
+        return Transitions(
+            *(torch.from_numpy(np.empty(shapes[name], dtype)) for name, (_, dtype, _) in LAYOUT.items())
+        )
     except (MemoryError, ValueError):
         raise InputError(f"{rows:,} transitions do not fit into memory") from None
-    return Transitions(*map(torch.from_numpy, arrays))
 
 
 def write_shard(path: Path, data: Transitions, kind: Kind, provenance: Provenance) -> ShardInfo:
@@ -97,17 +93,11 @@ def write_shard(path: Path, data: Transitions, kind: Kind, provenance: Provenanc
 
 
 def _entry(path: Path, data: Transitions, provenance: Provenance) -> ShardInfo:
-    return ShardInfo(
-        path.name,
-        digest_file(path),
-        len(data.rewards),
-        int((data.terminals | data.timeouts).sum()),
-        float(data.rewards.double().sum()),
-        float(data.costs.double().sum()),
-        provenance.behaviour,
-        provenance.policy_digest,
-        provenance.seed,
-    )
+    episodes = int((data.terminals | data.timeouts).sum())
+    sums = float(data.rewards.double().sum()), float(data.costs.double().sum())
+    seed, policy_digest, behaviour = provenance
+    size = len(data.rewards), episodes
+    return ShardInfo(path.name, digest_file(path), *size, *sums, behaviour, policy_digest, seed)
 
 
 def _open_columns(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -116,17 +106,15 @@ def _open_columns(file: h5py.File) -> dict[str, h5py.Dataset]:
     for field, (name, _, ndim) in LAYOUT.items():
         if name not in present:
             names = ", ".join(name for name, _, _ in LAYOUT.values())
-            raise DamagedFileError(f"{path} has no '{name}'", f"a data set in the DSRL layout has: {names}")
+            raise DamagedFileError(f"{path} has no '{name}'", f"the DSRL layout has: {names}")
         item = items[field] = numbers(file, name)
         if item.ndim != ndim or 0 in item.shape:
-            raise DamagedFileError(
-                f"{path}: '{name}' has shape {item.shape}, expected {ndim} axes, none of them 0 long"
-            )
+            raise DamagedFileError(f"{path}: '{name}' {item.shape} needs {ndim} axes, none of them 0 long")
     lengths = {len(item) for item in items.values()}
     if len(lengths) != 1 or items["obs"].shape != items["next_obs"].shape:
+        shapes = {field: item.shape for field, item in items.items()}
         raise DamagedFileError(
-            f"{path}: arrays of lengths {sorted(lengths)}, observations {items['obs'].shape}, next ones "
-            f"{items['next_obs'].shape}; all lengths must be equal, and these two shapes"
+            f"{path}: arrays of lengths, or observations and next ones, that differ: {shapes}"
         )
     return items
 
@@ -143,12 +131,11 @@ def read_rows(path: Path, first: int, into: Transitions, rows: int, kind: Kind) 
         MissingInputError, DamagedFileError: as `open_hdf5`; also arrays missing, of other sizes or of unequal
             length. InputError: values that nothing may learn from.
     """
-    with open_hdf5(path, f"{_MEND} {path.parent}") as file:
+    mend = f"{_MEND} {path.parent}"
+    with open_hdf5(path, mend) as file:
         items = _open_columns(file)
         if {field: item.shape for field, item in items.items()} != column_shapes(rows, kind):
-            raise DamagedFileError(
-                f"{path} is not the shard that the manifest lists", f"{_MEND} {path.parent}"
-            )
+            raise DamagedFileError(f"{path} is not the shard that the manifest lists", mend)
         _fill(items, first, into)
     check_values(into, str(path), first)
 
@@ -169,17 +156,13 @@ def read_shard(path: Path) -> tuple[DatasetInfo, Transitions]:
         _fill(items, 0, data)
     check_values(data, str(path))
     if not bool(data.terminals[-1] | data.timeouts[-1]):
-        raise DamagedFileError(
-            f"{path} does not end with an episode's end", "let `harden data import` find it, with --horizon"
-        )
+        remedy = "let `harden data import` find it, with --horizon"
+        raise DamagedFileError(f"{path} does not end with an episode's end", remedy)
     return info._replace(shards=(_entry(path, data, stated.provenance),)), data
 
 
 def read_whole_shard(path: Path, sha256: str | None) -> tuple[DatasetInfo, Transitions]:
-    """Read a shard that lies in its data set's folder and has its checksum there.
-
-    Args:
-        sha256: as listed in the manifest; None where the shard is not listed.
+    """Read a shard that lies in its data set's folder with its checksum there, None if unlisted.
 
     Raises:
         As `read_shard`; DamagedFileError: it is a link, or has another checksum.

@@ -31,9 +31,9 @@ class TargetsHeader(NamedTuple):
         status: "feasible", or "infeasible" where no multiplier within bounds meets kappa.
         seed, round: the place of the random stream.
         data_digest, policy_digest, critics_digest: of what they were made from.
-        settings: the pipeline's sections that they depend on, as JSON; "" in files older than this.
-        kl: KL(q* || policy_old) of the weights, nats; converged: whether the dual's search reached its
-            tolerance. Files older than these say nan and True.
+        settings: the pipeline's sections that they depend on, as JSON.
+        kl: KL(q* || policy_old) of the weights, nats.
+        converged: whether the dual's search reached its tolerance.
     """
 
     eta: float
@@ -49,9 +49,9 @@ class TargetsHeader(NamedTuple):
     data_digest: str
     policy_digest: str
     critics_digest: str
-    settings: str = ""
-    kl: float = float("nan")
-    converged: bool = True
+    settings: str
+    kl: float
+    converged: bool
 
 
 def write_targets(path: Path, targets: Targets, header: TargetsHeader) -> None:
@@ -81,9 +81,8 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
     """Read what `write_targets` wrote.
 
     Raises:
-        MissingInputError: not there.
-        DamagedFileError: not targets, other than what was written, of shapes that do not fit, NaN, or weights
-            that do not sum to one.
+        MissingInputError: not there; DamagedFileError: not targets, other than what was written, of shapes
+            that do not fit, NaN, or weights that do not sum to one.
     """
 
     def damaged(reason: str) -> DamagedFileError:
@@ -92,29 +91,24 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
     with open_hdf5(path, f"make them with: {_MADE_BY}") as file:
         values = attributes(file, ("format_version", "digest", *TargetsHeader._fields))
         if values.get("format_version") != FORMAT_VERSION:
-            raise damaged(
-                f"format version {values.get('format_version')}, this harden reads {FORMAT_VERSION}"
-            )
+            version = values.get("format_version")
+            raise damaged(f"format version {version}, this harden reads {FORMAT_VERSION}")
         items = {name: numbers(file, name) for name in _LAYOUT}
         if any(item.ndim != _LAYOUT[name] for name, item in items.items()):
             raise damaged(f"arrays of shapes {[item.shape for item in items.values()]}")
         arrays = {name: read_array(item, np.float32) for name, item in items.items()}
     with foreign_errors(f"{path} is not whole targets", kind=DamagedFileError):
-        header = _typed(TargetsHeader._field_defaults | values)
+        header = _typed(values)
         whole = values.get("digest") == _digest(arrays, header)
     if not whole:
         raise damaged("they do not have the digest that was written with them")
     targets = Targets(*(torch.from_numpy(values) for values in arrays.values()))
     states, particles, act_dim = targets.actions.shape
-    fits = (
-        len(targets.obs) == states
-        and targets.weights.shape == (states, particles)
-        and targets.old_mean.shape == targets.old_std.shape == (states, act_dim)
-        and states > 0
-    )
-    if not fits:
-        raise damaged("arrays of shapes that do not fit")
-    finite = all(bool(column.isfinite().all()) for column in targets)
-    if not finite or not bool((targets.weights.sum(1) - 1).abs().max() < 1e-3):
+    shapes = [tuple(column.shape) for column in targets]
+    wanted = [(states, targets.obs.shape[1]), (states, particles, act_dim), (states, particles)]
+    if not states or shapes != [*wanted, (states, act_dim), (states, act_dim)]:
+        raise damaged(f"arrays of shapes {shapes}")
+    whole = all(bool(column.isfinite().all()) for column in targets)
+    if not whole or not bool((targets.weights.sum(1) - 1).abs().max() < 1e-3):
         raise damaged("NaN, or weights that do not sum to one")
     return targets, header

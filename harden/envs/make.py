@@ -35,6 +35,10 @@ class StepResult(NamedTuple):
     timeout: bool
 
 
+def _unfit(task: Task, what: str, remedy: str) -> InputError:
+    return InputError(f"task '{task.name}': {what}", remedy)
+
+
 def _make(task: Task) -> Any:
     """Return the environment that a task names, its module imported first."""
     try:
@@ -42,44 +46,33 @@ def _make(task: Task) -> Any:
             importlib.import_module(task.module)
         return gymnasium.make(task.env_id, disable_env_checker=True)
     except ImportError as error:
-        raise InputError(
-            f"task '{task.name}': module '{task.module}' can't be imported ({error})",
-            "install it, or name the module that registers the environment in own_task.module",
-        ) from error
+        remedy = "install it, or name the module that registers the environment in own_task.module"
+        raise _unfit(task, f"module '{task.module}' can't be imported ({error})", remedy) from error
     except gymnasium.error.Error as error:
-        raise InputError(
-            f"task '{task.name}': there is no environment {task.env_id} ({error})",
-            "name the module that registers it in own_task.module",
-        ) from error
+        remedy = "name the module that registers it in own_task.module"
+        raise _unfit(task, f"there is no environment {task.env_id} ({error})", remedy) from error
 
 
 def _check_spaces(task: Task, env: Any, bounds: bool) -> None:
     """Refuse an environment whose spaces are not those of its task; `bounds`: the actions' bounds too."""
-    named = f"task '{task.name}': {task.env_id}"
-    spaces = env.observation_space, env.action_space
+    spaces, has = (env.observation_space, env.action_space), f"{task.env_id} has"
     if not all(isinstance(space, gymnasium.spaces.Box) for space in spaces):
         kinds = " and ".join(type(space).__name__ for space in spaces)
         remedy = "observations and actions have to be vectors of real numbers: wrap the environment"
-        raise InputError(f"{named} has spaces that are {kinds}, not Box and Box", remedy)
-    shapes = tuple(space.shape for space in spaces)
-    if shapes != ((task.obs_dim,), (task.act_dim,)):
-        raise InputError(
-            f"{named} has spaces of the shapes {shapes[0]} and {shapes[1]}, "
-            f"the task's are ({task.obs_dim},) and ({task.act_dim},)",
-            "say so with own_task.obs_dim and act_dim, or wrap the environment so that both are vectors",
-        )
+        raise _unfit(task, f"{has} spaces that are {kinds}, not Box and Box", remedy)
+    shapes, sizes = [space.shape for space in spaces], [(task.obs_dim,), (task.act_dim,)]
+    if shapes != sizes:
+        remedy = "say so with own_task.obs_dim and act_dim, or wrap the environment so that both are vectors"
+        raise _unfit(task, f"{has} spaces of shapes {shapes}, the task's are {sizes}", remedy)
     limits = np.asarray([spaces[1].low, spaces[1].high], dtype=np.float32)
+    ends = " to ".join(str(limit) for limit in limits.tolist())
     if bounds and not np.isfinite(limits).all():
-        raise InputError(
-            f"{named} has no limits of its actions: {limits[0].tolist()} to {limits[1].tolist()}",
-            "a policy of harden acts between limits: wrap the environment so that its action_space has them",
-        )
+        remedy = "harden acts between limits: wrap the environment so that its action_space has them"
+        raise _unfit(task, f"{has} no limits of its actions: {ends}", remedy)
     if bounds and not np.array_equal(limits, np.asarray(task.bounds, dtype=np.float32)):
-        raise InputError(
-            f"{named} has actions from {limits[0].tolist()} to {limits[1].tolist()}, the task's are from "
-            f"{list(task.bounds[0])} to {list(task.bounds[1])}",
-            "say so with own_task.action_low and action_high",
-        )
+        own = " to ".join(str(list(bound)) for bound in task.bounds)
+        remedy = "say so with own_task.action_low and action_high"
+        raise _unfit(task, f"{has} actions from {ends}, the task's are from {own}", remedy)
 
 
 @contextlib.contextmanager
@@ -94,21 +87,10 @@ def _drawing_from(seed: int) -> Iterator[None]:
 
 
 def require_environment(task: Task) -> None:
-    """Refuse to simulate a task of which there are only data.
-
-    Raises:
-        InputError: the task names no environment.
-    """
+    """Refuse to simulate a task of which there are only data, as it names no environment: InputError."""
     if not task.env_id:
-        raise InputError(
-            f"task '{task.name}' has no environment (own_task.env_id is empty), and this simulates",
-            "every stage but collect and evaluate works from stored data, as harden train --offline does",
-        )
-
-
-def try_environment(task: Task) -> None:
-    """Open a task's environment and close it, refusing early what `SeededEnv` refuses."""
-    SeededEnv(task).close()
+        remedy = "every stage but collect and evaluate works from stored data, as harden train --offline does"
+        raise _unfit(task, "it has no environment (own_task.env_id is empty), and this simulates", remedy)
 
 
 class SeededEnv:
@@ -127,11 +109,8 @@ class SeededEnv:
     def __init__(self, task: Task) -> None:
         require_environment(task)
         # the simulator flushes C streams by these objects' names, which a notebook's or a test's do not have
-        with (
-            contextlib.redirect_stdout(sys.__stdout__),
-            contextlib.redirect_stderr(sys.__stderr__),
-            _drawing_from(0),
-        ):
+        out, err = contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__)
+        with out, err, _drawing_from(0):
             # the wrappers' checks cost as much as the Ball's physics
             made = _make(task)
         # bullet-safety-gym's time limit is not the task's: its wrappers are left out
@@ -143,11 +122,9 @@ class SeededEnv:
         self.high: np.ndarray = np.asarray(self.env.action_space.high, dtype=np.float32)
         if self.bullet:
             client = self.env.bc
-            if task.fixed_time_step:
+            if step := task.fixed_time_step:
                 # the attributes set the number of steps only at construction: the client must be told itself
-                client.setPhysicsEngineParameter(
-                    fixedTimeStep=task.fixed_time_step, numSubSteps=task.substeps
-                )
+                client.setPhysicsEngineParameter(fixedTimeStep=step, numSubSteps=task.substeps)
             self.env.stored_state_id = client.saveState()
 
     def reset(self, seed: int) -> np.ndarray:
@@ -170,15 +147,13 @@ class SeededEnv:
             raise self._error("gives no info['cost']", _WRAP)
         cost, reward = self._number(info["cost"], "cost"), self._number(reward, "reward")
         if not self.task.allows_cost(cost):
-            raise self._error(
-                f"costs {cost:g}, which is not in 0 to {self.task.max_step_cost:g}",
-                "set own_task.max_step_cost to the highest cost of a step, or wrap the environment",
-            )
+            remedy = "set own_task.max_step_cost to the highest cost of a step, or wrap the environment"
+            raise self._error(f"costs {cost:g}, which is not in 0 to {self.task.max_step_cost:g}", remedy)
         limit = self.steps >= self.task.horizon or (bool(truncated) and not self.bullet)
         return StepResult(self._observation(obs), reward, cost, bool(terminal), limit and not terminal)
 
     def _error(self, what: str, remedy: str) -> InputError:
-        return InputError(f"task '{self.task.name}': a step of {self.task.env_id} {what}", remedy)
+        return _unfit(self.task, f"a step of {self.task.env_id} {what}", remedy)
 
     def _values(self, call: Callable[[], Any], names: tuple[str, ...]) -> tuple[Any, ...]:
         """Return what the environment answers, which has to be as many values as Gymnasium says."""
@@ -191,11 +166,9 @@ class SeededEnv:
             values = None
         if isinstance(values, tuple) and len(values) == len(names):
             return values
-        raise self._error(
-            f"or reset gives other values than the {len(names)} of Gymnasium ({', '.join(names)})",
-            f"{_WRAP}, a cost of its own as info['cost'], as "
-            "safety_gymnasium.wrappers.SafetyGymnasium2Gymnasium does",
-        )
+        remedy = "with the cost as info['cost'], as safety_gymnasium.wrappers.SafetyGymnasium2Gymnasium does"
+        what = f"or reset gives other values than the {len(names)} of Gymnasium ({', '.join(names)})"
+        raise self._error(what, f"{_WRAP}, {remedy}")
 
     def _number(self, value: Any, what: str) -> float:
         """Return a reward or a cost as the number that it has to be."""
@@ -208,10 +181,8 @@ class SeededEnv:
         """Return an observation as float32 (obs_dim,)."""
         obs = np.asarray(value)
         if obs.shape != (self.task.obs_dim,) or obs.dtype.kind not in "biuf":
-            raise self._error(
-                f"observes {obs.dtype} {obs.shape}, not numbers ({self.task.obs_dim},) as its space says",
-                _WRAP,
-            )
+            what = f"observes {obs.dtype} {obs.shape}, not numbers ({self.task.obs_dim},) as its space says"
+            raise self._error(what, _WRAP)
         return obs.astype(np.float32, copy=False)
 
     def close(self) -> None:

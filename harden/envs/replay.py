@@ -25,18 +25,6 @@ class Boundary(NamedTuple):
     radius: float | None
 
 
-class Replayed(NamedTuple):
-    """Where an episode went (T steps).
-
-    Args:
-        xy: (T + 1, 2), the robot's position in metres, the start first.
-        costs: (T,).
-    """
-
-    xy: np.ndarray
-    costs: np.ndarray
-
-
 def boundary(env: SeededEnv) -> Boundary | None:
     """Return a task's safety boundary, None for a task that is neither a Circle nor a Run."""
     task: Any = getattr(env.env, "task", None)
@@ -47,14 +35,18 @@ def boundary(env: SeededEnv) -> Boundary | None:
     return None
 
 
-def replay(env: SeededEnv, seed: int, actions: np.ndarray) -> Replayed:
-    """Run the episode of a seed by its actions as they were applied, (T, act_dim)."""
+def replay(env: SeededEnv, seed: int, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run the episode of a seed by its actions as they were applied, (T, act_dim).
+
+    Returns:
+        The robot's positions in metres, the start first, (T + 1, 2), and the costs, (T,).
+    """
     env.reset(seed)
     path, costs = [env.env.agent.get_position()[:2]], []
     for action in actions:
         costs.append(env.step(action).cost)
         path.append(env.env.agent.get_position()[:2])
-    return Replayed(np.array(path, dtype=np.float64), np.array(costs))
+    return np.array(path, dtype=np.float64), np.array(costs)
 
 
 class Camera:
@@ -74,18 +66,15 @@ class Camera:
         """Return what is seen now, uint8 (height, width, 3)."""
         client: Any = self.env.env.bc
         x, y, z = (float(value) for value in self.env.env.agent.get_position())
-        target, distance, yaw, pitch = (
-            ((x + 1.0, 0.5 * y, z), 6.0, -90, -40)
-            if self.whole is None
-            else ((0, 0, 0), 3.8 * self.whole, 0, -70)
-        )
+        target, distance, yaw, pitch = (x + 1.0, 0.5 * y, z), 6.0, -90, -40
+        if self.whole is not None:
+            target, distance, yaw, pitch = (0.0, 0.0, 0.0), 3.8 * self.whole, 0, -70
         self._clear(client)
         view = client.computeViewMatrixFromYawPitchRoll(target, distance, yaw, pitch, 0, 2)
         lens = client.computeProjectionMatrixFOV(50, _ASPECT, 0.1, 100.0)
         # the renderer in software: no screen and no graphics driver
-        _, _, pixels, _, _ = client.getCameraImage(
-            self.width, self.height, view, lens, renderer=client.ER_TINY_RENDERER
-        )
+        size, renderer = (self.width, self.height), client.ER_TINY_RENDERER
+        _, _, pixels, _, _ = client.getCameraImage(*size, view, lens, renderer=renderer)
         return np.asarray(pixels, dtype=np.uint8).reshape(self.height, self.width, -1)[:, :, :3]
 
     def _clear(self, client: Any) -> None:

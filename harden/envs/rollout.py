@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harden.envs.vector import Step, VectorEnv
+from harden.envs.vector import VectorEnv
 from harden.errors import DivergedError
 from harden.types import Transitions
 
@@ -60,37 +60,6 @@ class Rollout(NamedTuple):
     lengths: np.ndarray
 
 
-class _Recorder:
-    """Batches as they come, and each episode's sums."""
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.seeds = np.asarray(seeds, dtype=np.int64)
-        self.batches: list[tuple[np.ndarray, ...]] = []
-        self.rewards, self.costs = np.zeros(len(seeds)), np.zeros(len(seeds))
-        self.lengths = np.zeros(len(seeds), dtype=np.int64)
-        self.done = np.zeros(len(seeds), dtype=bool)
-
-    def add(self, episodes: np.ndarray, obs: np.ndarray, actions: np.ndarray, step: Step) -> None:
-        ends = step.terminals, step.timeouts
-        self.batches.append((episodes, obs, actions, step.rewards, step.costs, step.obs, *ends))
-        self.rewards[episodes] += step.rewards
-        self.costs[episodes] += step.costs
-        self.lengths[episodes] += 1
-        self.done[episodes] = step.terminals | step.timeouts
-
-    def progress(self) -> Progress:
-        steps, finished = int(self.lengths.sum()), int(self.done.sum())
-        sums = float(self.rewards[self.done].sum()), float(self.costs[self.done].sum())
-        return Progress(steps, finished, *(total / max(finished, 1) for total in sums))
-
-    def result(self) -> Rollout:
-        episodes, *columns = (np.concatenate(column) for column in zip(*self.batches, strict=True))
-        # a stable sort leaves each episode's rows in the order of time
-        order = np.argsort(episodes, kind="stable")
-        transitions = Transitions(*(torch.from_numpy(column[order]) for column in columns))
-        return Rollout(transitions, self.seeds, self.rewards, self.costs, self.lengths)
-
-
 def rollout(
     envs: VectorEnv,
     act: Callable[[Tensor, Tensor], Acted],
@@ -109,11 +78,13 @@ def rollout(
         DivergedError: an action is NaN.
         HardenError: the simulation failed.
     """
-    recorder = _Recorder(seeds)
-    count = len(seeds)
+    count, seed_of = len(seeds), np.asarray(seeds, dtype=np.int64)
+    batches: list[tuple[np.ndarray, ...]] = []
+    rewards, costs = np.zeros((2, count))
+    lengths, done = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool)
     slots = np.arange(min(envs.num_envs, count))
     episodes = slots.copy()
-    obs = envs.reset(slots, recorder.seeds[episodes])
+    obs = envs.reset(slots, seed_of[episodes])
     while len(slots):
         # copies both ways: what is recorded must not change when a behaviour writes into its tensors
         acted = act(torch.tensor(obs), torch.tensor(slots))
@@ -122,8 +93,12 @@ def rollout(
         if np.isnan(actions).any():
             raise DivergedError("the policy's action is NaN", "act with a policy from before it diverged")
         step = envs.step(slots, actions)
-        recorder.add(episodes, given, actions, step)
-        ended = step.terminals | step.timeouts
+        ended, flags = step.terminals | step.timeouts, (step.terminals, step.timeouts)
+        batches.append((episodes, given, actions, step.rewards, step.costs, step.obs, *flags))
+        rewards[episodes] += step.rewards
+        costs[episodes] += step.costs
+        lengths[episodes] += 1
+        done[episodes] = ended
         obs = step.obs
         if ended.any():
             episodes = np.where(ended, episodes + envs.num_envs, episodes)
@@ -131,8 +106,14 @@ def rollout(
             again = ended & keep
             if again.any():
                 obs = obs.copy()
-                obs[again] = envs.reset(slots[again], recorder.seeds[episodes[again]])
+                obs[again] = envs.reset(slots[again], seed_of[episodes[again]])
             slots, episodes, obs = slots[keep], episodes[keep], obs[keep]
         if on_step is not None:
-            on_step(recorder.progress())
-    return recorder.result()
+            over = max(int(done.sum()), 1)
+            means = float(rewards[done].sum()) / over, float(costs[done].sum()) / over
+            on_step(Progress(int(lengths.sum()), int(done.sum()), *means))
+    episode, *columns = (np.concatenate(column) for column in zip(*batches, strict=True))
+    # a stable sort leaves each episode's rows in the order of time
+    order = np.argsort(episode, kind="stable")
+    transitions = Transitions(*(torch.from_numpy(column[order]) for column in columns))
+    return Rollout(transitions, seed_of, rewards, costs, lengths)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,9 +37,9 @@ def _answers(requests: Sequence[tuple[Child, str, tuple[Any, ...]]]) -> list[Any
             worker.send(method, *arguments)
         return [worker.receive() for worker, _, _ in requests]
     except ChildEndedError as error:
+        remedy = "what was stored stands; run the command again, with fewer workers if memory was short"
         raise HardenError(
-            f"a simulation worker ended by itself (exit status {error.status})",
-            "what was stored stands; run the command again, with fewer workers if memory was short",
+            f"a simulation worker ended by itself (exit status {error.status})", remedy
         ) from error
 
 
@@ -67,11 +66,9 @@ class VectorEnv:
             return
         count = min(wanted, num_envs)
         self.workers = [Child("harden.envs.worker") for _ in range(count)]
-        shares = [len(range(index, num_envs, count)) for index in range(count)]
         try:
-            requests = [
-                (worker, "make", (task, share)) for worker, share in zip(self.workers, shares, strict=True)
-            ]
+            shares = (len(range(index, num_envs, count)) for index in range(count))
+            requests = [(self.workers[i], "make", (task, share)) for i, share in enumerate(shares)]
             self.action_low, self.action_high = _answers(requests)[0]
         except BaseException:
             self.close()
@@ -88,9 +85,8 @@ class VectorEnv:
                 raise HardenError("these environments are closed", "open new ones")
             rows = [np.nonzero(slots % count == index)[0] for index in range(count)]
             busy = [index for index in range(count) if len(rows[index])]
-            answers = _answers(
-                [(self.workers[i], request, (slots[rows[i]] // count, values[rows[i]])) for i in busy]
-            )
+            asked = [(self.workers[i], request, (slots[rows[i]] // count, values[rows[i]])) for i in busy]
+            answers = _answers(asked)
             return [(rows[index], answer) for index, answer in zip(busy, answers, strict=True)]
         except BaseException:
             # an answer that stays in a pipe would be taken for the next request's
@@ -125,7 +121,5 @@ class VectorEnv:
     def __enter__(self) -> VectorEnv:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

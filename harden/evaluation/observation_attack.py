@@ -14,8 +14,7 @@ from harden.attacks import ATTACKS, PaperStrength, Strength, attack_stream, pert
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import LoadedPolicy
-from harden.policies.foreign import answer
-from harden.policies.opaque import OpaquePolicy, from_function, policy_name, probe_observations
+from harden.policies.foreign import OpaquePolicy, answer, from_function, policy_name, probe_observations
 
 # as strong as `harden evaluate` attacks by default
 _STRENGTH = Strength(steps=50, restarts=5, starts="corners")
@@ -31,7 +30,8 @@ def _as_policy(policy: GaussianPolicy | Callable[..., Any], env: gymnasium.Env) 
     source, (obs_dim, act_dim) = from_function(policy), sizes
     # an attack on what answers otherwise each time would climb its noise
     answer(source, probe_observations(obs_dim), act_dim, Path(policy_name(policy)))
-    return OpaquePolicy(lambda obs: source.run(obs)[0], obs_dim, act_dim)
+    bound = torch.ones(act_dim)
+    return OpaquePolicy(source, obs_dim, -bound, bound)
 
 
 class ObservationAttack(gymnasium.ObservationWrapper):

@@ -82,8 +82,8 @@ def offline_account(run: Run, dataset: Dataset) -> dict[str, Any]:
     logs = {
         "path": str(dataset.path),
         "episodes": info.episodes,
-        "reward": info.reward / info.episodes,
-        "cost": info.cost / info.episodes,
+        "reward": info.mean_reward,
+        "cost": info.mean_cost,
     }
     return {
         "format_version": FORMAT_VERSION,

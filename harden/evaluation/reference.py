@@ -14,7 +14,7 @@ from harden.envs.rollout import Acted, Rollout, rollout
 from harden.envs.vector import VectorEnv
 from harden.evaluation.statistics import summarise
 from harden.nets import GaussianPolicy
-from harden.policies.opaque import OpaquePolicy
+from harden.policies.foreign import OpaquePolicy
 from harden.seeds import derive, generator
 
 DOES_NOTHING = "does-nothing"

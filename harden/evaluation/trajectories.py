@@ -58,8 +58,8 @@ def trajectories(
             )
             shown = {"seed": seed, "attack": name, "epsilon": worst["epsilon"]}
             for label, run in (("clean", runs[0]), ("attacked", attacked)):
-                walk = replay(env, seed, _actions(run, seed))
-                shown[label] = {"cost": float(walk.costs.sum()), "xy": np.round(walk.xy, 3).tolist()}
+                path, costs = replay(env, seed, _actions(run, seed))
+                shown[label] = {"cost": float(costs.sum()), "xy": np.round(path, 3).tolist()}
             episodes.append(shown)
         return {**edge._asdict(), "episodes": episodes}
     finally:

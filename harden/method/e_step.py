@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.config.depends import stage_sections
-from harden.config.pipeline import PipelineConfig
+from harden.config.pipeline import PipelineConfig, stage_sections
 from harden.data import TargetsHeader
 from harden.errors import InputError
 from harden.method import dual

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harden.nets.mlp import relu_layers, rescaled
+from harden.nets.policy import relu_layers, rescaled
 
 # states whose particles go through the critics at once: their hidden layers still fit a core's cache
 _CHUNK = 64
@@ -21,11 +21,8 @@ class StateValues(nn.Module):
 
     def __init__(self, obs_dim: int, hidden: Sequence[int] = (256, 256), obs_scale: float = 1.0) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {
-            "obs_dim": obs_dim,
-            "hidden": list(hidden),
-            "obs_scale": obs_scale,
-        }
+        sizes: dict[str, Any] = {"obs_dim": obs_dim, "hidden": list(hidden), "obs_scale": obs_scale}
+        self.architecture = sizes
         self.obs_scale = obs_scale
         self.parts = nn.ModuleList(
             nn.Sequential(*relu_layers(obs_dim, hidden), nn.Linear(hidden[-1], 1)) for _ in range(2)
@@ -114,15 +111,10 @@ class Critics(nn.Module):
         reward_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.architecture: dict[str, Any] = {
-            "kind": "q-ensemble",
-            "obs_dim": obs_dim,
-            "act_dim": act_dim,
-            "reward_count": reward_count,
-            "cost_count": cost_count,
-            "hidden": list(hidden),
-            "obs_scale": obs_scale,
-        }
+        sizes = {"obs_dim": obs_dim, "act_dim": act_dim}
+        sizes |= {"reward_count": reward_count, "cost_count": cost_count}
+        layers = {"hidden": list(hidden), "obs_scale": obs_scale}
+        self.architecture: dict[str, Any] = {"kind": "q-ensemble"} | sizes | layers
         self.set_reward_scale(reward_scale)
         self.reward_members = slice(0, reward_count)
         self.cost_members = slice(reward_count, reward_count + cost_count)

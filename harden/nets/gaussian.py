@@ -9,14 +9,10 @@ from torch import Tensor
 
 
 def cross_entropy(q_mean: Tensor, q_var: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return -E_q[log N(a; mean, std^2)], which depends on q by its first two moments only.
+    """Return -E_q[log N(a; mean, std^2)], (...,), nats, which depends on q by its first two moments only.
 
     Args:
-        q_mean, q_var: (..., act_dim), mean and variance of q by coordinate.
-        mean, std: (..., act_dim).
-
-    Returns:
-        (...,), nats.
+        q_mean, q_var, mean, std: (..., act_dim), by coordinate.
     """
     square = q_var + (q_mean - mean) ** 2
     return (0.5 * square / (std * std) + std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
@@ -35,8 +31,7 @@ def split_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor) -
     The first only moves the mean and the second only the spread, so each gets a bound of its own.
 
     Args:
-        mean, std: (..., act_dim), the distribution that expectations are taken under.
-        other_mean, other_std: (..., act_dim).
+        mean, std: (..., act_dim), the distribution that expectations are taken under; the others alike.
 
     Returns:
         Two tensors (...,), in nats.
@@ -58,16 +53,12 @@ def sample(mean: Tensor, std: Tensor, count: int, generator: torch.Generator) ->
 
 
 def censored_log_prob(actions: Tensor, mean: Tensor, std: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return the log-likelihood of draws from N(mean, std^2) that were clipped to [low, high].
+    """Return the log-likelihood, (...,), nats, of draws from N(mean, std^2) that were clipped to [low, high].
 
     Inside the bounds it is the density, on a bound the probability of lying beyond it.
 
     Args:
-        actions, mean, std: (..., act_dim).
-        low, high: (act_dim,), the bounds.
-
-    Returns:
-        (...,), nats.
+        actions, mean, std: (..., act_dim); low, high: (act_dim,).
 
     Source: Tobin 1958; for policies Fujita and Maeda 2018.
     """

@@ -1,8 +1,9 @@
-"""The policy: a diagonal Gaussian, its mean and spread by one MLP."""
+"""The policy: a diagonal Gaussian, its mean and spread by one MLP; and what critics share with it."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from harden.nets import gaussian
-from harden.nets.mlp import relu_layers, rescaled
+
+
+def relu_layers(inputs: int, hidden: Sequence[int]) -> list[nn.Module]:
+    """Return linear layers of the given widths, each with a ReLU behind it."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise([inputs, *hidden]):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return layers
+
+
+def rescaled(obs: Tensor, scale: float) -> Tensor:
+    """Return observations in units of `scale`, (..., obs_dim).
+
+    One number for all coordinates: divided by its own small spread, a coordinate that hardly varies would
+    carry an attack of the whole radius into the network many times as large (docs/decisions.md).
+    """
+    return obs if scale == 1.0 else obs / scale
 
 
 class GaussianPolicy(nn.Module):
@@ -53,22 +70,12 @@ class GaussianPolicy(nn.Module):
         super().__init__()
         low = -torch.ones(act_dim) if low is None else low.float()
         high = torch.ones(act_dim) if high is None else high.float()
-        self.architecture: dict[str, Any] = {
-            "kind": "gaussian-mlp",
-            "obs_dim": obs_dim,
-            "act_dim": act_dim,
-            "hidden": list(hidden),
-            "low": low.tolist(),
-            "high": high.tolist(),
-            "init_std": init_std,
-            "min_std": min_std,
-            "max_std": max_std,
-            "obs_scale": obs_scale,
-        }
-        self.center: Tensor
-        self.half_range: Tensor
-        self.register_buffer("center", (low + high) / 2, persistent=False)
-        self.register_buffer("half_range", (high - low) / 2, persistent=False)
+        sizes = {"obs_dim": obs_dim, "act_dim": act_dim, "hidden": list(hidden)}
+        bounds = {"low": low.tolist(), "high": high.tolist()}
+        spread = {"init_std": init_std, "min_std": min_std, "max_std": max_std}
+        self.architecture: dict[str, Any] = {"kind": "gaussian-mlp"} | sizes | bounds | spread
+        self.architecture["obs_scale"] = obs_scale
+        self.set_bounds(low, high)
         features = [obs_dim, *hidden][-1]
         self.trunk = nn.Sequential(*relu_layers(obs_dim, hidden))
         self.mean_head = nn.Linear(features, act_dim)
@@ -81,18 +88,20 @@ class GaussianPolicy(nn.Module):
             share = (init_std - min_std) / (max_std - min_std)
             self.std_head.bias.fill_(math.log(share / (1.0 - share)))
 
-    def capped(self, max_std: float) -> GaussianPolicy:
-        """Return the same policy with a lower ceiling of the spread: the floor, and what is well below, stay.
+    def set_bounds(self, low: Tensor, high: Tensor) -> None:
+        """Set the lowest and the highest action, (act_dim,) each."""
+        self.center: Tensor
+        self.half_range: Tensor
+        self.register_buffer("center", (low + high) / 2, persistent=False)
+        self.register_buffer("half_range", (high - low) / 2, persistent=False)
 
-        Args:
-            max_std: the new ceiling, above the floor; nothing changes where it is not below the present one.
-        """
+    def capped(self, max_std: float) -> GaussianPolicy:
+        """Return the same policy with a spread of at most `max_std`, which is above the floor."""
         if max_std >= self.max_std:
             return copy.deepcopy(self)
         options = {key: value for key, value in self.architecture.items() if key != "kind"}
-        low, high = self.center - self.half_range, self.center + self.half_range
-        init_std = min(self.architecture["init_std"], (self.min_std + max_std) / 2)
-        options |= {"low": low, "high": high, "max_std": max_std, "init_std": init_std}
+        options |= dict(zip(("low", "high"), self.bounds, strict=True))
+        options |= {"max_std": max_std, "init_std": min(options["init_std"], (self.min_std + max_std) / 2)}
         policy = GaussianPolicy(**options)
         policy.load_state_dict(self.state_dict())
         with torch.no_grad():
@@ -133,12 +142,7 @@ class GaussianPolicy(nn.Module):
         return torch.maximum(torch.minimum(actions, high), low)
 
     def log_prob(self, mean: Tensor, std: Tensor, actions: Tensor) -> Tensor:
-        """Return the log likelihood of actions as applied, (...), nats.
-
-        Args:
-            mean, std: (..., act_dim), what the policy gives for their observations.
-            actions: (..., act_dim), clipped: what was drawn beyond a bound stands on it.
-        """
+        """Return the log likelihood of actions as applied, clipped, (...), nats; all (..., act_dim)."""
         return gaussian.censored_log_prob(actions, mean, std, *self.bounds)
 
     @property

@@ -21,14 +21,9 @@ from torch import Tensor
 from harden.config.tasks import TASKS, Task
 from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.nets import Critics, GaussianPolicy
+from harden.storage import tensor_file
 from harden.storage.files import read_errors, read_json, write_json
-from harden.storage.tensor_file import (
-    FORMAT_VERSION,
-    ILL_DESCRIBED,
-    digest_tensors,
-    read_tensors,
-    write_tensors,
-)
+from harden.storage.tensor_file import FORMAT_VERSION, ILL_DESCRIBED, read_tensors, write_tensors
 
 Network = TypeVar("Network", GaussianPolicy, Critics)
 
@@ -38,16 +33,12 @@ _KINDS = {GaussianPolicy: "gaussian-mlp", Critics: "q-ensemble"}
 
 
 def module_digest(module: GaussianPolicy | Critics | None) -> str:
-    """Return the identity of a policy or of critics, "" for none: of the same digest, they answer the same.
-
-    It is of the weights and of all that the description says of what is made of them, such as the action
-    space's bounds and the unit of observations.
-    """
+    """Return the identity of a policy or critics, "" for none: weights and what is made of them."""
     if module is None:
         return ""
     # which spread the weights began with is no part of what they answer
     acts = {key: value for key, value in module.architecture.items() if key != "init_std"}
-    weights = digest_tensors(module.state_dict())
+    weights = tensor_file.digest_tensors(module.state_dict())
     return hashlib.sha256(f"{json.dumps(acts, sort_keys=True)} {weights}".encode()).hexdigest()
 
 
@@ -117,20 +108,13 @@ def build_network(
         module = described(network, architecture)
         module.load_state_dict(weights)
     except (*ILL_DESCRIBED, RuntimeError) as error:
-        raise DamagedFileError(
-            f"{path}: weights and architecture do not fit ({reason(error)})", f"make it again with: {made_by}"
-        ) from error
+        what = f"{path}: weights and architecture do not fit ({reason(error)})"
+        raise DamagedFileError(what, f"make it again with: {made_by}") from error
     return module
 
 
 class LoadedPolicy(NamedTuple):
-    """A policy with the critics that an evaluation attacks it with.
-
-    Args:
-        policy: acts.
-        critics: its critics, or None.
-        manifest: task, variant, configuration, digests, versions.
-    """
+    """A policy, the critics that an evaluation attacks it with if any, and what is said of them."""
 
     policy: GaussianPolicy
     critics: Critics | None
@@ -145,9 +129,8 @@ class LoadedPolicy(NamedTuple):
         given = torch.as_tensor(np.asarray(obs, dtype=np.float32))
         expected = self.policy.architecture["obs_dim"]
         if given.dim() not in (1, 2) or given.shape[-1] != expected:
-            raise InputError(
-                f"an observation has shape {tuple(given.shape)}", f"this policy takes (..., {expected})"
-            )
+            shape = tuple(given.shape)
+            raise InputError(f"an observation has shape {shape}", f"this policy takes (..., {expected})")
         with torch.no_grad():
             return self.policy.mean(given).numpy()
 
@@ -155,11 +138,7 @@ class LoadedPolicy(NamedTuple):
 def save_policy(
     folder: Path, policy: GaussianPolicy, critics: Critics | None, manifest: dict[str, Any]
 ) -> None:
-    """Write a policy and its critics to `folder`: policy.safetensors and manifest.json.
-
-    Args:
-        manifest: task, variant, configuration, inputs; architecture and digests are added here.
-    """
+    """Write policy.safetensors and manifest.json, to which architecture and digests are added."""
     tensors = {f"policy.{name}": value for name, value in policy.state_dict().items()}
     # a manifest that was read may be handed on: what it says of its own weights is said anew
     kept = {key: value for key, value in manifest.items() if key not in _OF_ONE_FILE}
@@ -181,9 +160,8 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     """
     folder = Path(folder)
     with read_errors(folder):
-        there = folder.is_dir()
-    if not there:
-        raise MissingInputError(f"policy folder {folder} is missing", f"make it with: {made_by}")
+        if not folder.is_dir():
+            raise MissingInputError(f"policy folder {folder} is missing", f"make it with: {made_by}")
     path = folder / "policy.safetensors"
     tensors, manifest = read_tensors(path, made_by)
     read_json(folder / "manifest.json", made_by)
@@ -191,10 +169,10 @@ def load_policy(folder: Path | str, made_by: str = "harden train") -> LoadedPoli
     critics = None
     if "critics" in manifest:
         critics = build_network(Critics, manifest["critics"], _part(tensors, "critics."), path, made_by)
-        manifest["critics_digest"] = module_digest(critics)
-    # a file of the first format says the digest of the weights alone
-    manifest["policy_digest"] = module_digest(policy)
-    return LoadedPolicy(policy.eval(), critics, manifest)
+    digests = {"policy_digest": module_digest(policy)}
+    if critics is not None:
+        digests["critics_digest"] = module_digest(critics)
+    return LoadedPolicy(policy.eval(), critics, manifest | digests)
 
 
 def policy_files(named: Path) -> list[Path]:
@@ -207,32 +185,20 @@ def critics_files(folder: Path) -> list[Path]:
     return [folder / "critics.safetensors", folder / "manifest.json"]
 
 
-_OF_TASK = "take a policy of that task, or name the policy's own pipeline with -p"
-
-
 def require_task(loaded: LoadedPolicy, task: Task, named: str) -> None:
-    """Refuse a policy of another task, also where its sizes happen to be the same.
-
-    Args:
-        named: what the policy is called, in the error.
-
-    Raises:
-        InputError: says what it is of.
-    """
+    """Refuse a policy, called `named`, of another task, also where sizes are the same: InputError."""
     given, manifest = loaded.policy.architecture, loaded.manifest
+    remedy = "take a policy of that task, or name the policy's own pipeline with -p"
     if (given["obs_dim"], given["act_dim"]) != (task.obs_dim, task.act_dim):
-        raise InputError(
-            f"{named} takes {given['obs_dim']} coordinates and gives {given['act_dim']}",
-            f"task '{task.name}' has {task.obs_dim} and {task.act_dim}: {_OF_TASK}",
-        )
+        sizes = f"task '{task.name}' has {task.obs_dim} and {task.act_dim}"
+        what = f"{named} takes {given['obs_dim']} coordinates and gives {given['act_dim']}"
+        raise InputError(what, f"{sizes}: {remedy}")
     env_id, name = manifest.get("env_id", ""), manifest.get("task", task.name)
     # one environment may be two tasks that differ in their time step
     other = name != task.name and {name, task.name} <= TASKS.keys()
     if other or (env_id and task.env_id and env_id != task.env_id):
-        raise InputError(
-            f"{named} is of task '{name}' ({env_id}), not of '{task.name}' ({task.env_id or 'data only'})",
-            _OF_TASK,
-        )
+        own = f"'{task.name}' ({task.env_id or 'data only'})"
+        raise InputError(f"{named} is of task '{name}' ({env_id}), not of {own}", remedy)
 
 
 def save_critics(folder: Path, critics: Critics, manifest: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,12 +18,7 @@ TOLERANCE = 1e-5
 _LETTERS = {"linear": "L", "product": "L", "add": "A", "relu": "R", "tanh": "T"}
 _LETTERS |= {"mul": "M", "minimum": "C", "maximum": "C"}
 _OUR_GRAPH = re.compile("(LA?R)+LA?T[AMC]*")
-_SCALING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "add": torch.add,
-    "mul": torch.mul,
-    "minimum": torch.minimum,
-    "maximum": torch.maximum,
-}
+_SCALING = {function.__name__: function for function in (torch.add, torch.mul, torch.minimum, torch.maximum)}
 
 # operation, names of its inputs, name of its output; see `adopt_weights`
 Node = tuple[str, Sequence[str], str]
@@ -60,13 +55,13 @@ def task_bounds(config: PipelineConfig) -> Bounds:
 
 
 def set_spread(policy: GaussianPolicy, share: Tensor) -> bool:
-    """Give a policy one spread for all observations.
+    """Give a policy one spread for all observations, brought inside its floor and ceiling.
 
     Args:
-        share: of half the action range, (act_dim,); brought inside the policy's floor and ceiling.
+        share: of half the action range, (act_dim,).
 
     Returns:
-        Whether the spread asked for was inside them.
+        Whether it was inside them.
     """
     reach = policy.max_std - policy.min_std
     inside = share.clamp(policy.min_std + 1e-3 * reach, policy.max_std - 1e-3 * reach)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,7 @@ _WARM_UP, _DECISIONS = 100, 1000
 
 
 class Exported(NamedTuple):
-    """What an export gave.
-
-    Args:
-        error: the largest difference from the original's actions, in the action space's units.
-        latency: median and 99th percentile of one decision, seconds.
-    """
+    """The largest difference from the original's actions; median and 99th percentile of one decision, s."""
 
     error: float
     latency: tuple[float, float]
@@ -64,8 +59,7 @@ def _reopen(kind: str, path: Path) -> Callable[[Tensor], Tensor]:
 def _latency(act: Callable[[Tensor], Tensor], obs: Tensor) -> tuple[float, float]:
     taken = []
     for i in range(_WARM_UP + _DECISIONS):
-        row = obs[i % len(obs)].unsqueeze(0)
-        began = time.perf_counter()
+        row, began = obs[i % len(obs)].unsqueeze(0), time.perf_counter()
         act(row)
         taken.append(time.perf_counter() - began)
     times = torch.tensor(taken[_WARM_UP:], dtype=torch.float64)
@@ -73,10 +67,9 @@ def _latency(act: Callable[[Tensor], Tensor], obs: Tensor) -> tuple[float, float
 
 
 def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> Exported:
-    """Write a policy in another format, and let nothing stand there that does not act as it does.
+    """Write a policy, without its critics, in another format; what does not act as it does is not put there.
 
     Args:
-        loaded: the policy; its critics stay behind.
         kind: onnx, torchscript or safetensors.
         obs: what it is checked on, (B, obs_dim).
 
@@ -89,16 +82,11 @@ def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> E
     # plain layers, so that whoever reads the file need know of no scale
     policy = loaded.policy.unscaled()
     robot, obs_dim = MeanAction(policy).eval(), policy.architecture["obs_dim"]
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "kind": "exported-policy",
-        "policy": policy.architecture,
-        "policy_digest": module_digest(loaded.policy),
-    }
+    manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "kind": "exported-policy"}
+    manifest |= {"policy": policy.architecture, "policy_digest": module_digest(loaded.policy)}
     manifest |= {name: loaded.manifest.get(name) for name in ("task", "env_id", "variant")}
-    result: list[Exported] = []
 
-    def write(aside: Path) -> None:
+    def write(aside: Path) -> Exported:
         if kind == "onnx":
             write_onnx(aside, robot, obs_dim, manifest)
         elif kind == "torchscript":
@@ -110,7 +98,6 @@ def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> E
             error = float((act(obs) - robot(obs)).abs().max())
         if not error <= TOLERANCE:
             raise HardenError(f"the {kind} file acts otherwise by {error:.2g}, more than {TOLERANCE:g}")
-        result.append(Exported(error, _latency(act, obs)))
+        return Exported(error, _latency(act, obs))
 
-    write_whole(path, write)
-    return result[0]
+    return write_whole(path, write)

@@ -1,17 +1,23 @@
-"""A policy that somebody else made: how it is asked, and what it has to answer."""
+"""A policy that somebody else made: how it is asked, what it has to answer, and how it stands among ours."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib
+import inspect
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harden.child import Child, ChildEndedError
-from harden.errors import DamagedFileError, InputError
+from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
 from harden.policies.worker import MOST_BYTES
 from harden.storage.files import require_file
@@ -20,6 +26,12 @@ from harden.storage.files import require_file
 SECONDS = 10
 SPREADS = ("std", "log-std", "none")
 MEMORYLESS = "harden takes policies whose action depends on one observation alone"
+# how far a roll-out that is to teach critics leaves the policy's action; a share of half the action range
+_SPREAD = 0.3
+_PROBES = 256
+# how many observations a policy is tried on before it is taken for one, and how far they reach
+_TRIED, _REACH = 512, 2.0
+_CONTRACT = "it has to take a float32 array (B, obs_dim) and return actions (B, act_dim)"
 
 
 class ForeignPolicy(NamedTuple):
@@ -41,6 +53,49 @@ class ForeignPolicy(NamedTuple):
     spread: str = ""
     differentiable: bool = False
     identity: str = ""
+
+
+class OpaquePolicy(GaussianPolicy):
+    """Somebody else's policy among ours: its mean action is what it answers, its spread is made up.
+
+    Args:
+        source: what answers.
+        obs_dim: coordinates of an observation.
+        low, high: the lowest and the highest action, (act_dim,) each.
+    """
+
+    def __init__(self, source: ForeignPolicy, obs_dim: int, low: Tensor, high: Tensor) -> None:
+        nn.Module.__init__(self)
+        self.source, self.differentiable = source, source.differentiable
+        self.architecture: dict[str, Any] = {"kind": "opaque", "obs_dim": obs_dim, "act_dim": len(low)}
+        self.set_bounds(low, high)
+
+    def mean(self, obs: Tensor) -> Tensor:
+        """Return its action, inside the action space, (..., act_dim)."""
+        rows, act_dim = obs.reshape(-1, self.architecture["obs_dim"]), self.architecture["act_dim"]
+        actions, _ = self.source.run(rows)
+        if actions.shape != (len(rows), act_dim):
+            shape = f"actions of shape {tuple(actions.shape)} for {len(rows)} observations"
+            raise InputError(f"the policy gives {shape}", f"it has to give {act_dim} for each of a batch")
+        return self.clip(actions.to(obs)).reshape(*obs.shape[:-1], -1)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return its action and the spread that we give it, both (..., act_dim)."""
+        mean = self.mean(obs)
+        return mean, (_SPREAD * self.half_range).expand_as(mean)
+
+    def digest(self) -> str:
+        """Return an identity: of its files, of a function its answers to fixed observations.
+
+        Two policies that answer alike to these observations may differ elsewhere; a function shows no more.
+        """
+        if self.source.identity:
+            return self.source.identity
+        draw = torch.Generator().manual_seed(0)
+        probes = torch.randn(_PROBES, self.architecture["obs_dim"], generator=draw)
+        with torch.no_grad():
+            answers = self.mean(probes.to(self.half_range.device)).cpu().numpy()
+        return hashlib.sha256(np.round(answers, 4).tobytes()).hexdigest()
 
 
 class LimitedProcess:
@@ -68,10 +123,8 @@ class LimitedProcess:
         except ChildEndedError as error:
             late = error.status == -signal.SIGALRM
             why = f"took more than {SECONDS} s" if late else f"ended its process with status {error.status}"
-            raise InputError(
-                f"{self.path} {why} when it was run",
-                "a policy file is run under limits of time and memory; a policy answers within milliseconds",
-            ) from error
+            remedy = "it runs under limits of time and memory; a policy answers within milliseconds"
+            raise InputError(f"{self.path} {why} when it was run", remedy) from error
 
 
 def check_file(path: Path) -> None:
@@ -81,22 +134,15 @@ def check_file(path: Path) -> None:
         MissingInputError: no such file; StorageError: it may not be read; DamagedFileError: far too large.
     """
     require_file(path, "name a safetensors, TorchScript or ONNX file")
-    if path.stat().st_size > MOST_BYTES:
-        raise DamagedFileError(
-            f"{path} has {path.stat().st_size:,} bytes", f"a policy file has at most {MOST_BYTES:,}"
-        )
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise DamagedFileError(f"{path} has {size:,} bytes", f"a policy file has at most {MOST_BYTES:,}")
 
 
 def require_one_input(path: Path, names: Sequence[str]) -> None:
-    """Refuse a policy that takes anything beside observations.
-
-    Raises:
-        InputError: another number of inputs than one.
-    """
+    """Refuse a policy that takes anything beside observations: InputError."""
     if len(names) != 1:
-        raise InputError(
-            f"{path} takes {len(names)} inputs ({', '.join(names)}), as a recurrent policy does", MEMORYLESS
-        )
+        several = f"{len(names)} inputs ({', '.join(names)}), as a recurrent policy does"
+        raise InputError(f"{path} takes {several}", MEMORYLESS)
 
 
 def as_gaussian(outputs: list[Tensor], spread: str | None, path: Path) -> tuple[Tensor, Tensor | None]:
@@ -122,13 +168,10 @@ def as_gaussian(outputs: list[Tensor], spread: str | None, path: Path) -> tuple[
 
 @torch.no_grad()
 def answer(policy: ForeignPolicy, obs: Tensor, act_dim: int, path: Path) -> tuple[Tensor, Tensor | None]:
-    """Return what a foreign policy answers, checked.
+    """Return the mean action and the spread, or None, that a foreign policy answers, both (B, act_dim).
 
     Args:
         obs: (B, obs_dim).
-
-    Returns:
-        The mean action and the spread, or None, both (B, act_dim).
 
     Raises:
         InputError: another shape, NaN or infinity, a spread not above 0, or another answer each time.
@@ -138,10 +181,8 @@ def answer(policy: ForeignPolicy, obs: Tensor, act_dim: int, path: Path) -> tupl
         if value is None:
             continue
         if value.shape != (len(obs), act_dim):
-            raise InputError(
-                f"{path} gives {name} of shape {tuple(value.shape)} for {len(obs)} observations",
-                f"the task has {act_dim} actions",
-            )
+            shape = f"{name} of shape {tuple(value.shape)} for {len(obs)} observations"
+            raise InputError(f"{path} gives {shape}", f"the task has {act_dim} actions")
         if not bool(value.isfinite().all()) or (name == "spread" and not bool((value > 0).all())):
             raise InputError(f"{path} gives {name} that are no numbers, or not above 0 where they must be")
     few, again = (policy.run(obs[:8])[0] for _ in range(2))
@@ -154,3 +195,65 @@ def answer(policy: ForeignPolicy, obs: Tensor, act_dim: int, path: Path) -> tupl
             f"{MEMORYLESS}; of one that draws, export the mean action",
         )
     return mean, std
+
+
+def probe_observations(obs_dim: int) -> Tensor:
+    """Return the observations that a policy is tried on before it is taken for one, (B, obs_dim)."""
+    draw = torch.Generator().manual_seed(0)
+    return _REACH * (2 * torch.rand((_TRIED, obs_dim), generator=draw) - 1)
+
+
+def is_function_name(named: str | Path) -> bool:
+    """Return whether a policy is named as module:function."""
+    module, colon, function = str(named).partition(":")
+    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *function.split(".")])
+
+
+def policy_name(named: str | Path | Callable[..., Any]) -> str:
+    """Return what a policy is called: its path or name, of a function the function's own name."""
+    return str(getattr(named, "__name__", type(named).__name__) if callable(named) else named)
+
+
+def import_function(named: str) -> ForeignPolicy:
+    """Import module:function, from where Python looks and the working folder, as a foreign policy.
+
+    Raises:
+        InputError: no such module or function, the module fails, or it can't be called.
+    """
+    module_name, _, path = named.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    remedy = f"name it as module:function, from a folder where python -c 'import {module_name}' works"
+    with foreign_errors(f"policy '{named}' can't be imported", remedy):
+        function: Any = importlib.import_module(module_name)
+        for part in path.split("."):
+            function = getattr(function, part)
+    if not callable(function):
+        raise InputError(f"policy '{named}' is no function", _CONTRACT)
+    return from_function(function, named)
+
+
+def from_function(function: Callable[..., Any], named: str | None = None) -> ForeignPolicy:
+    """Return a function as a foreign policy; `run` raises InputError for whatever goes wrong in it.
+
+    Args:
+        function: is given a float32 array (B, obs_dim), and deterministic=True where it takes that, for
+            Stable-Baselines3's `predict`; of a tuple that it returns the first counts.
+        named: what it is called where it fails, its own name where not given.
+    """
+    policy, options = f"policy '{named or policy_name(function)}'", dict[str, bool]()
+    # some functions that are not written in Python have no signature
+    with contextlib.suppress(TypeError, ValueError):
+        if "deterministic" in inspect.signature(function).parameters:
+            options["deterministic"] = True
+
+    def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
+        batch = obs.detach().cpu().numpy().astype(np.float32)
+        with foreign_errors(f"{policy} fails on an array {batch.shape}", _CONTRACT):
+            result = function(batch, **options)
+            actions = np.asarray(result[0] if isinstance(result, tuple) else result, dtype=np.float32)
+        if actions.ndim != 2 or len(actions) != len(obs):
+            raise InputError(f"{policy} gives {actions.shape} for {len(obs)} observations", _CONTRACT)
+        return torch.as_tensor(actions).to(obs.device), None
+
+    return ForeignPolicy("callable", run)

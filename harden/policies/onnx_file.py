@@ -19,15 +19,9 @@ from torch import Tensor, nn
 
 from harden.errors import InputError, foreign_errors
 from harden.nets import GaussianPolicy
+from harden.policies import foreign
 from harden.policies.adopt import Bounds, Node, adopt_weights
-from harden.policies.foreign import (
-    MEMORYLESS,
-    ForeignPolicy,
-    LimitedProcess,
-    as_gaussian,
-    check_file,
-    require_one_input,
-)
+from harden.policies.foreign import ForeignPolicy, LimitedProcess, as_gaussian
 from harden.storage.files import digest_file
 
 INPUT, OUTPUT = "observation", "action"
@@ -40,11 +34,7 @@ _OPERATIONS |= {"Relu": "relu", "Tanh": "tanh", "Min": "minimum", "Max": "maximu
 
 
 def require_onnx(*names: str) -> None:
-    """Refuse to go on without the packages of the onnx extra.
-
-    Raises:
-        InputError: one of the names is not installed.
-    """
+    """Refuse to go on without packages of the onnx extra: InputError names the first missing."""
     for name in names:
         try:
             __import__(name)
@@ -69,22 +59,12 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def write_onnx(path: Path, module: nn.Module, obs_dim: int, manifest: dict[str, Any]) -> None:
-    """Write a module as one self-contained file with a free batch size.
-
-    Raises:
-        InputError: the onnx extra is not installed.
-    """
+    """Write a module as one self-contained file with a free batch size; InputError: no onnx extra."""
     require_onnx("onnx", "onnxscript")
     with _quiet_exporter():
-        program = torch.onnx.export(
-            module,
-            (torch.zeros(2, obs_dim),),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={INPUT: {0: "batch"}},
-            dynamo=True,
-            verbose=False,
-        )
+        names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
+        names["dynamic_shapes"] = {INPUT: {0: "batch"}}
+        program = torch.onnx.export(module, (torch.zeros(2, obs_dim),), dynamo=True, verbose=False, **names)
     assert program is not None
     model = program.model_proto
     # the exporter notes where in the source each node came from: paths of this machine
@@ -109,7 +89,9 @@ def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[
     several = any(size not in (None, 1) for size in outer[1:])
     if several or (features and features > obs_dim and features % obs_dim == 0):
         axes = ", ".join(str(size) for size in shape)
-        raise InputError(f"{path} takes [{axes}], several observations at once: a stacked policy", MEMORYLESS)
+        raise InputError(
+            f"{path} takes [{axes}], several observations at once: a stacked policy", foreign.MEMORYLESS
+        )
     if features not in (None, obs_dim):
         raise InputError(f"{path} takes {features} coordinates", f"the task's observations have {obs_dim}")
     # without an axis for a batch it takes one observation
@@ -141,11 +123,11 @@ def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> ForeignPolicy:
     require_onnx("onnx", "onnxruntime")
     import onnx
 
-    check_file(path)
+    foreign.check_file(path)
     process = LimitedProcess(path, "onnxruntime")
     # with the numbers that lie in files beside it, if any
     content, complete, inputs = process.ask("load_onnx")
-    require_one_input(path, [name for name, _, _ in inputs])
+    foreign.require_one_input(path, [name for name, _, _ in inputs])
     _, kind, shape = inputs[0]
     if kind not in _TYPES:
         raise InputError(f"{path} takes {kind}", f"a policy takes one of: {', '.join(_TYPES)}")

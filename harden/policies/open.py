@@ -14,19 +14,23 @@ from harden.errors import InputError, MissingInputError
 from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy, module_digest, require_task
 from harden.policies.adopt import TOLERANCE, Bounds, task_bounds
-from harden.policies.foreign import ForeignPolicy, answer
-from harden.policies.onnx_file import open_onnx
-from harden.policies.opaque import (
+from harden.policies.foreign import (
+    ForeignPolicy,
     OpaquePolicy,
+    answer,
     from_function,
     import_function,
     is_function_name,
     policy_name,
     probe_observations,
 )
+from harden.policies.onnx_file import open_onnx
 from harden.policies.state_dict import open_state_dict
 from harden.policies.torchscript import open_torchscript
 from harden.progress import Reporter
+
+# a path, module:function, or a function
+Named = str | Path | Callable[..., Any]
 
 SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors"}
 # the last is what torch.save writes for most, which is refused by its content
@@ -52,10 +56,7 @@ class Reading(NamedTuple):
 
 
 def open_file(path: Path, reading: Reading, bounds: Bounds, obs: Tensor, report: Reporter) -> ForeignPolicy:
-    """Read a foreign policy file.
-
-    Args:
-        obs: what a program is tried on before it is loaded, (B, obs_dim).
+    """Read a foreign policy file; a program is tried on observations (B, obs_dim) first.
 
     Raises:
         MissingInputError: not there; DamagedFileError: not what it says; InputError: no known format.
@@ -68,9 +69,8 @@ def open_file(path: Path, reading: Reading, bounds: Bounds, obs: Tensor, report:
     if kind == "torchscript":
         report.say(f"{path} is a TorchScript program: it is being run, because you named it")
         return open_torchscript(path, reading.spread, bounds, obs)
-    raise InputError(
-        f"{path.name} does not say its format", f"its suffix is one of {', '.join(SUFFIXES)}, or give --from"
-    )
+    remedy = f"its suffix is one of {', '.join(SUFFIXES)}, or give --from"
+    raise InputError(f"{path.name} does not say its format", remedy)
 
 
 def clipping_warning(actions: Tensor, bounds: Bounds) -> str:
@@ -92,8 +92,7 @@ def adopted_policy(
     """Return our policy with the file's weights and its largest difference from the file's actions.
 
     Args:
-        obs: states that the policy visits, (B, obs_dim).
-        answers: the file's to them, (B, act_dim).
+        obs: states that the policy visits, (B, obs_dim); answers: the file's to them, (B, act_dim).
 
     Returns:
         None where the file holds more than our architecture, or acts otherwise.
@@ -106,9 +105,7 @@ def adopted_policy(
     return None if error > TOLERANCE else (policy, error)
 
 
-def _open_foreign(
-    named: str | Path | Callable[..., Any], config: PipelineConfig, obs: Tensor, report: Reporter
-) -> ForeignPolicy:
+def _open_foreign(named: Named, config: PipelineConfig, obs: Tensor, report: Reporter) -> ForeignPolicy:
     """Open a policy that is no folder of ours; arguments and errors are those of `open_policy`."""
     if callable(named):
         return from_function(named)
@@ -120,15 +117,11 @@ def _open_foreign(
         return open_file(path, Reading(spread="none"), task_bounds(config), obs, report)
     if path.exists():
         raise InputError(f"{named} is no policy", f"name a policy folder, or a file ({', '.join(SUFFIXES)})")
-    raise MissingInputError(
-        f"policy folder {named} is missing",
-        "make it with: harden train; or name an ONNX or TorchScript file, or module:function",
-    )
+    remedy = "make it with: harden train; or name an ONNX or TorchScript file, or module:function"
+    raise MissingInputError(f"policy folder {named} is missing", remedy)
 
 
-def open_policy(
-    named: str | Path | Callable[..., Any], config: PipelineConfig, report: Reporter, adopt: bool = True
-) -> LoadedPolicy:
+def open_policy(named: Named, config: PipelineConfig, report: Reporter, adopt: bool = True) -> LoadedPolicy:
     """Return a policy, whatever it is kept in.
 
     The weights of a file without gradients that holds nothing but our architecture are taken over, for their
@@ -157,14 +150,7 @@ def open_policy(
     if adopt and not foreign.differentiable and (adopted := adopted_policy(foreign, obs, answers)):
         manifest |= {"how": ADOPTED, "policy_digest": module_digest(adopted[0])}
         return LoadedPolicy(adopted[0], None, manifest)
-    policy = OpaquePolicy(
-        lambda o: foreign.run(o)[0],
-        task.obs_dim,
-        task.act_dim,
-        foreign.differentiable,
-        (bounds.low, bounds.high),
-        foreign.identity,
-    )
+    policy = OpaquePolicy(foreign, task.obs_dim, bounds.low, bounds.high)
     gradients = ", with gradients" if foreign.differentiable else " only: no gradients"
     manifest |= {"how": f"asked for actions{gradients}", "policy_digest": policy.digest()}
     if clipped := clipping_warning(answers, bounds):
@@ -174,11 +160,7 @@ def open_policy(
 
 
 def acts_alike(
-    named: str | Path | Callable[..., Any],
-    loaded: LoadedPolicy,
-    config: PipelineConfig,
-    obs: Tensor,
-    report: Reporter,
+    named: Named, loaded: LoadedPolicy, config: PipelineConfig, obs: Tensor, report: Reporter
 ) -> bool:
     """Return whether a policy whose weights were taken over acts as its file on states that it visited.
 

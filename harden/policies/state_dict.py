@@ -31,11 +31,7 @@ def write_state_dict(path: Path, policy: GaussianPolicy, manifest: dict[str, Any
 
 
 def read_exported(path: Path) -> GaussianPolicy:
-    """Return the policy in a file that `write_state_dict` wrote.
-
-    Raises:
-        DamagedFileError: the file is none such, or was altered.
-    """
+    """Return the policy that `write_state_dict` wrote; DamagedFileError: none such, or altered."""
     tensors, manifest = read_tensors(path, _MADE_BY)
     return build_network(GaussianPolicy, manifest.get("policy"), tensors, path, _MADE_BY).eval()
 
@@ -44,7 +40,6 @@ def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: 
     """Read a state dict: one that harden exported, or the parameters of one nn.Sequential.
 
     Args:
-        bounds: of the action space, and of the spread.
         activation, squash: of the hidden layers and of the last; a state dict that harden exported says them.
 
     Raises:
@@ -64,11 +59,9 @@ def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: 
     layers, log_std = _layers(state, path)
     _require_actions(path, len(layers[-1].bias), bounds)
     if activation is None or squash is None:
-        raise InputError(
-            f"{path} does not say its activations",
-            f"say them to harden policy import with --activation {'|'.join(ACTIVATIONS)} and "
-            f"--squash {'|'.join(SQUASHES)}",
-        )
+        options = f"--activation {'|'.join(ACTIVATIONS)} and --squash {'|'.join(SQUASHES)}"
+        remedy = f"say them to harden policy import with {options}"
+        raise InputError(f"{path} does not say its activations", remedy)
     adopted = make_policy(layers, bounds) if (activation, squash) == ("relu", "tanh") else None
     spread = ""
     if adopted is not None and log_std is not None:
@@ -105,10 +98,8 @@ def _layers(state: dict[str, Tensor], path: Path) -> tuple[list[Linear], Tensor 
     """
     for name, value in state.items():
         if value.dtype not in _NUMBERS:
-            raise InputError(
-                f"{path}: '{name}' holds {str(value.dtype).removeprefix('torch.')}",
-                "a policy's weights are float16, bfloat16, float32 or float64",
-            )
+            remedy = "a policy's weights are float16, bfloat16, float32 or float64"
+            raise InputError(f"{path}: '{name}' holds {str(value.dtype).removeprefix('torch.')}", remedy)
         if not bool(value.isfinite().all()):
             raise DamagedFileError(f"{path} holds NaN or infinite values in '{name}'")
     left = {name: value.float() for name, value in state.items()}
@@ -122,8 +113,8 @@ def _layers(state: dict[str, Tensor], path: Path) -> tuple[list[Linear], Tensor 
     shaped = all(layer.weight.dim() == 2 and len(layer.weight) == len(layer.bias) for layer in layers)
     fits = log_std is None or (bool(layers) and len(log_std) == len(layers[-1].bias))
     if left or not layers or not shaped or not fits:
-        raise InputError(
-            f"{path}: its names are not those of an MLP that is understood",
-            "take those of one nn.Sequential; a TorchScript or ONNX file of the same policy needs no names",
+        remedy = (
+            "take those of one nn.Sequential; a TorchScript or ONNX file of the same policy needs no names"
         )
+        raise InputError(f"{path}: its names are not those of an MLP that is understood", remedy)
     return layers, log_std

@@ -17,13 +17,7 @@ from torch import Tensor, nn
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
 from harden.policies.adopt import Bounds, Node, adopt_weights
-from harden.policies.foreign import (
-    ForeignPolicy,
-    LimitedProcess,
-    as_gaussian,
-    check_file,
-    require_one_input,
-)
+from harden.policies.foreign import ForeignPolicy, LimitedProcess, as_gaussian, check_file, require_one_input
 from harden.storage.files import digest_file
 
 # torch.save gives its files the same suffix
@@ -82,9 +76,8 @@ class Program:
             for weight in self.module.parameters():
                 weight.requires_grad_(False)
         require_one_input(path, [item.name for item in arguments if not item.has_default_value()])
-        self.dtype = next(
-            (value.dtype for value in state.values() if value.is_floating_point()), torch.float32
-        )
+        types = (value.dtype for value in state.values() if value.is_floating_point())
+        self.dtype = next(types, torch.float32)
 
     def __call__(self, obs: Tensor) -> list[Tensor]:
         """Return the outputs for observations (B, obs_dim), float32, gradients and all.
@@ -106,7 +99,7 @@ class Program:
         raise refusals[0]
 
     def _run(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return the outputs for parts of a batch, put together."""
+        """Return the outputs for parts of a batch, joined."""
         answers = []
         for part in parts:
             with foreign_errors(f"{self.path} can't be run on observations {tuple(part.shape)}"):
@@ -114,10 +107,8 @@ class Program:
             answers.append(list(outputs) if isinstance(outputs, tuple | list) else [outputs])
             fine = (isinstance(value, Tensor) and value.is_floating_point() for value in answers[-1])
             if not answers[-1] or not all(fine):
-                raise InputError(
-                    f"{self.path} does not answer in tensors of floating point numbers",
-                    "its forward takes observations and gives actions, no classes and no dictionary",
-                )
+                remedy = "its forward takes observations and gives actions, no classes and no dictionary"
+                raise InputError(f"{self.path} does not answer in tensors of floating point numbers", remedy)
         if parts[0].dim() == 2 and len(parts[0]) > 1:
             return answers[0]
         with foreign_errors(f"{self.path} answers otherwise from one observation to the next"):
@@ -137,8 +128,7 @@ def open_torchscript(path: Path, spread: str | None, bounds: Bounds, obs: Tensor
 
     Raises:
         MissingInputError: no such file; DamagedFileError: not TorchScript, such as what torch.save writes.
-        InputError: it takes more than observations, or it fails, does not end or takes too much memory when
-            it is tried.
+        InputError: it takes more than observations, or it fails the trial.
     """
     check_file(path)
     process = LimitedProcess(path, "harden.policies.torchscript")

@@ -22,7 +22,7 @@ from harden.evaluation.planner import plan_adversary
 from harden.evaluation.trials import Victim
 from harden.nets import Critics
 from harden.nets.saved import LoadedPolicy, load_critics, module_digest, save_critics, save_policy
-from harden.policies.opaque import OpaquePolicy
+from harden.policies.foreign import OpaquePolicy
 from harden.progress import Reporter
 from harden.seeds import derive
 from harden.stages.collect import collect, open_collect
@@ -226,7 +226,7 @@ def _fitted(
         critics, about = load_critics(workspace.critics)
         info = open_dataset(workspace.data, fit.task_row).info
         # critics that have never seen a cost know of no danger
-        more["cost_seen"] = info.cost / info.episodes
+        more["cost_seen"] = info.mean_cost
     return critics, about | more
 
 

@@ -24,7 +24,7 @@ from harden.evaluation.threat import data_spread, threat_model
 from harden.evaluation.trajectories import trajectories
 from harden.evaluation.trials import Curve, Tried, evaluate_policy, plan
 from harden.nets.saved import LoadedPolicy, policy_files
-from harden.policies.opaque import policy_name
+from harden.policies.foreign import policy_name
 from harden.policies.open import acts_alike, open_policy
 from harden.progress import Reporter
 from harden.stages.attackers import prepare_attacks

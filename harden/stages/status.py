@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harden.config.depends import stage_sections
-from harden.config.pipeline import PipelineConfig
+from harden.config.pipeline import PipelineConfig, stage_sections
 from harden.data import open_dataset, read_targets
 from harden.errors import HardenError, MissingInputError
 from harden.evaluation.reading import load_evaluation

@@ -8,7 +8,7 @@ from pathlib import Path
 from harden.config.pipeline import PipelineConfig
 from harden.data import DatasetWriter, open_dataset
 from harden.envs.vector import VectorEnv
-from harden.policies.opaque import OpaquePolicy
+from harden.policies.foreign import OpaquePolicy
 from harden.progress import Reporter
 from harden.stages.import_policy import Distilled, distil
 from harden.training.collection import collect_episodes
@@ -42,4 +42,4 @@ def roll_out(
 def surrogate(config: PipelineConfig, policy: OpaquePolicy, data: Path, report: Reporter) -> Distilled:
     """Return a policy of ours fitted to somebody else's on its own episodes, for the fit of critics."""
     rows = open_dataset(data, config.task_row).recent(config.imitation.rows)
-    return distil(policy.foreign(), config, rows, data, CPU, report)
+    return distil(policy.source, config, rows, data, CPU, report)

@@ -12,7 +12,7 @@ import torch
 
 from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset, DatasetWriter
-from harden.envs.make import require_environment, try_environment
+from harden.envs.make import SeededEnv, require_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.evaluation.offline import offline_account
@@ -136,7 +136,8 @@ def open_train(
             raise InputError("--data is for --offline", "training that collects learns from its own data set")
         require_environment(config.task_row)
         require_permission(config.behaviour, allow_attacked_collection)
-        try_environment(config.task_row)
+        # what it refuses, it refuses before anything is begun
+        SeededEnv(config.task_row).close()
     start = None if init is None else load_policy(init)
     recover_replaced(workspace.run, (workspace.run, workspace.data))
     if resume:

@@ -16,9 +16,11 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harden.errors import DamagedFileError, InputError, MissingInputError, StorageError
+
+Written = TypeVar("Written")
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # a file or folder that is being written, which is locked as long as its writer lives
@@ -36,10 +38,8 @@ def read_errors(path: Path) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
-        raise StorageError(
-            f"can't read {error.filename or path} ({error.strerror})",
-            "it may be whole: get leave to read it, such as with chmod",
-        ) from error
+        remedy = "it may be whole: get leave to read it, such as with chmod"
+        raise StorageError(f"can't read {error.filename or path} ({error.strerror})", remedy) from error
 
 
 @contextlib.contextmanager
@@ -48,23 +48,21 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        what, remedy = (
+            f"can't write {path} ({error.strerror or error})",
+            "name a folder that you may write to",
+        )
         if error.errno in _NO_ROOM:
-            raise StorageError(
-                f"no room left on the disk while writing {path}",
-                "nothing already stored was touched: free some space and run the command again",
-            ) from error
-        raise StorageError(
-            f"can't write {path} ({error.strerror or error})", "name a folder that you may write to"
-        ) from error
+            what = f"no room left on the disk while writing {path}"
+            remedy = "nothing already stored was touched: free some space and run the command again"
+        raise StorageError(what, remedy) from error
 
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file to read its bytes, and nothing that only looks like one: a pipe would never answer.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        StorageError: it may not be read.
-        DamagedFileError: it is a folder, a pipe, a socket or a device.
+        FileNotFoundError: nothing is there; StorageError: it may not be read; DamagedFileError: no file.
     """
     with read_errors(path):
         # to open a device may do something, and a socket can't be opened
@@ -114,22 +112,26 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], Written]) -> Written:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
     Args:
         write: writes the content to the temporary path that it is given.
+
+    Returns:
+        What `write` returns.
 
     Raises:
         StorageError: no room or no permission; the old file is as it was.
     """
     make_folder(path.parent)
     with storage_errors(path), put_aside(path.parent, folder=False) as aside:
-        write(aside)
+        written = write(aside)
         with open(aside, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(aside, path)
         sync_folder(path.parent)
+    return written
 
 
 @contextlib.contextmanager
@@ -224,25 +226,22 @@ def read_json(path: Path, made_by: str) -> Any:
     """Read a JSON file, which the command `made_by` makes.
 
     Raises:
-        MissingInputError: the file is not there; StorageError: it may not be read.
-        DamagedFileError: it is not JSON.
+        MissingInputError: not there; StorageError: it may not be read; DamagedFileError: not JSON.
     """
     try:
         return parse_json(read_text(path))
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(f"{path} is missing", f"make it with: {made_by}") from None
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(
-            f"{path} can't be read as JSON ({error})", f"make it again with: {made_by}"
-        ) from error
+        remedy = f"make it again with: {made_by}"
+        raise DamagedFileError(f"{path} can't be read as JSON ({error})", remedy) from error
 
 
 def parse_json(text: str) -> Any:
     """Return the value of a JSON text that anybody may have written.
 
     Raises:
-        ValueError: it is not JSON, holds a whole number of more than 18 digits, or letters that no encoding
-            has; RecursionError: it is nested too deep.
+        ValueError: not JSON, or numbers or letters that can't be kept; RecursionError: nested too deep.
     """
 
     def whole_number(digits: str) -> int:

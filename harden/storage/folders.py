@@ -18,16 +18,10 @@ _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
 def require_plain_name(name: str, what: str) -> None:
-    """Refuse a name that a folder can't be made under without it being another one, or hidden: InputError.
-
-    Args:
-        what: has the name, such as "pipeline".
-    """
+    """Refuse a name, of the pipeline for example, that no folder of its own can have: InputError."""
     if not _PLAIN_NAME.fullmatch(name):
-        raise InputError(
-            f"{what} is named {name!r}, and its results would be kept under that name",
-            "a name is made of letters, digits, . _ and -, and begins with a letter, a digit or _",
-        )
+        remedy = "a name is made of letters, digits, . _ and -, and begins with a letter, a digit or _"
+        raise InputError(f"{what} is named {name!r}, and its results would be kept under that name", remedy)
 
 
 def require_new(path: Path) -> None:
@@ -125,10 +119,8 @@ class FolderLock(contextlib.AbstractContextManager["FolderLock"]):
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._handle)
-            raise InputError(
-                f"data set {path} is being written by another process",
-                "wait for it, or collect elsewhere with --out",
-            ) from None
+            remedy = "wait for it, or collect elsewhere with --out"
+            raise InputError(f"data set {path} is being written by another process", remedy) from None
 
     def close(self) -> None:
         """Let the next writer in."""

@@ -70,15 +70,11 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
     except (*ILL_DESCRIBED, SafetensorError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not a model file of harden ({error})", remedy) from error
     if version != FORMAT_VERSION:
-        raise DamagedFileError(
-            f"{path} has format version {version!r}, this harden reads {FORMAT_VERSION}", remedy
-        )
+        raise DamagedFileError(f"{path} has format version {version!r}, not {FORMAT_VERSION}", remedy)
     digest = str(about.get("file_digest"))
     unsigned = content.replace(digest.encode(), _NO_DIGEST.encode(), 1)
     if digest != hashlib.sha256(unsigned).hexdigest():
-        raise DamagedFileError(
-            f"{path} is damaged: it does not have the digest that it was written with", remedy
-        )
+        raise DamagedFileError(f"{path} does not have the digest that it was written with", remedy)
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise DamagedFileError(f"{path} holds NaN or infinite values in '{name}'", remedy)

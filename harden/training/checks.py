@@ -109,7 +109,7 @@ def require_ranges(config: PipelineConfig, rows: Transitions, path: Path) -> Non
 
 def unknown_from_logs(config: PipelineConfig, dataset: Dataset) -> list[str]:
     """Return what logs that hardly violate leave unknown: from them Q_c calls everything safe."""
-    limit, cost = config.task_row.cost_limit, dataset.info.cost / dataset.info.episodes
+    limit, cost = config.task_row.cost_limit, dataset.info.mean_cost
     if cost >= limit:
         return []
     return [

@@ -1,4 +1,4 @@
-"""Flat layouts: DSRL's, which is a shard's own, and D4RL's, which may lack costs and next observations."""
+"""Flat layouts: DSRL's, which is a shard's own, and D4RL's, which may have no next observations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from harden.data.dataset import Dataset
-from harden.data.formats.ends import find_ends, rows_alike_at_end
-from harden.data.formats.log import ImportOptions, Log, check_lengths, note_rounded, to_float32
+from harden.data.formats.log import ImportOptions, Log, LogFile, find_ends, rows_alike_at_end
 from harden.data.hdf5 import attributes, numbers, open_hdf5, read_array
 from harden.data.manifest import Attributes, parse_attributes
 from harden.data.shard import LAYOUT, check_values, write_shard
@@ -23,49 +22,34 @@ _OWN: dict[str, Any] = {"at_horizon": "terminal", "at_break": "keep", "shift": 0
 _NAMES = [name for name, _, _ in LAYOUT.values()]
 
 
-def read_dsrl(path: Path, options: ImportOptions) -> Log:
-    """Read a file in DSRL's layout, in which all arrays but the timeouts are there; errors as `read_d4rl`."""
-    return _read(path, options, optional={"costs", "timeouts"})
+def write_dsrl(dataset: Dataset, path: Path) -> list[str]:
+    """Write a data set as one file in the DSRL layout, by way of memory; nothing in it is lost.
+
+    Raises:
+        StorageError: no room; DamagedFileError: a shard is damaged; InputError: it does not fit into memory.
+    """
+    parts = [data for _, data in dataset.verified_shards()]
+    data = Transitions(*map(torch.cat, zip(*parts, strict=True)))
+    write_shard(path, data, dataset.info, dataset.info.provenance)
+    return []
 
 
-def read_d4rl(path: Path, options: ImportOptions) -> Log:
-    """Read a file in D4RL's layout, which may have no next observations.
+def read_flat(path: Path, options: ImportOptions) -> Log:
+    """Read a file in DSRL's or D4RL's layout.
 
     Raises:
         MissingInputError, DamagedFileError: as `open_hdf5`; arrays missing or of other shapes.
         InputError: no costs, no way to tell where episodes end, one longer than the horizon, or observations
             that contradict the flags.
     """
-    return _read(path, options, optional={"costs", "timeouts", "next_observations"})
-
-
-def write_dsrl(dataset: Dataset, path: Path) -> list[str]:
-    """Write a data set as one file in the DSRL layout, by way of memory.
-
-    Returns:
-        What the layout can't express; nothing.
-
-    Raises:
-        StorageError: no room; DamagedFileError: a shard is damaged; InputError: it does not fit into memory.
-    """
-    parts = [data for _, data in dataset.verified_shards()]
-    write_shard(
-        path, Transitions(*map(torch.cat, zip(*parts, strict=True))), dataset.info, dataset.info.provenance
-    )
-    return []
-
-
-def _read(path: Path, options: ImportOptions, optional: set[str]) -> Log:
-    notes: list[str] = []
-    rounded: set[str] = set()
+    log = LogFile(path, options)
     with open_hdf5(path, "write it again, or name another file") as file:
-        keys = _keys(file, options, optional)
-        items = {name: numbers(file, key) for name, key in keys.items()}
+        items = {name: numbers(file, key) for name, key in _keys(file, options).items()}
         shapes = {name: item.shape for name, item in items.items()}
         if len({shape[:1] for shape in shapes.values()}) != 1 or 0 in shapes["observations"][:1]:
             raise DamagedFileError(f"{path}: arrays of shapes {shapes}; all lengths must be equal and not 0")
         arrays = {
-            name: to_float32(items[name][()], ndim, str(path), name, rounded)
+            name: log.to_float32(items[name][()], ndim, name)
             for name, dtype, ndim in LAYOUT.values()
             if dtype is np.float32 and name in items
         }
@@ -76,55 +60,45 @@ def _read(path: Path, options: ImportOptions, optional: set[str]) -> Log:
     stated |= {name: value for name in ("env_id", "horizon") if (value := getattr(options, name))}
     stated.pop("format_version", None)
     header = parse_attributes(stated, str(path))
-    options = options._replace(horizon=header.horizon)
+    log.options = options._replace(horizon=header.horizon)
     if arrays["observations"].shape != arrays.get("next_observations", arrays["observations"]).shape:
         raise DamagedFileError(f"{path}: observations and next_observations differ in shape")
     if not arrays["observations"].size or not arrays["actions"].size:
         raise DamagedFileError(f"{path}: observations or actions of no width")
-    count = _without_tail(path, arrays, options.tail, notes)
+    count = _rows_of_data(log, arrays)
     arrays = {name: values[:count] for name, values in arrays.items()}
     flags = {name: values[:count] for name, values in flags.items()}
     obs, next_obs = arrays["observations"], arrays.get("next_observations")
-    terminals, timeouts = find_ends(
-        path, obs, next_obs, flags["terminals"], flags.get("timeouts"), options, notes
-    )
-    check_lengths(np.diff(np.flatnonzero(terminals | timeouts), prepend=-1), header.horizon, path)
-    arrays |= {"terminals": terminals, "timeouts": timeouts}
-    if next_obs is None:
-        arrays["next_observations"] = obs
+    terminals, timeouts = find_ends(log, obs, next_obs, flags["terminals"], flags.get("timeouts"))
+    arrays = {"next_observations": obs} | arrays | {"terminals": terminals, "timeouts": timeouts}
     data = Transitions(*(torch.from_numpy(arrays[name]) for name in _NAMES))
     check_values(data, str(path))
     if next_obs is None:
-        notes.append(
+        log.notes.append(
             "the file has no next_observations: they are the observations that follow in the same episode; "
             f"the last rows of {int(timeouts.sum())} episodes that the time limit ended are dropped, since "
             f"what followed is not there; the {int(terminals.sum())} that the dynamics ended keep theirs, "
             "with their own observation as the next one"
         )
         data = _derive_next(data)
-    note_rounded(rounded, notes)
-    return Log(header, data, notes)
+    return log.finish(header, data)
 
 
-def _keys(file: h5py.File, options: ImportOptions, optional: set[str]) -> dict[str, str]:
+def _keys(file: h5py.File, options: ImportOptions) -> dict[str, str]:
     """Return which key of the file holds each array of the layout."""
-    present = set(file)
-    keys = {name: name for name in _NAMES if name in present}
+    keys = {name: name for name in _NAMES if name in set(file)}
     if options.cost_key:
         keys["costs"] = options.cost_key
-    missing = [name for name in _NAMES if name not in keys and name not in optional]
+    missing = [name for name in ("observations", "actions", "rewards", "terminals") if name not in keys]
     if missing:
-        hint = ", or try --from d4rl" if missing == ["next_observations"] else ""
         raise DamagedFileError(
-            f"{file.filename} has no '{missing[0]}'", f"the layout has: {', '.join(_NAMES)}{hint}"
+            f"{file.filename} has no '{missing[0]}'", f"the layout has: {', '.join(_NAMES)}"
         )
     if "costs" not in keys:
         names: list[str] = []
         file.visit(names.append)
-        raise InputError(
-            f"{file.filename} has no 'costs'",
-            f"name the array that holds them with --cost-key; the file has: {', '.join(names)}",
-        )
+        remedy = f"name the array that holds them with --cost-key; the file has: {', '.join(names)}"
+        raise InputError(f"{file.filename} has no 'costs'", remedy)
     return keys
 
 
@@ -134,21 +108,19 @@ def _flags(item: h5py.Dataset, name: str) -> np.ndarray:
     return read_array(item, np.bool_).reshape(-1)
 
 
-def _without_tail(path: Path, arrays: dict[str, np.ndarray], choice: str | None, notes: list[str]) -> int:
+def _rows_of_data(log: LogFile, arrays: dict[str, np.ndarray]) -> int:
     """Return how many rows of a file are data: those that its recorder never filled are not."""
-    count = len(arrays["observations"])
+    count, choice = len(arrays["observations"]), log.options.tail
     alike = rows_alike_at_end(list(arrays.values()))
     if not alike or choice == "keep":
         return count
     doubt = f"the last {alike:,} rows are all alike, as rows are that were never filled"
     if not choice:
-        raise InputError(
-            f"{path}: {doubt} (from row {count - alike})",
-            "say --tail drop, or --tail keep where the robot stood still",
-        )
+        remedy = "say --tail drop, or --tail keep where the robot stood still"
+        raise InputError(f"{log.path}: {doubt} (from row {count - alike})", remedy)
     if alike == count:
-        raise InputError(f"{path}: all its rows are alike", "nothing can be learned from them")
-    notes.append(f"{doubt}: dropped")
+        raise InputError(f"{log.path}: all its rows are alike", "nothing can be learned from them")
+    log.notes.append(f"{doubt}: dropped")
     return count - alike
 
 

@@ -1,7 +1,8 @@
-"""What a reader of a foreign log takes and returns."""
+"""What a reader of a foreign log takes and returns, and where episodes end in it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,13 @@ import numpy as np
 from harden.data.manifest import Attributes
 from harden.errors import DamagedFileError, InputError
 from harden.types import Transitions
+
+# a shift of the flags is the cause when no more than this share of what contradicts them is left by it
+_LEFT = 0.1
+# flags from which a shift can be told by the size of the steps between observations alone, and by how much
+_LEAST_FLAGS, _LARGER = 3, 3.0
+# rows of zeros or NaN, and of any other numbers, that are more than a robot at rest would leave
+_LEAST_EMPTY, _LEAST_ALIKE = 2, 10
 
 
 class ImportOptions(NamedTuple):
@@ -37,66 +45,247 @@ class ImportOptions(NamedTuple):
 
 
 class Log(NamedTuple):
-    """A foreign log in memory.
-
-    Args:
-        stated: its environment, time limit and provenance.
-        data: whole episodes.
-        notes: what is not kept as it was, one line each.
-    """
+    """A foreign log in memory: what it says of itself, whole episodes, and what is not kept as it was."""
 
     stated: Attributes
     data: Transitions
     notes: list[str]
 
 
-def check_lengths(lengths: np.ndarray, horizon: int, path: Path) -> None:
-    """Refuse episodes that the time limit would have ended.
+class LogFile:
+    """A foreign log while it is read.
+
+    Args:
+        path: the file, for errors.
+        options: what the user says of it; the horizon is the time limit, however it became known.
+
+    Attributes:
+        notes: what is not kept as it was, one line each.
+    """
+
+    def __init__(self, path: Path, options: ImportOptions) -> None:
+        self.path, self.options = path, options
+        self.notes: list[str] = []
+        self._rounded: set[str] = set()
+
+    def to_float32(self, values: np.ndarray, ndim: int, name: str, part: str = "") -> np.ndarray:
+        """Return numbers of any type as float32; what it can't hold exactly is noted by `finish`.
+
+        Args:
+            ndim: axes that they must have; of one axis more, the last may be 1 long.
+            name: of the array; part: of the file, such as ": episode 3".
+
+        Raises:
+            DamagedFileError: another number of axes; InputError: a finite number beyond those of float32.
+        """
+        if values.ndim == ndim + 1 and values.shape[-1] == 1:
+            values = values[..., 0]
+        where = f"{self.path}{part}: '{name}'"
+        if values.ndim != ndim:
+            raise DamagedFileError(f"{where} has {values.ndim} axes, expected {ndim}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            kept = np.ascontiguousarray(values, dtype=np.float32)
+            if values.dtype != np.float32 and not np.array_equal(kept.astype(values.dtype), values):
+                self._rounded.add(name)
+                beyond = np.argwhere(np.isinf(kept) & np.isfinite(values))
+                if len(beyond):
+                    number = f"{values[tuple(beyond[0])]:.6g} in row {beyond[0][0]}"
+                    raise InputError(f"{where} holds {number}", "float32 ends at 3.4e38: take a larger unit")
+        return kept
+
+    def finish(self, stated: Attributes, data: Transitions) -> Log:
+        """Return the log that was read."""
+        if self._rounded:
+            names = ", ".join(sorted(self._rounded))
+            self.notes.append(f"rounded to float32, which is what harden keeps: {names}")
+        return Log(stated, data, self.notes)
+
+
+def rows_alike_at_end(arrays: Sequence[np.ndarray]) -> int:
+    """Return how many rows at the end are alike in every array; 0 where so few are that they may be data.
+
+    Args:
+        arrays: float32 (N, ...) each.
+    """
+    rows = np.concatenate([values.reshape(len(values), -1) for values in arrays], axis=1)
+    last = rows[-1]
+    others = np.flatnonzero(~((rows == last) | (np.isnan(rows) & np.isnan(last))).all(1))
+    alike = len(rows) - (int(others[-1]) + 1 if len(others) else 0)
+    empty = bool(((last == 0) | np.isnan(last)).all())
+    return alike if alike >= (_LEAST_EMPTY if empty else _LEAST_ALIKE) else 0
+
+
+def limit_ends(terminals: np.ndarray, horizon: int) -> np.ndarray:
+    """Return where a time limit of `horizon` steps ended an episode that has no terminal, bool (N,)."""
+    row = np.arange(len(terminals))
+    begins = np.r_[0, np.flatnonzero(terminals) + 1]
+    age = row - begins[np.searchsorted(begins, row, side="right") - 1]
+    return ((age + 1) % horizon == 0) & ~terminals
+
+
+def _shifted(flags: np.ndarray, rows: int) -> np.ndarray:
+    """Return flags moved later by some rows, earlier where negative."""
+    moved = np.roll(flags, rows)
+    moved[: max(rows, 0)] = False
+    moved[len(moved) + min(rows, 0) :] = False
+    return moved
+
+
+def _better_shift(ends: Callable[[int], np.ndarray], obs: np.ndarray, follows: np.ndarray | None) -> int:
+    """Return the shift of the flags that the observations speak for, 0 where they do not contradict them."""
+    if follows is not None:
+        left = {rows: int((~follows & ~ends(rows)[:-1]).sum()) for rows in (0, -1, 1)}
+        best = min(left, key=lambda rows: left[rows])
+        return best if left[best] <= _LEFT * left[0] else 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = np.linalg.norm(np.diff(obs, axis=0) / (obs.std(0) + 1e-12), axis=1)
+    rows = np.flatnonzero(ends(0))
+    rows = rows[(rows > 0) & (rows < len(distance) - 1)]
+    if len(rows) < _LEAST_FLAGS:
+        return 0
+    here = distance[rows]
+    for better in (-1, 1):
+        there = distance[rows + better]
+        if np.median(there) > _LARGER * np.median(here) and np.mean(there > here) >= 1 - _LEFT:
+            return better
+    return 0
+
+
+def _breaks(file: LogFile, ends: np.ndarray, follows: np.ndarray) -> np.ndarray:
+    """Return which rows are ends that no flag says, bool (N,), as their next observations show.
+
+    Raises:
+        InputError: there are such rows, and the user did not say what they are.
+    """
+    breaks, choice = np.r_[~follows & ~ends[:-1], False], file.options.at_break
+    if not breaks.any():
+        return breaks
+    doubt = (
+        f"{int(breaks.sum()):,} of the {int((~ends).sum()):,} rows that no flag ends lead elsewhere than to "
+        f"the next row (rows {_some(np.flatnonzero(breaks))})"
+    )
+    if not choice:
+        raise InputError(
+            f"{file.path}: {doubt}",
+            "say --at-break timeout where the recording was cut there, or keep where observations are noisy; "
+            "where next_observations are another row's, leave them out: the following row's are taken then",
+        )
+    file.notes.append(f"{doubt}: {'taken for timeouts' if choice == 'timeout' else 'kept as they are'}")
+    return breaks if choice == "timeout" else np.zeros_like(breaks)
+
+
+def find_ends(
+    file: LogFile,
+    obs: np.ndarray,
+    next_obs: np.ndarray | None,
+    terminals: np.ndarray,
+    timeouts: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return terminals and timeouts as harden keeps them: apart, and with an end to the last episode.
+
+    Args:
+        obs, next_obs: float32 (N, obs_dim), the latter None where the file has none.
+        terminals, timeouts: bool (N,), as flagged; None where the file has none.
+
+    Raises:
+        InputError: the observations contradict the flags, or ends can't be told, and the user did not say.
+    """
+    path, options, notes = file.path, file.options, file.notes
+    horizon, follows = options.horizon, None
+    if next_obs is not None:
+        # what is not finite is refused later, by its name
+        unknown = ~(np.isfinite(next_obs[:-1]) & np.isfinite(obs[1:]))
+        follows = (unknown | (next_obs[:-1] == obs[1:])).all(1)
+    if timeouts is None or not (terminals.any() or timeouts.any()):
+        # an array that nobody filled says no more than none
+        lacks = "has no 'timeouts'" if timeouts is None else "flags no episode's end"
+        timeouts = None
+        if horizon:
+            notes.append(f"the file {lacks}: an episode without a terminal ends after {horizon} steps")
+        elif follows is None or options.at_break != "timeout":
+            also = "" if follows is None else ", or say --at-break timeout"
+            raise InputError(
+                f"{path} {lacks}: where the time limit ended an episode can't be told",
+                f"name the steps of an episode with --horizon{also}",
+            )
+
+    def flagged(rows: int) -> tuple[np.ndarray, np.ndarray]:
+        moved = _shifted(terminals, rows)
+        if timeouts is not None:
+            return moved, _shifted(timeouts, rows)
+        return moved, limit_ends(moved, horizon) if horizon else np.zeros_like(moved)
+
+    def ends(rows: int) -> np.ndarray:
+        return np.logical_or(*flagged(rows))
+
+    asked = options.shift is None and (terminals.any() or timeouts is not None)
+    if asked and (better := _better_shift(ends, obs, follows)):
+        rows = np.flatnonzero(ends(0))
+        breaks = (rows + better)[(rows + better >= 0) & (rows + better < len(obs))]
+        raise InputError(
+            f"{path}: the flags of ends stand a row {'late' if better < 0 else 'early'}: they are at rows "
+            f"{_some(rows)}, the observations break off at rows {_some(breaks)}",
+            f"move them with --shift-flags {better}; if they are right, say --shift-flags 0",
+        )
+    terminal, timeout = flagged(options.shift or 0)
+    if follows is not None:
+        timeout = timeout | _breaks(file, terminal | timeout, follows)
+    if not terminal[-1] and not timeout[-1]:
+        notes.append("the last episode has no end in the file: its last row is taken for a timeout")
+        timeout[-1] = True
+    last = np.flatnonzero(terminal | timeout)
+    lengths = np.diff(last, prepend=-1)
+    terminal[last], timeout[last] = settle_ends(file, lengths, terminal[last], timeout[last])
+    return terminal, timeout
+
+
+def settle_ends(
+    file: LogFile, lengths: np.ndarray, terminals: np.ndarray, timeouts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return of each episode whether the dynamics ended it, and whether the time limit did: never both.
+
+    Loggers of Gym's older interface write `done`, true at the time limit as well, where a terminal is asked
+    for. A terminal there would teach the critics that nothing comes after the limit.
 
     Args:
         lengths: int64 (episodes,).
-        horizon: steps of the time limit, 0 where unknown.
+        terminals, timeouts: bool (episodes,), as flagged on the last row.
 
     Raises:
-        InputError: says both.
+        InputError: an episode is longer than the time limit, or it can't be told and the user did not say.
     """
+    horizon, choice = file.options.horizon, file.options.at_horizon
     if horizon and lengths.max() > horizon:
         raise InputError(
-            f"{path}: the longest episode has {lengths.max()} steps, the horizon is {horizon}",
+            f"{file.path}: the longest episode has {lengths.max()} steps, the horizon is {horizon}",
             "give the time limit's steps with --horizon; if the file never flags it, remove its 'timeouts'",
         )
+    limit = horizon or int(lengths.max())
+    both = terminals & timeouts
+    at_limit = terminals & (lengths == limit)
+    # an end that is flagged as the limit's shows that the file tells the two apart
+    apart = bool((timeouts & ~terminals & (lengths == limit)).any())
+    # of an unknown limit there is no sign but that several episodes end on the same step, the last of all
+    known = horizon > 0 or (int(at_limit.sum()) > 1 and limit > 1)
+    doubtful = both | (at_limit & (known and not apart))
+    doubt = f"{int(both.sum()):,} episodes end as terminal and timeout at once"
+    if not both.any():
+        doubt = f"all {int(at_limit.sum()):,} episodes of {limit} steps, the most, end as terminals"
+    if choice:
+        doubtful = both | (at_limit & (choice == "timeout"))
+        if doubtful.any():
+            file.notes.append(f"{doubt}: kept as {choice}s")
+    elif doubtful.any():
+        raise InputError(
+            f"{file.path}: {doubt}, as in logs that write Gym's older 'done' for both",
+            "say --at-horizon timeout where the time limit cut them, --at-horizon terminal where the robot "
+            "failed or finished in that very step",
+        )
+    if choice == "timeout":
+        return terminals & ~doubtful, timeouts | doubtful
+    return terminals, timeouts & ~doubtful
 
 
-def to_float32(values: np.ndarray, ndim: int, where: str, name: str, rounded: set[str]) -> np.ndarray:
-    """Return numbers as float32.
-
-    Args:
-        values: of any numeric type.
-        ndim: axes that they must have; of one axis more, the last may be 1 long.
-        where, name: the file and the array, in an error.
-        rounded: takes the name where float32 can't hold a value exactly.
-
-    Raises:
-        DamagedFileError: another number of axes; InputError: a finite number beyond those of float32.
-    """
-    if values.ndim == ndim + 1 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != ndim:
-        raise DamagedFileError(f"{where}: '{name}' has {values.ndim} axes, expected {ndim}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        kept = np.ascontiguousarray(values, dtype=np.float32)
-        if values.dtype != np.float32 and not np.array_equal(kept.astype(values.dtype), values):
-            rounded.add(name)
-            beyond = np.argwhere(np.isinf(kept) & np.isfinite(values))
-            if len(beyond):
-                raise InputError(
-                    f"{where}: '{name}' holds {values[tuple(beyond[0])]:.6g} in row {beyond[0][0]}",
-                    "harden keeps float32, whose largest number is 3.4e38: write it in a larger unit",
-                )
-    return kept
-
-
-def note_rounded(rounded: set[str], notes: list[str]) -> None:
-    """Note the arrays that float32 does not hold exactly."""
-    if rounded:
-        notes.append(f"rounded to float32, which is what harden keeps: {', '.join(sorted(rounded))}")
+def _some(rows: np.ndarray) -> str:
+    shown = ", ".join(str(int(row)) for row in rows[:4])
+    return shown + (f", ... {int(rows[-1])}" if len(rows) > 4 else "")

@@ -18,14 +18,8 @@ import torch
 
 from harden.data.dataset import Dataset
 from harden.data.episodes import episodes
-from harden.data.formats.ends import settle_ends
-from harden.data.formats.log import ImportOptions, Log, check_lengths, note_rounded, to_float32
-from harden.data.hdf5 import (
-    open_hdf5,
-    read_strings,
-    require_stored_here,
-    reserve_hdf5,
-)
+from harden.data.formats.log import ImportOptions, Log, LogFile, settle_ends
+from harden.data.hdf5 import open_hdf5, read_strings, require_stored_here, reserve_hdf5
 from harden.data.manifest import Attributes, parse_attributes, shard_attributes
 from harden.data.shard import check_values
 from harden.errors import DamagedFileError, InputError, foreign_errors
@@ -68,39 +62,31 @@ def read_minari(path: Path, options: ImportOptions) -> Log:
         InputError: the package is not installed, no costs, data that are not vectors, an episode longer than
             the horizon, or ends that can't be told apart.
     """
-    file = find_minari(path)
-    notes: list[str] = []
-    rounded: set[str] = set()
-    storage, stated, own = _open(file, options)
-    with foreign_errors(f"{file} is not a whole Minari data set", kind=DamagedFileError):
-        parts = [
-            _transitions(f"{file}: episode {number}", episode, options.cost_key or "cost", rounded)
-            for number, episode in enumerate(storage.get_episodes(range(storage.total_episodes)))
-        ]
-    if len({(part.obs.shape[1], part.actions.shape[1]) for part in parts}) != 1:
-        raise DamagedFileError(f"{file}: episodes of different shapes")
-    note_rounded(rounded, notes)
-    lengths = np.array([len(part.rewards) for part in parts])
-    check_lengths(lengths, stated.horizon, file)
-    terminals = np.array([bool(part.terminals[-1]) for part in parts])
-    timeouts = np.array([bool(part.timeouts[-1]) for part in parts])
-    endless = ~(terminals | timeouts)
-    if endless.any():
-        notes.append(f"{int(endless.sum())} episodes have no end: their last step is taken for a timeout")
+    log = LogFile(find_minari(path), options)
+    storage, stated, own = _open(log)
     # what harden wrote itself was flagged by harden
     choice = options.at_horizon or ("terminal" if own else None)
-    terminals, timeouts = settle_ends(
-        file, lengths, terminals, timeouts | endless, stated.horizon, choice, notes
-    )
+    log.options = options._replace(horizon=stated.horizon, at_horizon=choice)
+    with foreign_errors(f"{log.path} is not a whole Minari data set", kind=DamagedFileError):
+        episodes = enumerate(storage.get_episodes(range(storage.total_episodes)))
+        parts = [_transitions(log, f": episode {number}", episode) for number, episode in episodes]
+    if len({(part.obs.shape[1], part.actions.shape[1]) for part in parts}) != 1:
+        raise DamagedFileError(f"{log.path}: episodes of different shapes")
     data = Transitions(*map(torch.cat, zip(*parts, strict=True)))
+    lengths = np.array([len(part.rewards) for part in parts])
     last = torch.from_numpy(lengths.cumsum() - 1)
-    data.terminals[last], data.timeouts[last] = torch.from_numpy(terminals), torch.from_numpy(timeouts)
-    return Log(stated, data, notes)
+    terminals, timeouts = data.terminals[last].numpy(), data.timeouts[last].numpy()
+    endless = ~(terminals | timeouts)
+    if endless.any():
+        log.notes.append(f"{int(endless.sum())} episodes have no end: their last step is taken for a timeout")
+    ends = settle_ends(log, lengths, terminals, timeouts | endless)
+    data.terminals[last], data.timeouts[last] = map(torch.from_numpy, ends)
+    return log.finish(stated, data)
 
 
-def _open(file: Path, options: ImportOptions) -> tuple[Any, Attributes, bool]:
+def _open(log: LogFile) -> tuple[Any, Attributes, bool]:
     """Return the package's reader of a data set, what the set says of itself, and whether harden wrote it."""
-    package = _package()
+    package, file = _package(), log.path
     with open_hdf5(file, "make it with the minari package") as opened:
         count = read_strings(opened, lambda: _look_through(opened), _LOOK_SECONDS)
     beside = file.with_name("metadata.json")
@@ -110,13 +96,9 @@ def _open(file: Path, options: ImportOptions) -> tuple[Any, Attributes, bool]:
     if not isinstance(metadata, dict) or not needed <= set(metadata):
         raise DamagedFileError(f"{beside} is not Minari's metadata")
     if metadata.get("data_format") != "hdf5":
-        raise InputError(
-            f"{beside}: data_format {metadata.get('data_format')!r}", "harden reads Minari's hdf5"
-        )
+        raise InputError(f"{beside}: data_format {metadata.get('data_format')!r}", "harden reads only hdf5")
     if metadata["total_episodes"] != count or not count:
-        raise DamagedFileError(
-            f"{file} holds {count} episodes, its metadata say {metadata['total_episodes']!r}"
-        )
+        raise DamagedFileError(f"{file}: {count} episodes, {metadata['total_episodes']!r} in its metadata")
     stated, spec = metadata.get("harden", {}), metadata.get("env_spec")
     with foreign_errors(f"{beside}: the environment can't be read", kind=DamagedFileError):
         if isinstance(spec, str):
@@ -124,7 +106,7 @@ def _open(file: Path, options: ImportOptions) -> tuple[Any, Attributes, bool]:
             stated = {"env_id": environment.get("id"), "horizon": environment.get("max_episode_steps")}
         # an environment without a time limit says null
         stated = {name: stated[name] for name in Attributes._fields if stated.get(name) is not None}
-    stated |= {name: value for name in ("env_id", "horizon") if (value := getattr(options, name))}
+    stated |= {name: value for name in ("env_id", "horizon") if (value := getattr(log.options, name))}
     with foreign_errors(f"{beside} is not a whole Minari data set's", kind=DamagedFileError):
         storage = package.read(file.parent.absolute())
     return storage, parse_attributes(stated, str(beside)), "behaviour" in stated
@@ -157,13 +139,11 @@ def _look_through(file: h5py.File) -> int:
     return sum(1 for name in file if _EPISODE.fullmatch(name))
 
 
-def _transitions(where: str, episode: dict[str, Any], cost_key: str, rounded: set[str]) -> Transitions:
-    infos = episode["infos"] or {}
+def _transitions(log: LogFile, part: str, episode: dict[str, Any]) -> Transitions:
+    where, infos, cost_key = f"{log.path}{part}", episode["infos"] or {}, log.options.cost_key or "cost"
     if not isinstance(infos.get(cost_key), np.ndarray):
-        raise InputError(
-            f"{where} has no infos/{cost_key}",
-            f"name the info that holds the costs with --cost-key: {', '.join(infos) or 'none'}",
-        )
+        remedy = f"name the info that holds the costs with --cost-key: {', '.join(infos) or 'none'}"
+        raise InputError(f"{where} has no infos/{cost_key}", remedy)
     names = ("observations", "actions", "rewards", "terminations", "truncations")
     arrays = {name: np.asarray(episode[name]) for name in names} | {"costs": infos[cost_key]}
     rows = len(arrays["rewards"])
@@ -172,10 +152,10 @@ def _transitions(where: str, episode: dict[str, Any], cost_key: str, rounded: se
     lengths["costs"] -= lengths["costs"] == rows + 1
     if set(lengths.values()) != {rows} or not rows:
         raise DamagedFileError(
-            f"{where}: arrays of lengths {lengths}, of which Minari keeps one observation more than steps"
+            f"{where}: {lengths} steps; Minari keeps one observation more, of all else as many"
         )
     obs, actions, rewards, costs = (
-        torch.from_numpy(to_float32(arrays[name], ndim, where, name, rounded))
+        torch.from_numpy(log.to_float32(arrays[name], ndim, name, part))
         for name, ndim in (("observations", 2), ("actions", 2), ("rewards", 1), ("costs", 1))
     )
     terminals, timeouts = (torch.from_numpy(arrays[name].astype(bool)) for name in names[3:])
@@ -190,7 +170,6 @@ def write_minari(dataset: Dataset, path: Path) -> list[str]:
     """Write a data set as Minari's, so that `minari.load_dataset` reads it.
 
     Args:
-        dataset: what is written.
         path: the folder to be made; it is named like the data set's id.
 
     Returns:
@@ -204,9 +183,7 @@ def write_minari(dataset: Dataset, path: Path) -> list[str]:
     from minari import __version__
 
     if not _ID.fullmatch(path.name):
-        raise InputError(
-            f"'{path.name}' is no Minari id", "a Minari data set's folder is named like it: NAME-v0"
-        )
+        raise InputError(f"'{path.name}' is no Minari id", "name the folder like the data set: NAME-v0")
     info = dataset.info
     obs_space, action_space = (
         gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32) for size in (info.obs_dim, info.act_dim)
@@ -220,14 +197,8 @@ def write_minari(dataset: Dataset, path: Path) -> list[str]:
         row_bytes = 4 * (2 * info.obs_dim + info.act_dim + 2) + 2
         reserve_hdf5(folder / _FILE, 2 * row_bytes * info.transitions + _EPISODE_ROOM * info.episodes)
         storage.update_episodes(_buffers(dataset))
-        storage.update_metadata(
-            {
-                "dataset_id": path.name,
-                "minari_version": __version__,
-                "description": "written by harden",
-                "harden": shard_attributes(info, info.provenance),
-            }
-        )
+        about = {"dataset_id": path.name, "minari_version": __version__, "description": "written by harden"}
+        storage.update_metadata(about | {"harden": shard_attributes(info, info.provenance)})
     return ["env_spec is left out: minari's recover_environment() will not know the environment"]
 
 
@@ -247,8 +218,7 @@ def _buffers(dataset: Dataset) -> Iterator[Any]:
                 row = int(torch.nonzero(~shared)[0][0])
                 raise InputError(
                     f"{shard.name}, its episode {number}: what followed step {row} is not what the next saw",
-                    "Minari keeps one observation for both (these were collected under noise or attack): "
-                    "export with --to dsrl",
+                    "Minari keeps one observation for both: what noise or attack changed goes --to dsrl",
                 )
             yield EpisodeBuffer(
                 observations=torch.cat((episode.obs, episode.next_obs[-1:])).numpy(),
