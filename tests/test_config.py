@@ -238,7 +238,7 @@ def test_epsilon_and_the_cost_limit_are_the_tasks_unless_set() -> None:
 def test_a_limit_that_would_not_fall_is_refused(start: float, limit: float) -> None:
     with pytest.raises(InputError, match=rf"limit_start = {start:g}\b.*\b{limit:g}\b"):
         make_config({"cost_limit": limit, "estep": {"limit_start": start}})
-    with pytest.raises(InputError, match=r"limit_start = 8 has to be at least the limit it falls to, 9"):
+    with pytest.raises(InputError, match=r"limit_start = 8\b.*\b9\b"):
         make_config({"estep": {"limit_start": 8, "limit_end": 9}})
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harden.config.tasks import TASKS
-from harden.data import Dataset, DatasetWriter, Limits, filter_episodes, open_dataset, split
+from harden.data import Dataset, DatasetWriter, filter_episodes, open_dataset, split
 from harden.errors import DamagedFileError, InputError, StorageError
 from harden.types import Transitions
 from support.commands import harden, refused
@@ -273,13 +273,13 @@ def test_filter_by_brute_force(
         for number, episode in enumerate(episodes(joined(*parts)))
         if first <= number < last and min(rewards) <= sum(episode.rewards.tolist()) <= max(rewards)
     ]
-    limits = Limits(reward=(min(rewards), max(rewards)), ranges=((first, last),))
+    limits = {"rewards": (min(rewards), max(rewards)), "ranges": [(first, last)]}
     if not wanted:
         with pytest.raises(InputError, match="none of the"):
-            filter_episodes(folder / "set", folder / "out", limits)
+            filter_episodes(folder / "set", folder / "out", **limits)
         assert sorted(path.name for path in folder.iterdir()) == ["set"]
         return
-    filter_episodes(folder / "set", folder / "out", limits)
+    filter_episodes(folder / "set", folder / "out", **limits)
     assert same(whole(folder / "out"), joined(*wanted))
 
 

@@ -219,14 +219,13 @@ def merge(shared: Shared, paths: tuple[Path, ...], out: Path) -> None:
 @pass_shared
 def filter_data(shared: Shared, path: Path, episodes: str, out: Path, **bounds: float) -> None:
     """Keep the whole episodes within all the limits."""
-    from harden.data import Limits, filter_episodes
+    from harden.data import filter_episodes
 
-    reward = bounds["min_reward"], bounds["max_reward"]
-    cost = bounds["min_cost"], bounds["max_cost"]
-    limits = Limits(reward, cost, tuple(_range(text) for text in episodes.split(",") if episodes))
+    rewards, costs = ((bounds[f"min_{of}"], bounds[f"max_{of}"]) for of in ("reward", "cost"))
+    ranges = [_range(text) for text in episodes.split(",") if episodes]
     if _rehearsed(shared, [path], out):
         return
-    click.echo(f"kept {_size(filter_episodes(path, out, limits))} -> {out}")
+    click.echo(f"kept {_size(filter_episodes(path, out, rewards, costs, ranges))} -> {out}")
 
 
 def _range(text: str) -> tuple[int, int]:

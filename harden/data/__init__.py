@@ -2,7 +2,7 @@
 
 from harden.data.convert import READERS, WRITERS, Imported, detect_format, export_data, import_data
 from harden.data.dataset import Dataset, DatasetWriter, draw_rows, open_dataset
-from harden.data.edit import Limits, Repaired, filter_episodes, merge, repair, split
+from harden.data.edit import Repaired, filter_episodes, merge, repair, split
 from harden.data.episodes import summarise
 from harden.data.formats.log import ImportOptions
 from harden.data.manifest import DatasetInfo, ShardInfo, data_files, shard_files
@@ -16,7 +16,6 @@ __all__ = [
     "DatasetWriter",
     "ImportOptions",
     "Imported",
-    "Limits",
     "Repaired",
     "ShardInfo",
     "TargetsHeader",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,18 +30,7 @@ from harden.storage.files import make_folder, read_errors, storage_errors, sync_
 from harden.storage.folders import FolderLock, require_new, whole_folder
 from harden.types import Transitions
 
-
-class Limits(NamedTuple):
-    """Which episodes a filter keeps: those within all of these.
-
-    Args:
-        reward, cost: least and most of a whole episode.
-        ranges: numbers of episodes from 0, each first to last, the last not included; empty for all.
-    """
-
-    reward: tuple[float, float] = (-float("inf"), float("inf"))
-    cost: tuple[float, float] = (-float("inf"), float("inf"))
-    ranges: tuple[tuple[int, int], ...] = ()
+_ALL = (-math.inf, math.inf)
 
 
 def _append(writer: DatasetWriter, dataset: Dataset, keep: Callable[[int, Transitions], Tensor]) -> None:
@@ -83,8 +73,18 @@ def merge(paths: Sequence[Path], out: Path) -> DatasetInfo:
     return writer.info
 
 
-def filter_episodes(path: Path, out: Path, limits: Limits) -> DatasetInfo:
-    """Make a data set of some episodes of another, in their order.
+def filter_episodes(
+    path: Path,
+    out: Path,
+    rewards: tuple[float, float] = _ALL,
+    costs: tuple[float, float] = _ALL,
+    ranges: Sequence[tuple[int, int]] = (),
+) -> DatasetInfo:
+    """Make a data set of those episodes of another that are within all the limits, in their order.
+
+    Args:
+        rewards, costs: least and most of a whole episode.
+        ranges: numbers of episodes from 0, each first to last, the last not included; empty for all.
 
     Raises:
         InputError: none is left, or something is at `out`.
@@ -95,10 +95,10 @@ def filter_episodes(path: Path, out: Path, limits: Limits) -> DatasetInfo:
     def keep(before: int, data: Transitions) -> Tensor:
         reward, cost = totals(data)
         number = torch.arange(before, before + len(reward))
-        kept = torch.full((len(reward),), not limits.ranges)
-        for first, last in limits.ranges:
+        kept = torch.full((len(reward),), not ranges)
+        for first, last in ranges:
             kept = kept | ((number >= first) & (number < last))
-        for values, (least, most) in ((reward, limits.reward), (cost, limits.cost)):
+        for values, (least, most) in ((reward, rewards), (cost, costs)):
             kept = kept & (values >= least) & (values <= most)
         return kept
 
@@ -197,11 +197,9 @@ def repair(path: Path, dry_run: bool = False) -> Repaired:
             name, value, needed = difference
             if file.name in listed:
                 remedy = (
-                    "nothing was done: remove the manifest and repair again, then it is made of the shards"
+                    "nothing was done: remove the manifest and repair again, which makes it of the shards"
                 )
-                raise InputError(
-                    f"{path}/manifest.json says {name} {needed}, {file} listed there {value}", remedy
-                )
+                raise InputError(f"{path}/manifest.json has {name} {needed}, {file.name} {value}", remedy)
             damaged[file.name] = f"{file} has {name} {value}, its data set has {needed}"
         if info is None or not whole:
             raise InputError(f"no shard of {path} is whole, nothing was changed", "collect the data again")

@@ -21,14 +21,13 @@ from torch import Tensor
 from harden.config.tasks import TASKS, Task
 from harden.errors import DamagedFileError, InputError, MissingInputError
 from harden.nets import Critics, GaussianPolicy
-from harden.storage import tensor_file
 from harden.storage.files import read_errors, read_json, write_json
 from harden.storage.tensor_file import FORMAT_VERSION, ILL_DESCRIBED, read_tensors, write_tensors
 
 Network = TypeVar("Network", GaussianPolicy, Critics)
 
 # what a description says of the file that it stands in
-_OF_ONE_FILE = ("critics", "critics_digest", "file_digest", "tensors_digest")
+_OF_ONE_FILE = ("critics", "critics_digest", "file_digest")
 _KINDS = {GaussianPolicy: "gaussian-mlp", Critics: "q-ensemble"}
 
 
@@ -38,8 +37,12 @@ def module_digest(module: GaussianPolicy | Critics | None) -> str:
         return ""
     # which spread the weights began with is no part of what they answer
     acts = {key: value for key, value in module.architecture.items() if key != "init_std"}
-    weights = tensor_file.digest_tensors(module.state_dict())
-    return hashlib.sha256(f"{json.dumps(acts, sort_keys=True)} {weights}".encode()).hexdigest()
+    weights = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        weights.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return hashlib.sha256(f"{json.dumps(acts, sort_keys=True)} {weights.hexdigest()}".encode()).hexdigest()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

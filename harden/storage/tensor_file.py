@@ -24,16 +24,6 @@ _MOST_BYTES = 4 * 2**30
 ILL_DESCRIBED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
-def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 over names, types, shapes and bytes of tensors."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return total.hexdigest()
-
-
 def tensor_bytes(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> bytes:
     """Return tensors and a JSON description as a safetensors file, with the digest of all its bytes in it."""
     plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
