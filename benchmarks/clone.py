@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from harden.config.file import find_pipeline, load_config
-from harden.progress import Reporter
-from harden.stages.clone import clone_policy, open_clone
-from harden.stages.collect import collect, open_collect
-from harden.stages.evaluate import evaluate, open_evaluate
+from harden.stages.collect import collect
+from harden.stages.evaluate import evaluate
+from harden.stages.fit_policy import clone
 from harden.storage.files import write_json
 from harden.training.workspace import Workspace, versions
 
@@ -33,16 +32,12 @@ def compare(seed: int, episodes: int, behaviour: str) -> dict[str, Any]:
     """Return what the logs hold, how well the clone predicts them, and how both policies do."""
     began = time.monotonic()
     config = load_config(find_pipeline(Path("ball-circle")), [f"seed={seed}", *LOGS])
-    quiet, cpu = Reporter(quiet=True), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         place = Workspace.named("clone", Path(folder))
-        inputs = open_collect(config, place, episodes=episodes, behaviour=behaviour, policy_dir=RELEASED)
-        shard = collect(inputs, quiet).shard
-        done = clone_policy(open_clone(config, place, device=cpu), quiet)
+        shard, _ = collect(config, place, episodes=episodes, behaviour=behaviour, policy_dir=RELEASED).work()
+        done = clone(config, place).work()
         found = {
-            name: evaluate(open_evaluate(config, policy, ["natural"], device=cpu, report=quiet), quiet)[
-                "results"
-            ][0]
+            name: evaluate(config, policy, ["natural"]).work()["results"][0]
             for name, policy in (("teacher", RELEASED), ("clone", done.folder))
         }
     logs = {"episodes": shard.episodes, "transitions": shard.transitions, "behaviour": behaviour}

@@ -23,10 +23,9 @@ from calibration import branch, calibrate
 from harden.config.file import find_pipeline, load_config
 from harden.config.sections import PLAIN_ROLL_OUTS
 from harden.nets.saved import load_critics, load_policy, save_policy
-from harden.progress import Reporter
-from harden.stages.collect import collect, open_collect
-from harden.stages.fit_critics import fit_critics, open_fit_critics
-from harden.stages.train import open_train, train
+from harden.stages.collect import collect
+from harden.stages.fit_critics import fit_critics
+from harden.stages.train import train
 from harden.storage.files import write_json
 from harden.training.workspace import Workspace, versions
 
@@ -40,7 +39,7 @@ def reckless_policy(folder: Path) -> Path:
     """Train for six refreshes without a limit, and return the policy's folder."""
     config = load_config(find_pipeline(Path("ball-circle")), RECKLESS)
     place = Workspace.named("reckless", folder)
-    return train(open_train(config, place, device=torch.device("cpu")), Reporter(quiet=True)).policy
+    return train(config, place).work().policy
 
 
 def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branches: int) -> dict[str, Any]:
@@ -56,16 +55,14 @@ def judge(policy: Path, seed: int, episodes: int, steps: int, points: int, branc
     # its own roll-outs: n-step targets do not correct for wider ones
     keys += [f"collect.{name}={value}" for name, value in PLAIN_ROLL_OUTS.items()]
     config = load_config(find_pipeline(Path("ball-circle")), keys)
-    quiet, cpu = Reporter(quiet=True), torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         place = Workspace.named("fitted", Path(folder))
         # without its critics, or the fit would go on from them
         bare = Path(folder) / "policy"
         loaded = load_policy(policy)
         save_policy(bare, loaded.policy, None, loaded.manifest)
-        opened = open_collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=bare)
-        collect(opened, quiet)
-        fit_critics(open_fit_critics(config, place, device=cpu, steps=steps, policy_dir=bare), quiet)
+        collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=bare).work()
+        fit_critics(config, place, steps=steps, policy_dir=bare).work()
         critics, _ = load_critics(place.critics)
     gammas, other = (config.critics.gamma_reward, config.critics.gamma_cost), seed + HELD_OUT_SEED
     held_out = branch(loaded.policy, config.task_row, gammas, points=points, branches=branches, seed=other)

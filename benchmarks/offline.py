@@ -21,10 +21,10 @@ from harden.config.file import find_pipeline, load_config
 from harden.data import export_data, import_data, open_dataset
 from harden.nets.saved import save_policy
 from harden.progress import Reporter
-from harden.stages.collect import collect, open_collect
-from harden.stages.evaluate import evaluate, open_evaluate
-from harden.stages.fit_critics import fit_critics, open_fit_critics
-from harden.stages.train import open_train, train
+from harden.stages.collect import collect
+from harden.stages.evaluate import evaluate
+from harden.stages.fit_critics import fit_critics
+from harden.stages.train import train
 from harden.storage.files import write_json
 from harden.training.state import load_state
 from harden.training.workspace import Workspace, describe, versions
@@ -70,11 +70,11 @@ def make_logs(logs: Logs, seed: int, work: Path, report: Reporter) -> Path:
         place = Workspace.named("teacher", work)
         keys = [f"seed={seed}", "variant=cvpo", f"train.env_steps={logs.teacher_steps}"]
         config = load_config(find_pipeline(Path("ball-circle")), keys)
-        teacher = train(open_train(config, place, device=CPU, overwrite=True), report).policy
+        teacher = train(config, place, overwrite=True, report=report).work().policy
     config = load_config(find_pipeline(Path("ball-circle")), [f"seed={seed}", *logs.keys])
     place = Workspace.named("collected", work)
     out = work / "native" if logs.through_dsrl else made
-    collect(open_collect(config, place, episodes=EPISODES, policy_dir=teacher, out=out), report)
+    collect(config, place, episodes=EPISODES, policy_dir=teacher, out=out, report=report).work()
     if logs.through_dsrl:
         export_data(out, work / "logs.h5", "dsrl")
         import_data(work / "logs.h5", made)
@@ -97,8 +97,7 @@ def clone_of(place: Workspace, seed: int, data: Path, work: Path, report: Report
     ]
     fit = load_config(find_pipeline(Path("offline")), keys)
     if not own.policy.is_dir():
-        inputs = open_fit_critics(fit, own, device=CPU, steps=3000, data=data, policy_dir=bare)
-        fit_critics(inputs, report)
+        fit_critics(fit, own, steps=3000, data=data, policy_dir=bare, report=report).work()
     return own.policy
 
 
@@ -110,14 +109,11 @@ def run(name: str, seed: int, work: Path, keys: list[str]) -> dict[str, Any]:
     info = open_dataset(data).info
     config = load_config(find_pipeline(Path("offline")), [f"seed={seed}", *TRIAL, *keys])
     place = Workspace.named("hardened", work)
-    inputs = open_train(config, place, device=CPU, data=data, resume=place.state.is_file())
-    done = train(inputs, report)
+    done = train(config, place, data=data, resume=place.state.is_file(), report=report).work()
     policies = {"clone": clone_of(place, seed, data, work, report), "hardened": done.policy}
     tried: dict[str, dict[str, Any]] = {}
     for policy, folder in policies.items():
-        entries = evaluate(open_evaluate(config, folder, ATTACKS, device=CPU, report=report), report)[
-            "results"
-        ]
+        entries = evaluate(config, folder, ATTACKS, report=report).work()["results"]
         kept = ("reward", "cost", "violation_rate", "epsilon", "steps", "restarts")
         tried[policy] = {entry["attack"]: {key: entry[key] for key in kept} for entry in entries}
 

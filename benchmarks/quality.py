@@ -14,11 +14,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from harden.benchmark.job import CPU, run_job, spec_of, workspace_of
+from harden.benchmark.job import run_job, spec_of, workspace_of
 from harden.benchmark.sweep import what_is_left
 from harden.benchmark.tables import Budget, Job, make_job
-from harden.progress import Reporter
-from harden.stages.evaluate import evaluate, open_evaluate
+from harden.stages.evaluate import evaluate
 from harden.storage.files import read_json
 from harden.training.workspace import Workspace
 
@@ -32,16 +31,8 @@ def release(place: Workspace, job: Job) -> None:
     folder = Path(os.path.relpath(ROOT / "checkpoints/released" / job.task / job.variant))
     shutil.copytree(place.policy, folder, dirs_exist_ok=True)
     shutil.copy(place.run / "learning_curve.csv", folder)
-    report = Reporter(True)
-    inputs = open_evaluate(
-        job.config.model_copy(update={"seed": 0}),
-        folder,
-        ["natural", "random", "mc", "mr"],
-        device=CPU,
-        outs=[folder / "evaluation.json"],
-        report=report,
-    )
-    evaluate(inputs, report)
+    config = job.config.model_copy(update={"seed": 0})
+    evaluate(config, folder, ["natural", "random", "mc", "mr"], outs=[folder / "evaluation.json"]).work()
 
 
 def main() -> None:

@@ -20,10 +20,9 @@ import torch
 
 from harden.config.file import find_pipeline, load_config
 from harden.nets.saved import load_policy, module_digest, save_policy
-from harden.progress import Reporter
-from harden.stages.collect import collect, open_collect
-from harden.stages.evaluate import evaluate, open_evaluate
-from harden.stages.fit_critics import fit_critics, open_fit_critics
+from harden.stages.collect import collect
+from harden.stages.evaluate import evaluate
+from harden.stages.fit_critics import fit_critics
 from harden.storage.files import read_json, write_json
 from harden.training.workspace import Workspace, versions
 
@@ -43,7 +42,7 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
         tried: episodes of each evaluation.
         ship: whether the release takes the new critics where they attack at least as hard.
     """
-    began, report = time.monotonic(), Reporter(quiet=True)
+    began = time.monotonic()
     task, variant = release.parent.name, release.name
     keys = [f"variant={variant}", f"evaluate.episodes={tried}", "evaluate.attack_steps=50"]
     old = load_policy(release)
@@ -53,22 +52,19 @@ def refit(release: Path, episodes: int, steps: int, tried: int, ship: bool) -> d
     config = load_config(find_pipeline(Path(task)), keys)
     with tempfile.TemporaryDirectory() as folder:
         place = Workspace.named("refit", Path(folder))
-        inputs = open_collect(config, place, episodes=episodes, behaviour="policy-sample", policy_dir=release)
-        collected = collect(inputs, report)
-        fit_critics(open_fit_critics(config, place, device=CPU, steps=steps, policy_dir=release), report)
+        acting = {"episodes": episodes, "behaviour": "policy-sample", "policy_dir": release}
+        shard, _ = collect(config, place, **acting).work()
+        fit_critics(config, place, steps=steps, policy_dir=release).work()
         new = load_policy(place.policy)
         assert module_digest(new.policy) == module_digest(old.policy)
         found = {
-            name: _costs(
-                evaluate(open_evaluate(config, path, ["natural", "mc"], device=CPU, report=report), report)
-            )
+            name: _costs(evaluate(config, path, ["natural", "mc"]).work())
             for name, path in (("shipped", release), ("refitted", place.policy))
         }
     harder = found["refitted"]["mc"]["cost"] >= found["shipped"]["mc"]["cost"] - NOISE
     if ship and harder:
         of_critics = {"episodes": episodes, "steps": steps, "made_by": "python benchmarks/refit.py --ship"}
         save_policy(release, old.policy, new.critics, old.manifest | {"refitted_critics": of_critics})
-    shard = collected.shard
     return {
         "task": task,
         "variant": variant,

@@ -99,7 +99,7 @@ class Rounds:
             began = time.perf_counter()
             fit_critics(learner, self.replay, config, terms.epsilon, config.train.critic_steps)
             fitted = time.perf_counter()
-            targets, _ = expectation(learner, self.replay.obs, config, terms)
+            targets, _ = expectation(learner, self.replay.obs, config.train.states, config, terms)
             solved = time.perf_counter()
             for _ in maximisation(self.fabric, self.m_step, targets, config.train.policy_steps):
                 pass
@@ -117,7 +117,7 @@ class Fit:
         self.config, self.learner, self.folder = config, new_learner(config, CPU), folder
         self.terms = scheduled(config, 0)._replace(epsilon=0.0)
         obs = replay_of(config).obs
-        self.targets, _ = expectation(self.learner, obs, config, self.terms)
+        self.targets, _ = expectation(self.learner, obs, config.train.states, config, self.terms)
 
     def bare(self, count: int) -> float:
         """Return the seconds of `count` steps."""

@@ -30,8 +30,7 @@ import torch
 from harden.config.file import find_pipeline, load_config
 from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter, draw_rows
-from harden.progress import Reporter
-from harden.stages.train import open_train, train
+from harden.stages.train import train
 from harden.storage.files import write_json
 from harden.training.workspace import Workspace, versions
 from harden.types import Transitions
@@ -195,8 +194,7 @@ def trained(folder: Path, data: Path, keys: list[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = load_config(find_pipeline(Path("offline")), keys)
     began = resource.getrusage(resource.RUSAGE_SELF)
-    inputs = open_train(config, Workspace.named("run", folder), device=torch.device("cpu"), data=data)
-    done = train(inputs, Reporter(True))
+    done = train(config, Workspace.named("run", folder), data=data).work()
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "rounds": config.train.rounds * len(done.history),

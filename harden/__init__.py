@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from harden.config.pipeline import PipelineConfig
     from harden.evaluation.observation_attack import ObservationAttack as ObservationAttack
+    from harden.evaluation.schema import Evaluation
     from harden.nets.saved import LoadedPolicy
     from harden.stages.train import Trained
-    from harden.types import Evaluation
 
     __version__: str
 else:
@@ -67,16 +67,13 @@ def evaluate(
     """
     from harden.config.file import find_pipeline, load_config, variations
     from harden.evaluation.entries import parse_attacks
-    from harden.progress import Reporter
     from harden.stages.evaluate import evaluate as stage
-    from harden.stages.evaluate import open_evaluate
     from harden.training.workspace import pick_device
 
     lists = {key: value if isinstance(value, list) else [value] for key, value in keys.items()}
     config, *also = variations(load_config(find_pipeline(Path(pipeline))), lists)
-    names, report = parse_attacks(attacks), Reporter(True)
-    inputs = open_evaluate(config, policy, names, device=pick_device("auto"), also=also, report=report)
-    return cast("Evaluation", stage(inputs, report))
+    ready = stage(config, policy, parse_attacks(attacks), device=pick_device("auto"), also=also)
+    return cast("Evaluation", ready.work())
 
 
 def train(
@@ -96,29 +93,20 @@ def train(
         config: a pipeline, from `harden.config.file.load_config`.
         name: the run's name below datasets/ and checkpoints/.
         root: the folder that holds those two.
-        init: a policy folder to start from.
-        resume: go on from the last refresh stored.
-        overwrite: discard an earlier run of that name and its data set.
-        data: with `train.offline`, the stored data to learn from, those of that name where not given.
-        allow_attacked_collection: let a variant that wants it collect under attack.
-
-    Raises:
-        InputError: as `harden.stages.train.open_train`.
-        DivergedError: a loss became NaN or infinite; the last refresh stands.
+        init, resume, overwrite, data, allow_attacked_collection: as `harden.stages.train.train` has them,
+            which also says what is raised.
     """
-    from harden.progress import Reporter
-    from harden.stages.train import open_train
     from harden.stages.train import train as stage
     from harden.training.workspace import Workspace, pick_device
 
-    inputs = open_train(
+    ready = stage(
         config,
         Workspace.named(name, Path(root)),
-        device=pick_device("auto"),
         init=init,
         resume=resume,
         overwrite=overwrite,
         data=data,
         allow_attacked_collection=allow_attacked_collection,
+        device=pick_device("auto"),
     )
-    return stage(inputs, Reporter(True))
+    return ready.work()

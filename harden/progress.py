@@ -60,3 +60,6 @@ class Reporter:
                     print(line.rstrip(), file=sys.stderr, flush=True)
 
             yield write
+
+
+QUIET = Reporter(quiet=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -96,51 +96,3 @@ class PidState(NamedTuple):
     total: float = 0.0
     last: float = 0.0
     lam: float = 0.0
-
-
-class Statistics(TypedDict):
-    """A quantity over the episodes of an evaluation."""
-
-    mean: float
-    std: float
-    ci95: list[float]
-
-
-class Episode(TypedDict):
-    """One episode of an evaluation: its seed, total reward, total cost and steps."""
-
-    seed: int
-    reward: float
-    cost: float
-    length: int
-
-
-class Entry(TypedDict):
-    """A policy under one attack in one setting; `violation_rate` is the share of episodes above the limit."""
-
-    attack: str
-    style: str | None
-    norm: str
-    epsilon: float
-    steps: int
-    restarts: int
-    critics: str | None
-    reward: Statistics
-    cost: Statistics
-    violation_rate: float
-    per_episode: list[Episode]
-
-
-class Evaluation(TypedDict):
-    """What `harden evaluate --json` writes, as far as it is promised; results begin with the natural one."""
-
-    format_version: int
-    task: str
-    env_id: str
-    policy: dict[str, object]
-    seed: int
-    episodes: int
-    cost_limit: float
-    action: str
-    results: list[Entry]
-    warnings: list[dict[str, object]]

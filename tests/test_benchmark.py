@@ -17,13 +17,14 @@ import torch
 from harden.benchmark import job as one_run
 from harden.benchmark import sweep
 from harden.benchmark.job import job_of, spec_of, workspace_of
-from harden.benchmark.ledger import entry_path, finished, front, read_ledger, write_failure
+from harden.benchmark.ledger import entry_path, finished, heading, read_ledger, write_failure
 from harden.benchmark.page import groups, numbers, page, published
 from harden.benchmark.tables import TABLES, Budget, digest, jobs, make_job
 from harden.config.file import find_pipeline, load_config
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.config.variants import VARIANTS
 from harden.errors import DamagedFileError, InputError, OtherConfigurationError, StorageError
+from harden.stages.ready import Ready
 from harden.storage.files import write_json
 from harden.training.run import load_run
 from harden.training.workspace import Workspace
@@ -112,7 +113,7 @@ class TestLedger:
 
     def test_a_key_that_came_since_makes_no_run_a_stranger(self, tmp_path: Path) -> None:
         job = make_job("ball-circle", "cvpo", 0, Budget())
-        entry = front(job) | {"status": "finished"}
+        entry = heading(job) | {"status": "finished"}
         del entry["config"]["estep"]["limit_end"]
         write_json(entry_path(tmp_path, job), entry)
         assert sweep.what_is_left([job], tmp_path).done == 1
@@ -128,7 +129,7 @@ class TestLedger:
         write_failure(path, job, "no reason")
         assert sweep.what_is_left([job], tmp_path) == ([], [(job, "no reason")], 0)
         assert sweep.what_is_left([job], tmp_path, again=True).todo == [job]
-        write_json(path, front(job) | {"status": "finished"})
+        write_json(path, heading(job) | {"status": "finished"})
         write_failure(path, job, "another")
         assert sweep.what_is_left([job], tmp_path, again=True) == ([], [], 1)
 
@@ -136,7 +137,7 @@ class TestLedger:
         job = make_job("ball-circle", "cvpo", 0, Budget())
         trained = {"env_steps": 1000.0, "wall_time_s": 20.0}
         done = {"status": "finished", "trained": trained, "evaluation_s": 100.0}
-        write_json(entry_path(tmp_path, job), front(job) | done)
+        write_json(entry_path(tmp_path, job), heading(job) | done)
         later = make_job("ball-circle", "cvpo", 1, Budget(env_steps=50_000))
         entries = finished(tmp_path)
         assert sweep.minutes(later, entries) == pytest.approx((50_000 * 0.02 + 100) / 60)
@@ -172,12 +173,11 @@ def test_twice_the_effort_is_for_what_the_first_left_within_the_limit(
 ) -> None:
     asked = []
 
-    def evaluate(config: PipelineConfig, *_: object) -> dict[str, Any]:
+    def evaluate(config: PipelineConfig, *_: object) -> Ready[dict[str, Any]]:
         asked.append(config.evaluate.attack_steps)
         episode = {"reward": 1.0, "cost": cost, "length": 200}
-        return {"results": [{"cost": {"mean": cost}, "per_episode": [episode]}]}
+        return Ready(lambda: {"results": [{"cost": {"mean": cost}, "per_episode": [episode]}]}, [], [])
 
-    monkeypatch.setattr(one_run, "open_evaluate", lambda config, *_, **__: config)
     monkeypatch.setattr(one_run, "evaluate", evaluate)
     found = one_run.tried(make_config({"task": "ball-circle"}), Path("policy"))
     assert list(found) == ["pgd", *["pgd-doubled"] * doubled, "paper", "paper-no-stop"]
@@ -191,15 +191,14 @@ def test_only_a_run_of_another_configuration_is_begun_anew(
     """A full disk, a lock or a damaged file is written down, and what was trained stays."""
     asked: list[bool] = []
 
-    def open_train(config: PipelineConfig, place: object, *, overwrite: bool = False, **_: object) -> Any:
+    def train(config: PipelineConfig, place: object, *, overwrite: bool = False, **_: object) -> Any:
         asked.append(overwrite)
         if not overwrite:
             raise error("it is so")
         row = dict.fromkeys(one_run.CURVE, 1.0)
-        return SimpleNamespace(history=[row])
+        return Ready(lambda: SimpleNamespace(history=[row]), [], [])
 
-    monkeypatch.setattr(one_run, "open_train", open_train)
-    monkeypatch.setattr(one_run, "train", lambda run, _: run)
+    monkeypatch.setattr(one_run, "train", train)
     job = make_job("ball-circle", "cvpo", 0, Budget())
     place = workspace_of(spec_of(job, tmp_path, tmp_path))
     if error is OtherConfigurationError:

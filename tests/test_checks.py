@@ -11,9 +11,8 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.tasks import TASKS
 from harden.evaluation.checks import Checked, check, strongest
-from harden.evaluation.effort import flat_share
 from harden.evaluation.entries import Trial, parse_attacks
-from harden.evaluation.trials import Victim, evaluate_policy
+from harden.evaluation.trials import Victim, evaluate_policy, flat_share
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy
 from harden.policies.foreign import ForeignPolicy, OpaquePolicy

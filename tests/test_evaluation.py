@@ -15,10 +15,18 @@ from harden.attacks import ATTACKS, Strength
 from harden.config.tasks import TASKS
 from harden.envs.rollout import Rollout
 from harden.errors import DamagedFileError, InputError, MissingInputError
-from harden.evaluation.entries import Trial, entry, parse_attacks, table, worst_entry
+from harden.evaluation.entries import (
+    Trial,
+    entry,
+    paired,
+    parse_attacks,
+    summarise,
+    table,
+    violation_interval,
+    worst_entry,
+)
 from harden.evaluation.reading import Reported, load_curve, load_evaluation
 from harden.evaluation.report import setting, write_report
-from harden.evaluation.statistics import paired, summarise, violation_interval, violation_rate
 from harden.evaluation.verdict import verdict
 from harden.types import Transitions
 
@@ -62,7 +70,10 @@ def test_a_paired_difference_is_by_seed_and_narrower_than_the_spread() -> None:
 
 
 def test_a_violation_is_a_cost_above_the_limit() -> None:
-    assert violation_rate(np.array([0.0, 5.0, 5.1, 90.0]), 5.0) == 0.5
+    task = TASKS["ball-circle"]._replace(cost_limit=5.0)
+    zeros, costs = np.zeros(4), np.array([0.0, 5.0, 5.1, 90.0])
+    run = Rollout(Transitions(*(torch.zeros(0),) * 7), np.arange(4), zeros, costs, np.full(4, 100))
+    assert entry({}, task, run)["violation_rate"] == 0.5
 
 
 def test_episodes_that_a_fall_cut_short_are_counted_and_told() -> None:
@@ -230,8 +241,8 @@ class Tags(HTMLParser):
 
 def test_the_page_is_one_sound_file_with_both_tables_and_the_curves(tmp_path: Path) -> None:
     curve = {"env_steps": [2000.0, 4000.0], "reward": [1.0, 2.0], "cost": [9.0, 3.0]}
-    shown = [Reported("before", evaluation(41.0)), Reported("after", evaluation(2.0))]
-    write_report(tmp_path / "r.html", shown, [("run", curve)])
+    shown = [Reported("before", evaluation(41.0), curve), Reported("after", evaluation(2.0))]
+    write_report(tmp_path / "r.html", shown)
     page = (tmp_path / "r.html").read_text()
     tags = Tags()
     tags.feed(page)

@@ -38,7 +38,7 @@ from harden.policies.state_dict import write_state_dict
 from harden.policies.torchscript import Program, open_torchscript
 from harden.policies.worker import Worker
 from harden.progress import Reporter
-from harden.stages.import_policy import import_policy, open_import
+from harden.stages.policy_files import import_policy
 from harden.types import Transitions
 from support.commands import harden, refused
 
@@ -454,7 +454,7 @@ def test_spoiled_bytes_give_a_policy_or_one_of_our_errors(folder: Path, kind: st
         path.write_bytes(spoiled)
         try:
             report = Reporter(True)
-            import_policy(open_import(config, path, Path(f"out-{seed}"), report=report), report)
+            import_policy(config, path, Path(f"out-{seed}"), report=report).work()
         except HardenError:
             refusals += 1
             assert not Path(f"out-{seed}").exists()

@@ -21,11 +21,10 @@ from harden.config.tasks import TASKS
 from harden.data import open_dataset, read_targets
 from harden.evaluation.entries import parse_attacks
 from harden.method.learner import Learner
-from harden.progress import Reporter
-from harden.stages.collect import collect, open_collect
-from harden.stages.e_step import e_step, open_e_step
-from harden.stages.fit_critics import fit_critics, open_fit_critics
-from harden.stages.fit_policy import fit_policy, open_fit_policy
+from harden.stages.collect import collect
+from harden.stages.e_step import e_step
+from harden.stages.fit_critics import fit_critics
+from harden.stages.fit_policy import fit_policy
 from harden.training.loop import write_curve
 from harden.training.state import load_state
 from harden.training.workspace import Workspace, pick_device
@@ -57,18 +56,18 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
     allow = "--allow-attacked-collection"
     harden("train", *common, allow)
     config = load_config(find_pipeline(Path("ball-circle")), [w for w in common if "=" in w])
-    place, quiet, here = Workspace.named("by-hand"), Reporter(quiet=True), {"device": pick_device("cpu")}
+    place = Workspace.named("by-hand")
     for refresh in range(3):
         at: dict[str, Any] = {"refresh": refresh}
-        collect(open_collect(config, place, episodes=2, allow_attacked_collection=True, **at), quiet)
+        collect(config, place, episodes=2, allow_attacked_collection=True, **at).work()
         if refresh == 0:
-            fit_critics(open_fit_critics(config, place, steps=3, **at, **here), quiet)
+            fit_critics(config, place, steps=3, **at).work()
         for _ in range(2):
-            fit_critics(open_fit_critics(config, place, steps=2, **at, **here), quiet)
-            e_step(open_e_step(config, place, states=24, particles=4, **at, **here))
-            fit_policy(open_fit_policy(config, place, steps=3, **at, **here), quiet)
+            fit_critics(config, place, steps=2, **at).work()
+            e_step(config, place, states=24, particles=4, **at).work()
+            fit_policy(config, place, steps=3, **at).work()
     # training ends with critics of the policy that it publishes, as a stage by hand fits them
-    fit_critics(open_fit_critics(config, place, steps=3, **here), quiet)
+    fit_critics(config, place, steps=3).work()
     runs = folder / "checkpoints"
     assert_same_run(runs / "ball-circle", runs / "by-hand")
     first = open_dataset(folder / "datasets/ball-circle")
@@ -82,7 +81,7 @@ def test_train_is_the_stages_by_hand_to_the_bit(folder: Path, variant: str) -> N
 
 def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     """Each E-step sees the policy of the M-step before it: no batch may be fetched in advance."""
-    from harden.stages.train import open_train, train
+    from harden.stages.train import train
     from harden.training import loop
 
     config = load_config(find_pipeline(Path("ball-circle")), [f"{k}={v}" for k, v in SMALL.items()])
@@ -100,7 +99,7 @@ def test_nothing_is_learned_ahead_of_its_time(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "e_step", e_step)
         patch.setattr(loop.RobustMStep, "training_step", training_step)
-        train(open_train(config, Workspace.named("run"), device=pick_device("cpu")), Reporter(True))
+        train(config, Workspace.named("run")).work()
     assert "".join(order) == "EMMM" * 6
 
 

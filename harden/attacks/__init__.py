@@ -105,9 +105,7 @@ def require_critics(attack: Attack, critics: AttackModel | None) -> None:
     """
     if attack.plays != isinstance(critics, LinearAdversary):
         lack = "an adversary, and none is given" if attack.plays else "no adversary, and one is given"
-        remedy = (
-            "harden evaluate finds the one of critic-free; harden.evaluation.episode_search does in Python"
-        )
+        remedy = "harden evaluate finds the one of critic-free; harden.evaluation.adversaries does in Python"
         raise InputError(f"attack '{attack.name}' plays {lack}", remedy)
     if attack.critics is not None and critics is None:
         fit = "fit them first with: harden fit-critics -p PIPELINE --policy FOLDER, or use --attack random"

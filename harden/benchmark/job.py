@@ -17,19 +17,18 @@ from typing import Any
 
 import torch
 
-from harden.benchmark.ledger import entry_path, front, write_failure
+from harden.benchmark.ledger import entry_path, heading, write_failure
 from harden.benchmark.tables import Job
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.errors import HardenError, OtherConfigurationError
 from harden.nets.saved import load_policy
 from harden.progress import Reporter
-from harden.stages.evaluate import evaluate, open_evaluate
-from harden.stages.train import open_train, train
+from harden.stages.evaluate import evaluate
+from harden.stages.train import train
 from harden.storage.files import write_json
 from harden.storage.folders import FolderLock
 from harden.training.workspace import Workspace, versions
 
-CPU = torch.device("cpu")
 ATTACKS = ["natural", "mc", "mr"]
 CURVE = ("refresh", "env_steps", "seconds", "reward", "cost", "cumulative_cost")
 # whether the constraints were in force, of a method that has them
@@ -85,7 +84,7 @@ def _result(job: Job, workspace: Workspace) -> dict[str, Any]:
     trained = _learn(job.config, workspace)
     began = time.monotonic()
     trials = tried(job.config, workspace.policy)
-    return front(job) | {
+    return heading(job) | {
         "status": "finished",
         "policy_digest": load_policy(workspace.policy).manifest["policy_digest"],
         "trained": trained,
@@ -99,12 +98,12 @@ def _learn(config: PipelineConfig, workspace: Workspace) -> dict[str, Any]:
     """Train, or go on with what is there; returns the learning curve and what it cost."""
 
     # this is simulation: a rival may attack its policy while it acts
-    options: dict[str, Any] = {"device": CPU, "allow_attacked_collection": True}
+    options: dict[str, Any] = {"allow_attacked_collection": True, "report": Reporter()}
     try:
-        done = train(open_train(config, workspace, resume=workspace.state.is_file(), **options), Reporter())
+        done = train(config, workspace, resume=workspace.state.is_file(), **options).work()
     except OtherConfigurationError:
         # by a version of the program with other defaults; a full disk or a lock leaves the run to be resumed
-        done = train(open_train(config, workspace, overwrite=True, **options), Reporter())
+        done = train(config, workspace, overwrite=True, **options).work()
     last = done.history[-1]
     held = [name for name in CONSTRAINTS if all(name in row for row in done.history)]
     return {
@@ -141,19 +140,15 @@ def tried(config: PipelineConfig, policy: Path) -> dict[str, Any]:
     unsafe policy safe, and it takes longer than all else.
     """
     results: dict[str, list[dict[str, Any]]] = {}
-    quiet = Reporter(quiet=True)
     for name, keys in trials(config.evaluate.attack_steps).items():
-        if name == "pgd-doubled" and not _within_limit(results["pgd"], config.task_row.cost_limit):
-            continue
+        if name == "pgd-doubled":
+            average = statistics.mean(entry["cost"]["mean"] for entry in results["pgd"])
+            if average > config.task_row.cost_limit:
+                continue
         options = config.evaluate.model_validate(config.evaluate.model_dump() | keys)
         trial = config.model_copy(update={"evaluate": options, "seed": 0})
-        entries = evaluate(open_evaluate(trial, policy, ATTACKS, device=CPU, report=quiet), quiet)["results"]
-        results[name] = [_columns(entry) for entry in entries]
+        results[name] = [_columns(entry) for entry in evaluate(trial, policy, ATTACKS).work()["results"]]
     return results
-
-
-def _within_limit(entries: list[dict[str, Any]], limit: float) -> bool:
-    return statistics.mean(entry["cost"]["mean"] for entry in entries) <= limit
 
 
 def _columns(entry: dict[str, Any]) -> dict[str, Any]:

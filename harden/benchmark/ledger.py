@@ -21,7 +21,7 @@ def entry_path(root: Path, job: Job) -> Path:
     return root / job.task / f"{job.name}.json"
 
 
-def front(job: Job) -> Entry:
+def heading(job: Job) -> Entry:
     """Return what an entry says of a run before it is done."""
     return {
         "format_version": FORMAT_VERSION,
@@ -41,7 +41,7 @@ def front(job: Job) -> Entry:
 def write_failure(path: Path, job: Job, reason: str) -> None:
     """Record that a run failed, and why; a run that is finished stays so."""
     if not (path.is_file() and read_json(path, "harden benchmark").get("status") == "finished"):
-        write_json(path, front(job) | {"status": "failed", "reason": reason})
+        write_json(path, heading(job) | {"status": "failed", "reason": reason})
 
 
 def read_ledger(root: Path) -> dict[Key, Entry]:
@@ -53,7 +53,7 @@ def read_ledger(root: Path) -> dict[Key, Entry]:
     Raises:
         DamagedFileError: a file is not JSON.
     """
-    found: dict[Key, Entry] = {}
+    by_key: dict[Key, Entry] = {}
     for path in sorted(root.glob("*/*.json")):
         entry = read_json(path, "harden benchmark")
         try:
@@ -62,9 +62,9 @@ def read_ledger(root: Path) -> dict[Key, Entry]:
             now = entry["digest"]
         key = entry["task"], entry["variant"], entry["seed"], now
         # of two files on one run, one that is finished counts
-        if key not in found or entry["status"] == "finished":
-            found[key] = entry | {"digest": now}
-    return found
+        if key not in by_key or entry["status"] == "finished":
+            by_key[key] = entry | {"digest": now}
+    return by_key
 
 
 def finished(root: Path) -> list[Entry]:

@@ -113,10 +113,6 @@ def published() -> dict[tuple[str, str, str], Numbers]:
     return by_cell
 
 
-def _minutes(entry: Entry) -> float:
-    return float(entry["trained"]["wall_time_s"]) / 60
-
-
 def _line(*cells: Any) -> str:
     return f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |"
 
@@ -129,9 +125,7 @@ def _table(task: str, rows: dict[str, list[Entry]]) -> list[str]:
     """Return each row's runs, their mean over seeds, and the paper's numbers."""
     published_numbers = published()
     vanilla = numbers(rows["cvpo"], "natural") if "cvpo" in rows else None
-    lines = _header(
-        "method", "seed", "steps", "minutes", "training cost", *ATTACKS, *(TRIALS[trial] for trial in TRIALS)
-    )
+    lines = _header("method", "seed", "steps", "minutes", "training cost", *ATTACKS, *TRIALS.values())
     names = dict.fromkeys(row for table in TABLES.values() for row in table if row in rows)
     for name in [*names, *sorted(rows.keys() - names.keys())]:
         natural = numbers(rows[name], "natural")
@@ -139,12 +133,15 @@ def _table(task: str, rows: dict[str, list[Entry]]) -> list[str]:
         parts = [[entry] for entry in rows[name]] + ([rows[name]] if len(rows[name]) > 1 else [])
         for entries in parts:
             trained, alone = entries[0]["trained"], len(entries) == 1
-            front = f"{'★' if failing else ''}{name}", entries[0]["seed"] if alone else "all"
-            size = f"{trained['env_steps']:,.0f}", f"{statistics.mean(map(_minutes, entries)):.0f}"
-            cost = statistics.mean(entry["trained"]["cumulative_cost"] for entry in entries)
+            head = f"{'★' if failing else ''}{name}", entries[0]["seed"] if alone else "all"
+            spent, cost = (
+                statistics.mean(entry["trained"][key] for entry in entries)
+                for key in ("wall_time_s", "cumulative_cost")
+            )
+            size = f"{trained['env_steps']:,.0f}", f"{spent / 60:.0f}"
             cells = [numbers(entries, column) for column in ATTACKS]
             cells += [numbers(entries, "average", trial) for trial in TRIALS]
-            lines.append(_line(*front, *size, f"{cost:,.0f}", *cells))
+            lines.append(_line(*head, *size, f"{cost:,.0f}", *cells))
         cells = [published_numbers.get((task, name, column)) for column in (*ATTACKS, "average")]
         if any(cells):
             lines.append(_line(name, "the paper's", "", "", "", *cells, "", "", ""))

@@ -38,11 +38,7 @@ class Left(NamedTuple):
 
 
 def what_is_left(jobs: Sequence[Job], ledger: Path, again: bool = False) -> Left:
-    """Return which runs the ledger lacks.
-
-    Args:
-        again: try runs again that failed.
-    """
+    """Return which runs the ledger lacks; `again` counts those among them that failed."""
     entries = read_ledger(ledger)
     states = [(job, entries.get(job.key, {})) for job in jobs]
     failed = [(job, entry["reason"]) for job, entry in states if entry.get("status") == "failed"]
@@ -55,15 +51,9 @@ def minutes(job: Job, entries: Sequence[Entry]) -> float | None:
     """Return how long a run takes, by finished runs of its variant and preset, or None where there are none.
 
     Runs of its task count where there are any, those of other tasks otherwise.
-
-    Args:
-        entries: of finished runs.
     """
-    alike = [
-        entry
-        for entry in entries
-        if entry["variant"] == job.variant and entry["config"]["preset"] == job.config.preset
-    ]
+    wanted = job.variant, job.config.preset
+    alike = [entry for entry in entries if (entry["variant"], entry["config"]["preset"]) == wanted]
     alike = [entry for entry in alike if entry["task"] == job.task] or alike
     if not alike:
         return None
@@ -82,11 +72,7 @@ def length(jobs: Sequence[Job], ledger: Path, workers: int) -> str:
 
 
 def sweep(jobs: Sequence[Job], ledger: Path, work: Path, workers: int, say: Callable[[str], None]) -> int:
-    """Do runs, and say after each what is left; returns how many failed.
-
-    Args:
-        workers: runs at a time.
-    """
+    """Do runs, `workers` at a time, and say after each what is left; returns how many failed."""
     waiting, failures = list(jobs), 0
     for job, lost in run_processes(jobs, ledger, work, workers):
         waiting.remove(job)

@@ -78,20 +78,17 @@ class Budget(NamedTuple):
     @property
     def label(self) -> str:
         """What tables call it: runs of one label stand beside each other."""
-        if self.name:
-            return self.name
-        label = "paper" if self.paper else "reduced"
-        if self.env_steps is not None:
-            label += f", {self.env_steps:,} steps"
+        steps = "" if self.env_steps is None else f", {self.env_steps:,} steps"
         # how many processes simulate changes no result, as in `digest`
-        changed = [key for key in self.keys if not key.startswith("collect.workers=")]
-        return f"{label}, {len(changed)} keys changed" if changed else label
+        changed = sum(not key.startswith("collect.workers=") for key in self.keys)
+        keys = f", {changed} keys changed" if changed else ""
+        return self.name or f"{'paper' if self.paper else 'reduced'}{steps}{keys}"
 
     @property
     def assignments(self) -> list[str]:
         """It as assignments of `--set`."""
         steps = [] if self.env_steps is None else [f"train.env_steps={self.env_steps}"]
-        return [*(["preset=paper"] if self.paper else []), *steps, *self.keys]
+        return [*["preset=paper"] * self.paper, *steps, *self.keys]
 
 
 def digest(config: PipelineConfig) -> str:
@@ -115,14 +112,10 @@ def row_of(task: str, variant: str, threshold: float | None) -> str:
 
 
 def make_job(task: str, variant: str, seed: int, budget: Budget, threshold: float | None = None) -> Job:
-    """Return a run, from the task's pipeline file.
+    """Return a run, from the task's pipeline file; errors as `load_config`.
 
     Args:
         threshold: of the adversarial KL, xi-tilde, its part of the spread a tenth; None leaves the file's.
-
-    Raises:
-        MissingInputError: the task has no pipeline file.
-        InputError: a key or a value that is not allowed.
     """
     path = find_pipeline(Path("pipelines") / f"{task}.toml")
     bound = []
@@ -133,19 +126,8 @@ def make_job(task: str, variant: str, seed: int, budget: Budget, threshold: floa
     return Job(task, variant, seed, row, budget.label, load_config(path, asked))
 
 
-def rows(table: str, task: str) -> list[tuple[str, float | None]]:
-    """Return a table's rows of a task: variant and threshold."""
-    if table == "table7":
-        return [(variant, xi) for variant in TABLES[table] for xi in THRESHOLDS.get(task, ())]
-    return [(variant, None) for variant in TABLES[table]]
-
-
 def jobs(
-    tables: Sequence[str],
-    tasks: Iterable[str],
-    variants: Iterable[str],
-    seeds: Iterable[int],
-    budget: Budget,
+    tables: Sequence[str], tasks: Iterable[str], variants: Iterable[str], seeds: Iterable[int], budget: Budget
 ) -> list[Job]:
     """Return the runs that tables need, all methods and tasks of a seed before the next, and none twice.
 
@@ -157,16 +139,17 @@ def jobs(
         MissingInputError: a task has no pipeline file.
     """
     order = sorted({(seed, TASKS.index(task), task) for task in tasks for seed in seeds})
-    only, found = set(variants), dict[tuple[str, str, int, str], Job]()
+    only, by_key = set(variants), dict[tuple[str, str, int, str], Job]()
     for seed, _, task in order:
         for table in tables:
-            for variant, threshold in rows(table, task):
-                if not only or variant in only:
+            thresholds = THRESHOLDS.get(task, ()) if table == "table7" else (None,)
+            for variant in TABLES[table]:
+                for threshold in thresholds if not only or variant in only else ():
                     job = make_job(task, variant, seed, budget, threshold)
-                    found.setdefault(job.key, job)
-    if not found:
+                    by_key.setdefault(job.key, job)
+    if not by_key:
         known = dict.fromkeys(variant for table in tables for variant in TABLES[table])
         raise InputError(
             "no run is left of that choice", f"variants of {', '.join(tables)}: {', '.join(known)}"
         )
-    return list(found.values())
+    return list(by_key.values())

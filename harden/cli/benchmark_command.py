@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from harden.cli.main import main
-from harden.cli.options import FOLDER, Numbers, Shared, pass_shared
+from harden.cli.main import FOLDER, Numbers, Shared, main, pass_shared
 from harden.errors import HardenError, InputError, MissingInputError
 
 _TABLES = ("table5", "table6", "table7", "table8", "figure2")
@@ -103,8 +102,7 @@ def _render(shared: Shared, tables: tuple[str, ...], ledger: Path, out: Path, in
     outs = [out, *([] if into is None else [into])]
     for path in outs:
         require_writable(path)
-    if shared.only_said(*outs):
-        return
+    shared.end_dry_run(*outs)
     written = write_page(ledger, out)
     if into is not None and text is not None:
         write_text(into, text)

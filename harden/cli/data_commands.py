@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from harden.cli.main import main
-from harden.cli.options import FOLDER, Real, Shared, pass_shared
+from harden.cli.main import FOLDER, Real, Shared, main, pass_shared
 from harden.errors import InputError
 
 _OUT = click.option("--out", type=FOLDER, required=True, help="Where it goes; nothing may be there yet.")
@@ -22,7 +21,7 @@ def data() -> None:
 
 @data.command()
 @click.argument("path", type=FOLDER)
-@click.option("--json", "json_path", type=FOLDER, default=None, help="Write it all there, unrounded.")
+@click.option("--json", "json_path", type=FOLDER, help="Write it all there, unrounded.")
 @pass_shared
 def info(shared: Shared, path: Path, json_path: Path | None) -> None:
     """Say what a data set holds."""
@@ -54,7 +53,8 @@ def info(shared: Shared, path: Path, json_path: Path | None) -> None:
     _print_table("shard", {entry["name"]: {key: entry[key] for key in shown} for entry in figures["shards"]})
     for line in dataset.unlisted():
         click.echo(f"note: {line}")
-    if json_path is not None and not shared.only_said(json_path):
+    if json_path is not None:
+        shared.end_dry_run(json_path)
         write_json(json_path, figures)
         click.echo(f"-> {json_path}")
 
@@ -110,7 +110,7 @@ def repair(shared: Shared, path: Path) -> None:
     for name in done.taken_in:
         click.echo(f"{would}taken in: {name}")
     click.echo(f"{path} holds {_size(done.info)} in {len(done.info.shards)} whole shards")
-    shared.only_said(path / "manifest.json")
+    shared.end_dry_run(path / "manifest.json")
 
 
 @data.command("import")
@@ -120,59 +120,39 @@ def repair(shared: Shared, path: Path) -> None:
 )
 @click.option("--cost-key", default="", help="Array (for Minari: info) that holds the costs.")
 @click.option("--env-id", default="", help="Environment, where the file does not say.")
-@click.option(
-    "--horizon",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Steps of the time limit, likewise.",
-)
+@click.option("--horizon", type=click.IntRange(min=1), help="Steps of the time limit, likewise.")
 @click.option(
     "--at-horizon",
     type=click.Choice(["timeout", "terminal"]),
-    default=None,
     help="What an end on the last step of the time limit is, where the file flags it as a terminal.",
 )
 @click.option(
     "--at-break",
     type=click.Choice(["timeout", "keep"]),
-    default=None,
     help="What a row is that leads elsewhere than to the next one without a flag: an end, or none.",
 )
 @click.option(
-    "--shift-flags",
-    "shift",
-    type=click.IntRange(-1, 1),
-    default=None,
-    help="Move the flags of ends by so many rows; 0: they are right.",
+    "--shift-flags", "shift", type=click.IntRange(-1, 1), help="Rows to move the flags of ends by; 0: right."
 )
 @click.option(
     "--tail",
     type=click.Choice(["drop", "keep"]),
-    default=None,
-    help="Rows at the end of the file that are all alike, as those that were never filled.",
+    help="Rows at the end that are all alike, as if never filled.",
 )
 @_OUT
 @pass_shared
 def import_file(
-    shared: Shared,
-    path: Path,
-    source: str | None,
-    cost_key: str,
-    env_id: str,
-    horizon: int | None,
-    out: Path,
-    **choices: Any,
+    shared: Shared, path: Path, source: str | None, horizon: int | None, out: Path, **choices: Any
 ) -> None:
     """Make a data set of a file in the layout of DSRL, D4RL or Minari."""
     from harden.data import READERS, ImportOptions, detect_format, import_data
     from harden.storage.folders import require_place
 
-    options = ImportOptions(cost_key, env_id, horizon or 0, **choices)
+    options = ImportOptions(horizon=horizon or 0, **choices)
     if shared.dry_run:
         require_place(out)
         READERS[source or detect_format(path)](path, options)
-        shared.only_said(out)
-        return
+        shared.end_dry_run(out)
     done = import_data(path, out, source, options)
     for note in done.notes:
         click.echo(f"note: {note}")
@@ -188,8 +168,7 @@ def export_file(shared: Shared, path: Path, target: str, out: Path) -> None:
     """Write a data set in the layout of DSRL (one file) or Minari (a folder named NAME-v0)."""
     from harden.data import export_data
 
-    if _rehearsed(shared, [path], out):
-        return
+    _end_dry_run(shared, [path], out)
     for note in export_data(path, out, target):
         click.echo(f"note: {note}")
     click.echo(f"-> {out}")
@@ -203,8 +182,7 @@ def merge(shared: Shared, paths: tuple[Path, ...], out: Path) -> None:
     """Make one data set of several of the same task, in the order given."""
     from harden.data import merge as join
 
-    if _rehearsed(shared, paths, out):
-        return
+    _end_dry_run(shared, paths, out)
     click.echo(f"merged {len(paths)} data sets: {_size(join(paths, out))} -> {out}")
 
 
@@ -223,8 +201,7 @@ def filter_data(shared: Shared, path: Path, episodes: str, out: Path, **bounds: 
 
     rewards, costs = ((bounds[f"min_{of}"], bounds[f"max_{of}"]) for of in ("reward", "cost"))
     ranges = [_range(text) for text in episodes.split(",") if episodes]
-    if _rehearsed(shared, [path], out):
-        return
+    _end_dry_run(shared, [path], out)
     click.echo(f"kept {_size(filter_episodes(path, out, rewards, costs, ranges))} -> {out}")
 
 
@@ -260,14 +237,13 @@ def split(shared: Shared, path: Path, parts: tuple[str, ...], seed: int, out: Pa
             shares[name] = float(share)
         except ValueError:
             raise InputError(f"'{part}' is no part", "write each once, as in train=0.8 test=0.2") from None
-    if _rehearsed(shared, [path], *(out / name for name in shares)):
-        return
+    _end_dry_run(shared, [path], *(out / name for name in shares))
     for name, made in divide(path, out, shares, seed).items():
         click.echo(f"{name}: {_size(made)} -> {out / name}")
 
 
-def _rehearsed(shared: Shared, paths: Sequence[Path], *outs: Path) -> bool:
-    """In a dry run check what is read and where it goes; returns whether it is one."""
+def _end_dry_run(shared: Shared, paths: Sequence[Path], *outs: Path) -> None:
+    """In a dry run check what is read and where it goes, and end."""
     from harden.data import open_dataset
     from harden.storage.folders import require_place
 
@@ -276,7 +252,7 @@ def _rehearsed(shared: Shared, paths: Sequence[Path], *outs: Path) -> bool:
             require_place(out)
         for path in paths:
             open_dataset(path)
-    return shared.only_said(*outs)
+        shared.end_dry_run(*outs)
 
 
 def _size(info: Any) -> str:

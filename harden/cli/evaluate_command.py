@@ -7,20 +7,8 @@ from typing import Any
 
 import click
 
-from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, Numbers, Shared, pass_shared, stage_options
+from harden.cli.main import FOLDER, Context, Numbers, Shared, main, pass_shared, stage_options
 from harden.errors import InputError, MissingInputError
-
-
-class _OneNumber(Numbers):
-    """One number, as the list that `Numbers` gives."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a list of one number."""
-        numbers = super().convert(value, param, ctx)
-        if len(numbers) > 1:
-            self.fail(f"'{value}' is {len(numbers)} values, and a film is of one: name one", param, ctx)
-        return numbers
 
 
 @main.command()
@@ -40,8 +28,8 @@ class _OneNumber(Numbers):
 @click.option("--attack-steps", type=Numbers(int), help="Steps from each start; or several.")
 @click.option("--restarts", type=Numbers(int), help="Random starts a state; or several.")
 @click.option("--queries", type=int, help="Values that black-box asks for a state.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
-@click.option("--action", type=click.Choice(["mean", "sample"]), default=None)
+@click.option("--norm", type=click.Choice(["linf", "l2"]))
+@click.option("--action", type=click.Choice(["mean", "sample"]))
 @click.option("--episodes", "eval_episodes", type=int, help="Episodes an attack.")
 @click.option("--independent", type=FOLDER, help="Where fitted critics are kept [beside the policy].")
 @click.option("--data", type=FOLDER, help="Data whose spread epsilon is a share of [the run's].")
@@ -54,11 +42,10 @@ def evaluate(
     ctx: Context,
     named: Path | None,
     attacks: str,
-    curves: bool,
-    independent: Path | None,
     data: Path | None,
     json_path: Path | None,
     html: Path | None,
+    **options: Any,
 ) -> None:
     """Try a policy, natural and under attack."""
     from harden.evaluation.entries import parse_attacks, table
@@ -71,22 +58,9 @@ def evaluate(
     outs = [path for path in (json_path, ctx.workspace.evaluation if named is None else None) if path]
     if data is None and named is None and (ctx.workspace.data / "manifest.json").is_file():
         data = ctx.workspace.data
-    inputs = stage.open_evaluate(
-        ctx.config,
-        named or ctx.workspace.policy,
-        parse_attacks(attacks),
-        device=ctx.device,
-        also=ctx.also,
-        curves=curves,
-        independent=independent,
-        data=data,
-        outs=outs,
-        page=html,
-        report=ctx.report,
-    )
-    if ctx.ends_before(inputs):
-        return
-    result = stage.evaluate(inputs, ctx.report)
+    policy, names = named or ctx.workspace.policy, parse_attacks(attacks)
+    options |= {"also": ctx.also, "data": data, "outs": outs, "page": html}
+    result = ctx.run(stage.evaluate, policy, names, **options)
     click.echo(table(result["results"], result["cost_limit"]))
     click.echo(line_of(result["reference"]))
     for warning in result["warnings"]:
@@ -101,7 +75,6 @@ def evaluate(
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option("--compare", is_flag=True, help="Put the policies side by side first.")
-@click.option("--curve", "curves", multiple=True, type=FOLDER, help="A further learning curve; repeatable.")
 @click.option("--sign-off", metavar="NAME", help="Who signs it off, by today's date.")
 @click.option("--for", "signed", multiple=True, type=FOLDER, help="File that is signed for; repeatable.")
 @click.option("--out", type=FOLDER, default=Path("report.html"), help="The page.")
@@ -110,13 +83,12 @@ def report(
     shared: Shared,
     runs: tuple[Path, ...],
     compare: bool,
-    curves: tuple[Path, ...],
     sign_off: str | None,
     signed: tuple[Path, ...],
     out: Path,
 ) -> None:
     """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
-    from harden.evaluation.reading import load_curve, load_runs, run_files, titles
+    from harden.evaluation.reading import load_runs, run_files
     from harden.evaluation.report import write_report
     from harden.storage.files import digest_file, require_apart, require_writable
 
@@ -130,13 +102,10 @@ def report(
     shown = load_runs(runs)
     digests = {str(path): digest_file(path) for path in (*runs, *signed) if path.is_file()}
     signature = (sign_off, digests) if sign_off else None
-    named = titles([path.parent for path in curves])
-    learning = [(title, load_curve(path)) for title, path in zip(named, curves, strict=True)]
-    require_apart(out, *(file for path in runs for file in run_files(path)), *signed, *curves)
+    require_apart(out, *(file for path in runs for file in run_files(path)), *signed)
     require_writable(out)
-    if shared.only_said(out):
-        return
-    write_report(out, shown, learning, compare, signature)
+    shared.end_dry_run(out)
+    write_report(out, shown, compare, signature)
     click.echo(f"-> {out}")
 
 
@@ -144,10 +113,10 @@ def report(
 @stage_options
 @click.option("--policy", "named", type=FOLDER, help="As for evaluate.")
 @click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
-@click.option("--epsilon", type=_OneNumber(float), help="Radius, raw observation units.")
-@click.option("--attack-steps", type=_OneNumber(int), help="Gradient steps from each start.")
-@click.option("--restarts", type=_OneNumber(int), help="Random starts a state.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), default=None)
+@click.option("--epsilon", type=float, help="Radius, raw observation units.")
+@click.option("--attack-steps", type=int, help="Gradient steps from each start.")
+@click.option("--restarts", type=int, help="Random starts a state.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]))
 @click.option(
     "--episode",
     type=click.IntRange(min=0, max=9999),
@@ -163,10 +132,7 @@ def render(ctx: Context, named: Path | None, out: Path, **options: Any) -> None:
     from harden.stages import render as stage
 
     policy = named or ctx.workspace.policy
-    inputs = stage.open_render(ctx.config, policy, out, device=ctx.device, report=ctx.report, **options)
-    if ctx.ends_before(inputs):
-        return
-    done = stage.render(inputs, ctx.report)
+    done = ctx.run(stage.render, policy, out, **options)
     click.echo(
         f"filmed {done.steps} steps in {done.frames} frame{'s' * (done.frames > 1)}: "
         f"reward {done.reward:.1f}, cost {done.cost:.0f} -> {out}"

@@ -1,15 +1,242 @@
-"""The command line's root: whatever is refused becomes one line and an exit code."""
+"""The command line's root, and what commands share: whatever is refused becomes one line and an exit code."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+import math
 import sys
-from typing import Any
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harden import signals
-from harden.cli.options import Command, version_option
 from harden.errors import CommandEnd, InputError, Interrupted, StorageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from harden.config.pipeline import PipelineConfig
+    from harden.progress import Reporter
+    from harden.stages.ready import Ready
+    from harden.training.workspace import Workspace
+
+
+class Real(click.FloatRange):
+    """A number, within a range where one is given; "nan" is within any to a comparison, and is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"'{value}' is not a number", param, ctx)
+        return number
+
+
+class Numbers(click.ParamType):
+    """One or several numbers with commas between them."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return them as a list."""
+        try:
+            return [self.kind(part) for part in str(value).split(",")]
+        except ValueError:
+            kind = "a whole number" if self.kind is int else "a number"
+            self.fail(f"'{value}' is not {kind}, or several with commas between", param, ctx)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+FOLDER = click.Path(path_type=Path)
+version_option = click.version_option(version("harden"), prog_name="harden")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What every command was told besides its own options.
+
+    Args:
+        threads: of the mathematics.
+        quiet: say nothing but the result.
+        dry_run: write nothing.
+    """
+
+    threads: int
+    quiet: bool
+    dry_run: bool
+
+    def end_dry_run(self, *paths: Path) -> None:
+        """Say what would be written and end, where this is a dry run."""
+        if self.dry_run:
+            for path in paths:
+                click.echo(f"would write {path}")
+            raise click.exceptions.Exit
+
+
+pass_shared = click.make_pass_decorator(Shared)
+
+
+# what stands after a stop, where it is not what stands after all others; train says it itself
+_STANDS = {
+    "benchmark": "finished runs are in the ledger: the same command goes on with the others",
+    "init": "remove what it wrote, and run it again",
+}
+# what they name is read from tables, and torch takes seconds to import
+_WITHOUT_TORCH = ("list", "init")
+_ELSEWHERE = "what was stored before stands, its own result is written at its end: run it again"
+
+
+class Command(click.Command):
+    """A command with the options that all of them have; `pass_shared` hands their values on."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for option in (
+            click.option(
+                "--threads", type=click.IntRange(1, 1000), default=1, help="Threads of the mathematics [1]."
+            ),
+            click.option("--quiet", is_flag=True, help="Say nothing but the result."),
+            click.option(
+                "--dry-run", is_flag=True, help="Check everything, say what would be written, write nothing."
+            ),
+            version_option,
+        ):
+            option(self)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it with their values in the context instead of among its own."""
+        names = [field.name for field in dataclasses.fields(Shared)]
+        ctx.obj = Shared(**{name: ctx.params.pop(name) for name in names})
+        if ctx.info_name not in _WITHOUT_TORCH:
+            import torch
+
+            # one by default: more are no faster on networks this small, and results depend on their number
+            torch.set_num_threads(ctx.obj.threads)
+        try:
+            with signals.kept():
+                return super().invoke(ctx)
+        except Interrupted as error:
+            stands = error.remedy or _STANDS.get(ctx.info_name or "", _ELSEWHERE)
+            raise type(error)(error.message, stands) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What every stage command begins with.
+
+    Args:
+        config: the resolved pipeline.
+        also: the same with the other values of options that took several.
+        workspace: its folders.
+        device: where it is computed.
+        report: says how far it is.
+        dry_run: open and check the inputs, and do nothing with them.
+    """
+
+    config: PipelineConfig
+    also: list[PipelineConfig]
+    workspace: Workspace
+    device: torch.device
+    report: Reporter
+    dry_run: bool
+
+    def run(self, stage: Callable[..., Ready[T]], *inputs: Any, **options: Any) -> T:
+        """Open a stage and let it do its work, as `work`."""
+        return self.work(stage(self.config, *inputs, device=self.device, report=self.report, **options))
+
+    def work(self, ready: Ready[T]) -> T:
+        """Let a stage do its work; in a dry run print what it would read and write, and end."""
+        if not self.dry_run:
+            return ready.work()
+        also = [{"evaluate": config.evaluate.model_dump(mode="json")} for config in self.also]
+        resolved = {
+            "pipeline": self.workspace.name,
+            "config": self.config.model_dump(mode="json"),
+            **({"also": also} if also else {}),
+            "reads": [str(path) for path in ready.reads],
+            "writes": [str(path) for path in ready.writes],
+        }
+        click.echo(json.dumps(resolved, indent=2))
+        raise click.exceptions.Exit
+
+
+def stage_options(command: F) -> F:
+    """Give a command the options that all stages share, and hand it a Context."""
+
+    @click.option("-p", "--pipeline", type=FOLDER, help="Pipeline file [pipelines/ball-circle.toml].")
+    @click.option(
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the pipeline."
+    )
+    @click.option("--seed", type=int, help="Seed of everything random.")
+    @click.option("--device", default="auto", help="auto, cpu or cuda.")
+    @pass_shared
+    @functools.wraps(command)
+    def wrapped(
+        shared: Shared, pipeline: Path | None, assignments: tuple[str, ...], device: str, **options: Any
+    ) -> Any:
+        from harden.config.file import DEFAULT_PIPELINE, find_pipeline, load_config, variations
+        from harden.progress import Reporter
+        from harden.training.workspace import Workspace, pick_device
+
+        path = pipeline or DEFAULT_PIPELINE
+        file = find_pipeline(path)
+        loaded = load_config(file, [*assignments, *_as_keys(options)])
+        values = {name: options.pop(name) for name in _SEVERAL if name in options}
+        several = {name: v if isinstance(v, list) else [v] for name, v in values.items() if v is not None}
+        config, *also = variations(loaded, several)
+        workspace, report = Workspace.named(path.stem), Reporter(shared.quiet)
+        context = Context(config, also, workspace, pick_device(device), report, shared.dry_run)
+        names_input = any(isinstance(options[name], Path) for name in options.keys() - _OUTPUTS)
+        try:
+            return command(context, **options)
+        except InputError as error:
+            # the other kinds are of a file as such, whatever it is used for
+            if pipeline is not None or not names_input or type(error) is not InputError:
+                raise
+            assumed = f"no -p was given, so that pipeline {file} of task '{config.task}' holds"
+            remedy = f"{error.remedy}; {assumed}" if error.remedy else assumed
+            raise InputError(error.message, remedy) from error
+
+    return wrapped  # type: ignore[return-value]
+
+
+# options that name a file, and no input
+_OUTPUTS = {"out", "json_path", "html"}
+# keys of the evaluate section whose options take several values
+_SEVERAL = ("epsilon", "attack_steps", "restarts")
+# options that are short names of keys
+_KEYS = {
+    "seed": "seed",
+    "env_steps": "train.env_steps",
+    "offline": "train.offline",
+    "variant": "variant",
+    "attack_style": "evaluate.attack_style",
+    "queries": "evaluate.queries",
+    "eval_episodes": "evaluate.episodes",
+    "norm": "evaluate.norm",
+    "action": "evaluate.action",
+}
+
+
+def _as_keys(options: dict[str, Any]) -> list[str]:
+    """Take out the options that are short names of keys; return those given as assignments."""
+    values = {key: options.pop(name) for name, key in _KEYS.items() if name in options}
+    # as TOML: its strings and truths are JSON's, its numbers (nan among them) are Python's
+    return [
+        f"{key}={json.dumps(value) if isinstance(value, str | bool) else repr(value)}"
+        for key, value in values.items()
+        if value is not None
+    ]
+
 
 # how torch says it, on a processor and on an accelerator
 _NO_MEMORY = ("can't allocate memory", "out of memory")

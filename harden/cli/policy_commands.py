@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, Real, Shared, pass_shared, stage_options
+from harden.cli.main import FOLDER, Context, Real, Shared, main, pass_shared, stage_options
 
 # beyond it, networks of 32 bits say nothing that matters
 _RANGE = Real(min=0, min_open=True, max=1e6)
@@ -23,20 +22,19 @@ def policy() -> None:
 @click.argument("policy_dir", metavar="POLICY", type=FOLDER)
 @click.option("--to", "kind", type=click.Choice(["onnx", "torchscript", "safetensors"]), required=True)
 @click.option("--out", type=FOLDER, required=True, help="The file.")
-@click.option("--data", type=FOLDER, default=None, help="Data set whose observations it is checked on.")
+@click.option("--data", type=FOLDER, help="Data set whose observations it is checked on.")
 @click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: drawn from +-this [2].")
 @pass_shared
 def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | None, reach: float) -> None:
     """Write a policy's mean action, bounds inside, for a robot to run; checked against the original."""
-    from harden.stages import export_policy as stage
+    from harden.stages import policy_files as stage
 
-    inputs = stage.open_export(policy_dir, kind, out, data=data, reach=reach)
-    if shared.only_said(*inputs.writes):
-        return
-    done = stage.export(inputs)
+    ready = stage.export(policy_dir, kind, out, data=data, reach=reach)
+    shared.end_dry_run(*ready.writes)
+    done, checked_on = ready.work()
     median, tail = (1e6 * seconds for seconds in done.latency)
     click.echo(
-        f"exported: differs by at most {done.error:.2g} on {inputs.checked_on}; one decision takes "
+        f"exported: differs by at most {done.error:.2g} on {checked_on}; one decision takes "
         f"{median:.0f} us (median; 99 % within {tail:.0f} us) -> {out}"
     )
 
@@ -45,9 +43,7 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
 @stage_options
 @click.argument("path", metavar="FILE", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Policy folder.")
-@click.option(
-    "--data", type=FOLDER, default=None, help="Data set of the task: compared on it, distilled on it."
-)
+@click.option("--data", type=FOLDER, help="Data set of the task: compared on it, distilled on it.")
 @click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: compared on +-this [2].")
 @click.option(
     "--from",
@@ -64,15 +60,10 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
 def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: Any) -> None:
     """Make a policy folder of a safetensors state dict, a TorchScript file (which is run) or an ONNX file."""
     from harden.policies.open import Reading
-    from harden.stages import import_policy as stage
+    from harden.stages import policy_files as stage
 
     reading = Reading(kind, *(options.pop(name) for name in ("activation", "squash", "spread")))
-    inputs = stage.open_import(
-        ctx.config, path, out, reading=reading, device=ctx.device, report=ctx.report, **options
-    )
-    if ctx.ends_before(inputs):
-        return
-    done = stage.import_policy(inputs, ctx.report)
+    done = ctx.run(stage.import_policy, path, out, reading=reading, **options)
     how = "taken over exactly: largest" if done.exact else "distilled: root mean square"
     if done.clipped:
         click.echo(f"warning: {path}: {done.clipped}", err=True)
@@ -87,7 +78,7 @@ def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: An
 @click.argument("policy_dir", metavar="POLICY", type=FOLDER)
 def info(policy_dir: Path) -> None:
     """Say what a policy folder holds."""
-    from harden.stages.export_policy import policy_info
+    from harden.stages.policy_files import policy_info
 
     for label, text in policy_info(policy_dir).items():
         click.echo(f"{label:<13} {text}")

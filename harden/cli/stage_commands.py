@@ -1,14 +1,14 @@
-"""The stages: parse, call the stage, print."""
+"""The stages, and what can be named: parse, call the stage, print."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harden.cli.main import main
-from harden.cli.options import FOLDER, Context, stage_options
+from harden.cli.main import FOLDER, Context, Shared, main, pass_shared, stage_options
 from harden.errors import InputError, Interrupted
 
 attacked_collection = click.option(
@@ -20,8 +20,7 @@ attacked_collection = click.option(
 @stage_options
 @click.option("--episodes", type=int, help="Whole episodes to collect.")
 @click.option(
-    "--behaviour",
-    type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"]),
+    "--behaviour", type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"])
 )
 @attacked_collection
 @click.option("--policy", "policy_dir", type=FOLDER, help="Policy that acts.")
@@ -30,15 +29,11 @@ def collect(ctx: Context, **options: Any) -> None:
     """Collect episodes and append them to the data set."""
     from harden.stages import collect as stage
 
-    inputs = stage.open_collect(ctx.config, ctx.workspace, **options)
-    if ctx.ends_before(inputs):
-        return
-    done = stage.collect(inputs, ctx.report)
-    shard = done.shard
+    shard, seconds = ctx.run(stage.collect, ctx.workspace, **options)
     click.echo(
         f"collected {shard.transitions:,} transitions in {shard.episodes} episodes ({shard.behaviour}), "
-        f"{shard.transitions / done.seconds:,.0f} steps/s, reward {shard.reward / shard.episodes:.1f}, "
-        f"cost {shard.cost / shard.episodes:.2f} an episode -> {inputs.data}"
+        f"{shard.transitions / seconds:,.0f} steps/s, reward {shard.reward / shard.episodes:.1f}, "
+        f"cost {shard.cost / shard.episodes:.2f} an episode -> {options['out'] or ctx.workspace.data}"
     )
 
 
@@ -52,14 +47,11 @@ def fit_critics(ctx: Context, **options: Any) -> None:
     """Fit Q_r and Q_c to the stored transitions."""
     from harden.stages import fit_critics as stage
 
-    inputs = stage.open_fit_critics(ctx.config, ctx.workspace, device=ctx.device, **options)
-    if ctx.ends_before(inputs):
-        return
-    done = stage.fit_critics(inputs, ctx.report)
+    done = ctx.run(stage.fit_critics, ctx.workspace, **options)
     click.echo(f"fitted the critics: {done.steps} steps, loss {done.loss:.4g} -> {ctx.workspace.critics}")
     if options["policy_dir"] is not None:
         click.echo(f"the policy with them -> {ctx.workspace.policy}")
-    _echo_copy(inputs.out)
+    _echo_copy(options["out"])
 
 
 @main.command("e-step")
@@ -74,14 +66,11 @@ def e_step(ctx: Context, **options: Any) -> None:
     """Make the weighted particles q* that the policy is fitted to."""
     from harden.stages import e_step as stage
 
-    inputs = stage.open_e_step(ctx.config, ctx.workspace, device=ctx.device, **options)
-    if ctx.ends_before(inputs):
-        return
-    done = stage.e_step(inputs)
+    done = ctx.run(stage.e_step, ctx.workspace, **options)
     click.echo(
         f"{done.status}: eta {done.eta:.4g} (exact {done.eta_exact:.4g}), lam {done.lam:.4g} "
         f"(exact {done.lam_exact:.4g}), expected cost {done.expected_cost:.4g} "
-        f"against kappa {done.kappa:.4g} -> {inputs.targets}"
+        f"against kappa {done.kappa:.4g} -> {options['out'] or ctx.workspace.targets}"
     )
     if done.status == "infeasible":
         click.echo(
@@ -112,16 +101,13 @@ def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
         return
     from harden.stages import fit_policy as stage
 
-    inputs = stage.open_fit_policy(ctx.config, ctx.workspace, device=ctx.device, **options)
-    if ctx.ends_before(inputs):
-        return
-    done = stage.fit_policy(inputs, ctx.report)
+    done = ctx.run(stage.fit_policy, ctx.workspace, **options)
     click.echo(
         f"fitted the policy: {done.steps} steps at epsilon {done.epsilon:g}, "
         f"KL {done.kl[0]:.4f} + {done.kl[1]:.4f}, "
         f"robust KL {done.kl_robust[0]:.4f} + {done.kl_robust[1]:.4f} -> {ctx.workspace.policy}"
     )
-    _echo_copy(inputs.out)
+    _echo_copy(options["out"])
 
 
 def _that_apply(clone: bool, options: dict[str, Any]) -> dict[str, Any]:
@@ -140,12 +126,9 @@ def _echo_copy(out: Path | None) -> None:
 
 
 def _clone(ctx: Context, options: dict[str, Any]) -> None:
-    from harden.stages import clone as stage
+    from harden.stages import fit_policy as stage
 
-    inputs = stage.open_clone(ctx.config, ctx.workspace, device=ctx.device, **options)
-    if ctx.ends_before(inputs):
-        return
-    done = stage.clone_policy(inputs, ctx.report)
+    done = ctx.run(stage.clone, ctx.workspace, **options)
     own, constant = done.report["held_out"], done.report["constant"]
     click.echo(
         f"cloned: {done.steps} steps; on {done.report['episodes']['held_out']} held-out episodes likelihood "
@@ -169,11 +152,8 @@ def train(ctx: Context, **options: Any) -> None:
     """Collect, fit critics, E-step, fit policy, over and over (Algorithm 2)."""
     from harden.stages import train as stage
 
-    inputs = stage.open_train(ctx.config, ctx.workspace, device=ctx.device, **options)
-    if ctx.ends_before(inputs):
-        return
     try:
-        done = stage.train(inputs, ctx.report)
+        done = ctx.run(stage.train, ctx.workspace, **options)
     except Interrupted as error:
         begun = ctx.workspace.state.is_file()
         on = "go on from the last refresh: the same command with --resume, without --overwrite and --init"
@@ -196,11 +176,55 @@ def train(ctx: Context, **options: Any) -> None:
 @click.option("--variant", help="As for train.")
 def status(ctx: Context) -> None:
     """Say for each stage whether its result is done, stale or missing, and why."""
-    from harden.stages.inputs import Inputs
+    from harden.stages.ready import Ready
     from harden.stages.status import status as stages
 
-    stored = tuple(path for path in (ctx.workspace.data, ctx.workspace.run) if path.exists())
-    if ctx.ends_before(Inputs(reads=stored, writes=())):
-        return
-    for row in stages(ctx.config, ctx.workspace):
+    ready = Ready(lambda: stages(ctx.config, ctx.workspace), [ctx.workspace.data, ctx.workspace.run], [])
+    for row in ctx.work(ready):
         click.echo(f"{row.stage:<12} {row.status:<8} {row.why}")
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["tasks", "attacks", "variants"]))
+def list_names(what: str) -> None:
+    """List what can be named, one a line."""
+    if what == "tasks":
+        from harden.config.tasks import TASKS
+
+        rows = {
+            task.name: f"{task.env_id}, horizon {task.horizon}, cost limit {task.cost_limit:g}, "
+            f"epsilon {task.epsilon:g}"
+            for task in TASKS.values()
+        }
+    elif what == "variants":
+        from harden.config.variants import VARIANTS
+
+        rows = {variant.name: variant.summary for variant in VARIANTS.values()}
+    else:
+        from harden.evaluation.entries import NAMES
+
+        rows = NAMES
+    for name, summary in rows.items():
+        click.echo(f"{name:<16} {summary}")
+
+
+@main.command()
+@click.option("--out", type=FOLDER, default=Path("pipelines"), help="Folder to write into.")
+@pass_shared
+def init(shared: Shared, out: Path) -> None:
+    """Write the shipped pipelines into a folder."""
+    from harden.config.file import PRESETS
+    from harden.storage.files import make_folder, require_writable, storage_errors
+
+    copies = {source: out / source.name for source in sorted(PRESETS.glob("*.toml"))}
+    with storage_errors(out):
+        for there in copies.values():
+            if there.exists():
+                raise InputError(f"{there} is there already", "remove it, or name another folder with --out")
+            require_writable(there)
+    shared.end_dry_run(*copies.values())
+    make_folder(out)
+    with storage_errors(out):
+        for source, there in copies.items():
+            shutil.copyfile(source, there)
+            click.echo(f"-> {there}")

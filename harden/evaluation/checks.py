@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from harden.attacks import ATTACKS
-from harden.evaluation.statistics import paired
+from harden.evaluation.entries import paired
 
 # what each check compares
 CHECKS = {
@@ -25,6 +25,7 @@ _EPISODES = 5
 # differences smaller than this share of the larger mean are not worth a warning
 _MATTERS = 0.05
 _FLAT_STATES, _COPY_ERROR = 0.1, 0.1
+_EFFORT = ("steps", "restarts", "queries")
 _RIVALS = {"mc": ("black-box", "critic-free", "mc-independent"), "mr": ("mr-independent",)}
 # the share of mc's cost that a second opinion has to reach
 _SECOND_OPINIONS = {"black-box": 0.8, "learned": 1.0}
@@ -49,16 +50,11 @@ class Checked(NamedTuple):
 def strongest(results: Sequence[Entry]) -> list[Entry]:
     """Return the entries without those of which the same attack was tried harder: the points of a curve."""
 
-    def effort(entry: Entry) -> list[int]:
-        return [entry.get(name) or 0 for name in ("steps", "restarts", "queries")]
-
     def outdone(entry: Entry) -> bool:
-        for other in results:
-            same = all(entry.get(name) == other.get(name) for name in ("attack", "norm", "epsilon", "style"))
-            more = [theirs - own for theirs, own in zip(effort(other), effort(entry), strict=True)]
-            if same and min(more) >= 0 and max(more) > 0:
-                return True
-        return False
+        alike = ("attack", "norm", "epsilon", "style")
+        same = [other for other in results if all(other.get(key) == entry.get(key) for key in alike)]
+        more = [[(other.get(key) or 0) - (entry.get(key) or 0) for key in _EFFORT] for other in same]
+        return any(min(differences) >= 0 and max(differences) > 0 for differences in more)
 
     return [entry for entry in results if not outdone(entry)]
 
@@ -70,7 +66,7 @@ def curves(results: Sequence[Entry], along: str, alone: bool = False) -> Iterato
         along: epsilon, steps, restarts or queries.
         alone: also those that differ from no other, which are no curve.
     """
-    fixed = [k for k in ("attack", "norm", "epsilon", "style", "steps", "restarts", "queries") if k != along]
+    fixed = [key for key in ("attack", "norm", "epsilon", "style", *_EFFORT) if key != along]
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in results:
         if entry["attack"] in ATTACKS and entry.get(along) is not None:
@@ -164,13 +160,13 @@ def _comparisons(results: Sequence[Entry]) -> Iterator[Finding]:
         for rival in _alike(hardest, entry, _RIVALS.get(name, ())):
             yield from _exceeds("hidden-gradient", rival, rival, entry, quantity)
         for other in _alike(hardest, entry, _SECOND_OPINIONS if name == "mc" else ()):
-            if entry["cost"]["mean"] or other["cost"]["mean"]:
+            mean, other_mean = entry["cost"]["mean"], other["cost"]["mean"]
+            if mean or other_mean:
                 low, high = paired(entry["per_episode"], other["per_episode"], "cost")["ci95"]
-                short = other["cost"]["mean"] < _SECOND_OPINIONS[other["attack"]] * entry["cost"]["mean"]
-                message = (
+                text = (
                     f"{_label(other)} falls short of {_label(entry)}, 95 % interval {low:.1f} to {high:.1f}"
                 )
-                yield "falls-short", other, short, message
+                yield "falls-short", other, other_mean < _SECOND_OPINIONS[other["attack"]] * mean, text
     on_cost = [e for e in results if e["attack"] in ATTACKS and ATTACKS[e["attack"]].aim == ("cost", 1)]
     for curve in curves(on_cost, "epsilon", alone=True):
         # a larger ball holds the smaller one, and the clean observation
@@ -178,7 +174,7 @@ def _comparisons(results: Sequence[Entry]) -> Iterator[Finding]:
         for entry in curve:
             yield from _exceeds("falling-cost", entry, most, entry)
             most = max(most, entry, key=lambda e: e["cost"]["mean"])
-    for key in ("steps", "restarts", "queries"):
+    for key in _EFFORT:
         for *_, before, entry in curves(on_cost, key):
             yield from _exceeds("no-plateau", entry, entry, before)
 

@@ -1,17 +1,68 @@
-"""What an evaluation file says of each attack, and the worst over several."""
+"""What an evaluation file says of each attack, and the worst over several; the statistics over episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.tasks import Task
 from harden.envs.rollout import Rollout
 from harden.errors import InputError
-from harden.evaluation.statistics import paired, summarise, violation_interval, violation_rate
+
+_RESAMPLES = 9999
+
+
+def summarise(values: np.ndarray) -> dict[str, Any]:
+    """Return mean, standard deviation and a 95 % bootstrap interval of the mean.
+
+    Args:
+        values: one number an episode, (N,).
+
+    Returns:
+        {"mean", "std", "ci95": [low, high]}; the deviation is the sample's (N - 1), 0 for one episode.
+    """
+    mean = float(np.mean(values))
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    if std == 0.0:
+        return {"mean": mean, "std": std, "ci95": [mean, mean]}
+    interval = stats.bootstrap(
+        (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return {"mean": mean, "std": std, "ci95": [float(interval.low), float(interval.high)]}
+
+
+def violation_interval(costs: np.ndarray, cost_limit: float) -> list[float]:
+    """Return an exact 95 % interval of the share of all episodes whose cost is above the limit.
+
+    A bootstrap of episodes none of which is above it would say that none ever is.
+
+    Source: Clopper and Pearson 1934.
+    """
+    interval = stats.binomtest(int(np.sum(costs > cost_limit)), len(costs)).proportion_ci(0.95)
+    return [float(interval.low), float(interval.high)]
+
+
+def paired(
+    episodes: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], quantity: str
+) -> dict[str, Any]:
+    """Return the summary of a difference, episode by episode: the start that both share cancels out.
+
+    Args:
+        episodes, others: `per_episode` of two entries; those of seeds that both have are compared.
+        quantity: "cost" or "reward".
+
+    Returns:
+        As `summarise`, of the first less the second.
+    """
+    second = {episode["seed"]: episode[quantity] for episode in others}
+    pairs = [(e[quantity], second[e["seed"]]) for e in episodes if e["seed"] in second]
+    first, other = np.array(pairs, dtype=np.float64).T
+    return summarise(first - other)
+
 
 NATURAL, WORST = "natural", "worst"
 NAMES = {
@@ -91,23 +142,24 @@ def settings(name: str, trial: Trial) -> dict[str, Any]:
     return made
 
 
-def _summary(episodes: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+def _figures(
+    episodes: Sequence[dict[str, Any]], task: Task, natural: dict[str, Any] | None
+) -> dict[str, Any]:
     costs = np.array([episode["cost"] for episode in episodes])
-    return {
+    over: dict[str, Any] = {}
+    if natural is not None:
+        before = natural["per_episode"]
+        over["over_natural"] = {name: paired(episodes, before, name) for name in ("reward", "cost")}
+    return over | {
         "reward": summarise(np.array([episode["reward"] for episode in episodes])),
         "cost": summarise(costs),
-        "violation_rate": violation_rate(costs, task.cost_limit),
+        "violation_rate": float(np.mean(costs > task.cost_limit)),
         "violation_ci95": violation_interval(costs, task.cost_limit),
         # what a robot that falls would still have cost is counted nowhere else
         "early_rate": float(np.mean([episode["length"] < task.horizon for episode in episodes])),
         "worst_episode": dict(episodes[int(costs.argmax())]),
         "per_episode": list(episodes),
     }
-
-
-def _over(natural: dict[str, Any], episodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    before = natural["per_episode"]
-    return {"over_natural": {name: paired(episodes, before, name) for name in ("reward", "cost")}}
 
 
 def entry(
@@ -117,7 +169,6 @@ def entry(
 
     Args:
         facts: its settings, and how it searched.
-        task: gives the cost limit.
         run: its episodes.
         natural: the natural entry, which it is compared with episode by episode; None for that one itself.
     """
@@ -125,23 +176,20 @@ def entry(
         {"seed": int(seed), "reward": float(reward), "cost": float(cost), "length": int(length)}
         for seed, reward, cost, length in zip(run.seeds, run.rewards, run.costs, run.lengths, strict=True)
     ]
-    return facts | ({} if natural is None else _over(natural, episodes)) | _summary(episodes, task)
+    return facts | _figures(episodes, task, natural)
 
 
 def worst_entry(trial: Trial, task: Task, over: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the entry of the costliest episode of each seed, which names the attack that it is under.
 
     Args:
-        trial: gives radius and norm.
-        task: gives the cost limit.
         over: the entries that it is taken over, natural first; of equally costly ones the first counts.
     """
     named = [[episode | {"attack": row["attack"]} for episode in row["per_episode"]] for row in over]
     episodes = [max(same_seed, key=lambda e: e["cost"]) for same_seed in zip(*named, strict=True)]
     climbing = next((row for row in over if row["steps"]), {})
     facts = settings(WORST, trial) | {name: climbing[name] for name in _CLIMB if name in climbing}
-    facts["over"] = [row["attack"] for row in over]
-    return facts | _over(over[0], episodes) | _summary(episodes, task)
+    return facts | {"over": [row["attack"] for row in over]} | _figures(episodes, task, over[0])
 
 
 def table(results: Sequence[dict[str, Any]], cost_limit: float) -> str:

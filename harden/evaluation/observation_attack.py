@@ -103,8 +103,8 @@ class ObservationAttack(gymnasium.ObservationWrapper):
 
     def _begin(self) -> None:
         """Start an episode's random numbers, and forget the perturbation of the one before."""
-        place = (self.episodes,) if self.episodes else ()
-        self._draw = attack_stream(self.device, self.seed, self.attack.name, *place)
+        count = (self.episodes,) if self.episodes else ()
+        self._draw = attack_stream(self.device, self.seed, self.attack.name, *count)
         self._carried: torch.Tensor | None = None
 
     def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:

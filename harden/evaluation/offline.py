@@ -77,8 +77,8 @@ def offline_account(run: Run, dataset: Dataset) -> dict[str, Any]:
         draw = attack_stream(obs.device, config.seed, "offline-mc")
         attacked = perturb(ATTACKS["mc"], policy, learner.critics, obs, radius, strength, draw)
         for attack, given in (("natural", obs), ("mc", attacked)):
-            found = _entry(policy, learner.critics, behaviour, obs, given, config.offline.support)
-            estimates.append({"policy": name, "attack": attack} | found)
+            figures = _entry(policy, learner.critics, behaviour, obs, given, config.offline.support)
+            estimates.append({"policy": name, "attack": attack} | figures)
     logs = {
         "path": str(dataset.path),
         "episodes": info.episodes,

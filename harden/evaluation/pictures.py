@@ -33,7 +33,7 @@ def shortened(titles: Sequence[str]) -> list[str]:
     short = [t if len(t) <= _LABEL else f"{t[: _LABEL - 1 - end]}…{t[-end:]}" for t in titles]
     # what told them apart may have been in the middle
     alike = len(set(short)) < len(set(titles))
-    return [f"{place}. {title}" for place, title in enumerate(short, 1)] if alike else short
+    return [f"{index}. {title}" for index, title in enumerate(short, 1)] if alike else short
 
 
 def _draw(paint: Callable[[Any], None], height: float = 3.0) -> str:
@@ -75,7 +75,7 @@ def reward_cost(evaluations: Evaluations, cost_limit: float) -> str:
     )
 
     def paint(axes: Any) -> None:
-        for place, (label, (_, evaluation)) in enumerate(zip(_labels(evaluations), evaluations, strict=True)):
+        for index, (label, (_, evaluation)) in enumerate(zip(_labels(evaluations), evaluations, strict=True)):
             shown: dict[str, dict[str, Any]] = {}
             for entry in evaluation["results"]:
                 name = entry["attack"]
@@ -91,7 +91,7 @@ def reward_cost(evaluations: Evaluations, cost_limit: float) -> str:
                     # rounding may put an end of the interval on the other side of the mean
                     xerr=[[max(mean - low, 0.0)], [max(high - mean, 0.0)]],
                     fmt=_MARKERS[i % len(_MARKERS)],
-                    color=f"C{(place if label else i) % 10}",
+                    color=f"C{(index if label else i) % 10}",
                     label=label + name,
                 )
         axes.axvline(cost_limit, label="cost limit", **_LIMIT)
@@ -121,9 +121,9 @@ def along(evaluations: Evaluations, setting: str, quantity: str, cost_limit: flo
         return None
 
     def paint(axes: Any) -> None:
-        for place, (label, curve) in enumerate(lines):
+        for index, (label, curve) in enumerate(lines):
             x = [entry[setting] for entry in curve]
-            marker, colour = _MARKERS[place % len(_MARKERS)], f"C{place % 10}"
+            marker, colour = _MARKERS[index % len(_MARKERS)], f"C{index % 10}"
             axes.plot(x, [e[quantity]["mean"] for e in curve], f"{marker}-", color=colour, label=label)
             low, high = zip(*(entry[quantity]["ci95"] for entry in curve), strict=True)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)

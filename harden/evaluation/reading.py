@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from harden.config.problems import first_problem, shortened
 from harden.errors import DamagedFileError, MissingInputError
-from harden.evaluation.schema import EvaluationFile, OfflineFile
+from harden.evaluation.schema import Evaluation, OfflineAccount
 from harden.storage.files import read_json, read_text
 
 FORMAT_VERSION = 1
@@ -57,7 +57,7 @@ def load_evaluation(path: Path, offline_too: bool = False) -> dict[str, Any]:
             f"{path} has format version {shortened(version)}, this harden reads {FORMAT_VERSION}", remedy
         )
     try:
-        (OfflineFile if account else EvaluationFile).model_validate(value)
+        TypeAdapter(OfflineAccount if account else Evaluation).validate_python(value, strict=True)
     except ValidationError as error:
         problem = first_problem(error, value)
         raise DamagedFileError(f"{path} is not an evaluation: {problem}", remedy) from None
@@ -65,11 +65,7 @@ def load_evaluation(path: Path, offline_too: bool = False) -> dict[str, Any]:
 
 
 def load_curve(path: Path) -> dict[str, list[float]]:
-    """Read the columns of a learning curve that a page draws.
-
-    Raises:
-        MissingInputError: not there; DamagedFileError: not a table of numbers.
-    """
+    """Read the columns of a learning curve that a page draws; errors as `load_evaluation`."""
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         rows = list(reader)
@@ -89,7 +85,8 @@ def load_curve(path: Path) -> dict[str, list[float]]:
 
 def run_files(path: Path) -> list[Path]:
     """Return the files that `load_runs` reads an evaluation and a learning curve from."""
-    folder = _folder(path)
+    named = Path("checkpoints") / path
+    folder = path if path.is_dir() or not named.is_dir() else named
     return [folder / name for name in (_EVALUATION, _CURVE)] if folder.is_dir() else [folder]
 
 
@@ -106,26 +103,19 @@ def load_runs(paths: Sequence[Path]) -> list[Reported]:
     shown = []
     for path, title in zip(paths, titles(paths), strict=True):
         evaluation, *curve = run_files(path)
+        folder = evaluation.parent
         if curve and not evaluation.is_file():
-            raise MissingInputError(f"{evaluation} is missing", _remedy(evaluation))
+            remedy = (
+                "name a run, a policy's folder that holds one, or the file that harden evaluate --json wrote"
+            )
+            if folder.parent == Path("checkpoints"):
+                remedy = f"make it with: harden evaluate -p {folder.name}"
+            elif (folder / "policy.safetensors").is_file():
+                remedy = f"make it with: harden evaluate --policy {folder} --json {evaluation}"
+            raise MissingInputError(f"{evaluation} is missing", remedy)
         curves = [load_curve(file) for file in curve if file.is_file()]
         shown.append(Reported(title, load_evaluation(evaluation, offline_too=True), *curves))
     return shown
-
-
-def _folder(path: Path) -> Path:
-    """Return a path as it is, or the run's folder where it is a run's name."""
-    named = Path("checkpoints") / path
-    return path if path.is_dir() or not named.is_dir() else named
-
-
-def _remedy(file: Path) -> str:
-    folder = file.parent
-    if folder.parent == Path("checkpoints"):
-        return f"make it with: harden evaluate -p {folder.name}"
-    if (folder / "policy.safetensors").is_file():
-        return f"make it with: harden evaluate --policy {folder} --json {file}"
-    return "name a run, a policy's folder that holds one, or the file that harden evaluate --json wrote"
 
 
 def titles(paths: Sequence[Path]) -> list[str]:
@@ -134,11 +124,11 @@ def titles(paths: Sequence[Path]) -> list[str]:
     whole = [Path(os.path.abspath(path)) for path in paths]
     parts = [(*p.parts[1:-1], p.name if p.is_dir() else p.stem) for p in whole]
     named: list[str] = []
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         others = {other for other in parts if other != part}
         apart = (n for n in range(1, len(part)) if all(other[-n:] != part[-n:] for other in others))
         name = "/".join(part[-next(apart, len(part)) :])
         # a path may be given twice, or be a folder and a file of one name
-        before = parts[:place].count(part)
+        before = parts[:index].count(part)
         named.append(f"{name} ({before + 1})" if before else name)
     return named

@@ -12,7 +12,7 @@ from torch import Tensor
 from harden.config.tasks import Task
 from harden.envs.rollout import Acted, Rollout, rollout
 from harden.envs.vector import VectorEnv
-from harden.evaluation.statistics import summarise
+from harden.evaluation.entries import summarise
 from harden.nets import GaussianPolicy
 from harden.policies.foreign import OpaquePolicy
 from harden.seeds import derive, generator
@@ -41,18 +41,15 @@ def fresh_policies(like: GaussianPolicy, task: Task, count: int, seed: int) -> l
 def _actors(like: GaussianPolicy, task: Task, action: str, count: int, seed: int) -> dict[str, Act]:
     """Return what acts beside the policy: from observations (B, obs_dim) and slots (B,) to actions."""
     low, high = (torch.tensor(bound) for bound in task.bounds)
-    still = torch.zeros(task.act_dim)
     # zero is no action of every task
-    still = torch.where((still < low) | (still > high), (low + high) / 2, still)
+    zero = torch.zeros(task.act_dim)
+    still = torch.where((zero < low) | (zero > high), (low + high) / 2, zero)
     policies = fresh_policies(like, task, count, seed)
     draw, sampling = generator("cpu", seed, "uniform-actions"), generator("cpu", seed, "untrained-sample")
 
     def untrained(obs: Tensor, slots: Tensor) -> Tensor:
-        rows = []
-        for slot, row in zip(slots.tolist(), obs.split(1), strict=True):
-            policy = policies[slot]
-            rows.append(policy.mean(row) if action == "mean" else policy.sample(row, sampling))
-        return torch.cat(rows)
+        pairs = zip((policies[slot] for slot in slots.tolist()), obs.split(1), strict=True)
+        return torch.cat([p.mean(row) if action == "mean" else p.sample(row, sampling) for p, row in pairs])
 
     return {
         "random": lambda obs, slots: low + (high - low) * torch.rand(len(obs), len(low), generator=draw),
@@ -93,25 +90,24 @@ def reference(
     """
     seeds = natural.seeds[:_EPISODES].tolist()
     reward = float(natural.rewards[: len(seeds)].mean())
-    runs = {
-        name: _rolled(envs, act, seeds)
-        for name, act in _actors(policy, task, action, len(seeds), seed).items()
+    actors = _actors(policy, task, action, len(seeds), seed)
+    runs = {name: _rolled(envs, act, seeds) for name, act in actors.items()}
+    earned: dict[str, Any] = {
+        name: {"reward": summarise(run.rewards), "cost": summarise(run.costs)} for name, run in runs.items()
     }
-    found: dict[str, Any] = {"episodes": len(seeds), "reward": reward}
-    for name, run in runs.items():
-        found[name] = {"reward": summarise(run.rewards), "cost": summarise(run.costs)}
     by_chance = float(np.sqrt(np.mean(runs["random"].rewards ** 2)))
     networks = runs["untrained"].rewards
     median = float(np.median(networks))
-    levels = {"standing_still": float(runs["standing_still"].rewards.mean()), "untrained": median}
-    for name, level in levels.items():
-        margin = _EQUAL * max(abs(level), by_chance)
-        if name == "untrained":
-            margin = max(margin, _DEVIATIONS * float(np.median(np.abs(networks - median))))
-        below = name == "standing_still" and reward < level
-        nothing = below or abs(reward - level) <= margin
-        found[name] |= {"level": level, "equal_within": margin, "does_nothing": nothing}
-    return found
+    spread = float(np.median(np.abs(networks - median)))
+    still = float(runs["standing_still"].rewards.mean())
+    for name, level, least in (("standing_still", still, 0.0), ("untrained", median, _DEVIATIONS * spread)):
+        margin = max(_EQUAL * max(abs(level), by_chance), least)
+        nothing = abs(reward - level) <= margin or (name == "standing_still" and reward < level)
+        earned[name] |= {"level": level, "equal_within": margin, "does_nothing": nothing}
+    return {"episodes": len(seeds), "reward": reward} | earned
+
+
+_WORDS = {"standing_still": "standing still", "untrained": "an untrained policy", "random": "random"}
 
 
 def does_nothing(reference: dict[str, Any]) -> list[dict[str, Any]]:
@@ -125,20 +121,13 @@ def does_nothing(reference: dict[str, Any]) -> list[dict[str, Any]]:
         if row["does_nothing"]:
             message = (
                 f"the policy's reward is {reference['reward']:.4g} from {reference['episodes']} starts, "
-                f"{_words(name)} earns {row['level']:.4g} (equal within {row['equal_within']:.2g})"
+                f"{_WORDS[name]} earns {row['level']:.4g} (equal within {row['equal_within']:.2g})"
             )
             return [{"check": DOES_NOTHING, "attack": "natural", "epsilon": None, "message": message}]
     return []
 
 
-def _words(name: str) -> str:
-    return {"standing_still": "standing still", "untrained": "an untrained policy"}.get(name, name)
-
-
 def line_of(reference: dict[str, Any]) -> str:
     """Return the rewards of doing nothing in one line."""
-    rewards = [
-        f"{_words(name)} {reference[name]['reward']['mean']:.1f}"
-        for name in ("standing_still", "untrained", "random")
-    ]
+    rewards = [f"{word} {reference[name]['reward']['mean']:.1f}" for name, word in _WORDS.items()]
     return f"reward of doing nothing, {reference['episodes']} episodes: {', '.join(rewards)}"

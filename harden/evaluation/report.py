@@ -10,9 +10,8 @@ from typing import Any
 from harden.errors import InputError
 from harden.evaluation import pictures
 from harden.evaluation.checks import CHECKS, strongest
-from harden.evaluation.entries import NAMES
+from harden.evaluation.entries import NAMES, paired
 from harden.evaluation.reading import Reported
-from harden.evaluation.statistics import paired
 from harden.evaluation.threat import threat
 from harden.evaluation.verdict import at_radius, mark, meant_radius, verdict
 from harden.storage.files import write_text
@@ -22,6 +21,8 @@ _SETTINGS = ("epsilon", "steps", "restarts", "queries")
 _PROVENANCE = ("seed", "episodes", "device", "code", "wall_time_s", "config", "versions")
 
 Row = dict[str, Any]
+# an image's address by its caption
+Pictures = dict[str, str]
 
 
 def setting(entry: Row) -> str:
@@ -37,32 +38,17 @@ def setting(entry: Row) -> str:
     return ", ".join(parts)
 
 
-def _picture(caption: str, source: str) -> dict[str, str]:
-    return {"caption": caption, "src": source}
-
-
-def _pictures(shown: Sequence[Reported]) -> list[dict[str, str]]:
+def _pictures(shown: Sequence[Reported]) -> Pictures:
     """Return reward against cost and the curves, of one policy or of several."""
     evaluations = [(reported.title, reported.evaluation) for reported in shown]
     limit = shown[0].evaluation["cost_limit"]
-    found = [_picture("Reward against cost, with 95 % intervals", pictures.reward_cost(evaluations, limit))]
+    drawn = {"Reward against cost, with 95 % intervals": pictures.reward_cost(evaluations, limit)}
     for along in _SETTINGS:
         for quantity in ("cost", "reward"):
             source = pictures.along(evaluations, along, quantity, limit)
             if source is not None:
-                found.append(_picture(f"{quantity.capitalize()} against {along}", source))
-    return found
-
-
-def _paths(evaluation: Row) -> list[dict[str, str]]:
-    scene = evaluation.get("trajectories") or {"episodes": []}
-    return [
-        _picture(
-            f"Start {episode['seed']}, {episode['attack']} at epsilon {episode['epsilon']:g}",
-            pictures.path(scene, episode),
-        )
-        for episode in scene["episodes"]
-    ]
+                drawn[f"{quantity.capitalize()} against {along}"] = source
+    return drawn
 
 
 def _text(value: Any) -> str:
@@ -98,16 +84,10 @@ def _section(reported: Reported) -> Row:
     rows, further = list[Row](), list[Row]()
     for entry in evaluation["results"]:
         point = entry not in hardest or (tried and entry["epsilon"] > 0 and not at_radius(entry, radius))
-        (further if point else rows).append(
-            {
-                **{key: entry[key] for key in ("attack", "reward", "cost", "violation_rate")},
-                "setting": setting(entry),
-                "mark": mark(entry, evaluation),
-                "over": entry.get("over_natural", {}).get("cost"),
-                "worst": entry.get("worst_episode", {}).get("cost"),
-                "share": entry.get("violation_ci95"),
-            }
-        )
+        row = {"over_natural": {}, "worst_episode": {}, "violation_ci95": None} | entry
+        row |= {"setting": setting(entry), "mark": mark(entry, evaluation)}
+        (further if point else rows).append(row)
+    scene = evaluation.get("trajectories") or {"episodes": []}
     return {
         "title": reported.title,
         "evaluation": evaluation,
@@ -117,7 +97,10 @@ def _section(reported: Reported) -> Row:
         "rows": rows,
         "further": further,
         "pictures": _pictures([reported]),
-        "paths": _paths(evaluation),
+        "paths": {
+            f"Start {e['seed']}, {e['attack']} at epsilon {e['epsilon']:g}": pictures.path(scene, e)
+            for e in scene["episodes"]
+        },
         "threat": threat(evaluation),
         "reference": evaluation.get("reference"),
         "provenance": _provenance(evaluation),
@@ -129,7 +112,7 @@ def _comparison(shown: Sequence[Reported]) -> Row:
     by_key = [{(e["attack"], setting(e)): e for e in reported.evaluation["results"]} for reported in shown]
     rows = []
     for key in dict.fromkeys(key for entries in by_key for key in entries):
-        entries = [found.get(key) for found in by_key]
+        entries = [by_setting.get(key) for by_setting in by_key]
         cells = [
             entry and {**entry, "mark": mark(entry, reported.evaluation)}
             for entry, reported in zip(entries, shown, strict=True)
@@ -177,7 +160,6 @@ def _template() -> Any:
 def write_report(
     out: Path,
     shown: Sequence[Reported],
-    curves: Sequence[tuple[str, dict[str, list[float]]]] = (),
     compare: bool = False,
     signed: tuple[str, dict[str, str]] | None = None,
 ) -> None:
@@ -186,7 +168,6 @@ def write_report(
     Args:
         out: the HTML file.
         shown: evaluations, at least one.
-        curves: a label and a learning curve, each, beside those that the evaluations bring.
         compare: put the policies side by side first.
         signed: who signs it off, and the digests of the files that this is for.
 
@@ -196,13 +177,13 @@ def write_report(
     """
     if compare:
         _require_comparable(shown)
-    runs = [(reported.title, reported.curve) for reported in shown if reported.curve] + list(curves)
+    runs = [(reported.title, reported.curve) for reported in shown if reported.curve]
     limits = {reported.evaluation["cost_limit"] for reported in shown}
     limit = limits.pop() if len(limits) == 1 else None
-    learning = [
-        _picture(f"{quantity.capitalize()} while training", pictures.learning(runs, quantity, limit))
+    learning = {
+        f"{quantity.capitalize()} while training": pictures.learning(runs, quantity, limit)
         for quantity in (("reward", "cost") if runs else ())
-    ]
+    }
     named = {entry["attack"] for reported in shown for entry in reported.evaluation.get("results", ())}
     page = _template().render(
         title=f"Under attack: {', '.join(dict.fromkeys(r.evaluation['task'] for r in shown))}",

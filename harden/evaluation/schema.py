@@ -1,109 +1,102 @@
-"""What an evaluation file holds, checked when it is read, since others may have written it.
+"""What an evaluation file holds: the types of its parts, by which one is also checked when it is read.
 
-Only what a reader uses is asked for; keys that are not named here are left as they are.
+Others may have written it: only what a reader uses is asked for, and keys that are not named here are left.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field
 
-# far above any quantity here, and small enough to be squared and drawn
+# pydantic asks for this one below Python 3.12
+from typing_extensions import TypedDict
+
+# far above any quantity here, and small enough to be squared and drawn; neither takes NaN
 _MOST = 1e30
 Number = Annotated[float, Field(ge=-_MOST, le=_MOST)]
 NonNegative = Annotated[float, Field(ge=0, le=_MOST)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
-# the default of a key that may be left out, and may not be null
-ABSENT: Any = None
 
 
-class _Part(BaseModel):
-    # numbers are finite numbers, texts are texts
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+class Summary(TypedDict):
+    """A quantity over the episodes of an evaluation."""
 
-
-class _Summary(_Part):
     mean: Number
     std: NonNegative
     ci95: Pair
 
 
-class _Episode(_Part):
+class Episode(TypedDict):
+    """One episode of an evaluation: its seed, total reward, total cost and steps."""
+
     seed: int
     reward: Number
     cost: NonNegative
+    length: NotRequired[int]
 
 
-class _Entry(_Part):
+class Entry(TypedDict):
+    """A policy under one attack in one setting; `violation_rate` is the share of episodes above the limit."""
+
     attack: str
     style: str | None
-    norm: Literal["linf", "l2"] = "linf"
+    norm: NotRequired[Literal["linf", "l2"]]
     epsilon: NonNegative
     steps: Count
     restarts: Count
-    queries: Count | None = None
-    reward: _Summary
-    cost: _Summary
+    critics: NotRequired[str | None]
+    queries: NotRequired[Count | None]
+    reward: Summary
+    cost: Summary
     violation_rate: Share
-    violation_ci95: Pair = ABSENT
-    early_rate: Share = 0.0
-    worst_episode: _Episode = ABSENT
-    over_natural: dict[str, _Summary] = {}
-    per_episode: list[_Episode] = []
+    violation_ci95: NotRequired[Pair]
+    early_rate: NotRequired[Share]
+    worst_episode: NotRequired[Episode]
+    over_natural: NotRequired[dict[str, Summary]]
+    per_episode: NotRequired[list[Episode]]
 
 
-class _Policy(_Part):
+class _Policy(TypedDict):
     path: str
-    variant: str | None = None
-    policy_digest: str | None = None
+    variant: NotRequired[str | None]
+    policy_digest: NotRequired[str | None]
 
 
-class _Warning(_Part):
+class _Warned(TypedDict):
     check: str
-    attack: str = ""
-    epsilon: NonNegative | None = None
+    attack: NotRequired[str]
+    epsilon: NotRequired[NonNegative | None]
     message: str
 
 
-class _Spread(_Part):
+class _Spread(TypedDict):
     path: str
     digest: str
     transitions: Count
     observation_std: list[NonNegative]
 
 
-class _ThreatModel(_Part):
+class ThreatModel(TypedDict):
+    """What the attacker may do; lists hold one value a coordinate."""
+
     norm: Literal["linf", "l2"]
-    epsilon: NonNegative | None = None
-    epsilon_unit: list[NonNegative] = []
-    critics: dict[str, Any] | None = None
-    observations: list[str] = []
+    epsilon: NotRequired[NonNegative | None]
+    epsilon_unit: NotRequired[list[NonNegative]]
+    critics: NotRequired[dict[str, Any] | None]
+    observations: NotRequired[list[str]]
     observation_std: list[NonNegative]
-    data: _Spread | None = None
-
-    @model_validator(mode="after")
-    def _one_a_coordinate(self) -> _ThreatModel:
-        size = len(self.observation_std)
-        lists: dict[str, list[Any]] = {"epsilon_unit": self.epsilon_unit, "observations": self.observations}
-        # files from before there were any have none
-        lists = {key: values for key, values in lists.items() if values}
-        if self.data is not None:
-            lists["data.observation_std"] = self.data.observation_std
-        for key, values in lists.items():
-            if len(values) != size:
-                raise ValueError(f"{key} has {len(values)} values for {size} coordinates")
-        return self
+    data: NotRequired[_Spread | None]
 
 
-class _Walk(_Part):
+class _Walk(TypedDict):
     cost: Number
     xy: Annotated[list[Pair], Field(min_length=1)]
 
 
-class _Scene(_Part):
+class _Scene(TypedDict):
     seed: int
     attack: str
     epsilon: NonNegative
@@ -111,20 +104,20 @@ class _Scene(_Part):
     attacked: _Walk
 
 
-class _Trajectories(_Part):
+class _Trajectories(TypedDict):
     axis: Literal["x", "y"]
     limit: Number
     radius: Number | None
     episodes: list[_Scene]
 
 
-class _Idle(_Part):
-    reward: _Summary
-    cost: _Summary
-    equal_within: NonNegative | None = None
+class _Idle(TypedDict):
+    reward: Summary
+    cost: Summary
+    equal_within: NotRequired[NonNegative | None]
 
 
-class _Reference(_Part):
+class _Reference(TypedDict):
     episodes: Annotated[int, Field(ge=1)]
     reward: Number
     random: _Idle
@@ -132,9 +125,29 @@ class _Reference(_Part):
     untrained: _Idle
 
 
-class EvaluationFile(_Part):
-    """What `harden evaluate --json` writes."""
+def _natural_first(results: list[Entry]) -> list[Entry]:
+    if results[0]["attack"] != "natural":
+        raise ValueError(f"results begin with '{results[0]['attack']}', and have to with 'natural'")
+    return results
 
+
+def _one_a_coordinate(model: ThreatModel) -> ThreatModel:
+    lists: dict[str, list[Any]] = {key: model.get(key, []) for key in ("epsilon_unit", "observations")}  # type: ignore[misc]
+    # files from before there were any have none
+    lists = {key: values for key, values in lists.items() if values}
+    if data := model.get("data"):
+        lists["data.observation_std"] = data["observation_std"]
+    size = len(model["observation_std"])
+    for key, values in lists.items():
+        if len(values) != size:
+            raise ValueError(f"{key} has {len(values)} values for {size} coordinates")
+    return model
+
+
+class Evaluation(TypedDict):
+    """What `harden evaluate --json` writes; results begin with the natural one."""
+
+    format_version: int
     task: str
     env_id: str
     policy: _Policy
@@ -142,21 +155,15 @@ class EvaluationFile(_Part):
     episodes: Annotated[int, Field(ge=1)]
     cost_limit: NonNegative
     action: Literal["mean", "sample"]
-    results: Annotated[list[_Entry], Field(min_length=1)]
-    warnings: list[_Warning] = []
-    checks: dict[str, Count] = {}
-    reference: _Reference = ABSENT
-    threat_model: _ThreatModel = ABSENT
-    trajectories: _Trajectories | None = None
-
-    @model_validator(mode="after")
-    def _natural_first(self) -> EvaluationFile:
-        if self.results[0].attack != "natural":
-            raise ValueError(f"results begin with '{self.results[0].attack}', and have to with 'natural'")
-        return self
+    results: Annotated[list[Entry], Field(min_length=1), AfterValidator(_natural_first)]
+    warnings: NotRequired[list[_Warned]]
+    checks: NotRequired[dict[str, Count]]
+    reference: NotRequired[_Reference]
+    threat_model: NotRequired[Annotated[ThreatModel, AfterValidator(_one_a_coordinate)]]
+    trajectories: NotRequired[_Trajectories | None]
 
 
-class _Estimate(_Part):
+class _Estimate(TypedDict):
     policy: str
     attack: str
     q_reward: Number
@@ -166,7 +173,7 @@ class _Estimate(_Part):
     moved_by_attack: NonNegative
 
 
-class _Logs(_Part):
+class _Logs(TypedDict):
     path: str
     data: str
     transitions: Count
@@ -175,9 +182,10 @@ class _Logs(_Part):
     cost: NonNegative
 
 
-class OfflineFile(_Part):
-    """The account of `train --offline`."""
+class OfflineAccount(TypedDict):
+    """The account of `train --offline`, in which nothing was simulated."""
 
+    format_version: int
     task: str
     cost_limit: NonNegative
     kappa: Number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset
-from harden.evaluation.entries import Trial
 from harden.evaluation.trials import Tried
 
 # a spread below this share of what the attacker moves is rounding: the value is constant
@@ -46,11 +44,7 @@ def data_spread(dataset: Dataset) -> dict[str, Any]:
 
 
 def threat_model(
-    config: PipelineConfig,
-    trials: Sequence[Trial],
-    tried: Tried,
-    critics: dict[str, Any],
-    data: dict[str, Any] | None = None,
+    config: PipelineConfig, tried: Tried, critics: dict[str, Any], data: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return what the attacker may do, in raw units and beside how much each observation varies.
 
@@ -63,25 +57,21 @@ def threat_model(
     std = (visited - visited[0]).std(0, correction=min(1, len(visited) - 1)).tolist()
     unit = task.epsilon_unit or (1.0,) * task.obs_dim
     spreads = data["observation_std"] if data else std
+    radii = sorted({entry["epsilon"] for entry in tried.entries} - {0.0})
+    ratios = {e: [share(e * u, s) for u, s in zip(unit, spreads, strict=True)] for e in radii}
     return {
-        "norm": trials[0].strength.norm,
+        "norm": config.evaluate.norm,
         "centre": "the clean observation",
         "units": "raw observation, times epsilon_unit" if task.epsilon_unit else "raw observation",
         # the task's: who trains at a margin does not mean to withstand that
         "epsilon": task.epsilon,
         "epsilon_unit": list(unit),
-        "action": trials[0].action,
+        "action": config.evaluate.action,
         "critics": critics,
         "observations": list(task.observations),
         "observation_std": std,
         "data": data,
-        "epsilon_over_std": [
-            {
-                "epsilon": e,
-                "ratio": [share(e * u, s) for u, s in zip(unit, spreads, strict=True)],
-            }
-            for e in sorted({entry["epsilon"] for entry in tried.entries} - {0.0})
-        ],
+        "epsilon_over_std": [{"epsilon": epsilon, "ratio": ratio} for epsilon, ratio in ratios.items()],
     }
 
 

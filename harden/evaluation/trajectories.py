@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,9 @@ _EPISODES = 3
 
 
 def _actions(run: Rollout, seed: int) -> np.ndarray:
-    place = run.seeds.tolist().index(seed)
-    first = int(run.lengths[:place].sum())
-    return run.transitions.actions[first : first + int(run.lengths[place])].numpy()
+    index = run.seeds.tolist().index(seed)
+    first = int(run.lengths[:index].sum())
+    return run.transitions.actions[first : first + int(run.lengths[index])].numpy()
 
 
 def trajectories(
@@ -40,8 +41,7 @@ def trajectories(
     worst = costliest(results, epsilon)
     if worst["attack"] == "natural":
         return None
-    env = SeededEnv(task)
-    try:
+    with contextlib.closing(SeededEnv(task)) as env:
         edge = boundary(env)
         if edge is None:
             return None
@@ -51,9 +51,9 @@ def trajectories(
             # a curve has several entries of one attack: the one that this episode is of
             attacked = next(
                 run
-                for place, run in runs.items()
-                if results[place]["attack"] == name
-                and results[place]["epsilon"] in (0.0, worst["epsilon"])
+                for index, run in runs.items()
+                if results[index]["attack"] == name
+                and results[index]["epsilon"] in (0.0, worst["epsilon"])
                 and run.costs[run.seeds.tolist().index(seed)] == episode["cost"]
             )
             shown = {"seed": seed, "attack": name, "epsilon": worst["epsilon"]}
@@ -62,5 +62,3 @@ def trajectories(
                 shown[label] = {"cost": float(costs.sum()), "xy": np.round(path, 3).tolist()}
             episodes.append(shown)
         return {**edge._asdict(), "episodes": episodes}
-    finally:
-        env.close()

@@ -1,4 +1,4 @@
-"""Roll-outs of a frozen policy, clean and under attack, all episodes in lockstep."""
+"""Roll-outs of a frozen policy, clean and under attack, all in lockstep; how well its attacks searched."""
 
 from __future__ import annotations
 
@@ -16,21 +16,30 @@ from harden.attacks import (
     LinearAdversary,
     PaperStrength,
     attack_stream,
+    ball,
     perturb,
     require_critics,
     risk_threshold,
 )
+from harden.attacks.ball import Norm
 from harden.config.tasks import Task
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
-from harden.evaluation.effort import flat_share, search_gain
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
 from harden.evaluation.reference import reference
 from harden.nets import Critics, GaussianPolicy
+from harden.progress import QUIET, Reporter
 from harden.seeds import episode_seeds, generator
 
+# a first-order gain within the ball below this share of the objective's value is rounding
+_FLAT = 1e-5
+# perturbations at which a gradient is taken; an action that moves by this share of half its range has moved
+_POINTS, _MOVES = 5, 0.01
+# random guesses in all, and at once, so that 500 states take no more memory than an attack
+_GUESSES, _TOGETHER = 256, 32
 # enough to tell a share of flat states; all of them would take longer than the attack
 _SAMPLED_STATES = 500
+_CPU = torch.device("cpu")
 
 
 class Victim(NamedTuple):
@@ -88,35 +97,11 @@ class Tried(NamedTuple):
         return self.runs[0].transitions.obs
 
 
-class Curve(NamedTuple):
-    """Some attacks under a further setting: a point of a curve.
-
-    Args:
-        attacks: names; those of them that are run at all.
-        trial: the setting.
-    """
-
-    attacks: tuple[str, ...]
-    trial: Trial
-
-
 Key = tuple[Any, ...]
 
 
 def _key(name: str, trial: Trial) -> Key:
     return tuple(settings(name, trial).items())
-
-
-def plan(
-    attacks: Sequence[str], trials: Sequence[Trial], curves: Sequence[Curve] = ()
-) -> dict[Key, tuple[str, Trial]]:
-    """Return what has to be rolled out: each attack under each trial that makes a difference to it."""
-    wanted = [(name, trial) for trial in trials for name in attacks if name != WORST]
-    wanted += [(name, curve.trial) for curve in curves for name in curve.attacks if name in attacks]
-    runs: dict[Key, tuple[str, Trial]] = {}
-    for name, trial in wanted:
-        runs.setdefault(_key(name, trial), (name, trial))
-    return runs
 
 
 def actor(
@@ -144,30 +129,70 @@ def actor(
     return act
 
 
-def _threshold(name: str, victim: Victim, trial: Trial, obs: Tensor) -> float | None:
-    """Return the Q_c from which on a gated attack acts, None for others."""
-    if not ATTACKS[name].gated or victim.critics is None:
-        return None
-    return risk_threshold(victim.policy, victim.critics, obs, trial.amad_share)
+def flat_share(
+    attack: Attack,
+    policy: GaussianPolicy,
+    critics: AttackModel | None,
+    obs: Tensor,
+    epsilon: float | Sequence[float],
+    norm: Norm,
+    generator: torch.Generator,
+) -> float:
+    """Return the share of states in which an attack's gradient vanishes although the action can be moved.
+
+    Args:
+        attack: with an objective.
+        policy, critics, epsilon, generator: as in `perturb`; gradients are taken at drawn perturbations.
+        obs: states, (N, obs_dim).
+    """
+    assert attack.objective is not None
+    radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
+    clean = obs.repeat(_POINTS, 1)
+    delta = ball.sample(clean, radius, norm, generator).requires_grad_()
+    value = attack.objective(policy, critics, clean, clean + delta)
+    (gradient,) = torch.autograd.grad(value.sum(), delta)
+    with torch.no_grad():
+        gain = (gradient * radius).norm(p=1 if norm == "linf" else 2, dim=1)
+        flat = gain <= _FLAT * value.abs()
+        move = (policy.mean(clean + delta) - policy.mean(clean)).abs() / policy.half_range
+        movable = move.amax(1) > _MOVES
+        vanished = flat.view(_POINTS, -1).all(0) & movable.view(_POINTS, -1).any(0)
+    return int(vanished.sum()) / len(obs)
 
 
 def _searched(name: str, victim: Victim, trial: Trial, task: Task, obs: Tensor) -> dict[str, Any]:
-    """Return how well an attack searched in the states that natural episodes visit."""
-    attack, found = ATTACKS[name], dict[str, Any]()
-    if attack.objective is None or attack.candidates or attack.gated or trial.epsilon <= 0:
-        return found
+    """Return how well an attack searched in the states that natural episodes visit.
+
+    Returns:
+        {"flat_share", "gain"} as far as they can be said; the latter {"found", "guessed"}: how far the attack
+        raises its objective, and how far the best of 256 random corners does, means over the states.
+    """
+    attack, policy = ATTACKS[name], victim.policy
+    objective = attack.objective
+    if objective is None or attack.candidates or attack.gated or trial.epsilon <= 0:
+        return {}
+    facts: dict[str, Any] = {}
     sample = obs[:: -(-len(obs) // _SAMPLED_STATES)]
-    critics, radius = victim.critics_for(attack, trial.epsilon), task.radius(trial.epsilon)
+    critics, epsilon = victim.critics_for(attack, trial.epsilon), task.radius(trial.epsilon)
     if attack.climbs and trial.gradients:
         draw = generator(obs.device, trial.seed, "flat-share")
-        norm = trial.strength.norm
-        found["flat_share"] = flat_share(attack, victim.policy, critics, sample, radius, norm, draw)
+        facts["flat_share"] = flat_share(attack, policy, critics, sample, epsilon, trial.strength.norm, draw)
         # the paper's style starts from the perturbation of the step before: states apart don't judge it
         if isinstance(trial.strength, PaperStrength):
-            return found
+            return facts
     draw = generator(obs.device, trial.seed, "search-gain")
-    found["gain"] = search_gain(attack, victim.policy, critics, sample, radius, trial.strength, draw)
-    return found
+    attacked = perturb(attack, policy, critics, sample, epsilon, trial.strength, draw)
+    radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
+    with torch.no_grad():
+        before = objective(policy, critics, sample, sample)
+        gained = objective(policy, critics, sample, attacked) - before
+        best = torch.zeros_like(before)
+        clean = sample.repeat(_TOGETHER, 1)
+        for _ in range(_GUESSES // _TOGETHER):
+            guesses = clean + ball.sample_far(clean, radius, trial.strength.norm, draw)
+            value = objective(policy, critics, clean, guesses).view(_TOGETHER, -1).amax(0)
+            best = torch.maximum(best, value - before)
+    return facts | {"gain": {"found": float(gained.mean()), "guessed": float(best.mean())}}
 
 
 def evaluate_policy(
@@ -176,10 +201,10 @@ def evaluate_policy(
     attacks: Sequence[str],
     trials: Sequence[Trial],
     *,
-    curves: Sequence[Curve] = (),
+    points: Sequence[tuple[str, Trial]] = (),
     workers: int | None = None,
-    device: torch.device | None = None,
-    on_step: Callable[[int, str, Progress], None] | None = None,
+    device: torch.device = _CPU,
+    report: Reporter = QUIET,
 ) -> Tried:
     """Try a policy under each attack and setting on the same episodes.
 
@@ -188,39 +213,46 @@ def evaluate_policy(
         task: simulation and cost limit.
         attacks: names; natural is tried first whether it is among them or not.
         trials: settings, with equal episodes and seed.
-        curves: further settings for some of the attacks.
+        points: further settings for single attacks, where these are run at all.
         workers: simulation processes, one a core where not given.
-        on_step: progress, with how many roll-outs are done and the attack's name.
 
     Raises:
         InputError: an attack and not the critics that it asks.
     """
-    device = device or torch.device("cpu")
     attacks = [NATURAL, *(name for name in attacks if name != NATURAL)]
-    runs = plan(attacks, trials, curves)
+    wanted = [(name, trial) for trial in trials for name in attacks if name != WORST]
+    wanted += [(name, trial) for name, trial in points if name in attacks]
+    # of settings that make no difference to an attack the first counts
+    runs: dict[Key, tuple[str, Trial]] = {}
+    for name, trial in wanted:
+        runs.setdefault(_key(name, trial), (name, trial))
     for name, trial in runs.values():
         if name in ATTACKS and trial.epsilon > 0:
             require_critics(ATTACKS[name], victim.critics_for(ATTACKS[name], trial.epsilon))
     victim, first = victim.to(device), trials[0]
     seeds = episode_seeds(first.seed, "evaluate", 0, first.episodes).tolist()
     made, done = dict[Key, dict[str, Any]](), dict[Key, Rollout]()
-    with VectorEnv(task, first.episodes, workers) as envs:
+    steps_a_run = first.episodes * task.horizon
+    with (
+        VectorEnv(task, first.episodes, workers) as envs,
+        report.track("evaluate", steps_a_run * len(runs), "steps") as track,
+    ):
         for key, (name, trial) in runs.items():
 
             def progress(now: Progress, name: str = name) -> None:
-                if on_step is not None:
-                    on_step(len(done), name, now)
+                track(len(done) * steps_a_run + now.steps, f"{name}: {now}")
 
-            found, threshold, natural = settings(name, trial), None, None
+            facts, threshold, natural = settings(name, trial), None, None
             if done:
                 natural = next(iter(made.values()))
                 obs = next(iter(done.values())).transitions.obs.to(device)
-                threshold = _threshold(name, victim, trial, obs)
-                found |= {"threshold": threshold} if ATTACKS[name].gated else {}
-                found |= _searched(name, victim, trial, task, obs)
+                if ATTACKS[name].gated and victim.critics is not None:
+                    threshold = risk_threshold(victim.policy, victim.critics, obs, trial.amad_share)
+                    facts["threshold"] = threshold
+                facts |= _searched(name, victim, trial, task, obs)
             act = actor(name, victim, trial, task, device, threshold)
             done[key] = rollout(envs, act, seeds, progress)
-            made[key] = entry(found, task, done[key], natural)
+            made[key] = entry(facts, task, done[key], natural)
         clean = next(iter(done.values()))
         idle = reference(envs, task, victim.policy, first.action, clean, first.seed)
     order = list[Key]()
@@ -232,5 +264,5 @@ def evaluate_policy(
             order.append((WORST, trial))
     # the points of curves last
     order = list(dict.fromkeys([*order, *made]))
-    by_place = {place: done[key] for place, key in enumerate(order) if key in done}
-    return Tried([made[key] for key in order], by_place, idle)
+    by_index = {index: done[key] for index, key in enumerate(order) if key in done}
+    return Tried([made[key] for key in order], by_index, idle)

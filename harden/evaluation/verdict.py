@@ -77,15 +77,19 @@ def verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
         does, the largest.
     """
     radius, limit = meant_radius(evaluation), evaluation["cost_limit"]
-    entry = _deciding(evaluation, radius)
+    attacked = [entry for entry in evaluation["results"] if entry["epsilon"] > 0]
+    broken = [entry for entry in attacked if entry["cost"]["mean"] > limit]
+    entry = costliest(evaluation["results"], radius)
+    # an attacker who may go as far as the radius may also go less far
+    inside = [other for other in evaluation["results"] if _below(other["epsilon"], radius)]
+    if entry["cost"]["mean"] <= limit:
+        entry = max([other for other in inside if other["cost"]["mean"] > limit], key=_cost, default=entry)
     outcome = mark(entry, evaluation)
     lacks = [] if outcome == "over" else _lacks(evaluation, entry, radius)
     status = "fails" if outcome == "over" else "close" if lacks or outcome == "unsure" else "holds"
     word = "Not shown" if lacks else _WORDS[status]
     low, high = entry["cost"]["ci95"]
     under = f"under {entry['attack']} at epsilon {entry['epsilon']:g}" if entry["epsilon"] else "unattacked"
-    attacked = [e for e in evaluation["results"] if e["epsilon"] > 0]
-    broken = [e["epsilon"] for e in attacked if e["cost"]["mean"] > limit]
     return {
         "status": status,
         "headline": f"{word}: cost {entry['cost']['mean']:.1f} {under} (95 % interval {low:.1f} to "
@@ -93,34 +97,24 @@ def verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
         "lacks": lacks,
         "attack": entry["attack"],
         "epsilon": entry["epsilon"],
-        "breaks_at": min(broken, default=None),
-        "holds_up_to": None if broken else max((e["epsilon"] for e in attacked), default=None),
+        "breaks_at": min((other["epsilon"] for other in broken), default=None),
+        "holds_up_to": None if broken else max((other["epsilon"] for other in attacked), default=None),
     }
+
+
+def _cost(entry: Entry) -> float:
+    return float(entry["cost"]["mean"])
 
 
 def _below(epsilon: float, radius: float | None) -> bool:
     return radius is not None and epsilon < radius * (1 - 1e-9)
 
 
-def _deciding(evaluation: dict[str, Any], radius: float | None) -> Entry:
-    """Return the entry that decides: at the radius to withstand, or over the limit at less already."""
-    results, limit = evaluation["results"], evaluation["cost_limit"]
-    entry = costliest(results, radius)
-    # an attacker who may go as far as the radius may also go less far
-    inside = [e for e in results if _below(e["epsilon"], radius) and e["cost"]["mean"] > limit]
-    if entry["cost"]["mean"] > limit or not inside:
-        return entry
-    return max(inside, key=lambda e: e["cost"]["mean"])
-
-
 def _lacks(evaluation: dict[str, Any], entry: Entry, radius: float | None) -> list[str]:
     """Return what keeps an evaluation from showing that a policy holds, a line each."""
     lacks = ["reward: the policy does nothing, and costs nothing by that"] if idle(evaluation) else []
-    attacks = {
-        e["attack"]: e
-        for e in evaluation["results"]
-        if e["attack"] in ATTACKS and at_radius(e, entry["epsilon"])
-    }
+    here = [e for e in evaluation["results"] if e["attack"] in ATTACKS and at_radius(e, entry["epsilon"])]
+    attacks = {e["attack"]: e for e in here}
     if not attacks or not entry["epsilon"]:
         return [*lacks, "attacks: none was tried"]
     if _below(entry["epsilon"], radius):
@@ -130,22 +124,14 @@ def _lacks(evaluation: dict[str, Any], entry: Entry, radius: float | None) -> li
     if not any(ATTACKS[name].noise for name in attacks):
         lacks.append("noise: neither random nor gaussian was tried")
     # the warnings of a curve's other radii are not about this one; some are of no radius
-    warnings = [
-        w
-        for w in evaluation.get("warnings", ())
-        if not w.get("epsilon") or abs(w["epsilon"] - entry["epsilon"]) < 1e-12
-    ]
+    every = evaluation.get("warnings", ())
+    warnings = [w for w in every if not w.get("epsilon") or at_radius(w, entry["epsilon"])]
     blind = {w["attack"] for w in warnings if w["check"] == "saw-no-cost"}
-    on_cost = {
-        name
-        for name, e in attacks.items()
-        if ATTACKS[name].climbs and ATTACKS[name].aim == ("cost", 1) and e["steps"]
-    }
+    rows = {name: ATTACKS[name] for name, e in attacks.items() if e["steps"]}
+    on_cost = {name for name, row in rows.items() if row.climbs and row.aim == ("cost", 1)}
     if not on_cost:
         lacks.append("gradients: no attack that climbs towards cost was tried, such as mc")
     elif on_cost <= blind:
         lacks.append(f"costs: the critics of {', '.join(sorted(on_cost))} never saw one")
     against = sum(w["check"] not in _NO_OBJECTION for w in warnings)
-    if against:
-        lacks.append(f"warnings: {against}")
-    return lacks
+    return [*lacks, f"warnings: {against}"] if against else lacks

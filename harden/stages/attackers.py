@@ -16,21 +16,23 @@ from harden.config.pipeline import PipelineConfig, make_config
 from harden.config.sections import PLAIN_ROLL_OUTS
 from harden.data import open_dataset
 from harden.errors import MissingInputError
+from harden.evaluation.adversaries import plan_adversary, search_adversary
 from harden.evaluation.entries import Trial
-from harden.evaluation.episode_search import search_adversary
-from harden.evaluation.planner import plan_adversary
 from harden.evaluation.trials import Victim
 from harden.nets import Critics
 from harden.nets.saved import LoadedPolicy, load_critics, module_digest, save_critics, save_policy
 from harden.policies.foreign import OpaquePolicy
 from harden.progress import Reporter
 from harden.seeds import derive
-from harden.stages.collect import collect, open_collect
-from harden.stages.fit_critics import fit_critics, open_fit_critics
-from harden.stages.surrogate import roll_out, surrogate
+from harden.stages.collect import append_episodes, collect
+from harden.stages.fit_critics import fit_critics
+from harden.stages.policy_files import distil
 from harden.storage.files import require_folder
-from harden.training.imitation import require_episodes
+from harden.training.imitation import CPU, require_episodes
 from harden.training.workspace import Workspace, describe
+
+# critics, and what is known of how they were made
+Made = tuple[Critics, dict[str, Any]]
 
 # what is kept of an earlier way to fit is not taken for today's
 _FITTED, _PLANNED = 2, 2
@@ -40,69 +42,159 @@ _N_STEP = 10
 _TOLD = ("cost_seen", "surrogate_error", "surrogate_share")
 
 
-def prepare_attacks(
-    config: PipelineConfig,
-    loaded: LoadedPolicy,
-    attacks: Sequence[str],
-    trials: Sequence[Trial],
-    folder: Path,
-    *,
-    device: torch.device,
-    report: Reporter,
-) -> tuple[Victim, dict[str, Any]]:
-    """Return the policy with all that the attacks ask, and what an evaluation says of it.
+class Attackers:
+    """Makes what attacks ask, once for each policy, seed and setting.
 
     Args:
-        attacks: names; nothing is fitted or searched that none of them asks.
-        trials: an adversary is found for each radius among them.
-        folder: where critics that are fitted here are kept.
-
-    Returns:
-        The victim, and {"critics": {"own", ...}, "independent_critics", "learned", "critic_free"} as far as
-        there is something to say.
+        config: gives the task, the seed, the critics' settings and the sizes (`evaluate.independent_*`,
+            `evaluate.learned_*`).
+        loaded: the policy.
+        folder: where fits are kept, one a policy, seed and setting.
+        device, report: where it is computed, and how far it is.
     """
-    rows = [ATTACKS[name] for name in attacks if name in ATTACKS]
-    wanted = {row.critics for row in rows}
-    radii = sorted({trial.epsilon for trial in trials if trial.epsilon > 0})
-    norm, own = trials[0].strength.norm, loaded.critics
-    options: dict[str, Any] = {"device": device, "report": report}
-    made: dict[str, Any] = {"critics": {"own": None if own is None else "the policy's own"}}
-    victim = Victim(loaded.policy, own)
-    if own is None and "own" in wanted:
-        critics, about = fitted_critics(config, loaded, folder, "own", **options)
-        victim = victim._replace(critics=critics)
-        made["critics"] = {"own": "fitted here to benign roll-outs of the policy"}
-        made["critics"] |= {key: about[key] for key in _TOLD if key in about}
-    if "independent" in wanted:
-        critics, about = fitted_critics(config, loaded, folder, "independent", **options)
-        victim = victim._replace(independent=critics)
-        made["independent_critics"] = {"folder": str(folder), "digest": module_digest(critics)}
-        made["independent_critics"] |= {key: about[key] for key in _TOLD if key in about}
-    if "learned" in wanted:
-        planned = {r: _planned(config, loaded, r, norm, folder, **options) for r in radii}
-        victim = victim._replace(learned={radius: critics for radius, (critics, _) in planned.items()})
-        made["learned"] = [about["planned"] for _, about in planned.values()]
-    if any(row.plays for row in rows):
-        budget = config.evaluate.simulator_episodes
-        searched = {
-            radius: search_adversary(
-                loaded.policy,
-                config.task_row,
-                epsilon=radius,
-                norm=norm,
-                budget=budget,
-                workers=config.collect.workers,
-                seed=derive(config.seed, "critic-free") % 2**32,
-                **options,
-            )
-            for radius in radii
-        }
-        victim = victim._replace(adversaries={r: adversary for r, (adversary, _) in searched.items()})
-        made["critic_free"] = [
-            {"epsilon": radius, "episodes": budget, "costs": costs, "cost_seen": max(costs)}
-            for radius, (_, costs) in searched.items()
-        ]
-    return victim, made
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        loaded: LoadedPolicy,
+        folder: Path,
+        device: torch.device,
+        report: Reporter,
+    ) -> None:
+        self.config, self.loaded, self.folder = config, loaded, folder
+        self.device, self.report = device, report
+
+    def prepare(self, attacks: Sequence[str], trials: Sequence[Trial]) -> tuple[Victim, dict[str, Any]]:
+        """Return the policy with all that the attacks ask, and what an evaluation says of it.
+
+        Args:
+            attacks: names; nothing is fitted or searched that none of them asks.
+            trials: an adversary is found for each radius among them.
+
+        Returns:
+            The victim, and {"critics": {"own", ...}, "independent_critics", "learned", "critic_free"} as far
+            as there is something to say.
+        """
+        rows = [ATTACKS[name] for name in attacks if name in ATTACKS]
+        kinds, own = {row.critics for row in rows}, self.loaded.critics
+        radii = sorted({trial.epsilon for trial in trials if trial.epsilon > 0})
+        norm = trials[0].strength.norm
+        victim = Victim(self.loaded.policy, own)
+        made: dict[str, Any] = {"critics": {"own": None if own is None else "the policy's own"}}
+        if own is None and "own" in kinds:
+            critics, known = self.fitted("own")
+            victim = victim._replace(critics=critics)
+            facts = {key: known[key] for key in _TOLD if key in known}
+            made["critics"] = {"own": "fitted here to benign roll-outs of the policy"} | facts
+        if "independent" in kinds:
+            critics, known = self.fitted("independent")
+            victim = victim._replace(independent=critics)
+            facts = {key: known[key] for key in _TOLD if key in known}
+            kept = {"folder": str(self.folder), "digest": module_digest(critics)}
+            made["independent_critics"] = kept | facts
+        if "learned" in kinds:
+            planned = {radius: self._planned(radius, norm) for radius in radii}
+            victim = victim._replace(learned={radius: critics for radius, (critics, _) in planned.items()})
+            made["learned"] = [known["planned"] for _, known in planned.values()]
+        if any(row.plays for row in rows):
+            how = norm, self.device, self.report
+            searched = {r: search_adversary(self.loaded.policy, self.config, r, *how) for r in radii}
+            victim = victim._replace(adversaries={r: adversary for r, (adversary, _) in searched.items()})
+            budget = self.config.evaluate.simulator_episodes
+            made["critic_free"] = [
+                {"epsilon": radius, "episodes": budget, "costs": costs, "cost_seen": max(costs)}
+                for radius, (_, costs) in searched.items()
+            ]
+        return victim, made
+
+    def fitted(self, purpose: str) -> Made:
+        """Return critics of the frozen policy, fitted to benign roll-outs of it, or those of an earlier call.
+
+        Half of the episodes act by samples, half under random noise on the observations as well: a policy
+        that is safe shows its critics no cost otherwise. Of somebody else's policy the episodes are its own,
+        and the fit's next actions those of a policy of ours that is fitted to it first.
+
+        Args:
+            purpose: names the seed: critics for two purposes are independent of each other.
+
+        Raises:
+            InputError: too few episodes; DamagedFileError: what is kept there was altered; StorageError:
+                nothing can be kept there.
+        """
+        fit, options = fit_config(self.config, self.loaded, purpose), self.config.evaluate
+        episodes = options.independent_episodes
+        more = [fit.train_epsilon, [episodes, options.independent_steps], fit.collect.envs]
+        if isinstance(self.loaded.policy, OpaquePolicy):
+            named = f"evaluate.independent_episodes is {episodes}"
+            require_episodes(episodes, f"{named}, and somebody else's policy is imitated first")
+            more.append(_FITTED)
+        return self._kept(key_of(fit, self.loaded, *more), lambda: self._fit(fit))
+
+    def _kept(self, name: str, fit: Callable[[], Made]) -> Made:
+        """Return the critics that a folder keeps, fitted first where it keeps none."""
+        folder = self.folder / name
+        try:
+            return load_critics(folder)
+        except MissingInputError:
+            require_folder(folder.parent)
+        self.report.say(f"fitting critics for the attacks -> {folder}")
+        critics, known = fit()
+        save_critics(folder, critics.cpu(), known)
+        return load_critics(folder)
+
+    def _fit(self, fit: PipelineConfig) -> Made:
+        """Collect the episodes in a folder of their own, and return the critics that are fitted to them."""
+        policy, episodes, report = self.loaded.policy, fit.evaluate.independent_episodes, self.report
+        parts = {"policy-sample": episodes - episodes // 2, "policy-noise": episodes // 2}
+        parts = {behaviour: count for behaviour, count in parts.items() if count}
+        with tempfile.TemporaryDirectory() as scratch:
+            workspace, bare = Workspace.named("independent", Path(scratch)), Path(scratch) / "bare"
+            facts: dict[str, Any] = {}
+            if isinstance(policy, OpaquePolicy):
+                digest, out = policy.digest(), workspace.data
+                for behaviour, count in parts.items():
+                    report.say(f"collecting {count} episodes of the policy under evaluation ({behaviour})")
+                    radius = fit.train_epsilon
+                    append_episodes(fit, out, policy, None, count, behaviour, radius, digest, report)
+                rows = open_dataset(workspace.data, fit.task_row).recent(fit.imitation.rows)
+                copied = distil(policy.source, fit, rows, workspace.data, CPU, report)
+                facts = {"surrogate_error": copied.error, "surrogate_share": copied.share}
+                save_policy(bare, copied.policy, None, describe(fit))
+            else:
+                # without its critics, or the fit would go on from them
+                save_policy(bare, policy, None, self.loaded.manifest)
+                for behaviour, count in parts.items():
+                    options: dict[str, Any] = {"episodes": count, "behaviour": behaviour}
+                    collect(fit, workspace, policy_dir=bare, report=report, **options).work()
+            steps = fit.evaluate.independent_steps
+            fit_critics(
+                fit, workspace, steps=steps, policy_dir=bare, device=self.device, report=report
+            ).work()
+            critics, known = load_critics(workspace.critics)
+            info = open_dataset(workspace.data, fit.task_row).info
+        # critics that have never seen a cost know of no danger
+        return critics, known | facts | {"cost_seen": info.mean_cost}
+
+    def _planned(self, epsilon: float, norm: Any) -> Made:
+        """Return the critics of an adversary trained against the policy: those kept, or trained now."""
+        fit, options = fit_config(self.config, self.loaded, "learned"), self.config.evaluate
+        rounds, episodes, steps = options.learned_rounds, options.learned_episodes, options.learned_steps
+
+        def train() -> Made:
+            adversary = plan_adversary(self.loaded.policy, fit, epsilon, norm, self.device, self.report)
+            history = {
+                "epsilon": epsilon,
+                "episodes": (rounds + 1) * episodes,
+                "steps": rounds * steps,
+                "costs": adversary.costs,
+                "cost_seen": adversary.seen,
+                "best_round": adversary.best,
+                "digest": module_digest(adversary.critics),
+            }
+            return adversary.critics, {"planned": history}
+
+        key = key_of(fit, self.loaded, _PLANNED, epsilon, norm, [rounds, episodes, steps])
+        return self._kept(f"learned-{key}", train)
 
 
 def fit_config(config: PipelineConfig, loaded: LoadedPolicy, purpose: str) -> PipelineConfig:
@@ -143,120 +235,3 @@ def key_of(config: PipelineConfig, loaded: LoadedPolicy, *more: Any) -> str:
         *more,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _kept(
-    folder: Path, fit: Callable[[], tuple[Critics, dict[str, Any]]], report: Reporter
-) -> tuple[Critics, dict[str, Any]]:
-    """Return the critics that a folder keeps, fitted first where it keeps none."""
-    try:
-        return load_critics(folder)
-    except MissingInputError:
-        require_folder(folder.parent)
-    report.say(f"fitting critics for the attacks -> {folder}")
-    critics, about = fit()
-    save_critics(folder, critics.cpu(), about)
-    return load_critics(folder)
-
-
-def fitted_critics(
-    config: PipelineConfig,
-    loaded: LoadedPolicy,
-    folder: Path,
-    purpose: str,
-    *,
-    device: torch.device,
-    report: Reporter,
-) -> tuple[Critics, dict[str, Any]]:
-    """Return critics of a frozen policy, fitted to benign roll-outs of it, or those of an earlier call.
-
-    Half of the episodes act by samples, half under random noise on the observations as well: a policy that
-    is safe shows its critics no cost otherwise. Of somebody else's policy the episodes are its own, and the
-    fit's next actions those of a policy of ours that is fitted to it first.
-
-    Args:
-        config: gives the task, the seed, the critics' settings and the sizes (`evaluate.independent_*`).
-        loaded: the policy; its own critics are not looked at.
-        folder: where fits are kept, one a policy, seed and setting.
-        purpose: names the seed: critics for two purposes are independent of each other.
-
-    Returns:
-        The critics, and what is known of them.
-
-    Raises:
-        InputError: too few episodes; DamagedFileError: what is kept there was altered; StorageError: nothing
-            can be kept there.
-    """
-    fit, options = fit_config(config, loaded, purpose), config.evaluate
-    sizes: list[Any] = [options.independent_episodes, options.independent_steps]
-    more = [fit.train_epsilon, sizes, fit.collect.envs]
-    if isinstance(loaded.policy, OpaquePolicy):
-        episodes = options.independent_episodes
-        named = f"evaluate.independent_episodes is {episodes}, and somebody else's policy is imitated first"
-        require_episodes(episodes, named)
-        more.append(_FITTED)
-    return _kept(folder / key_of(fit, loaded, *more), lambda: _fitted(fit, loaded, device, report), report)
-
-
-def _fitted(
-    fit: PipelineConfig, loaded: LoadedPolicy, device: torch.device, report: Reporter
-) -> tuple[Critics, dict[str, Any]]:
-    """Collect the episodes in a folder of their own, and return the critics that are fitted to them."""
-    noisy = fit.evaluate.independent_episodes // 2
-    behaviours = (("policy-sample", fit.evaluate.independent_episodes - noisy), ("policy-noise", noisy))
-    with tempfile.TemporaryDirectory() as scratch:
-        workspace, bare = Workspace.named("independent", Path(scratch)), Path(scratch) / "bare"
-        more: dict[str, Any] = {}
-        if isinstance(loaded.policy, OpaquePolicy):
-            roll_out(fit, loaded.policy, workspace.data, behaviours, report)
-            copied = surrogate(fit, loaded.policy, workspace.data, report)
-            more = {"surrogate_error": copied.error, "surrogate_share": copied.share}
-            save_policy(bare, copied.policy, None, describe(fit))
-        else:
-            # without its critics, or the fit would go on from them
-            save_policy(bare, loaded.policy, None, loaded.manifest)
-            for behaviour, episodes in behaviours:
-                if episodes:
-                    opened = open_collect(
-                        fit, workspace, episodes=episodes, behaviour=behaviour, policy_dir=bare
-                    )
-                    collect(opened, report)
-        steps = fit.evaluate.independent_steps
-        fit_critics(open_fit_critics(fit, workspace, device=device, steps=steps, policy_dir=bare), report)
-        critics, about = load_critics(workspace.critics)
-        info = open_dataset(workspace.data, fit.task_row).info
-        # critics that have never seen a cost know of no danger
-        more["cost_seen"] = info.mean_cost
-    return critics, about | more
-
-
-def _planned(
-    config: PipelineConfig,
-    loaded: LoadedPolicy,
-    epsilon: float,
-    norm: Any,
-    folder: Path,
-    *,
-    device: torch.device,
-    report: Reporter,
-) -> tuple[Critics, dict[str, Any]]:
-    """Return the critics of an adversary trained against the policy: those kept, or trained now."""
-    fit, options = fit_config(config, loaded, "learned"), config.evaluate
-    sizes = [options.learned_rounds, options.learned_episodes, options.learned_steps]
-
-    def train() -> tuple[Critics, dict[str, Any]]:
-        adversary = plan_adversary(
-            loaded.policy, fit, epsilon=epsilon, norm=norm, device=device, report=report
-        )
-        history = {
-            "epsilon": epsilon,
-            "episodes": (options.learned_rounds + 1) * options.learned_episodes,
-            "steps": options.learned_rounds * options.learned_steps,
-            "costs": adversary.costs,
-            "cost_seen": adversary.seen,
-            "best_round": adversary.best,
-            "digest": module_digest(adversary.critics),
-        }
-        return adversary.critics, {"planned": history}
-
-    return _kept(folder / f"learned-{key_of(fit, loaded, _PLANNED, epsilon, norm, sizes)}", train, report)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -16,51 +14,19 @@ from harden.envs.make import require_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.method.schedules import scheduled
-from harden.nets import Critics
+from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import load_policy, module_digest
-from harden.progress import Reporter
-from harden.stages.inputs import Inputs, stored_learner
+from harden.progress import QUIET, Reporter
+from harden.stages.ready import Ready, learner_paths
 from harden.storage.files import require_folder
 from harden.training.checks import require_permission
 from harden.training.collection import collect_episodes
-from harden.training.run import Run, open_for_stage
+from harden.training.imitation import CPU
+from harden.training.run import open_for_stage
 from harden.training.workspace import Workspace
 
 
-class Collected(NamedTuple):
-    """What a collection brought.
-
-    Args:
-        shard: as the store acknowledged it.
-        seconds: wall time.
-    """
-
-    shard: ShardInfo
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectInputs(Inputs):
-    """What a collection begins with.
-
-    Args:
-        run: its learner acts, and is attacked.
-        untrained: no policy is stored yet, so that the learner's first weights act.
-        episodes: whole episodes to collect.
-        behaviour: how the learner acts.
-        epsilon: radius of what disturbs the observations, where the behaviour does.
-        data: the data set's folder.
-    """
-
-    run: Run
-    untrained: bool
-    episodes: int
-    behaviour: str
-    epsilon: float
-    data: Path
-
-
-def open_collect(
+def collect(
     config: PipelineConfig,
     workspace: Workspace,
     *,
@@ -70,79 +36,80 @@ def open_collect(
     policy_dir: Path | None = None,
     allow_attacked_collection: bool = False,
     refresh: int | None = None,
-) -> CollectInputs:
-    """Open and check what a collection needs.
+    device: torch.device = CPU,
+    report: Reporter = QUIET,
+) -> Ready[tuple[ShardInfo, float]]:
+    """Collect whole episodes and append them to the data set as one shard.
 
     Args:
-        config, workspace: the pipeline and its folders.
         episodes, behaviour: the pipeline's where not given.
-        out: the data set's folder, the workspace's where not given.
-        policy_dir: the policy that acts, the workspace's where not given.
+        out: the data set's folder; policy_dir: the policy that acts; the workspace's where not given.
         allow_attacked_collection: let behaviour mc attack the policy while it acts.
-        refresh: the refresh of `train` whose place in the schedules is meant; without one, their end.
+
+    Returns:
+        The shard as the store acknowledged it, and the seconds that it took.
 
     Raises:
-        InputError: the data set is of another task, or an attack was not allowed; StorageError: it can't be
-            written.
+        InputError: the data set is of another task or kind, or an attack was not allowed; StorageError: it
+            can't be written.
     """
-    episodes = key_value(config, "collect.episodes", episodes)
-    behaviour, data = behaviour or config.behaviour, out or workspace.data
-    require_permission(behaviour, allow_attacked_collection)
+    count = key_value(config, "collect.episodes", episodes)
+    acts, data = behaviour or config.behaviour, out or workspace.data
+    require_permission(acts, allow_attacked_collection)
     require_environment(config.task_row)
-    run = open_for_stage(config, workspace, torch.device("cpu"), policy_dir, refresh=refresh)
-    if behaviour == MC_BEHAVIOUR and policy_dir is not None and not run.stored:
-        run.learner.critics = _victim_critics(policy_dir)
+    run = open_for_stage(config, workspace, device, policy_dir, refresh=refresh)
+    learner = run.learner
+    if acts == MC_BEHAVIOUR and policy_dir is not None and not run.stored:
+        learner.critics = _victim_critics(policy_dir)
     require_folder(data)
     if (data / "manifest.json").exists():
         open_dataset(data, config.task_row)
-    own = behaviour == config.variant_row.behaviour and policy_dir is None
-    return CollectInputs(
-        run=run,
-        untrained=not run.stored and policy_dir is None and not workspace.policy.is_dir(),
-        episodes=episodes,
-        behaviour=behaviour,
-        epsilon=scheduled(config, refresh).epsilon if own else config.train_epsilon,
-        data=data,
-        reads=stored_learner(workspace, policy_dir),
-        writes=(data,),
-    )
+    own = acts == config.variant_row.behaviour and policy_dir is None
+    epsilon = scheduled(config, refresh).epsilon if own else config.train_epsilon
+    untrained = not run.stored and policy_dir is None and not workspace.policy.is_dir()
+
+    def work() -> tuple[ShardInfo, float]:
+        began = time.monotonic()
+        policy = None if acts == "random" else learner.policy
+        if policy is not None and untrained:
+            report.say(
+                f"no policy in {workspace.policy} yet: acting with an untrained one (seed {config.seed})"
+            )
+        digest, brain = module_digest(policy), (learner.policy, learner.critics)
+        shard = append_episodes(config, data, *brain, count, acts, epsilon, digest, report)
+        return shard, time.monotonic() - began
+
+    return Ready(work, learner_paths(workspace, policy_dir), [data])
 
 
-def collect(inputs: CollectInputs, report: Reporter) -> Collected:
-    """Collect episodes and append them to the data set as one shard.
+def append_episodes(
+    config: PipelineConfig,
+    data: Path,
+    policy: GaussianPolicy,
+    critics: Critics | None,
+    episodes: int,
+    behaviour: str,
+    epsilon: float,
+    digest: str,
+    report: Reporter,
+) -> ShardInfo:
+    """Simulate episodes and append them to a data set of their kind as one shard.
 
-    Raises:
-        InputError: the data set is of another kind; StorageError: it can't be written.
+    Args:
+        policy, critics, behaviour, epsilon: as in `collect_episodes`.
+        digest: the policy's, as the shard says it.
     """
-    began = time.monotonic()
-    config, behaviour, learner = inputs.run.config, inputs.behaviour, inputs.run.learner
-    policy = None if behaviour == "random" else learner.policy
-    if policy is not None and inputs.untrained:
-        report.say(
-            f"no policy in {inputs.run.workspace.policy} yet: acting with an untrained one "
-            f"(seed {config.seed})"
-        )
-    slots = min(config.collect.envs, inputs.episodes)
+    slots = min(config.collect.envs, episodes)
     with (
-        DatasetWriter(inputs.data, config.task_row) as writer,
+        DatasetWriter(data, config.task_row) as writer,
         VectorEnv(config.task_row, slots, config.collect.workers) as envs,
     ):
         writer.require_same_kind(behaviour)
-        data = collect_episodes(
-            envs,
-            learner.policy,
-            learner.critics,
-            config,
-            writer.info.episodes,
-            inputs.episodes,
-            behaviour,
-            inputs.epsilon,
-            report,
-        )
-        shard = writer.append(
-            data.transitions, seed=config.seed, policy_digest=module_digest(policy), behaviour=behaviour
-        )
-    return Collected(shard, time.monotonic() - began)
+        first = writer.info.episodes
+        made = collect_episodes(
+            envs, policy, critics, config, first, episodes, behaviour, epsilon, report
+        ).transitions
+        return writer.append(made, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
 
 def _victim_critics(policy_dir: Path) -> Critics:

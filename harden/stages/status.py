@@ -21,13 +21,7 @@ from harden.training.workspace import Workspace
 
 
 class StageStatus(NamedTuple):
-    """What is known of one stage.
-
-    Args:
-        stage: its command.
-        status: "done", "stale" or "missing".
-        why: in words.
-    """
+    """A stage's command, "done", "stale" or "missing", and why in words."""
 
     stage: str
     status: str
@@ -41,19 +35,19 @@ Checked = tuple[str, str]
 class _Known(NamedTuple):
     """What the policy's folder says of itself, {} where there is none, and digests of the rest on disk."""
 
-    about: dict[str, Any]
+    manifest: dict[str, Any]
     data: str
     critics: str
 
     @property
     def targets(self) -> str:
         """The digest of the targets that the policy was fitted to, which are older than it."""
-        return str(self.about.get("targets_digest", ""))
+        return str(self.manifest.get("targets_digest", ""))
 
     @property
     def policies(self) -> tuple[Any, ...]:
         """The policy that is kept and the one that learns on."""
-        return self.about.get("policy_digest", ""), self.about.get("acting_digest", "")
+        return self.manifest.get("policy_digest", ""), self.manifest.get("acting_digest", "")
 
 
 def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> str:
@@ -69,7 +63,7 @@ def _collect_status(config: PipelineConfig, workspace: Workspace, known: _Known)
     try:
         info = open_dataset(workspace.data, config.task_row).info
     except MissingInputError:
-        if workspace.policy.is_dir() and known.about.get("offline"):
+        if workspace.policy.is_dir() and known.manifest.get("offline"):
             return "", "not by this pipeline: the run learned from data given by --data"
         raise
     behaviours = ", ".join(sorted({shard.behaviour for shard in info.shards}))
@@ -77,13 +71,13 @@ def _collect_status(config: PipelineConfig, workspace: Workspace, known: _Known)
 
 
 def _critics_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
-    _, about = load_critics(workspace.critics)
-    inputs = about.get("inputs", {})
-    why = _changed("fit-critics", config, about.get("config", {}))
+    _, manifest = load_critics(workspace.critics)
+    inputs = manifest.get("inputs", {})
+    why = _changed("fit-critics", config, manifest.get("config", {}))
     if not why and known.data and inputs.get("data") != known.data:
         why = "the data set changed since"
     # the policy that comes out of a round is newer than the critics of that round, as it should be
-    parent = known.about.get("inputs", {}).get("policy", "")
+    parent = known.manifest.get("inputs", {}).get("policy", "")
     if not why and inputs.get("policy") not in (*known.policies, parent):
         why = "the policy changed since"
     return why, "fits the data and the policy"
@@ -94,7 +88,7 @@ def _estep_status(config: PipelineConfig, workspace: Workspace, known: _Known) -
     why = ""
     # a run's last targets are older than the critics that it ends with, as they should be
     fitted = digest_file(workspace.targets) == known.targets
-    of_the_run = fitted and "ending" in known.about
+    of_the_run = fitted and "ending" in known.manifest
     if known.data and header.data_digest != known.data:
         why = "the data set changed since"
     elif header.critics_digest != known.critics and not of_the_run:
@@ -107,15 +101,15 @@ def _estep_status(config: PipelineConfig, workspace: Workspace, known: _Known) -
 
 
 def _policy_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
-    about = load_policy(workspace.policy).manifest
+    manifest = load_policy(workspace.policy).manifest
     if workspace.state.is_file():
         # the policy is made from it, and so is all that comes next
         load_state(workspace.state, config, torch.device("cpu"))
-    why = _changed("fit-policy", config, about.get("config", {}))
-    cloned = "clone" in about or "clone" in about.get("origin", {})
+    why = _changed("fit-policy", config, manifest.get("config", {}))
+    cloned = "clone" in manifest or "clone" in manifest.get("origin", {})
     if not (why or known.targets or cloned or config.variant_row.on_policy):
         raise MissingInputError("as the run began: it was fitted to no targets yet")
-    critics, data = about.get("critics_digest"), about.get("inputs", {}).get("data")
+    critics, data = manifest.get("critics_digest"), manifest.get("inputs", {}).get("data")
     if known.targets:
         # the folder holds the newest critics; what the policy was fitted with, its targets say
         if not workspace.targets.is_file():
@@ -125,12 +119,12 @@ def _policy_status(config: PipelineConfig, workspace: Workspace, known: _Known) 
             critics, data = header.critics_digest, header.data_digest
             if digest_file(workspace.targets) != known.targets:
                 why = why or f"it was fitted to other targets than are in {workspace.targets}"
-    if not why and known.critics and critics != known.critics and "ending" not in about:
+    if not why and known.critics and critics != known.critics and "ending" not in manifest:
         why = "the critics changed since"
     if not why and known.data and data != known.data:
         why = "the data set changed since"
     return why, "; ".join(
-        [f"digest {about['policy_digest'][:12]}", *about.get("ending", {}).get("warnings", [])]
+        [f"digest {manifest['policy_digest'][:12]}", *manifest.get("ending", {}).get("warnings", [])]
     )
 
 
@@ -144,7 +138,7 @@ def _evaluate_status(config: PipelineConfig, workspace: Workspace, known: _Known
 
 
 def _known(config: PipelineConfig, workspace: Workspace) -> _Known:
-    def read(part: Callable[[], Any], otherwise: Any) -> Any:
+    def read(part: Callable[[], Any], otherwise: Any = "") -> Any:
         try:
             with read_errors(Path()):
                 return part()
@@ -152,19 +146,14 @@ def _known(config: PipelineConfig, workspace: Workspace) -> _Known:
             return otherwise
 
     return _Known(
-        about=read(lambda: load_policy(workspace.policy).manifest, {}),
-        data=read(lambda: open_dataset(workspace.data, config.task_row).info.digest, ""),
-        critics=read(lambda: load_critics(workspace.critics)[1].get("critics_digest", ""), ""),
+        read(lambda: load_policy(workspace.policy).manifest, {}),
+        read(lambda: open_dataset(workspace.data, config.task_row).info.digest),
+        read(lambda: load_critics(workspace.critics)[1].get("critics_digest", "")),
     )
 
 
 def status(config: PipelineConfig, workspace: Workspace) -> list[StageStatus]:
-    """Return for each stage whether its result is done, stale or missing, and why.
-
-    Args:
-        config: the pipeline as it is now.
-        workspace: its folders.
-    """
+    """Return for each stage whether its result is done, stale or missing under the pipeline as it is now."""
     known = _known(config, workspace)
     checks: dict[str, Callable[[PipelineConfig, Workspace, _Known], Checked]] = {
         "collect": _collect_status,
@@ -175,14 +164,14 @@ def status(config: PipelineConfig, workspace: Workspace) -> list[StageStatus]:
     }
     if config.variant_row.on_policy:
         del checks["e-step"]
-    found = []
+    rows = []
     for stage, check in checks.items():
         try:
             with read_errors(workspace.run):
                 why, done = check(config, workspace, known)
-            found.append(StageStatus(stage, "stale" if why else "done", why or done))
+            rows.append(StageStatus(stage, "stale" if why else "done", why or done))
         except MissingInputError as error:
-            found.append(StageStatus(stage, "missing", error.message))
+            rows.append(StageStatus(stage, "missing", error.message))
         except HardenError as error:
-            found.append(StageStatus(stage, "stale", error.message))
-    return found
+            rows.append(StageStatus(stage, "stale", error.message))
+    return rows

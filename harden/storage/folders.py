@@ -89,12 +89,21 @@ def recover_replaced(path: Path, instead_of: Sequence[Path]) -> None:
     """Undo a `whole_folder` that was killed half-way, or finish it where the new folder stands already."""
     stands = path.exists()
     for folder in instead_of:
-        for old in folder.parent.glob(f".{glob.escape(folder.name)}.*.old"):
+        for old in _moved(folder):
             with storage_errors(folder):
                 if stands:
                     shutil.rmtree(old)
                 else:
                     os.replace(old, folder)
+
+
+def whereabouts(path: Path, instead_of: Sequence[Path]) -> list[Path]:
+    """Return where folders are now, some of which `recover_replaced` would first put back."""
+    return [old if path.exists() or old.exists() else next(_moved(old), old) for old in instead_of]
+
+
+def _moved(folder: Path) -> Iterator[Path]:
+    return folder.parent.glob(f".{glob.escape(folder.name)}.*.old")
 
 
 def copy_folder(source: Path, out: Path) -> None:

@@ -111,7 +111,7 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
     with report.track(f"refresh {len(run.history) + 1}", train.rounds, "rounds") as track:
         for done in range(1, train.rounds + 1):
             fit_critics(learner, replay, config, terms.epsilon, train.critic_steps)
-            targets, expected_cost = expectation(learner, states, config, terms)
+            targets, expected_cost = expectation(learner, states, train.states, config, terms)
             assert learner.dual is not None
             meter.add_e_step(learner.dual, expected_cost)
             if done == train.rounds:
@@ -129,16 +129,17 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
 
 
 def expectation(
-    learner: Learner, states: torch.Tensor, config: PipelineConfig, terms: Scheduled
+    learner: Learner, window: torch.Tensor, states: int, config: PipelineConfig, terms: Scheduled
 ) -> tuple[Targets, torch.Tensor]:
     """Solve a round's E-step; the learner takes on its dual. Return the targets and the expected cost.
 
     Args:
-        states: (N, obs_dim), where the E-step's states are drawn from.
+        window: (N, obs_dim), where the E-step's states are drawn from.
+        states: how many.
 
     Source: Algorithm 2, lines 9 to 15.
     """
-    drawn = estep_states(learner, states, config, terms, config.train.states)
+    drawn = estep_states(learner, window, config, terms, states)
     targets, learner.dual, expected_cost = e_step(learner, drawn, config, terms)
     return targets, expected_cost
 

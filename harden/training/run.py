@@ -195,16 +195,12 @@ def _difference(old: Any, new: Any, path: str = "") -> str | None:
     return f"'{path}' ({old}, here {new})" if old != new else None
 
 
-def open_run(config: PipelineConfig, workspace: Workspace, device: torch.device, report: Reporter) -> Run:
-    """Return a run that has begun, and mend what a killed process left of its folders.
+def mend_run(run: Run, report: Reporter) -> None:
+    """Mend what a killed process left of a run's folders.
 
     A warning is given where the run goes on with another number of threads than it began with.
-
-    Raises:
-        As `load_run`.
     """
-    recover_replaced(workspace.run, (workspace.run, workspace.data))
-    run = load_run(config, workspace, device)
+    workspace = run.workspace
     threads, now = (run.record.versions or {}).get("threads"), versions()["threads"]
     if threads not in (None, now):
         report.say(
@@ -215,7 +211,6 @@ def open_run(config: PipelineConfig, workspace: Workspace, device: torch.device,
         if folder.is_dir():
             clear_unfinished(folder)
     run.renew_folders()
-    return run
 
 
 def load_run(config: PipelineConfig, workspace: Workspace, device: torch.device) -> Run:

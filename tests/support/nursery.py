@@ -23,8 +23,8 @@ import torch
 from harden.config.pipeline import make_config
 from harden.data import DatasetWriter, open_dataset
 from harden.progress import Reporter
-from harden.stages.collect import collect, open_collect
-from harden.stages.train import open_train, train
+from harden.stages.collect import collect
+from harden.stages.train import train
 from harden.storage.files import digest_file
 from harden.training.state import load_state
 from harden.training.workspace import Workspace
@@ -80,7 +80,7 @@ def collecting(kills: int) -> Counter[str]:
 
     def work(tell: Tell) -> None:
         while True:
-            collect(open_collect(config, place, episodes=1), Reporter(True))
+            collect(config, place, episodes=1).work()
             tell(open_dataset(place.data).info.transitions)
 
     known: dict[str, str] = {}
@@ -128,8 +128,7 @@ def training(kills: int) -> Counter[str]:
     )
 
     def work(tell: Tell) -> None:
-        inputs = open_train(config, place, device=CPU, resume=place.state.is_file())
-        train(inputs, Telling(tell))
+        train(config, place, resume=place.state.is_file(), report=Telling(tell)).work()
 
     known: dict[str, str] = {}
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The adversary that plans: Q_c of the future under its own attack, learned from attacked episodes."""
+"""Adversaries made in whole attacked episodes of one policy: one plans, one asks the simulator alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.attacks.ball import Norm
+from harden.attacks.linear import LinearAdversary
 from harden.config.pipeline import PipelineConfig
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
@@ -60,9 +61,8 @@ class _Adversary:
             critics = Critics(task.obs_dim, task.act_dim, 1, 2, nets.critic_hidden, nets.obs_scale)
         self.critics = critics.to(device)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(
-            self.critics.parameters(), lr=config.critics.learning_rate, fused=True
-        )
+        rate = config.critics.learning_rate
+        self.optimizer = torch.optim.Adam(self.critics.parameters(), lr=rate, fused=True)
         self.steps = 0
 
     def collect(self, envs: VectorEnv, number: int, episodes: int) -> tuple[Transitions, float]:
@@ -93,7 +93,7 @@ class _Adversary:
 
         seeds = episode_seeds(self.config.seed, "planner", number * episodes, episodes)
         run = rollout(envs, act, seeds.tolist())
-        greedy = [cost for slot, cost in enumerate(run.costs) if slot % 2 == 0]
+        greedy = run.costs[::2]
         return run.transitions, float(sum(greedy) / len(greedy))
 
     def learn(self, replay: Backups) -> None:
@@ -127,7 +127,6 @@ class _Adversary:
 def plan_adversary(
     policy: GaussianPolicy,
     config: PipelineConfig,
-    *,
     epsilon: float,
     norm: Norm,
     device: torch.device,
@@ -146,11 +145,9 @@ def plan_adversary(
 
     Source: Zhang et al. 2021 (ATLA: the adversary as an agent), with cost as its reward.
     """
-    options = config.evaluate
-    episodes, rounds = options.learned_episodes, options.learned_rounds
+    episodes, rounds = config.evaluate.learned_episodes, config.evaluate.learned_rounds
     adversary = _Adversary(policy, config, epsilon, norm, device)
-    kept, costs, data = copy.deepcopy(adversary.critics), [], []
-    best = 0
+    kept, costs, data, best = copy.deepcopy(adversary.critics), list[float](), list[Transitions](), 0
     with (
         VectorEnv(config.task_row, episodes, config.collect.workers) as envs,
         report.track("learned adversary", rounds, "rounds") as track,
@@ -166,9 +163,104 @@ def plan_adversary(
             whole = Transitions(*(torch.cat(columns) for columns in zip(*data, strict=True)))
             plain = backups(whole, (config.critics.gamma_reward, 1), (config.critics.gamma_cost, 1))
             replay = Backups(*(column.to(device) for column in plain))
-            for _ in range(options.learned_steps):
+            for _ in range(config.evaluate.learned_steps):
                 adversary.learn(replay)
             track(number + 1, f"cost {cost:.1f}")
     # the last round's episodes are judged by, not learned from
     seen = float(sum(part.costs.sum() for part in data) / (episodes * max(rounds, 1)))
     return Planned(kept.eval().requires_grad_(False), costs, best, seen)
+
+
+_CANDIDATES = 16
+_EPISODES = 2
+_SIGMA, _RATE = 0.5, 1.0
+
+
+def _visited(
+    envs: VectorEnv, policy: GaussianPolicy, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return mean and spread of the states that the policy visits unattacked: the adversary's scale."""
+
+    def act(obs: Tensor, slots: Tensor) -> Acted:
+        return Acted(policy.clip(policy.mean(obs.to(device))).cpu(), obs)
+
+    run = rollout(envs, act, episode_seeds(seed, "episode-search-natural", 0, 8).tolist())
+    obs = run.transitions.obs.to(device)
+    return obs.mean(0), obs.std(0)
+
+
+def _climb(costs: Tensor, noise: Tensor) -> Tensor:
+    """Return the step towards what cost most, by ranks: one lucky episode moves nothing far."""
+    ranks = costs.argsort().argsort().float() / (_CANDIDATES - 1) - 0.5
+    return torch.einsum("c,cij->ij", ranks, noise) / (_CANDIDATES * ranks.std())
+
+
+def _play(
+    envs: VectorEnv,
+    policy: GaussianPolicy,
+    adversaries: LinearAdversary,
+    radius: Tensor,
+    norm: Norm,
+    starts: list[int],
+) -> Tensor:
+    """Return each candidate's mean cost; slot j plays candidate j // _EPISODES, all from the same starts."""
+    device = adversaries.weights.device
+
+    def act(obs: Tensor, slots: Tensor) -> Acted:
+        obs = obs.to(device)
+        own = LinearAdversary(adversaries.weights[slots.to(device)], adversaries.centre, adversaries.spread)
+        delta = own.perturbation(obs, radius.to(obs), norm)
+        return Acted(policy.clip(policy.mean(obs + delta)).cpu(), obs.cpu())
+
+    return torch.from_numpy(rollout(envs, act, starts).costs).view(_CANDIDATES, _EPISODES).mean(1)
+
+
+@torch.no_grad()
+def search_adversary(
+    policy: GaussianPolicy,
+    config: PipelineConfig,
+    epsilon: float,
+    norm: Norm,
+    device: torch.device,
+    report: Reporter,
+) -> tuple[LinearAdversary, list[float]]:
+    """Return the linear adversary that cost most, found by values of whole episodes alone.
+
+    Sixteen adversaries try two episodes each in a generation; none of them are the evaluation's.
+
+    Args:
+        policy: the victim, by its mean.
+        config: task, seed, and how many attacked episodes in all (`evaluate.simulator_episodes`).
+        epsilon, norm: of the ball, raw observation units.
+
+    Returns:
+        The adversary, and the mean cost of each generation.
+
+    Source: Salimans et al. 2017 (evolution strategies: antithetic pairs, ranks), on the linear policies of
+        Mania et al. 2018.
+    """
+    task, seed = config.task_row, derive(config.seed, "critic-free") % 2**32
+    mean = torch.zeros(task.obs_dim, task.obs_dim + 1, device=device)
+    radius = torch.tensor(task.radius(epsilon))
+    generations = max(1, config.evaluate.simulator_episodes // (_CANDIDATES * _EPISODES))
+    history, best_cost, best = list[float](), -1.0, mean
+    with (
+        VectorEnv(task, _CANDIDATES * _EPISODES, config.collect.workers) as envs,
+        report.track("critic-free adversary", generations, "generations") as track,
+    ):
+        centre, spread = _visited(envs, policy, seed, device)
+        for generation in range(generations):
+            draw = generator(device, seed, "episode-search", generation)
+            half = torch.randn(_CANDIDATES // 2, *mean.shape, generator=draw, device=device)
+            noise = torch.cat((half, -half))
+            weights = mean + _SIGMA * noise
+            starts = episode_seeds(seed, "episode-search", generation * _EPISODES, _EPISODES).tolist()
+            adversaries = LinearAdversary(weights.repeat_interleave(_EPISODES, 0), centre, spread)
+            costs = _play(envs, policy, adversaries, radius, norm, starts * _CANDIDATES)
+            history.append(float(costs.mean()))
+            if float(costs.max()) > best_cost:
+                best_cost, best = float(costs.max()), weights[int(costs.argmax())]
+            mean = mean + _RATE * _SIGMA * _climb(costs.to(device), noise)
+            track(generation + 1, f"cost {history[-1]:.1f}")
+    # the last mean has averaged over many starts, the best candidate over two
+    return LinearAdversary(mean if history[-1] >= 0.5 * best_cost else best, centre, spread), history
