@@ -96,7 +96,7 @@ def test_from_logs_to_an_attacked_policy(folder: Path) -> None:
     harden("fit-policy", *SETTINGS, "--steps", "1", "--quiet")
     about = load_policy(own).manifest
     # another policy now: the clone is where it began
-    assert about["variant"] == "safer-long"
+    assert about["variant"] == "safer-model"
     assert "clone" not in about
     assert about["origin"]["clone"] == cloned["clone"]
     assert about["origin"]["policy_digest"] == cloned["policy_digest"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harden.config.sections import Collect
+from harden.config.sections import PLAIN_ROLL_OUTS, Collect
 from harden.config.tasks import TASKS
 from harden.nets import GaussianPolicy
 from harden.training.collection import Exploration, make_actor
@@ -40,7 +40,7 @@ def test_a_slot_that_waits_keeps_its_place() -> None:
 def test_without_settings_it_is_the_policys_own_sample() -> None:
     policy = GaussianPolicy(8, 2, (16,), init_std=0.3)
     obs = torch.randn(10, 8)
-    explore = Exploration(10, 2, Collect(), draw(1))
+    explore = Exploration(10, 2, Collect.model_validate(PLAIN_ROLL_OUTS), draw(1))
     assert torch.equal(explore(policy, obs, torch.arange(10)), policy.sample(obs, draw(1)))
 
 

@@ -285,6 +285,10 @@ def test_an_exception_is_checked_whichever_variant_runs(exception: str, said: st
 def test_the_papers_method_has_its_own_bound_and_on_policy_rows_one_budget(task: str) -> None:
     configs = {name: load_config(PRESETS / f"{task}.toml", [f"variant={name}"]) for name in VARIANTS}
     for name, config in configs.items():
+        if VARIANTS[name].imagined:
+            # it has no Eq. 8, and takes fewer steps of simulation than the others
+            assert config.train.env_steps <= configs["cvpo"].train.env_steps
+            continue
         own = name.startswith("safer") and not VARIANTS[name].long_horizon
         assert (config.mstep.kl_robust_mean == paper_settings(task, False)["mstep"]["kl_robust_mean"]) == own
         steps = configs["safer" if own else "cvpo"].train.env_steps

@@ -13,7 +13,7 @@ from harden.method.adversary import mc_attack
 from harden.method.bellman import backups
 from harden.method.critic_step import chain_backups, imagined_loss
 from harden.method.e_step import EStepStates, costs_around, e_step, estep_states
-from harden.method.imagination import all_chains, imagine_attacks, own_states
+from harden.method.imagination import all_chains, imagine_attacks, is_due, learn_world, own_states
 from harden.method.learner import Learner, new_learner
 from harden.models.chains import imagine
 from harden.models.world import Outcome, WorldModel, calibrate, fit, set_reach
@@ -168,6 +168,7 @@ def imagining(**sections: Any) -> tuple[Learner, Any, Transitions]:
     """Return a learner that has imagined once, its configuration and its benign data."""
     config = configure(**{"variant": "safer-model", "world": SMALL_WORLD} | sections)
     learner, data = new_learner(config, CPU), known_world(400, obs_dim=8)
+    learn_world(learner, data, config)
     imagine_attacks(learner, data, config, EPSILON)
     return learner, config, data
 
@@ -193,7 +194,8 @@ def test_a_refresh_imagines_attacked_chains_and_keeps_the_last_few() -> None:
         clean = learner.policy.mean(rows.obs)
     assert float((rows.actions - clean).abs().max()) > 0
     benign = imagine_attacks(learner, data, config, 0.0)
-    assert benign.world_error >= 0
+    assert benign.chain_length >= 1
+    assert learn_world(learner, data, config).world_error >= 0
     rows = learner.chains[-1].rows
     with torch.no_grad():
         torch.testing.assert_close(rows.actions, learner.policy.mean(rows.obs))
@@ -219,6 +221,18 @@ def test_the_attacked_policys_own_chains_go_on_at_the_next_refresh() -> None:
     starts = second.rows.obs[second.own]
     assert bool((among(starts, before) | among(starts, begins)).all())
     assert float(among(starts, before).float().mean()) > 0.5
+
+
+def test_chains_are_due_some_rounds_after_the_last() -> None:
+    learner, config, data = imagining(world=SMALL_WORLD | {"every": 3})
+    for due in (False, False, True):
+        learner.finish_round()
+        assert is_due(learner, config) == due
+    before = chain_backups(learner, config)
+    assert chain_backups(learner, config) is before
+    imagine_attacks(learner, data, config, EPSILON)
+    assert not is_due(learner, config)
+    assert len(chain_backups(learner, config).costs) > len(before.costs)
 
 
 def test_cost_critics_learn_from_chains_and_reward_critics_do_not() -> None:
@@ -287,7 +301,11 @@ def test_the_dual_is_of_attacked_chain_states_and_the_weights_are_of_all() -> No
     of_chains = (states.obs[states.bound].unsqueeze(1) == chains).all(2).any(1)
     assert bool(of_chains.all())
     assert len(of_chains) == 10
-    targets, solution, expected = e_step(learner, states, config, TERMS)
+    terms = TERMS._replace(kappa=0.01, dual_rate=1.0)
+    with torch.no_grad():
+        learner.critics.ensemble.biases[-1][learner.critics.cost_members] += 1.0
+    targets, solution, expected = e_step(learner, states, config, terms)
+    assert float(solution.lam) > 0
     assert torch.equal(targets.obs, states.inputs)
     with torch.no_grad():
         q_reward, q_cost = learner.critics.q_both(states.obs, learner.policy.clip(targets.actions))
@@ -296,10 +314,10 @@ def test_the_dual_is_of_attacked_chain_states_and_the_weights_are_of_all() -> No
     torch.testing.assert_close(q_cost.mean(1), of_mean)
     torch.testing.assert_close(q_cost - q_cost[:, :1], raw - raw[:, :1], rtol=1e-4, atol=1e-6)
     again = dual.solve_dual(
-        *(q_reward[30:], q_cost[30:], TERMS.kl_estep, TERMS.kappa),
-        lam_max=TERMS.lam_max,
+        *(q_reward[30:], q_cost[30:], terms.kl_estep, terms.kappa),
+        lam_max=terms.lam_max,
         previous=None,
-        rate=TERMS.dual_rate,
+        rate=terms.dual_rate,
         tolerance=config.estep.tolerance,
     )
     assert torch.equal(again.eta, solution.eta)
@@ -309,6 +327,16 @@ def test_the_dual_is_of_attacked_chain_states_and_the_weights_are_of_all() -> No
     assert float(expected) == pytest.approx(float((weights * q_cost)[30:].sum(1).mean()), rel=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(targets.old_mean, learner.policy.mean(states.inputs))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 50])
+def test_an_e_step_has_as_many_states_as_are_asked_for(count: int) -> None:
+    learner, config, data = imagining()
+    states = estep_states(learner, data.obs, config, TERMS, count)
+    assert len(states.obs) == len(states.inputs) == count
+    bound = len(states.obs[states.bound])
+    assert bound == -(-count // 2) - -(-count // 2) // 2
+    assert bool((states.obs[states.bound].unsqueeze(1) == own_states(learner)).all(2).any(1).all())
 
 
 def test_particles_at_an_attacked_input_are_valued_in_the_true_state() -> None:

@@ -210,7 +210,7 @@ def offline_learner(behaviour_mean: float, **keys: float) -> tuple[PipelineConfi
         {
             "estep": {"particles": 64, "lam_max": 5.0},
             "offline": {"kl_bound": 0.3} | keys,
-            "critics": {"batch": 8},
+            "critics": {"batch": 8, "scale_rewards": False},
         }
     )
     learner = new_learner(config, CPU)

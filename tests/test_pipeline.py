@@ -193,7 +193,7 @@ def test_status_says_done_stale_or_missing_and_why(folder: Path) -> None:
     assert re.search(r"fit-critics +stale +'critics' in the pipeline changed", changed)
     every = {"fit-critics", "e-step", "fit-policy"}
     for key, wanted in (
-        ("estep.lam_max=3", {"e-step"}),
+        ("estep.lam_max=4", {"e-step"}),
         ("estep.limit_end=4", {"e-step"}),
         ("estep.particles=5", {"e-step"}),
         ("mstep.beta_max=9", {"fit-policy"}),
@@ -248,7 +248,7 @@ def test_status_takes_the_variant_as_train_does(folder: Path) -> None:
     assert after == {"collect": "done", "fit-critics": "done", "fit-policy": "done", "evaluate": "missing"}
     said = harden("status", *SETTINGS).output
     for stage in ("fit-critics", "fit-policy"):
-        why = r"'variant' in the pipeline changed since \(ppol, here safer-long\)"
+        why = r"'variant' in the pipeline changed since \(ppol, here safer-model\)"
         assert re.search(rf"{stage} +stale +{why}", said), stage
 
 
@@ -433,7 +433,7 @@ def test_the_state_holds_what_outlives_a_round(trained: Path) -> None:
 
     learner = load_state_of("ball-circle")
     _, about = read_tensors(Workspace.named("ball-circle").state, "")
-    assert learner.counters == (2, 6, 18, 18)
+    assert learner.counters == (2, 6, 18, 18, 6)
     assert learner.dual is not None
     assert learner.policy_optimizer.state_dict()["state"][0]["step"] == 18
     assert len(about["history"]) == 3

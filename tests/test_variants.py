@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from harden.config.sections import Collect
+from harden.config.sections import PLAIN_ROLL_OUTS, Collect
 from harden.config.tasks import TASKS
 from harden.config.variants import VARIANTS
 from harden.data import DatasetWriter, open_dataset, read_targets
@@ -164,7 +164,7 @@ def test_the_attacked_policy_acts_on_what_is_stored() -> None:
         policy.mean_head.weight.mul_(20)
     obs = torch.randn(30, 8)
     draw = torch.Generator().manual_seed(0)
-    explore = Exploration(30, 2, Collect(), draw)
+    explore = Exploration(30, 2, Collect.model_validate(PLAIN_ROLL_OUTS), draw)
     act = make_actor("mc", policy, TASKS["ball-circle"], draw, 0.0, explore, lambda seen: seen + EPSILON)
     acted = act(obs, torch.arange(30))
     torch.testing.assert_close(acted.obs, obs + EPSILON)

@@ -26,7 +26,7 @@ TRIALS = {
     "paper-no-stop": "without its stop rule",
 }
 # the rows of the README's table
-_HEADLINE = ("cvpo", "safer", "safer-long")
+_HEADLINE = ("cvpo", "safer", "safer-long", "safer-model")
 _ABOUT = """# Results
 
 Made by `harden benchmark --render` from `benchmarks/results/ledger/`, which `harden benchmark TABLE`
@@ -36,7 +36,8 @@ and 5 seeds. The cost limit is 5. natural, mc, mr and their average: sign-gradie
 restarts from corners of the ball. The last three columns are the same average under 100 steps and 10
 restarts (for policies that the first left within the limit), under the authors' attack (Adam, 200 steps,
 carried over, tolerances 1e-4), and under that without its stop rule. Training cost is the sum over
-training. ★: a natural reward below a tenth of cvpo's. `safer-long` and `ppol` are not in the paper.
+training. ★: a natural reward below a tenth of cvpo's. `safer-long`, `safer-model` and `ppol` are not in the
+paper.
 Where the numbers fall short: [falls-short.md](falls-short.md)."""
 
 

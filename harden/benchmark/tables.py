@@ -16,9 +16,9 @@ from harden.errors import InputError
 TASKS = ("ball-circle", "car-circle", "drone-run-paper", "ant-run")
 REMOVALS = ("safer-no-vm", "safer-no-kl", "safer-no-mle")
 ON_POLICY = ("ppol", "sa-ppol", "sa-ppol-mc", "adv-ppol")
-# table5 contains Table 2, table8 Table 3; safer-long and ppol are in none of the paper's
+# table5 contains Table 2, table8 Table 3; safer-long, safer-model and ppol are in none of the paper's
 TABLES: dict[str, tuple[str, ...]] = {
-    "table5": ("cvpo", "safer", "safer-long", "cvpo-random", "adv-cvpo", *ON_POLICY),
+    "table5": ("cvpo", "safer", "safer-long", "safer-model", "cvpo-random", "adv-cvpo", *ON_POLICY),
     "table6": ("cvpo", "safer", "adv-em-cvpo"),
     "table7": ("safer",),
     "table8": ("cvpo", "safer", *REMOVALS),

@@ -25,7 +25,7 @@ class PipelineConfig(sections.Section):
 
     own_task: sections.OwnTask | None = None
     task: str = "ball-circle"
-    variant: str = "safer-long"
+    variant: str = "safer-model"
     preset: Literal["none", "paper"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     cost_limit: sections.NonNegative | None = None
@@ -150,6 +150,8 @@ def _blamed(key: str, where: str, assignments: Sequence[str]) -> str:
     return f"{where} with {' '.join(near)}" if near else where
 
 
+# keys that came since, with what was so without them
+_BEFORE: dict[str, dict[str, Any]] = {"critics": {"scale_rewards": False}}
 # keys of earlier versions, and today's that say the same
 _RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "critics": {"gamma": ("gamma_reward", "gamma_cost"), "n_step": ("n_step_reward", "n_step_cost")},
@@ -167,6 +169,10 @@ def renamed(tree: dict[str, Any]) -> dict[str, Any]:
                 value = old.pop(name)
                 old = dict.fromkeys(todays, value) | old
         new[section] = old
+    for section, values in _BEFORE.items():
+        new[section] = values | new.get(section, {})
+    if new.get("estep", {}).get("limit_start", "") is None:
+        new["estep"] = new["estep"] | {"limit_start": "limit"}
     return new
 
 

@@ -36,12 +36,12 @@ class Section(BaseModel):
 class Networks(Section):
     """Architecture of the policy and the critics, which see observations in units of `obs_scale`."""
 
-    policy_hidden: Widths = (256, 256)
-    critic_hidden: Widths = (256, 256)
+    policy_hidden: Widths = (128, 128)
+    critic_hidden: Widths = (128, 128)
     reward_critics: Few = 2
-    init_std: Positive = 0.5
+    init_std: Positive = 0.4
     min_std: Positive = 0.1
-    max_std: Positive = 1.0
+    max_std: Positive = 0.5
     obs_scale: Positive = 1.0
 
     @model_validator(mode="after")
@@ -63,14 +63,14 @@ class Collect(Section):
     episodes: Episodes = 50
     behaviour: Literal["random", "policy-mean", "policy-sample", "policy-noise"] = "policy-sample"
     envs: AtOnce = 10
-    min_std: NonNegative = 0.0
-    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    min_std: NonNegative = 0.5
+    correlation: Annotated[float, Field(ge=0, lt=1)] = 0.9
     mean_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     workers: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
 # keys of Collect under which a policy that samples acts by its own draws alone
-PLAIN_ROLL_OUTS = {"min_std": 0.0, "correlation": 0.0, "mean_share": 0.0}
+PLAIN_ROLL_OUTS: dict[str, float] = {"min_std": 0.0, "correlation": 0.0, "mean_share": 0.0}
 
 
 class CriticsConfig(Section):
@@ -85,34 +85,34 @@ class CriticsConfig(Section):
     steps: Count = 2000
     batch: Batch = 256
     learning_rate: Positive = 1e-3
-    gamma_reward: Discount = 0.97
+    gamma_reward: Discount = 0.99
     gamma_cost: Discount = 0.97
-    scale_rewards: bool = False
+    scale_rewards: bool = True
     polyak: Share = 0.95
-    n_step_reward: Annotated[int, Field(ge=1, le=1000)] = 1
+    n_step_reward: Annotated[int, Field(ge=1, le=1000)] = 3
     n_step_cost: Annotated[int, Field(ge=1, le=1000)] = 1
-    replay: Count = 80_000
+    replay: Count = 200_000
 
 
 class EStep(Section):
     """Eq. 4-6. States are drawn from the `window` most recent transitions.
 
-    The cost limit falls from `limit_start` ("measured": what an episode of the first data costs) to
-    `limit_end` (unset: the task's own) over a share `limit_ramp` of training. Roll-outs that explore pass
-    through worse states than the policy's own: an expectation over them at the task's limit leaves the policy
-    well below it.
+    The cost limit falls from `limit_start` ("measured": what an episode of the first data costs; "limit": it
+    does not fall) to `limit_end` (unset: the task's own) over a share `limit_ramp` of training. Roll-outs
+    that explore pass through worse states than the policy's own: an expectation over them at the task's limit
+    leaves the policy well below it.
     """
 
     states: Count = 20_000
     window: Count = 20_000
-    particles: Annotated[int, Field(ge=2, le=4096)] = 32
+    particles: Annotated[int, Field(ge=2, le=4096)] = 16
     kl_bound: Positive = 0.1
-    lam_max: Positive = 8.0
+    lam_max: Positive = 3.0
     dual_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     tolerance: Positive = 1e-6
-    limit_start: Positive | Literal["measured"] | None = None
+    limit_start: Positive | Literal["measured", "limit"] = "measured"
     limit_end: Positive | None = None
-    limit_ramp: Share = 0.4
+    limit_ramp: Share = 0.3
 
 
 class MStep(Section):
@@ -125,10 +125,10 @@ class MStep(Section):
     """
 
     steps: Count = 1000
-    learning_rate: Positive = 1e-3
-    learning_rate_end: Positive | None = None
-    kl_mean: Positive = 0.02
-    kl_std: Positive = 0.002
+    learning_rate: Positive = 5e-4
+    learning_rate_end: Positive | None = 2.5e-4
+    kl_mean: Positive = 0.01
+    kl_std: Positive = 1e-4
     beta_rate: Positive = 1.0
     beta_max: Positive = 50.0
     robust_weight: NonNegative = 1.0
@@ -163,24 +163,24 @@ class Adversary(Section):
     """
 
     epsilon: NonNegative | None = None
-    steps: Count = 3
+    steps: Count = 5
     restarts: AtOnce = 1
     step_share: Positive = 2.0
     every: Count = 2
-    lam_max: Positive | None = None
+    lam_max: Positive | None = 8.0
     long_horizon: Literal["mean", "sample"] = "mean"
     ramp_start: Share = 0.05
-    ramp: Share = 0.4
+    ramp: Share = 0.35
 
 
 class World(Section):
     """The world model of an imagining variant, and its chains: roll-outs imagined in it under attack.
 
     The model takes `first_steps` gradient steps before the first refresh and `steps` at each later one, half
-    of every batch from the `recent` latest transitions. A refresh imagines `chains` roll-outs of `length`
-    steps under an attack of `attack_steps`; critics and E-step see those of the last `kept` refreshes, the
-    cost critic `n_step` steps ahead. A chain stops where the members disagree more than on a share `reach` of
-    the recent transitions.
+    of every batch from the `recent` latest transitions. With new data, and `every` rounds after the last
+    time, `chains` roll-outs of `length` steps are imagined under an attack of `attack_steps`; critics and
+    E-step see those of the last `kept` times, the cost critic `n_step` steps ahead. A chain stops where the
+    members disagree more than on a share `reach` of the recent transitions.
     """
 
     size: Annotated[int, Field(ge=2, le=100)] = 3
@@ -191,9 +191,10 @@ class World(Section):
     batch: Batch = 256
     recent: Count = 20_000
     reach: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    chains: Annotated[int, Field(ge=2, le=100_000)] = 300
+    every: Count = 50
+    chains: Annotated[int, Field(ge=2, le=100_000)] = 100
     length: Annotated[int, Field(ge=1, le=10_000)] = 25
-    kept: Few = 3
+    kept: Few = 10
     n_step: Annotated[int, Field(ge=1, le=1000)] = 5
     attack_steps: Count = 10
 
@@ -215,7 +216,7 @@ class Train(Section):
     states: Batch = 256
     critic_steps: Count = 3
     policy_steps: Count = 2
-    average: Share = 0.0
+    average: Share = 0.1
     keep: Share | None = None
     warm_up_episodes: Episodes = 10
     warm_up_critic_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 500

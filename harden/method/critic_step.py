@@ -248,7 +248,10 @@ def chain_backups(learner: Learner, config: PipelineConfig) -> Backups:
     """Return the chains of the last refreshes, looked ahead."""
     critics = config.critics
     of_reward, of_cost = (critics.gamma_reward, 1), (critics.gamma_cost, config.world.n_step)
-    return bellman.backups(all_chains(learner), of_reward, of_cost)
+    # the same until attacks are imagined anew, and asked for in every round
+    if learner.chains_ahead is None:
+        learner.chains_ahead = bellman.backups(all_chains(learner), of_reward, of_cost)
+    return learner.chains_ahead
 
 
 def make_replay(data: Transitions, config: PipelineConfig, device: torch.device) -> Backups:

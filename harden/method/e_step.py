@@ -89,18 +89,21 @@ def estep_states(
         obs = draw_states(learner, recent, states, len(recent))
         obs = attack_replayed(learner, obs, config, terms.epsilon, "states-adversary", learner.counters.round)
         return EStepStates.clean(obs)
-    quarter = max(1, states // 4)
+    distinct = -(-states // 2)
+    bound = distinct - distinct // 2
     place = generator("cpu", learner.seed, "chain-states", learner.counters.round)
     chains = own_states(learner)
-    rows = torch.randint(len(chains), (quarter,), generator=place).to(chains.device)
-    obs = torch.cat((draw_states(learner, recent, quarter, len(recent)), chains[rows]))
+    rows = torch.randint(len(chains), (bound,), generator=place).to(chains.device)
+    obs = torch.cat((draw_states(learner, recent, distinct // 2, len(recent)), chains[rows]))
     attacked = obs
     if terms.epsilon > 0:
         draw = generator(learner.device, learner.seed, "states-adversary", learner.counters.round)
         radius = config.task_row.radius(terms.epsilon)
         attacked = mc_attack(learner.policy, learner.critics, obs, radius, config.adversary, draw)
-    count = 2 * len(obs)
-    return EStepStates(torch.cat((obs, obs)), torch.cat((obs, attacked)), slice(count - quarter, count))
+    # of an odd number one clean state is left out
+    first, count = max(0, 2 * len(obs) - states), 2 * len(obs)
+    both, inputs = torch.cat((obs, obs))[first:], torch.cat((obs, attacked))[first:]
+    return EStepStates(both, inputs, slice(count - first - bound, count - first))
 
 
 def costs_around(of_mean: Tensor, of_particles: Tensor) -> Tensor:

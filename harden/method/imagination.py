@@ -18,40 +18,36 @@ from harden.seeds import generator
 from harden.types import ImaginedRows, Transitions
 
 
-class Imagined(NamedTuple):
-    """What a refresh's imagination came to, for the learning curve.
+class WorldLearned(NamedTuple):
+    """What a world model learned from new data, for the learning curve.
 
     Args:
-        world_loss: of the model's last step.
+        world_loss: of the last step.
         world_error: of its steps on the newest roll-outs before it learned from them, in units of the data's
             variance.
-        imagined_cost: cost an episode of the attacked policy's own chains, as long as the task's horizon.
-        chain_length: steps of a chain, mean.
     """
 
     world_loss: float
     world_error: float
+
+
+class Imagined(NamedTuple):
+    """What imagined attacks came to, for the learning curve.
+
+    Args:
+        imagined_cost: cost an episode of the attacked policy's own chains, as long as the task's horizon.
+        chain_length: steps of a chain, mean.
+    """
+
     imagined_cost: float
     chain_length: float
 
 
-def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig, epsilon: float) -> Imagined:
-    """Fit the world model to the benign data, and imagine in it what the policy does under attack.
-
-    Half of the chains are the attacked policy's own: they begin with an episode and go on, refresh after
-    refresh, through the states of a policy that has been under attack for a while. The others branch off from
-    recent states, most of which exploration led to. Nothing is simulated under attack.
-
-    Args:
-        learner: its world model and its chains are changed in place.
-        data: benign transitions, whole episodes, oldest first.
-        config: the pipeline.
-        epsilon: radius of the imagined attack; at 0 the chains are benign.
-    """
+def learn_world(learner: Learner, data: Transitions, config: PipelineConfig) -> WorldLearned:
+    """Fit the learner's world model to benign transitions, whole episodes, oldest first."""
     section, world = config.world, learner.world
     assert world is not None
     assert learner.world_optimizer is not None
-    place = learner.counters.critic_steps
     data = Transitions(*(column.to(learner.device) for column in data))
     world.measure(data)
     newest = config.train.episodes * config.task_row.horizon
@@ -63,18 +59,42 @@ def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig,
         steps=section.steps if learner.chains else section.first_steps,
         batch=section.batch,
         recent=section.recent,
-        draw=generator("cpu", learner.seed, "world-batch", place),
+        draw=generator("cpu", learner.seed, "world-batch", learner.counters.critic_steps),
     )
     models.set_reach(world, data, section.reach)
-    draw = generator(learner.device, learner.seed, "chains", place)
+    return WorldLearned(loss, error)
+
+
+def is_due(learner: Learner, config: PipelineConfig) -> bool:
+    """Return whether the last chains are `world.every` rounds old: the policy has moved since."""
+    return learner.counters.round - learner.counters.imagined >= config.world.every
+
+
+def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig, epsilon: float) -> Imagined:
+    """Imagine what the policy as it is now does under attack.
+
+    Half of the chains are the attacked policy's own: they begin with an episode and go on, time after time,
+    through the states of a policy that has been under attack for a while. The others branch off from recent
+    states, most of which exploration led to. Nothing is simulated under attack.
+
+    Args:
+        learner: its chains are changed in place.
+        data: benign transitions, whole episodes, oldest first.
+        config: the pipeline.
+        epsilon: radius of the imagined attack; at 0 the chains are benign.
+    """
+    section, half = config.world, config.world.chains // 2
+    assert learner.world is not None
+    draw = generator(learner.device, learner.seed, "chains", learner.counters.critic_steps)
     act = attacked_actor(learner, learner.policy, config, epsilon, draw)
-    chains = imagine(world, act, _starts(learner, data, config, draw), section.length, draw)
-    half = section.chains // 2
+    chains = imagine(learner.world, act, _starts(learner, data, config, draw), section.length, draw)
     own = chains.chain < half
     learner.chain_ends = chains.last_obs[:half][chains.going[:half]]
     learner.chains = [*learner.chains, ImaginedRows(chains.rows, own)][-section.kept :]
+    learner.chains_ahead = None
+    learner.counters = learner.counters._replace(imagined=learner.counters.round)
     cost = float(chains.rows.costs[own].mean()) * config.task_row.horizon
-    return Imagined(loss, error, cost, len(chains.rows.costs) / section.chains)
+    return Imagined(cost, len(chains.rows.costs) / section.chains)
 
 
 def imagined_cost(
@@ -125,7 +145,8 @@ def _some(obs: Tensor, count: int, draw: torch.Generator) -> Tensor:
 def _starts(learner: Learner, data: Transitions, config: PipelineConfig, draw: torch.Generator) -> Tensor:
     """Return where chains begin, (C, obs_dim): half go on or begin an episode, half are recent states."""
     section = config.world
-    recent, firsts = data.obs[-section.recent :], first_observations(data)
+    recent = data.obs[-section.recent :].to(learner.device)
+    firsts = first_observations(data).to(learner.device)
     half = section.chains // 2
     begun = _some(firsts, half, draw)
     going_on = _some(learner.chain_ends, half, draw) if len(learner.chain_ends) else begun

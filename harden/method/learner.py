@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
+from harden.method.bellman import Backups
 from harden.models.world import WorldModel
 from harden.nets import Critics, GaussianPolicy, StateValues
 from harden.nets.saved import (
@@ -26,12 +27,14 @@ class Counters(NamedTuple):
         refresh: the refresh under way, t of Eq. 67; a collection after some learning begins the next one.
         round: EM rounds finished.
         critic_steps, policy_steps: gradient steps taken.
+        imagined: the round at which attacks were imagined last.
     """
 
     refresh: int = 0
     round: int = 0
     critic_steps: int = 0
     policy_steps: int = 0
+    imagined: int = 0
 
 
 class Learner:
@@ -50,6 +53,7 @@ class Learner:
         safest: the average that is published where `train.keep` sets a floor, None while there is none.
         first_cost: what an episode of the first data cost, which the falling limit may start at.
         chains: what was imagined under attack at the last refreshes, the newest last.
+        chains_ahead: the same, looked ahead, where that is known.
         chain_ends: (C, obs_dim), where the newest chains got to.
     """
 
@@ -95,6 +99,7 @@ class Learner:
             rate = config.world.learning_rate
             self.world_optimizer = torch.optim.Adam(self.world.parameters(), lr=rate, fused=True)
         self.chains: list[ImaginedRows] = []
+        self.chains_ahead: Backups | None = None
         self.chain_ends = torch.zeros(0, config.task_row.obs_dim, device=device)
         self.safest: GaussianPolicy | None = None
         self.first_cost: float | None = None
@@ -165,7 +170,7 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
     if init is not None:
         require_task(init, task, "the policy given")
         policy = init.policy.capped(nets.max_std).train()
-        if init.critics is not None and init.critics.architecture == critics.architecture:
+        if init.critics is not None and init.critics.alike(critics):
             critics = copy.deepcopy(init.critics).train()
     return Learner(policy, critics, config, device, values)
 

@@ -125,10 +125,11 @@ def _epsilon(config: PipelineConfig, refresh: int | None) -> float:
 
 def _limit(config: PipelineConfig, refresh: int | None, first_cost: float | None) -> float:
     step, limit = config.estep, config.train_limit
-    start = max(first_cost or limit, limit) if step.limit_start == "measured" else step.limit_start
     # from a limit of nothing there is no geometric way
-    if refresh is None or start is None or limit == 0:
+    if refresh is None or limit == 0:
         return limit
+    named = {"limit": limit, "measured": max(first_cost or limit, limit)}
+    start = named[step.limit_start] if isinstance(step.limit_start, str) else step.limit_start
     return scheduled_limit(limit, start, refresh, step.limit_ramp * config.refreshes)
 
 

@@ -120,6 +120,13 @@ class Critics(nn.Module):
         self.cost_members = slice(reward_count, reward_count + cost_count)
         self.ensemble = QEnsemble(obs_dim, act_dim, reward_count + cost_count, hidden, obs_scale)
 
+    def alike(self, other: Critics) -> bool:
+        """Return whether these critics can go on from the others: the same networks, whatever their units."""
+        own, given = dict(self.architecture), dict(other.architecture)
+        own.pop("reward_scale", None)
+        given.pop("reward_scale", None)
+        return own == given
+
     def set_reward_scale(self, scale: float) -> None:
         """Say what the reward critics' networks take as 1, and leave the networks as they are."""
         self.reward_scale = scale

@@ -9,7 +9,7 @@ import torch
 
 from harden.config.pipeline import PipelineConfig, key_value
 from harden.method import critic_step
-from harden.method.imagination import imagine_attacks
+from harden.method.imagination import imagine_attacks, is_due, learn_world
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
 from harden.progress import QUIET, Reporter
@@ -72,8 +72,11 @@ def fit_critics(
         replay = critic_step.make_replay(rows, config, device)
         if new_data:
             critic_step.measure(learner, rows, config)
-        if new_data and config.variant_row.imagined:
-            imagine_attacks(learner, rows, config, epsilon)
+        if config.variant_row.imagined:
+            if new_data:
+                learn_world(learner, rows, config)
+            if new_data or is_due(learner, config):
+                imagine_attacks(learner, rows, config, epsilon)
         with report.track("fit-critics", count, "steps") as track:
             losses = critic_step.fit_critics(learner, replay, config, epsilon, count, track)
         loss = float(losses[-max(1, count // 10) :].mean())

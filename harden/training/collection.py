@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.config.pipeline import PipelineConfig
-from harden.config.sections import Collect
+from harden.config.sections import PLAIN_ROLL_OUTS, Collect
 from harden.config.tasks import Task
 from harden.config.variants import MC_BEHAVIOUR
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
@@ -140,7 +140,7 @@ def collect_episodes(
     acting = copy.deepcopy(policy).cpu()
     draw = generator("cpu", config.seed, "behaviour", first)
     # what is learned on-policy is learned from the policy's own draws
-    exploring = Collect() if config.variant_row.on_policy else config.collect
+    exploring = Collect.model_validate(PLAIN_ROLL_OUTS) if config.variant_row.on_policy else config.collect
     explore = Exploration(envs.num_envs, task.act_dim, exploring, draw)
     attack = None
     if behaviour == MC_BEHAVIOUR:

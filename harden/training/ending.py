@@ -6,7 +6,7 @@ from typing import Any
 
 from harden.config.pipeline import PipelineConfig
 from harden.method.critic_step import fit_critics
-from harden.method.imagination import imagine_attacks
+from harden.method.imagination import imagine_attacks, learn_world
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
@@ -46,6 +46,7 @@ def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
     learner.policy.load_state_dict(learner.average.state_dict())
     epsilon, steps = scheduled(config, None).epsilon, config.train.final_critic_steps
     if config.variant_row.imagined:
+        learn_world(learner, rows, config)
         imagine_attacks(learner, rows, config, epsilon)
     with report.track("critics of the published policy", steps, "steps") as track:
         losses = fit_critics(learner, replay, config, epsilon, steps, track)

@@ -18,7 +18,7 @@ from harden.errors import DivergedError
 from harden.method.adversary import adversary_share
 from harden.method.critic_step import fit_critics, measure
 from harden.method.e_step import describe_targets, e_step, estep_states, lam_unit
-from harden.method.imagination import imagine_attacks
+from harden.method.imagination import Imagined, imagine_attacks, is_due, learn_world
 from harden.method.learner import Learner
 from harden.method.m_step import MStepLoss, RobustMStep
 from harden.method.ppo import improve
@@ -101,15 +101,18 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
     rows, replay, states = supply.load()
     measure(learner, rows, config)
     terms = scheduled(config, learner.counters.refresh, learner.first_cost)
-    imagined: Row = {}
+    meter = _Meter()
+    world: Row = {}
     if config.variant_row.imagined:
-        imagined = imagine_attacks(learner, rows, config, terms.epsilon)._asdict()
+        world = learn_world(learner, rows, config)._asdict()
+        meter.add_chains(imagine_attacks(learner, rows, config, terms.epsilon))
     if not run.history:
         fit_critics(learner, replay, config, terms.epsilon, run.record.warm_up or 0)
     m_step[0].begin(terms)
-    meter = _Meter()
     with report.track(f"refresh {len(run.history) + 1}", train.rounds, "rounds") as track:
         for done in range(1, train.rounds + 1):
+            if config.variant_row.imagined and is_due(learner, config):
+                meter.add_chains(imagine_attacks(learner, rows, config, terms.epsilon))
             fit_critics(learner, replay, config, terms.epsilon, train.critic_steps)
             targets, expected_cost = expectation(learner, states, train.states, config, terms)
             assert learner.dual is not None
@@ -124,7 +127,7 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
     row = {"kappa": terms.kappa, "lam_max": lam_max, "adversary_share": 1.0}
     if config.variant_row.adversarial and terms.epsilon > 0:
         row["adversary_share"] = adversary_share(learner, targets.obs, config, terms.epsilon)
-    row |= meter.means() | imagined
+    row |= meter.means() | world
     return _Learned(row["loss"], row, Targets(*(column.cpu() for column in targets)), header)
 
 
@@ -227,6 +230,7 @@ class _Meter:
     def __init__(self) -> None:
         self.m_steps: list[torch.Tensor] = []
         self.e_steps: list[torch.Tensor] = []
+        self.chains: list[Imagined] = []
 
     def add_m_step(self, result: MStepLoss) -> None:
         parts = (result.loss.detach()[None], result.kl, result.kl_robust, result.beta, result.beta_robust)
@@ -236,13 +240,20 @@ class _Meter:
         values = (dual.eta, dual.lam, dual.lam_exact, dual.feasible, expected_cost, dual.kl, dual.converged)
         self.e_steps.append(torch.stack([value.double() for value in values]))
 
+    def add_chains(self, imagined: Imagined) -> None:
+        self.chains.append(imagined)
+
     def means(self) -> Row:
         pairs = ("kl", "kl_robust", "beta", "beta_robust")
         names = ["loss", *(f"{name}_{part}" for name in pairs for part in ("mean", "std"))]
         steps = torch.stack(self.m_steps).mean(0).tolist()
         duals = torch.stack(self.e_steps).mean(0).tolist()
         dual_names = ("eta", "lam", "lam_exact", "feasible", "q_cost", "kl_estep", "converged")
-        return dict(zip(names, steps, strict=True)) | dict(zip(dual_names, duals, strict=True))
+        row = dict(zip(names, steps, strict=True)) | dict(zip(dual_names, duals, strict=True))
+        if self.chains:
+            means = torch.tensor(self.chains, dtype=torch.float64).mean(0).tolist()
+            row |= dict(zip(Imagined._fields, means, strict=True))
+        return row
 
 
 def write_curve(path: Path, history: list[Row]) -> None:

@@ -246,7 +246,7 @@ def load_run(config: PipelineConfig, workspace: Workspace, device: torch.device)
 def warm_up_steps(config: PipelineConfig, learner: Learner, start: LoadedPolicy | None) -> int:
     """Return the critic steps before the first round: more for a given policy without critics."""
     usual = config.train.warm_up_critic_steps
-    if start is None or (start.critics and start.critics.architecture == learner.critics.architecture):
+    if start is None or (start.critics and start.critics.alike(learner.critics)):
         return usual
     return max(usual, config.critics.steps)
 

@@ -99,8 +99,7 @@ def save_state(path: Path, learner: Learner, description: dict[str, Any]) -> Non
         full |= {"values": learner.values.architecture, "pid": learner.pid._asdict()}
     if learner.behaviour is not None:
         full["behaviour"] = learner.behaviour.architecture
-    if learner.first_cost is not None:
-        full["first_cost"] = learner.first_cost
+    full["first_cost"] = learner.first_cost
     if learner.world is not None:
         full |= {"world": learner.world.architecture, "chains": len(learner.chains)}
         tensors["chain_ends"] = learner.chain_ends
@@ -188,6 +187,9 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
         if stored.get("safest"):
             learner.safest = copy.deepcopy(learner.average)
         for prefix, module in _modules(learner).items():
+            # of another variant, which has no world model: that it is another one is said elsewhere
+            if prefix == "world" and world is None:
+                continue
             cut = len(prefix) + 1
             module.load_state_dict({n[cut:]: v for n, v in tensors.items() if n.startswith(prefix + ".")})
         for prefix, optimizer in _optimizers(learner).items():

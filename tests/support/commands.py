@@ -44,6 +44,7 @@ SMALL = {
     "world.steps": "5",
     "world.batch": "32",
     "world.chains": "10",
+    "world.every": "1",
     "world.length": "6",
     "world.attack_steps": "2",
     "evaluate.queries": "5",

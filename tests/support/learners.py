@@ -20,10 +20,16 @@ EPSILON = 0.05
 
 
 def configure(**sections: Any) -> PipelineConfig:
-    """Return a small pipeline."""
+    """Return a small pipeline, whose schedules stand still where a test moves none of them."""
     base: dict[str, Any] = {
-        "networks": {"policy_hidden": [16], "critic_hidden": [16]},
-        "estep": {"particles": 8},
+        "variant": "safer-long",
+        "networks": {"policy_hidden": [16], "critic_hidden": [16], "init_std": 0.5, "max_std": 1.0},
+        "collect": {"min_std": 0.0, "correlation": 0.0},
+        "critics": {"gamma_reward": 0.97, "n_step_reward": 1, "scale_rewards": False},
+        "estep": {"particles": 8, "lam_max": 8.0, "limit_start": "limit"},
+        "mstep": {"learning_rate": 1e-3, "learning_rate_end": 1e-3, "kl_mean": 0.02, "kl_std": 0.002},
+        "adversary": {"steps": 3, "lam_max": 8.0},
+        "train": {"average": 0.0},
     }
     for name, value in sections.items():
         base[name] = base.get(name, {}) | value if isinstance(value, dict) else value
