@@ -48,6 +48,7 @@ def evaluate(
     policy: str | Path | Callable[..., Any],
     attacks: str = "random,mc,mr",
     pipeline: str | Path = "ball-circle",
+    breaking_radius: bool = False,
     **keys: Any,
 ) -> Evaluation:
     """Try a policy, natural and under attack, as `harden evaluate` does.
@@ -57,6 +58,7 @@ def evaluate(
             observations in, actions out.
         attacks: names with commas, or "all".
         pipeline: a pipeline file or the name of a shipped one.
+        breaking_radius: search each attack's smallest epsilon at which the mean cost passes the limit too.
         keys: keys of the pipeline's evaluate section, such as episodes=10; a list of values tries each.
 
     Returns:
@@ -72,7 +74,9 @@ def evaluate(
 
     lists = {key: value if isinstance(value, list) else [value] for key, value in keys.items()}
     config, *also = variations(load_config(find_pipeline(Path(pipeline))), lists)
-    ready = stage(config, policy, parse_attacks(attacks), device=pick_device("auto"), also=also)
+    names = parse_attacks(attacks)
+    options: dict[str, Any] = {"device": pick_device("auto"), "also": also}
+    ready = stage(config, policy, names, breaking=names if breaking_radius else (), **options)
     return cast("Evaluation", ready.work())
 
 

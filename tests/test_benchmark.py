@@ -173,13 +173,16 @@ def test_twice_the_effort_is_for_what_the_first_left_within_the_limit(
 ) -> None:
     asked = []
 
-    def evaluate(config: PipelineConfig, *_: object) -> Ready[dict[str, Any]]:
+    def evaluate(config: PipelineConfig, *_: object, breaking: list[str]) -> Ready[dict[str, Any]]:
         asked.append(config.evaluate.attack_steps)
         episode = {"reward": 1.0, "cost": cost, "length": 200}
-        return Ready(lambda: {"results": [{"cost": {"mean": cost}, "per_episode": [episode]}]}, [], [])
+        found = {"results": [{"cost": {"mean": cost}, "per_episode": [episode]}]}
+        radii = {"breaking_radius": [{"attack": name, "steps": asked[-1]} for name in breaking]}
+        return Ready(lambda: found | radii, [], [])
 
     monkeypatch.setattr(one_run, "evaluate", evaluate)
-    found = one_run.tried(make_config({"task": "ball-circle"}), Path("policy"))
+    found, radii = one_run.tried(make_config({"task": "ball-circle"}), Path("policy"))
+    assert radii == [{"attack": "mc", "steps": 50}], "once, with the effort that leads"
     assert list(found) == ["pgd", *["pgd-doubled"] * doubled, "paper", "paper-no-stop"]
     assert len(asked) == len(found)
 

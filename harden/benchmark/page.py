@@ -13,6 +13,7 @@ import numpy as np
 from harden.benchmark.ledger import Entry, finished, read_ledger
 from harden.benchmark.tables import TABLES, TASKS, THRESHOLDS, row_of
 from harden.errors import InputError
+from harden.evaluation.radius import radius_words
 from harden.storage.files import make_folder, write_text, write_whole
 
 # what stands between these lines of a file is made here
@@ -33,11 +34,12 @@ Made by `harden benchmark --render` from `benchmarks/results/ledger/`, which `ha
 fills. Each cell is reward / cost of an episode, acting with the mean, over 50 episodes; several seeds
 are followed by their mean and deviation over seeds, the paper's numbers by their deviation over episodes
 and 5 seeds. The cost limit is 5. natural, mc, mr and their average: sign-gradient PGD, 50 steps, 5
-restarts from corners of the ball. The last three columns are the same average under 100 steps and 10
+restarts from corners of the ball. The three columns after it are the same average under 100 steps and 10
 restarts (for policies that the first left within the limit), under the authors' attack (Adam, 200 steps,
-carried over, tolerances 1e-4), and under that without its stop rule. Training cost is the sum over
-training. ★: a natural reward below a tenth of cvpo's. `safer-long`, `safer-model` and `ppol` are not in the
-paper.
+carried over, tolerances 1e-4), and under that without its stop rule. The last column is the breaking radius
+under mc, the smallest of several seeds; runs from before it was searched have none. Training cost is the
+sum over training. ★: a natural reward below a tenth of cvpo's. `safer-long`, `safer-model` and `ppol` are
+not in the paper.
 Where the numbers fall short: [falls-short.md](falls-short.md)."""
 
 
@@ -77,6 +79,23 @@ def numbers(entries: Sequence[Entry], column: str, trial: str = "pgd") -> Number
     (reward, cost), several = np.mean(runs, axis=0), len(runs) > 1
     stds = np.std(runs, axis=0, ddof=1) if several else (None, None)
     return Numbers(float(reward), stds[0], float(cost), stds[1])
+
+
+def breaks_at(entries: Sequence[Entry]) -> str:
+    """Return the smallest breaking radius of runs, "–" where one of them was not searched for it.
+
+    Of a run that was searched for several attacks mc's counts, else the smallest.
+    """
+    radii = []
+    for entry in entries:
+        rows = entry.get("breaking_radius") or []
+        rows = [row for row in rows if row["attack"] == "mc"] or rows
+        if not rows:
+            return "–"
+        radii += rows
+    found = [row for row in radii if row["epsilon"] is not None]
+    key = "epsilon" if found else "tried_up_to"
+    return radius_words(min(found or radii, key=lambda row: float(row[key])))
 
 
 def groups(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, list[Entry]]]:
@@ -126,7 +145,8 @@ def _table(task: str, rows: dict[str, list[Entry]]) -> list[str]:
     """Return each row's runs, their mean over seeds, and the paper's numbers."""
     published_numbers = published()
     vanilla = numbers(rows["cvpo"], "natural") if "cvpo" in rows else None
-    lines = _header("method", "seed", "steps", "minutes", "training cost", *ATTACKS, *TRIALS.values())
+    columns = *ATTACKS, *TRIALS.values(), "breaking radius"
+    lines = _header("method", "seed", "steps", "minutes", "training cost", *columns)
     names = dict.fromkeys(row for table in TABLES.values() for row in table if row in rows)
     for name in [*names, *sorted(rows.keys() - names.keys())]:
         natural = numbers(rows[name], "natural")
@@ -142,10 +162,10 @@ def _table(task: str, rows: dict[str, list[Entry]]) -> list[str]:
             size = f"{trained['env_steps']:,.0f}", f"{spent / 60:.0f}"
             cells = [numbers(entries, column) for column in ATTACKS]
             cells += [numbers(entries, "average", trial) for trial in TRIALS]
-            lines.append(_line(*head, *size, f"{cost:,.0f}", *cells))
+            lines.append(_line(*head, *size, f"{cost:,.0f}", *cells, breaks_at(entries)))
         cells = [published_numbers.get((task, name, column)) for column in (*ATTACKS, "average")]
         if any(cells):
-            lines.append(_line(name, "the paper's", "", "", "", *cells, "", "", ""))
+            lines.append(_line(name, "the paper's", "", "", "", *cells, "", "", "", ""))
     return lines
 
 

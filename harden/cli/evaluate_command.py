@@ -36,12 +36,16 @@ from harden.errors import InputError, MissingInputError
 @click.option(
     "--curves", is_flag=True, help="Try mc and random at 0 to 3 times the radius, and mc with less effort."
 )
+@click.option(
+    "--breaking-radius", "radii", is_flag=True, help="Search each attack's smallest epsilon over the limit."
+)
 @click.option("--json", "json_path", type=FOLDER, help="Write the evaluation there.")
 @click.option("--html", type=FOLDER, help="Write a report of it there: one page.")
 def evaluate(
     ctx: Context,
     named: Path | None,
     attacks: str,
+    radii: bool,
     data: Path | None,
     json_path: Path | None,
     html: Path | None,
@@ -49,6 +53,7 @@ def evaluate(
 ) -> None:
     """Try a policy, natural and under attack."""
     from harden.evaluation.entries import parse_attacks, table
+    from harden.evaluation.radius import radius_table
     from harden.evaluation.reading import Reported
     from harden.evaluation.reference import line_of
     from harden.evaluation.report import write_report
@@ -60,8 +65,11 @@ def evaluate(
         data = ctx.workspace.data
     policy, names = named or ctx.workspace.policy, parse_attacks(attacks)
     options |= {"also": ctx.also, "data": data, "outs": outs, "page": html}
+    options["breaking"] = names if radii else ()
     result = ctx.run(stage.evaluate, policy, names, **options)
     click.echo(table(result["results"], result["cost_limit"]))
+    if radii:
+        click.echo(radius_table(result["breaking_radius"]))
     click.echo(line_of(result["reference"]))
     for warning in result["warnings"]:
         click.echo(f"warning: {warning['check']}: {warning['message']}")

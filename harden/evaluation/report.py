@@ -11,6 +11,7 @@ from harden.errors import InputError
 from harden.evaluation import pictures
 from harden.evaluation.checks import CHECKS, strongest
 from harden.evaluation.entries import NAMES, paired
+from harden.evaluation.radius import radius_words
 from harden.evaluation.reading import Reported
 from harden.evaluation.threat import threat
 from harden.evaluation.verdict import at_radius, mark, meant_radius, verdict
@@ -96,6 +97,7 @@ def _section(reported: Reported) -> Row:
         "checks": _checks(evaluation),
         "rows": rows,
         "further": further,
+        "radii": evaluation.get("breaking_radius", ()),
         "pictures": _pictures([reported]),
         "paths": {
             f"Start {e['seed']}, {e['attack']} at epsilon {e['epsilon']:g}": pictures.path(scene, e)
@@ -123,8 +125,13 @@ def _comparison(shown: Sequence[Reported]) -> Row:
         difference = paired(episodes[1], episodes[0], "cost") if pairs else None
         rows.append({"attack": key[0], "setting": key[1], "cells": cells, "difference": difference})
     radii = {reported.title: meant_radius(reported.evaluation) for reported in shown}
+    breaking = [{r["attack"]: r for r in of.evaluation.get("breaking_radius", ())} for of in shown]
     return {
         "rows": rows,
+        "breaking": {
+            name: [by_attack.get(name) for by_attack in breaking]
+            for name in dict.fromkeys(name for by_attack in breaking for name in by_attack)
+        },
         "paired": any(row["difference"] for row in rows),
         "radii": radii if len(set(radii.values())) > 1 else {},
         "pictures": _pictures(shown),
@@ -153,6 +160,7 @@ def _template() -> Any:
     loader = PackageLoader("harden.evaluation", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["fixed"] = lambda value, digits: f"{value:.{digits}f}"
+    environment.filters["radius"] = radius_words
     environment.filters["plain"] = lambda value: f"{value:.3g}"
     return environment.get_template("report.html")
 

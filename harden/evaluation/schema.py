@@ -125,6 +125,17 @@ class _Reference(TypedDict):
     untrained: _Idle
 
 
+class BreakingRadius(TypedDict):
+    """The smallest epsilon found at which the mean cost is above the limit, None where none was found."""
+
+    attack: str
+    epsilon: NonNegative | None
+    tried_up_to: NonNegative
+    holds_at: NonNegative | None
+    cost_below: NonNegative | None
+    cost_above: NonNegative | None
+
+
 def _natural_first(results: list[Entry]) -> list[Entry]:
     if results[0]["attack"] != "natural":
         raise ValueError(f"results begin with '{results[0]['attack']}', and have to with 'natural'")
@@ -156,6 +167,7 @@ class Evaluation(TypedDict):
     cost_limit: NonNegative
     action: Literal["mean", "sample"]
     results: Annotated[list[Entry], Field(min_length=1), AfterValidator(_natural_first)]
+    breaking_radius: NotRequired[list[BreakingRadius]]
     warnings: NotRequired[list[_Warned]]
     checks: NotRequired[dict[str, Count]]
     reference: NotRequired[_Reference]

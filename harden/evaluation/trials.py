@@ -104,6 +104,17 @@ def _key(name: str, trial: Trial) -> Key:
     return tuple(settings(name, trial).items())
 
 
+def threshold_of(name: str, victim: Victim, trial: Trial, obs: Tensor) -> float | None:
+    """Return the Q_c below which a gated attack leaves a state alone, None for one that is not gated.
+
+    Args:
+        obs: states of the natural episodes, (N, obs_dim).
+    """
+    if not ATTACKS[name].gated or victim.critics is None:
+        return None
+    return risk_threshold(victim.policy, victim.critics, obs, trial.amad_share)
+
+
 def actor(
     name: str, victim: Victim, trial: Trial, task: Task, device: torch.device, threshold: float | None
 ) -> Callable[[Tensor, Tensor], Acted]:
@@ -246,8 +257,8 @@ def evaluate_policy(
             if done:
                 natural = next(iter(made.values()))
                 obs = next(iter(done.values())).transitions.obs.to(device)
-                if ATTACKS[name].gated and victim.critics is not None:
-                    threshold = risk_threshold(victim.policy, victim.critics, obs, trial.amad_share)
+                threshold = threshold_of(name, victim, trial, obs)
+                if threshold is not None:
                     facts["threshold"] = threshold
                 facts |= _searched(name, victim, trial, task, obs)
             act = actor(name, victim, trial, task, device, threshold)

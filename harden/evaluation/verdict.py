@@ -78,7 +78,10 @@ def verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
     """
     radius, limit = meant_radius(evaluation), evaluation["cost_limit"]
     attacked = [entry for entry in evaluation["results"] if entry["epsilon"] > 0]
-    broken = [entry for entry in attacked if entry["cost"]["mean"] > limit]
+    broken = [entry["epsilon"] for entry in attacked if entry["cost"]["mean"] > limit]
+    searched = evaluation.get("breaking_radius", ())
+    broken += [row["epsilon"] for row in searched if row["epsilon"] is not None]
+    tried = [entry["epsilon"] for entry in attacked] + [row["tried_up_to"] for row in searched]
     entry = costliest(evaluation["results"], radius)
     # an attacker who may go as far as the radius may also go less far
     inside = [other for other in evaluation["results"] if _below(other["epsilon"], radius)]
@@ -97,8 +100,8 @@ def verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
         "lacks": lacks,
         "attack": entry["attack"],
         "epsilon": entry["epsilon"],
-        "breaks_at": min((other["epsilon"] for other in broken), default=None),
-        "holds_up_to": None if broken else max((other["epsilon"] for other in attacked), default=None),
+        "breaks_at": min(broken, default=None),
+        "holds_up_to": None if broken else max(tried, default=None),
     }
 
 
@@ -119,6 +122,10 @@ def _lacks(evaluation: dict[str, Any], entry: Entry, radius: float | None) -> li
         return [*lacks, "attacks: none was tried"]
     if _below(entry["epsilon"], radius):
         return [*lacks, f"radius: nothing was tried at epsilon {radius:g}, the task's"]
+    # a search for breaking radii tries others than the entries have
+    for row in evaluation.get("breaking_radius", ()):
+        if radius is not None and row["epsilon"] is not None and row["epsilon"] <= radius:
+            lacks.append(f"radius: {row['attack']} breaks the limit at epsilon {row['epsilon']:.3g}")
     if evaluation["episodes"] < _EPISODES:
         lacks.append(f"episodes: {evaluation['episodes']}, at least {_EPISODES} are needed")
     if not any(ATTACKS[name].noise for name in attacks):

@@ -107,6 +107,19 @@ class Attackers:
             ]
         return victim, made
 
+    def at(self, victim: Victim, name: str, trial: Trial) -> Victim:
+        """Return a prepared victim with what an attack asks at a trial's radius, made where it lacks that."""
+        row, radius, norm = ATTACKS[name], trial.epsilon, trial.strength.norm
+        if row.critics == "learned" and radius not in victim.learned:
+            critics, _ = self._planned(radius, norm)
+            return victim._replace(learned={**victim.learned, radius: critics})
+        if row.plays and radius not in victim.adversaries:
+            found, _ = search_adversary(
+                self.loaded.policy, self.config, radius, norm, self.device, self.report
+            )
+            return victim._replace(adversaries={**victim.adversaries, radius: found})
+        return victim
+
     def fitted(self, purpose: str) -> Made:
         """Return critics of the frozen policy, fitted to benign roll-outs of it, or those of an earlier call.
 

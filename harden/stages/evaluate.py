@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harden.envs.make import require_environment
 from harden.errors import InputError
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
+from harden.evaluation.radius import breaking_radii
 from harden.evaluation.reading import FORMAT_VERSION
 from harden.evaluation.reference import does_nothing
 from harden.evaluation.threat import data_spread, threat_model
@@ -50,6 +52,11 @@ def trial_of(config: PipelineConfig, gradients: bool) -> Trial:
         )
     how = options.episodes, config.eval_epsilon, strength, options.action, config.seed, options.amad_share
     return Trial(*how, gradients)
+
+
+def _effort(trial: Trial) -> int:
+    strength = trial.strength
+    return strength.steps * (strength.restarts if isinstance(strength, Strength) else 1)
 
 
 def critics_folder(named: Path) -> Path:
@@ -90,6 +97,7 @@ def evaluate(
     *,
     also: Sequence[PipelineConfig] = (),
     curves: bool = False,
+    breaking: Sequence[str] = (),
     independent: Path | None = None,
     data: Path | None = None,
     outs: Sequence[Path] = (),
@@ -107,6 +115,7 @@ def evaluate(
         attacks: names, natural first.
         also: further configurations to attack by on the same episodes.
         curves: try more radii and less effort as well.
+        breaking: names of those attacks whose breaking radius is searched; natural and worst have none.
         independent: where critics fitted here are kept, beside the policy where not given.
         data: of whose spread epsilon is a share; of that over the natural episodes where not given.
         outs: JSON files to write the evaluation to; page: a report that the caller makes of it.
@@ -116,8 +125,8 @@ def evaluate(
 
     Raises:
         MissingInputError: no such policy; DamagedFileError: not what its name promises; InputError: a
-            policy or data of another task, curves of nothing, or a file that is the policy's, the data's or
-            written twice; StorageError: one of the files can't be written.
+            policy or data of another task, curves or a breaking radius of nothing, or a file that is the
+            policy's, the data's or written twice; StorageError: one of the files can't be written.
     """
     path, task = Path(policy_name(named)), config.task_row
     for out in (*outs, page):
@@ -128,26 +137,44 @@ def evaluate(
         raise InputError(f"{page} can't hold the evaluation and the report", "name two files")
     if curves and not {"random", "mc"} & set(attacks):
         raise InputError("curves follow random and mc, and neither is run", "name them: --attack random,mc")
+    searched = [name for name in breaking if name in ATTACKS]
+    if breaking and not searched:
+        raise InputError("a breaking radius is an attack's, and none is run", "name one: --attack mc")
+    if searched and task.epsilon == 0:
+        raise InputError(
+            f"the radius of {task.name} is 0, and radii are searched in multiples of it",
+            "give the task an epsilon",
+        )
     require_environment(task)
     spread = data_spread(open_dataset(data, task)) if data else None
     opened = open_policy(named, config, report)
     folder = independent or critics_folder(path)
 
-    def attempt(loaded: LoadedPolicy) -> tuple[Tried, dict[str, Any]]:
-        """Run the episodes; returns also what was made for the attacks."""
+    def attempt(loaded: LoadedPolicy) -> tuple[Tried, dict[str, Any], Callable[[], dict[str, Any]]]:
+        """Run the episodes; returns also what was made for the attacks, and the search for their radii."""
         trials = [trial_of(each, loaded.policy.differentiable) for each in (config, *also)]
-        victim, made = Attackers(config, loaded, folder, device, report).prepare(attacks, trials)
+        attackers = Attackers(config, loaded, folder, device, report)
+        victim, made = attackers.prepare(attacks, trials)
         options: dict[str, Any] = {"workers": config.collect.workers, "device": device, "report": report}
         points = curve_points(trials[0], task.epsilon) if curves else []
-        return evaluate_policy(victim, task, attacks, trials, points=points, **options), made
+        tried = evaluate_policy(victim, task, attacks, trials, points=points, **options)
+
+        def radii() -> dict[str, Any]:
+            if not searched:
+                return {}
+            # of several efforts the weaker would only find a larger radius
+            how = partial(attackers.at, victim), task, searched, max(trials, key=_effort), tried
+            return {"breaking_radius": breaking_radii(*how, **options)}
+
+        return tried, made, radii
 
     def work() -> dict[str, Any]:
         began, loaded = time.monotonic(), opened
-        tried, made = attempt(loaded)
+        tried, made, radii = attempt(loaded)
         if not acts_alike(named, loaded, config, tried.natural_obs, report):
             report.say(f"{path} acts otherwise on visited states than its weights: trying the file itself")
             loaded = open_policy(named, config, report, adopt=False)
-            tried, made = attempt(loaded)
+            tried, made, radii = attempt(loaded)
         results, checked = tried.entries, check(tried.entries, made)
         warnings = does_nothing(tried.reference)
         warnings += _without_gradients(attacks, loaded, config.evaluate.queries) + checked.warnings
@@ -164,6 +191,7 @@ def evaluate(
             "device": str(device),
             "policy": {"path": str(path)} | kept,
             "results": results,
+            **radii(),
             "reference": tried.reference,
             "warnings": warnings,
             "checks": checked.made,
