@@ -7,16 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from harden.attacks import ATTACKS, Strength
 from harden.benchmark.page import breaks_at
 from harden.config.pipeline import make_config
 from harden.config.tasks import TASKS
 from harden.errors import InputError
 from harden.evaluation import radius
+from harden.evaluation.entries import Trial
 from harden.evaluation.radius import breaking_radius, radius_words
 from harden.evaluation.reading import load_evaluation, load_runs
 from harden.evaluation.report import write_report
+from harden.evaluation.trials import Victim
 from harden.evaluation.verdict import verdict
+from harden.nets.saved import load_policy
+from harden.progress import QUIET
+from harden.stages import attackers
 from harden.stages import evaluate as stage
+from harden.training.imitation import CPU
 from support.commands import harden, refused
 
 ROOT = Path(__file__).parents[1]
@@ -172,3 +179,26 @@ def test_the_benchmarks_page_takes_the_smallest_of_the_seeds() -> None:
     assert breaks_at([run("mc", None)]) == radius_words({"epsilon": None, "tried_up_to": 0.2}) == "above 0.2"
     both = {"breaking_radius": run("mr", 0.01)["breaking_radius"] + run("mc", 0.03)["breaking_radius"]}
     assert (breaks_at([both]), breaks_at([run("mr", 0.0)])) == ("0.03", "0")
+
+
+@pytest.mark.parametrize(("attack", "makes"), [("critic-free", "search_adversary"), ("learned", "_planned")])
+def test_what_is_made_for_one_radius_is_made_for_each_that_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str, makes: str
+) -> None:
+    made = list[float]()
+
+    def make(*given: object) -> tuple[str, list[float]]:
+        made.append(next(value for value in given if isinstance(value, float)))
+        return f"one for {made[-1]}", []
+
+    owner = attackers if makes == "search_adversary" else attackers.Attackers
+    monkeypatch.setattr(owner, makes, make)
+    loaded = load_policy(RELEASED / "cvpo")
+    maker = attackers.Attackers(make_config({"task": "ball-circle"}), loaded, tmp_path, CPU, QUIET)
+    victim = Victim(loaded.policy, loaded.critics)
+    for epsilon in (0.1, 0.2, 0.2):
+        trial = Trial(1, epsilon, Strength(), "mean", 0)
+        victim = maker.at(victim, attack, trial)
+        assert victim.critics_for(ATTACKS[attack], epsilon) == f"one for {epsilon}"
+    assert made == [0.1, 0.2]
+    assert maker.at(victim, "mc", trial) is victim

@@ -86,7 +86,7 @@ def breaks_at(entries: Sequence[Entry]) -> str:
 
     Of a run that was searched for several attacks mc's counts, else the smallest.
     """
-    radii = []
+    radii = list[dict[str, Any]]()
     for entry in entries:
         rows = entry.get("breaking_radius") or []
         rows = [row for row in rows if row["attack"] == "mc"] or rows
