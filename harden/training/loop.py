@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 
 from harden.config.pipeline import PipelineConfig
 from harden.data import TargetsHeader, write_targets
+from harden.envs.vector import VectorEnv
 from harden.errors import DivergedError
 from harden.method.adversary import adversary_share
 from harden.method.critic_step import fit_critics, measure
@@ -29,7 +30,7 @@ from harden.storage.files import digest_file, write_text
 from harden.training.keeping import attacked_cost, consider, reward_floor, try_policy
 from harden.training.run import Run, which_policy
 from harden.training.state import Row
-from harden.training.supply import RollOuts, Supply
+from harden.training.supply import Loaded, RollOuts, Supply
 from harden.training.trainer import make_fabric
 from harden.types import DualSolution, Targets
 
@@ -74,14 +75,14 @@ def train(run: Run, supply: Supply, *, tensorboard: bool, report: Reporter) -> N
             learner.advance(refresh=1)
         supply.gather(history)
         gathered = time.monotonic()
-        parent = module_digest(learner.policy)
+        parent, loaded = module_digest(learner.policy), supply.load()
         if m_step is None:
             assert isinstance(supply, RollOuts)
-            learned = _learn_on_policy(run, supply, report)
+            learned = _learn_on_policy(run, supply, loaded, report)
         else:
-            learned = _learn(run, supply, fabric, m_step, report)
+            learned = _learn(run, supply.digest, loaded, fabric, m_step, report)
         check_finite(learner, learned.loss)
-        _keep(run, supply)
+        _keep(run, supply.envs, loaded)
         row = supply.row(history, gathered - began, time.monotonic() - gathered) | learned.row
         history.append(row)
         _commit(run, supply, learned, parent)
@@ -89,7 +90,9 @@ def train(run: Run, supply: Supply, *, tensorboard: bool, report: Reporter) -> N
         report.say(_line(row, config.refreshes))
 
 
-def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Reporter) -> _Learned:
+def _learn(
+    run: Run, data_digest: str, loaded: Loaded, fabric: Fabric, m_step: Any, report: Reporter
+) -> _Learned:
     """Do the rounds of a refresh: critics, E-step and robust M-step, over and over.
 
     Source: Algorithm 2, lines 6 to 21.
@@ -98,7 +101,7 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
         are recent ones, the critics' from the whole replay.
     """
     learner, config, train = run.learner, run.config, run.config.train
-    rows, replay, states = supply.load()
+    rows, replay, states = loaded
     measure(learner, rows, config)
     terms = scheduled(config, learner.counters.refresh, learner.first_cost)
     meter = _Meter()
@@ -118,7 +121,7 @@ def _learn(run: Run, supply: Supply, fabric: Fabric, m_step: Any, report: Report
             assert learner.dual is not None
             meter.add_e_step(learner.dual, expected_cost)
             if done == train.rounds:
-                header = describe_targets(config, learner, learner.dual, expected_cost, supply.digest, terms)
+                header = describe_targets(config, learner, learner.dual, expected_cost, data_digest, terms)
             for result in maximisation(fabric, m_step, targets, train.policy_steps):
                 meter.add_m_step(result)
             learner.finish_round()
@@ -163,7 +166,7 @@ def maximisation(fabric: Fabric, m_step: Any, targets: Targets, steps: int) -> I
         yield module.result
 
 
-def _learn_on_policy(run: Run, supply: RollOuts, report: Reporter) -> _Learned:
+def _learn_on_policy(run: Run, supply: RollOuts, loaded: Loaded, report: Reporter) -> _Learned:
     """Improve the policy by the refresh's roll-outs, and fit the critics that attackers need.
 
     The state-action critics learn from the replay for the policy as it is now, by the same updates as those
@@ -174,28 +177,26 @@ def _learn_on_policy(run: Run, supply: RollOuts, report: Reporter) -> _Learned:
     learner, config, train, shard = run.learner, run.config, run.config.train, supply.shard
     epsilon = scheduled(config, learner.counters.refresh).epsilon
     done = improve(learner, supply.fresh(), config, shard.cost / shard.episodes, epsilon)
-    _, replay, _ = supply.load()
     steps = train.rounds * train.critic_steps
     with report.track(f"refresh {len(run.history) + 1}", steps, "steps") as track:
-        fit_critics(learner, replay, config, epsilon, steps, track)
+        fit_critics(learner, loaded.replay, config, epsilon, steps, track)
     learner.finish_round()
     return _Learned(done.loss + done.value_loss + done.cost_value_loss, done._asdict())
 
 
-def _keep(run: Run, supply: Supply) -> None:
+def _keep(run: Run, envs: VectorEnv | None, loaded: Loaded) -> None:
     """Where a floor of the reward is set, keep the averaged policy if it is the safest so far above it."""
     learner, config = run.learner, run.config
     floor = reward_floor(config, run.record)
     terms = scheduled(config, learner.counters.refresh, learner.first_cost)
     last = scheduled(config, None)
     ready = (terms.epsilon, terms.kappa) == (last.epsilon, last.kappa)
-    if floor is None or not ready or supply.envs is None:
+    if floor is None or not ready or envs is None:
         return
-    rows, _, states = supply.load()
-    candidate = try_policy(config, learner.average, supply.envs)
+    candidate = try_policy(config, learner.average, envs)
     candidate |= {
         "refresh": len(run.history) + 1,
-        "attacked_cost": attacked_cost(learner, rows, states, config, terms),
+        "attacked_cost": attacked_cost(learner, loaded.rows, loaded.states, config, terms),
     }
     run.record.safest = consider(learner, candidate, run.record.safest, floor)
 
