@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from harden.errors import Interrupted, Terminated
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_S = 0.02
-_came: Interrupted | None = None
+# what came, and no exception that was raised: its traceback would keep open what is to be cleaned up
+_came: Callable[[], Interrupted] | None = None
 
 
 def listen() -> None:
@@ -40,7 +42,7 @@ def check() -> None:
         Interrupted: one came since `listen`.
     """
     if _came is not None:
-        raise _came
+        raise _came()
 
 
 @contextlib.contextmanager
@@ -58,15 +60,17 @@ def kept() -> Iterator[None]:
         check()
         raise
     if _came is not None:
-        raise type(_came)(_came.message, "it was noticed at the end: the result is written")
+        came = _came()
+        raise type(came)(came.message, "it was noticed at the end: the result is written")
 
 
 def _stop(number: int, frame: object) -> None:
     global _came
     # a second one would end what cleans up after the first
     signal.signal(number, signal.SIG_IGN)
-    _came = Terminated("stopped by SIGTERM") if number == signal.SIGTERM else Interrupted("stopped by Ctrl-C")
-    raise _came
+    kind, name = (Terminated, "SIGTERM") if number == signal.SIGTERM else (Interrupted, "Ctrl-C")
+    _came = functools.partial(kind, f"stopped by {name}")
+    raise _came()
 
 
 def _not_raised(lost: Any) -> None:

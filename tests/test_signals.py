@@ -91,3 +91,12 @@ def test_one_that_comes_while_the_program_is_imported_is_one_line(
     assert done.returncode == NUMBERS[number].exit_code
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: stopped by")
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_one_that_comes_at_any_step_of_a_write_leaves_the_old_or_the_new(tmp_path: Path, what: str) -> None:
+    program = Path(__file__).parent / "support" / "interrupted.py"
+    words = [sys.executable, str(program), what, str(tmp_path)]
+    steps = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(steps) == 1, steps
+    assert int(steps[0].split()[0]) > 300

@@ -141,23 +141,27 @@ def put_aside(parent: Path, folder: bool) -> Iterator[Path]:
     A lock keeps it from being taken for one that a killed process left; those are removed first.
     """
     clear_unfinished(parent)
-    while True:
-        path = parent / f".harden-{secrets.token_hex(8)}.tmp"
-        if folder:
-            path.mkdir()
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        else:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # another process may have removed it before it was locked
-        if path.exists():
-            break
-        os.close(lock)
-    try:
+    with contextlib.ExitStack() as stack:
+        while True:
+            path = parent / f".harden-{secrets.token_hex(8)}.tmp"
+            # before it is made: a signal may come right behind
+            stack.callback(_remove, path)
+            try:
+                if folder:
+                    path.mkdir()
+                    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                else:
+                    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            except FileExistsError:
+                # somebody put it there, and it is left to them
+                stack.pop_all()
+                raise
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # another process may have removed it before it was locked
+            if path.exists():
+                break
         yield path
-    finally:
-        _remove(path)
-        os.close(lock)
 
 
 def _remove(path: Path) -> None:

@@ -74,12 +74,15 @@ def _moved_away(folders: Sequence[Path]) -> Iterator[None]:
         for folder in folders:
             if folder.exists():
                 old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-                os.replace(folder, old)
+                # before it is moved: a signal may come right behind
                 moved.append((folder, old))
+                os.replace(folder, old)
         yield
     except BaseException:
         for folder, old in reversed(moved):
-            os.replace(old, folder)
+            # a signal may also come when the new one stands already: `recover_replaced` removes the old one
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
         raise
     for _, old in moved:
         shutil.rmtree(old, ignore_errors=True)
