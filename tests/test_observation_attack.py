@@ -147,6 +147,12 @@ def test_a_function_is_asked_for_its_mean_action_and_has_to_have_one(victim) -> 
         harden.ObservationAttack(Observing(8), noisy, **options)
     with pytest.raises(InputError, match=r"policy 'alone' fails on an array .* it has to take"):
         harden.ObservationAttack(Observing(8), alone, **options)
+    # its actions are those that the environment takes
+    wide = Observing(8, 5.0)
+    env = harden.ObservationAttack(wide, lambda obs: np.tile([3.0, -7.0], (len(obs), 1)), **options)
+    np.testing.assert_array_equal(env.victim.mean(obs).numpy(), np.tile([3.0, -5.0], (5, 1)))
+    with pytest.raises(InputError, match="no bounds"):
+        harden.ObservationAttack(Observing(8, np.inf), predict, **options)
     # one that has no signature to look at
     harden.ObservationAttack(Observing(2), np.tanh, **options)
 
@@ -154,9 +160,9 @@ def test_a_function_is_asked_for_its_mean_action_and_has_to_have_one(victim) -> 
 class Observing(gymnasium.Env):
     """An environment of some number of coordinates that never runs."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, high: float = 1.0) -> None:
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-high, high, (2,), np.float32)
 
 
 @pytest.mark.parametrize(

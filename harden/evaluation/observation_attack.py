@@ -24,14 +24,20 @@ def _as_policy(policy: GaussianPolicy | Callable[..., Any], env: gymnasium.Env) 
     """Return a network as it is, and a function as a policy of the environment's sizes."""
     if isinstance(policy, GaussianPolicy):
         return policy
-    sizes = [space.shape[0] for space in (env.observation_space, env.action_space) if space.shape]
-    if not callable(policy) or len(sizes) != 2:
-        raise InputError(f"{policy!r} is no policy for {env}", "give a policy of harden's, or a function")
-    source, (obs_dim, act_dim) = from_function(policy), sizes
+    if not callable(policy):
+        raise InputError(f"{policy!r} is no policy", "give a policy of harden's, or a function")
+    spaces: list[Any] = [env.observation_space, env.action_space]
+    if not all(isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 for space in spaces):
+        raise InputError(f"{env} has {spaces[0]} and {spaces[1]}", "both have to be a Box of one dimension")
+    (obs_dim,), (act_dim,) = (space.shape for space in spaces)
+    source = from_function(policy)
     # an attack on what answers otherwise each time would climb its noise
     answer(source, probe_observations(obs_dim), act_dim, Path(policy_name(policy)))
-    bound = torch.ones(act_dim)
-    return OpaquePolicy(source, obs_dim, -bound, bound)
+    low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (spaces[1].low, spaces[1].high))
+    if not bool((low.isfinite() & high.isfinite()).all()):
+        remedy = "give them finite ones, such as with gymnasium.wrappers.RescaleAction"
+        raise InputError(f"the actions of {env} have no bounds", remedy)
+    return OpaquePolicy(source, obs_dim, low, high)
 
 
 class ObservationAttack(gymnasium.ObservationWrapper):
@@ -56,8 +62,8 @@ class ObservationAttack(gymnasium.ObservationWrapper):
 
     Raises:
         InputError: an unknown attack, an impossible radius, an attack without the critics or the threshold
-            that it needs, an environment whose observations the policy does not take, or a function that
-            fails, or that answers otherwise each time.
+            that it needs, an environment whose observations the policy does not take, or whose actions have no
+            bounds; or a function that fails, or that answers otherwise each time.
     """
 
     def __init__(
