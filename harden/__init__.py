@@ -68,12 +68,13 @@ def evaluate(
         InputError: no such policy, attack or key, or a policy of another task.
     """
     from harden.config.file import find_pipeline, load_config, variations
+    from harden.envs.ask import completed
     from harden.evaluation.entries import parse_attacks
     from harden.stages.evaluate import evaluate as stage
     from harden.training.workspace import pick_device
 
     lists = {key: value if isinstance(value, list) else [value] for key, value in keys.items()}
-    config, *also = variations(load_config(find_pipeline(Path(pipeline))), lists)
+    config, *also = variations(completed(load_config(find_pipeline(Path(pipeline)))), lists)
     names = parse_attacks(attacks)
     options: dict[str, Any] = {"device": pick_device("auto"), "also": also}
     ready = stage(config, policy, names, breaking=names if breaking_radius else (), **options)
@@ -100,11 +101,12 @@ def train(
         init, resume, overwrite, data, allow_attacked_collection: as `harden.stages.train.train` has them,
             which also says what is raised.
     """
+    from harden.envs.ask import completed
     from harden.stages.train import train as stage
     from harden.training.workspace import Workspace, pick_device
 
     ready = stage(
-        config,
+        completed(config),
         Workspace.named(name, Path(root)),
         init=init,
         resume=resume,

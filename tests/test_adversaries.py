@@ -56,12 +56,13 @@ def test_a_film_has_the_episode_that_an_evaluation_has(folder: Path) -> None:
     episode = random["per_episode"][0]
     assert f"reward {episode['reward']:.1f}, cost {episode['cost']:.0f} " in said
     with Image.open("episode.gif") as film:
-        assert (film.n_frames, film.size) == (4, (160, 120))
+        # clean and attacked, side by side
+        assert (film.n_frames, film.size) == (4, (320, 120))
         frames = []
         for place in range(film.n_frames):
             film.seek(place)
             # below the caption, which changes by itself
-            frames.append(film.convert("RGB").crop((0, 40, 160, 120)).tobytes())
+            frames.append(film.convert("RGB").crop((160, 40, 320, 120)).tobytes())
     assert len(set(frames)) == 4, "something moves"
 
 

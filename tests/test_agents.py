@@ -232,8 +232,7 @@ def test_answers_that_are_clipped_are_no_secret(folder: Path, capsys: pytest.Cap
 def test_a_function_acts_in_the_range_of_a_task_of_ones_own(folder: Path) -> None:
     own = {
         "name": "point",
-        "env_id": "PointMass-v0",
-        "module": "support.point_mass",
+        "env": "support.point_mass:PointMass-v0",
         "horizon": 20,
         "cost_limit": 2,
     }
@@ -244,7 +243,7 @@ def test_a_function_acts_in_the_range_of_a_task_of_ones_own(folder: Path) -> Non
 
     # a folder of its name is another policy
     (folder / "runs").mkdir()
-    loaded = open_policy(runs, make_config({"own_task": own}), QUIET)
+    loaded = open_policy(runs, make_config({"task": own}), QUIET)
     assert float(loaded.policy.mean(torch.zeros(1, 2))) == 1.5
     assert "clipped" not in loaded.manifest["how"]
 

@@ -152,22 +152,23 @@ OWN = {"name": "x", "horizon": 9, "cost_limit": 1.0, "epsilon": [0.1, 0.2], "obs
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"horizon": None}, "a: own_task.horizon: Field required"),
-        ({"epsilon": "x"}, "a: own_task.epsilon = 'x'"),
-        ({"epsilon": [0.1, "x"]}, "a: own_task.epsilon.1 = 'x'"),
-        ({"epsilon": [0.1, -1]}, "a: own_task.epsilon.1 = -1"),
-        ({"epsilon": [0.1]}, "a: own_task: epsilon has 1 numbers for 2 coordinates"),
-        ({"obs_dim": 10**9}, "a: own_task.obs_dim = 1000000000"),
+        ({"cost_limit": None}, "a: task.cost_limit: Field required"),
+        ({"horizon": None}, "a: task: without an environment (env) it has to say horizon"),
+        ({"epsilon": "x"}, "a: task.epsilon = 'x'"),
+        ({"epsilon": [0.1, "x"]}, "a: task.epsilon.1 = 'x'"),
+        ({"epsilon": [0.1, -1]}, "a: task.epsilon.1 = -1"),
+        ({"epsilon": [0.1]}, "a: task: epsilon has 1 numbers for 2 coordinates"),
+        ({"obs_dim": 10**9}, "a: task.obs_dim = 1000000000"),
         (
             {"obsdim": 3},
-            "a: own_task.obsdim = 3: Extra inputs are not permitted; did you mean obs_dim",
+            "a: task.obsdim = 3: Extra inputs are not permitted; did you mean obs_dim",
         ),
     ],
 )
 def test_what_is_wrong_with_an_own_task_is_named_plainly(change: dict, said: str) -> None:
     own = {key: value for key, value in (OWN | change).items() if value is not None}
     with pytest.raises(InputError) as caught:
-        make_config({"own_task": own}, "a")
+        make_config({"task": own}, "a")
     assert str(caught.value).startswith(said)
 
 
@@ -185,7 +186,7 @@ def test_what_is_wrong_with_an_own_task_is_named_plainly(change: dict, said: str
             "--set mstep.betas=3: mstep.betas = 3: Extra inputs are not permitted; did you mean beta_",
         ),
         (["networks.init_std=9.0"], "a.toml with --set networks.init_std=9.0: networks: it must hold that"),
-        (["own_task.name=x"], "a.toml with --set own_task.name=x: own_task.horizon: Field required"),
+        (["task.name=x"], "a.toml with --set task.name=x: task.cost_limit: Field required"),
         ([], "a.toml: estep.particles = 1"),
         (["seed=3"], "a.toml: estep.particles = 1"),
     ],

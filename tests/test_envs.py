@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from harden.config.tasks import TASKS, Task
-from harden.envs.make import SeededEnv
 from harden.envs.rollout import Acted, Progress, Rollout, rollout
 from harden.envs.vector import VectorEnv
+from harden.envs.worker import SeededEnv
 from harden.errors import DivergedError, HardenError
 
 BALL = TASKS["ball-circle"]
@@ -261,7 +261,7 @@ from harden.config.tasks import TASKS
 envs = VectorEnv(TASKS["ball-circle"], 1, 1)
 print(envs.workers[0].process.pid, flush=True)
 os.kill(envs.workers[0].process.pid, signal.SIGSTOP)
-envs.workers[0].send("reset", np.arange(1), np.arange(1))
+envs.workers[0].send({"do": "reset"}, [np.arange(1), np.arange(1)])
 os.kill(os.getpid(), signal.SIGTERM)
 """
     words = [sys.executable, "-c", script]

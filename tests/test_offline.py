@@ -169,7 +169,7 @@ def test_actions_that_the_task_does_not_allow_are_refused(
         writer.append(wide, seed=0, policy_digest="", behaviour="imported")
     said = refused(*words, "--data", "wide", *SHORT)
     assert "wide: action 1 goes from -3 to 5, task 'ball-circle' allows -1 to 1" in said
-    assert "own_task.action_low" in said
+    assert "task.action_low" in said
     assert not list(Path().rglob("*.safetensors"))
 
 
@@ -186,13 +186,13 @@ def test_costs_above_the_tasks_highest_are_refused(
         writer.append(dear, seed=0, policy_digest="", behaviour="imported")
     said = refused(*words, "--data", "dear", *SHORT)
     assert "dear: a step costs up to 100, of task 'ball-circle' at most 1" in said
-    assert "own_task.max_step_cost" in said
+    assert "task.max_step_cost" in said
     assert not list(Path().rglob("*.safetensors"))
 
 
 def test_actions_are_held_to_the_tasks_own_bounds_and_rounding_is_let_pass() -> None:
     own = {"name": "arm", "horizon": 2, "cost_limit": 1, "epsilon": 0.1, "obs_dim": 8, "act_dim": 2}
-    config = make_config({"own_task": own | {"action_low": [-3.0, 0.0], "action_high": [5.0, 1.0]}})
+    config = make_config({"task": own | {"action_low": [-3.0, 0.0], "action_high": [5.0, 1.0]}})
     nothing = torch.zeros(2)
 
     def refuse(actions: torch.Tensor) -> None:

@@ -226,7 +226,7 @@ class TestUpdate:
         radius = torch.tensor([0.001] * 4 + [0.1] * 4)
         own = {"name": "mine", "horizon": 20, "cost_limit": 1, "obs_dim": 8, "act_dim": 2}
         own |= {"epsilon": radius.tolist()}
-        learner, config = on_policy(variant, own_task=own)
+        learner, config = on_policy(variant, task=own)
         batch = prepare(learner, episodes(), config, config.train_epsilon)
         share = ((batch.obs_adv - batch.obs).abs() / radius).amax(0)
         assert bool((share <= 1 + 1e-3).all())

@@ -136,7 +136,7 @@ def report(
 @click.option("--independent", type=FOLDER, help="Where fitted critics are kept.")
 @click.option("--out", type=FOLDER, default=Path("episode.gif"), help="The GIF [episode.gif].")
 def render(ctx: Context, named: Path | None, out: Path, **options: Any) -> None:
-    """Film an episode, clean or attacked, as a GIF."""
+    """Film an episode as a GIF: clean, and with --attack the attacked one beside it."""
     from harden.stages import render as stage
 
     policy = named or ctx.workspace.policy

@@ -184,12 +184,13 @@ def stage_options(command: F) -> F:
         shared: Shared, pipeline: Path | None, assignments: tuple[str, ...], device: str, **options: Any
     ) -> Any:
         from harden.config.file import DEFAULT_PIPELINE, find_pipeline, load_config, variations
+        from harden.envs.ask import completed
         from harden.progress import Reporter
         from harden.training.workspace import Workspace, pick_device
 
         path = pipeline or DEFAULT_PIPELINE
         file = find_pipeline(path)
-        loaded = load_config(file, [*assignments, *_as_keys(options)])
+        loaded = completed(load_config(file, [*assignments, *_as_keys(options)]))
         values = {name: options.pop(name) for name in _SEVERAL if name in options}
         several = {name: v if isinstance(v, list) else [v] for name, v in values.items() if v is not None}
         config, *also = variations(loaded, several)
@@ -202,7 +203,7 @@ def stage_options(command: F) -> F:
             # the other kinds are of a file as such, whatever it is used for
             if pipeline is not None or not names_input or type(error) is not InputError:
                 raise
-            assumed = f"no -p was given, so that pipeline {file} of task '{config.task}' holds"
+            assumed = f"no -p was given, so that pipeline {file} of task '{config.task_row.name}' holds"
             remedy = f"{error.remedy}; {assumed}" if error.remedy else assumed
             raise InputError(error.message, remedy) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -209,22 +208,41 @@ def list_names(what: str) -> None:
 
 
 @main.command()
-@click.option("--out", type=FOLDER, default=Path("pipelines"), help="Folder to write into.")
+@click.option(
+    "--env", metavar="MODULE:CLASS", help="Write one for this environment, which is asked what it is."
+)
+@click.option("--python", default="", help="With --env: the Python that simulates.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="task.KEY=VALUE", help="With --env: a key of its task."
+)
+@click.option("--out", type=FOLDER, default=Path("pipelines"), help="Folder to write into [pipelines].")
 @pass_shared
-def init(shared: Shared, out: Path) -> None:
-    """Write the shipped pipelines into a folder."""
+def init(shared: Shared, env: str | None, python: str, assignments: tuple[str, ...], out: Path) -> None:
+    """Write the shipped pipelines into a folder, or one for an environment of your own."""
     from harden.config.file import PRESETS
+    from harden.stages.init import own_pipeline
     from harden.storage.files import make_folder, require_writable, storage_errors
 
-    copies = {source: out / source.name for source in sorted(PRESETS.glob("*.toml"))}
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in sorted(PRESETS.glob("*.toml"))}
+    begun = None
+    if env is not None:
+        begun = own_pipeline(env, python, assignments)
+        texts = {begun.name: begun.text}
+    elif python or assignments:
+        raise InputError("--python and --set are for --env alone", "name the environment, as module:Class")
+    copies = {out / f"{name}.toml": text for name, text in texts.items()}
     with storage_errors(out):
-        for there in copies.values():
+        for there in copies:
             if there.exists():
                 raise InputError(f"{there} is there already", "remove it, or name another folder with --out")
             require_writable(there)
-    shared.end_dry_run(*copies.values())
+    for line in begun.found if begun else ():
+        click.echo(line)
+    shared.end_dry_run(*copies)
     make_folder(out)
     with storage_errors(out):
-        for source, there in copies.items():
-            shutil.copyfile(source, there)
+        for there, text in copies.items():
+            there.write_text(text, encoding="utf-8")
             click.echo(f"-> {there}")
+    if begun and begun.undecided:
+        click.echo(f"to decide, at DECIDE in that file: {', '.join(begun.undecided)}")

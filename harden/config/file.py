@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -44,6 +45,14 @@ def _merge(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
             value = _merge(below, value)
         merged[key] = value
     return merged
+
+
+def assigned(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the sections that assignments such as "mstep.steps=10" make; InputError: one is none."""
+    tree: dict[str, Any] = {}
+    for assignment in assignments:
+        tree = _merge(tree, _tree_of(assignment))
+    return tree
 
 
 def find_pipeline(path: Path) -> Path:
@@ -123,17 +132,17 @@ def load_config(path: Path, assignments: Sequence[str] = ()) -> PipelineConfig:
     # a ValueError: not TOML, not UTF-8, or a number of thousands of digits
     except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path} is not a pipeline file: {error}") from error
-    assigned: dict[str, Any] = {}
-    for assignment in assignments:
-        assigned = _merge(assigned, _tree_of(assignment))
-    tree = _with_exceptions(tree, assigned.get("variant"), str(path))
-    full, blame = _merge(tree, assigned), (str(path), assignments)
+    over = assigned(assignments)
+    tree = _with_exceptions(tree, over.get("variant"), str(path))
+    full, blame = _merge(tree, over), (str(path), assignments)
+    if isinstance(full.get("task"), dict):
+        full["task"] = {"name": re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem)} | full["task"]
     if full.get("preset") == "paper":
         # checked first: the preset is a row of a task and of a family of variants that have to exist
-        names = ("own_task", "task", "variant", "preset")
+        names = ("task", "variant", "preset")
         named = make_config({name: full[name] for name in names if name in full}, *blame)
-        full = _merge(tree, paper_settings(named.task, named.variant_row.on_policy))
-        full = _merge(full, assigned)
+        full = _merge(tree, paper_settings(named.task_row.name, named.variant_row.on_policy))
+        full = _merge(full, over)
     return make_config(full, *blame)
 
 

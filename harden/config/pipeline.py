@@ -6,7 +6,15 @@ import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from harden.config import sections
 from harden.config.problems import first_problem
@@ -18,13 +26,15 @@ from harden.errors import InputError
 class PipelineConfig(sections.Section):
     """A whole pipeline: the task, the variant, and each stage's section.
 
-    `task` names a row of harden/config/tasks.py, or `own_task` describes another one, and names it.
+    `task` names a row of harden/config/tasks.py, or is a table that describes another one (sections.OwnTask).
 
     `preset` says whose settings were put over the file's: nobody's, or the paper's (config/paper.toml).
     """
 
-    own_task: sections.OwnTask | None = None
-    task: str = "ball-circle"
+    task: Annotated[
+        Annotated[str, Tag("name")] | Annotated[sections.OwnTask, Tag("table")],
+        Discriminator(lambda value: "name" if isinstance(value, str) else "table"),
+    ] = "ball-circle"
     variant: str = "safer-model"
     preset: Literal["none", "paper"] = "none"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -43,23 +53,12 @@ class PipelineConfig(sections.Section):
     ppo: sections.OnPolicy = sections.OnPolicy()
     evaluate: sections.Evaluation = sections.Evaluation()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _named_by_its_own_task(cls, tree: Any) -> Any:
-        own = tree.get("own_task") if isinstance(tree, dict) else None
-        if isinstance(own, dict) and "name" in own and "task" not in tree:
-            return tree | {"task": own["name"]}
-        return tree
-
     @field_validator("task")
     @classmethod
-    def _known(cls, name: str, info: ValidationInfo) -> str:
-        own: sections.OwnTask | None = info.data.get("own_task")
-        if own is None and name not in TASKS:
-            raise ValueError(f"choose one of: {', '.join(TASKS)}; or describe another one as [own_task]")
-        if own is not None and (name != own.name or name in TASKS):
-            raise ValueError(f"with own_task it is '{own.name}', which is the name of no other task")
-        return name
+    def _known(cls, task: str | sections.OwnTask) -> str | sections.OwnTask:
+        if isinstance(task, str) and task not in TASKS:
+            raise ValueError(f"choose one of: {', '.join(TASKS)}; or describe another one as a table [task]")
+        return task
 
     @field_validator("variant")
     @classmethod
@@ -71,7 +70,7 @@ class PipelineConfig(sections.Section):
     @field_validator("preset")
     @classmethod
     def _of_a_task_in_the_paper(cls, preset: str, info: ValidationInfo) -> str:
-        if preset != "none" and info.data.get("own_task") is not None:
+        if preset != "none" and isinstance(info.data.get("task"), sections.OwnTask):
             raise ValueError("the paper has no settings for a task of your own")
         return preset
 
@@ -90,7 +89,7 @@ class PipelineConfig(sections.Section):
     @property
     def task_row(self) -> Task:
         """The task, with this pipeline's cost limit in place of the task's own where one is set."""
-        task = TASKS[self.task] if self.own_task is None else self.own_task.row
+        task = TASKS[self.task] if isinstance(self.task, str) else self.task.row
         return task if self.cost_limit is None else task._replace(cost_limit=self.cost_limit)
 
     @property
@@ -133,7 +132,9 @@ class PipelineConfig(sections.Section):
 def _similar_keys(key: str) -> str:
     """Return the keys that an unknown one may have been meant for, or all of its section."""
     section, _, name = key.rpartition(".")
-    fields = (PipelineConfig().model_dump() | {"own_task": sections.OwnTask.model_fields}).get(section)
+    if key == "own_task":
+        return "it is task now: [task], with env = 'module:id' in place of env_id and module"
+    fields = (PipelineConfig().model_dump() | {"task": sections.OwnTask.model_fields}).get(section)
     known = list(fields) if isinstance(fields, dict) else list(PipelineConfig.model_fields)
     close = difflib.get_close_matches(name, known)
     return f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(known)}"
@@ -169,6 +170,8 @@ def renamed(tree: dict[str, Any]) -> dict[str, Any]:
                 value = old.pop(name)
                 old = dict.fromkeys(todays, value) | old
         new[section] = old
+    # the table of a task of the user's own, which none of the stored ones is of
+    new.pop("own_task", None)
     for section, values in _BEFORE.items():
         new[section] = values | new.get(section, {})
     if new.get("estep", {}).get("limit_start", "") is None:
@@ -214,7 +217,7 @@ def key_value(config: PipelineConfig, key: str, given: Any = None) -> Any:
 
 
 # sections that the result of every stage depends on, and that those of some do
-_ALL = ("task", "own_task", "variant", "seed", "cost_limit")
+_ALL = ("task", "variant", "seed", "cost_limit")
 _OWN = {
     "fit-critics": ("networks", "critics"),
     "e-step": ("estep", "by_hand"),
@@ -241,5 +244,6 @@ def stage_sections(stage: str, config: PipelineConfig) -> dict[str, Any]:
         "ppo": {"fit-policy": variant.on_policy},
     }
     names = [*_ALL, *_OWN[stage], *(name for name, stages in more.items() if stages.get(stage))]
-    whole = config.model_dump(mode="json")
+    # where a task is simulated is no part of what it is
+    whole = config.model_dump(mode="json", exclude={"task": {"python", "timeout"}})
     return {name: whole[name] for name in names}

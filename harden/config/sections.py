@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from harden.config.tasks import Task
+from harden.config.tasks import TASKS, Task
 
 # beyond, it is a slip of the pen: Python and torch count further, and memory ends earlier
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -317,41 +317,69 @@ Scales = Annotated[tuple[NonNegative, ...], Field(strict=False)]
 class OwnTask(Section):
     """A task that harden has no row for; what each key means: harden/config/tasks.py.
 
-    `env_id` empty: there is no simulation, only data. `epsilon` is one number, or one a coordinate; with
-    `observation_std` it is a share of that, one number a coordinate as `harden data info` shows them.
+    `env` is a Gymnasium id, `module:id` of what a module registers, or `module:Class` or `module:function`
+    that makes the environment; empty, there is no simulation, only data. What is left out of `horizon`, sizes
+    and bounds the environment says. `epsilon` is one number, or one a coordinate; with `observation_std` it
+    is a share of that, one number a coordinate as `harden data info` shows them. `name` is the file's where
+    none is given.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-    env_id: str = ""
-    module: str = ""
-    horizon: Count
+    env: str = ""
+    python: str = ""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "own"
+    horizon: Count | None = None
     cost_limit: NonNegative
     epsilon: NonNegative | Scales
     observation_std: Scales | None = None
-    obs_dim: Coordinates
-    act_dim: Coordinates
+    obs_dim: Coordinates | None = None
+    act_dim: Coordinates | None = None
     max_step_cost: Positive = 1.0
     action_low: Bounds | None = None
     action_high: Bounds | None = None
+    cost_key: str = "cost"
+    obs_keys: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    timeout: Positive = 300.0
+
+    @field_validator("name")
+    @classmethod
+    def _no_other_task(cls, name: str) -> str:
+        if name in TASKS:
+            raise ValueError("that is the name of a task that harden has: give another one")
+        return name
 
     @model_validator(mode="after")
     def _as_many_as_coordinates(self) -> OwnTask:
+        missing = [key for key in ("horizon", "obs_dim", "act_dim") if getattr(self, key) is None]
+        if missing and not self.env:
+            raise ValueError(f"without an environment (env) it has to say {' and '.join(missing)}")
         sizes = dict.fromkeys(("epsilon", "observation_std"), self.obs_dim)
         sizes |= dict.fromkeys(("action_low", "action_high"), self.act_dim)
         for key, size in sizes.items():
             value = getattr(self, key)
-            if isinstance(value, tuple) and len(value) != size:
+            if isinstance(value, tuple) and size is not None and len(value) != size:
                 raise ValueError(f"{key} has {len(value)} numbers for {size} coordinates")
-        if not all(low < high for low, high in zip(*self.row.bounds, strict=True)):
+        if (self.action_low is None) != (self.action_high is None):
+            raise ValueError("action_low and action_high have to be given together")
+        lows, highs = self.action_low or (), self.action_high or ()
+        if len(lows) != len(highs) or not all(low < high for low, high in zip(lows, highs, strict=True)):
             raise ValueError("it must hold that action_low < action_high")
         return self
 
     @property
+    def unsaid(self) -> bool:
+        """Whether its environment has to be asked for what it is."""
+        said = self.horizon, self.obs_dim, self.act_dim, self.action_low
+        return bool(self.env) and None in said
+
+    @property
     def row(self) -> Task:
-        """The same as a row of the table of tasks."""
-        ones = (1.0,) * self.obs_dim
+        """The same as a row of the table of tasks; sizes that are still unsaid are 0."""
+        module, _, env_id = self.env.rpartition(":")
         epsilon, unit = (1.0, self.epsilon) if isinstance(self.epsilon, tuple) else (self.epsilon, ())
         if self.observation_std:
+            ones = (1.0,) * len(self.observation_std)
             unit = tuple(e * s for e, s in zip(unit or ones, self.observation_std, strict=True))
+        sizes = dict.fromkeys(("horizon", "obs_dim", "act_dim"), 0)
         same = {key: value for key, value in self if key in Task._fields and value is not None}
-        return Task(**same | {"epsilon": epsilon, "epsilon_unit": unit})
+        own = {"env_id": env_id, "module": module, "epsilon": epsilon, "epsilon_unit": unit}
+        return Task(**sizes | same | own)

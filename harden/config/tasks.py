@@ -10,8 +10,9 @@ class Task(NamedTuple):
 
     Args:
         name: how pipelines and commands call it.
-        env_id: the Gymnasium id; "" for a task of which there is no simulation, only data.
-        module: the module whose import registers the id, "" where none has to be imported.
+        env_id: the Gymnasium id, or the class or function of the module that makes the environment; "" for a
+            task of which there is no simulation, only data.
+        module: the module that registers the id or holds the class, "" where none has to be imported.
         horizon: steps an episode, H.
         cost_limit: allowed cost an episode, kappa_H.
         epsilon: radius of the observation attack, in raw observation units or in those of `epsilon_unit`.
@@ -23,6 +24,10 @@ class Task(NamedTuple):
         epsilon_unit: what a radius of one means in each coordinate, raw units; empty for one in all.
         action_low, action_high: bounds of the actions; empty for -1 and 1.
         observations: what each coordinate is, for a reader; empty where nobody says.
+        python: the interpreter that simulates; "" for the one that harden runs in.
+        cost_key: the key of a step's info that holds its cost.
+        obs_keys: of observations that are a dictionary, those that the policy sees, in order.
+        timeout: seconds within which a simulation has to answer.
     """
 
     name: str
@@ -40,6 +45,10 @@ class Task(NamedTuple):
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     observations: tuple[str, ...] = ()
+    python: str = ""
+    cost_key: str = "cost"
+    obs_keys: tuple[str, ...] = ()
+    timeout: float = 300.0
 
     def radius(self, epsilon: float) -> float | tuple[float, ...]:
         """Return a radius in raw observation units: one number, or one a coordinate."""

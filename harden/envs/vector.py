@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from harden.child import Child, ChildEndedError
-from harden.config.tasks import Task
-from harden.envs.worker import Slots
-from harden.errors import HardenError, foreign_errors
+from harden.config.tasks import TASKS, Task
+from harden.envs import worker
+from harden.errors import HardenError, InputError
+
+# an environment that is closed in good order is done by then
+_CLOSING_SECONDS = 2
 
 
 class Step(NamedTuple):
@@ -30,17 +37,131 @@ class Step(NamedTuple):
     timeouts: np.ndarray
 
 
-def _answers(requests: Sequence[tuple[Child, str, tuple[Any, ...]]]) -> list[Any]:
-    """Send a request to each worker, all before the first answer is waited for; returns the answers."""
-    try:
-        for worker, method, arguments in requests:
-            worker.send(method, *arguments)
-        return [worker.receive() for worker, _, _ in requests]
-    except ChildEndedError as error:
-        remedy = "what was stored stands; run the command again, with fewer workers if memory was short"
-        raise HardenError(
-            f"a simulation worker ended by itself (exit status {error.status})", remedy
-        ) from error
+def require_environment(task: Task) -> None:
+    """Refuse to simulate a task of which there are only data, as it names no environment: InputError."""
+    if not task.env_id:
+        remedy = "every stage but collect and evaluate works from stored data, as harden train --offline does"
+        what = "it has no environment (task.env is empty), and this simulates"
+        raise InputError(f"task '{task.name}': {what}", remedy)
+
+
+def _kind(task: Task) -> type[HardenError]:
+    """Return whose failure the simulation's is: the user's where the environment is the user's own."""
+    return HardenError if task.name in TASKS else InputError
+
+
+def _given(task: Task, reply: dict[str, Any]) -> Any:
+    """Return what a worker answered; InputError or HardenError: that it is none."""
+    if "refused" in reply:
+        what, remedy = reply["refused"]
+        raise InputError(f"task '{task.name}': {what}", remedy)
+    if "failed" in reply:
+        raise _kind(task)(f"the simulation failed ({reply['failed']})")
+    return reply["gives"]
+
+
+class Worker:
+    """A simulation worker in a process of its own, under the task's Python.
+
+    It is a fresh interpreter, because a fork would copy torch's threads in whatever state they are. This
+    Python finds modules where this process does; another one where it does by itself. It ends when its socket
+    is closed: with this object, or with this process.
+
+    Raises:
+        InputError: there is no such Python.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        python = os.path.expanduser(task.python) or sys.executable
+        more = {"OMP_NUM_THREADS": "1"}
+        if not task.python:
+            more["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        ours, theirs = socket.socketpair()
+        try:
+            self.process = subprocess.Popen(
+                [python, worker.__file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | more,
+                process_group=0,  # or Ctrl-C reaches it too, before it ignores that
+            )
+        except OSError as error:
+            ours.close()
+            remedy = "name a Python 3.8 or later that has NumPy and the simulator"
+            raise InputError(
+                f"task.python = '{python}' can't be started ({error.strerror})", remedy
+            ) from error
+        finally:
+            theirs.close()
+        self.pipe, self.answered = ours, False
+        # neither a simulator that hangs nor one that reads nothing holds harden up
+        ours.settimeout(task.timeout)
+        self.reader = ours.makefile("rb")
+
+    def send(self, asked: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+        """Put a request; HardenError: nobody is there any more."""
+        try:
+            worker.write_message(self.pipe, asked, arrays)
+        except OSError as error:
+            self._lost(error)
+
+    def receive(self) -> tuple[Any, list[np.ndarray]]:
+        """Return the answer to the oldest request that has none.
+
+        Raises:
+            InputError: the environment is not what its task says.
+            HardenError: the simulation failed, ended or gave no answer; an InputError where it is one's own.
+        """
+        try:
+            reply, arrays = worker.read_message(self.reader)
+        except (EOFError, OSError) as error:
+            self._lost(error)
+        except (ValueError, LookupError, TypeError) as error:
+            raise _kind(self.task)(f"the simulation worker said what makes no sense ({error})") from error
+        self.answered = True
+        return _given(self.task, reply), arrays
+
+    def _lost(self, error: Exception) -> NoReturn:
+        """Say why there is no answer."""
+        kind, remedy = _kind(self.task), "what was stored stands; run the command again"
+        if isinstance(error, TimeoutError):
+            what = f"the simulation gave no answer within {self.task.timeout:g} s"
+            raise kind(what, "where it needs longer, set task.timeout, in seconds") from error
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # the socket breaks a moment before the exit status is there
+            self.process.wait(timeout=5)
+        what = f"a simulation worker ended by itself (exit status {self.process.returncode})"
+        if self.answered:
+            remedy += ", with fewer workers if memory was short"
+        elif self.task.python:
+            what = f"{self.task.python} ended before it answered (exit status {self.process.returncode})"
+            remedy = "name a Python 3.8 or later that has NumPy and the simulator as task.python"
+        raise kind(what, remedy) from error
+
+    def hang_up(self) -> None:
+        """Tell it to end."""
+        with contextlib.suppress(OSError):
+            self.pipe.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End it, whatever it does, and where it does not end by itself all that it has started."""
+        self.hang_up()
+        try:
+            self.process.wait(timeout=_CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.reader.close()
+        self.pipe.close()
+
+
+def request(do: str, task: Task | None = None, **values: Any) -> dict[str, Any]:
+    """Return a request; the ones that open environments are sent with their task."""
+    if task is None:
+        return {"do": do, "with": values}
+    return {"protocol": worker.PROTOCOL, "do": do, "with": values | {"task": task._asdict()}}
 
 
 class VectorEnv:
@@ -49,45 +170,72 @@ class VectorEnv:
     Args:
         task: of all of them.
         num_envs: slots.
-        workers: processes to split them over, one a core where not given; 0 simulates in this process.
+        workers: processes to split them over, one a core where not given; 0 simulates in this process, unless
+            the task has a Python of its own.
+        film: pictures will be asked for.
 
     Raises:
+        InputError: the environment is not what its task says.
         HardenError: a simulation failed or a worker died; the environments are closed then.
     """
 
-    def __init__(self, task: Task, num_envs: int, workers: int | None = None) -> None:
+    def __init__(self, task: Task, num_envs: int, workers: int | None = None, film: bool = False) -> None:
+        require_environment(task)
         wanted = len(os.sched_getaffinity(0)) if workers is None else workers
         self.task, self.num_envs = task, num_envs
-        self.workers: list[Child] = []
-        self.local: Slots | None = None
-        if wanted == 0:
-            self.local = Slots()
-            self.action_low, self.action_high = self.local.make(task, num_envs)
-            return
-        count = min(wanted, num_envs)
-        self.workers = [Child("harden.envs.worker") for _ in range(count)]
+        self.workers: list[Worker] = []
+        self.local: worker.Slots | None = None
+        count = min(max(wanted, bool(task.python)), num_envs)
         try:
-            shares = (len(range(index, num_envs, count)) for index in range(count))
-            requests = [(self.workers[i], "make", (task, share)) for i, share in enumerate(shares)]
-            self.action_low, self.action_high = _answers(requests)[0]
+            if count == 0:
+                # as a worker has it, and policies of one's own do
+                if os.getcwd() not in sys.path:
+                    sys.path.append(os.getcwd())
+                self.local = worker.Slots()
+                answers = [
+                    self._ask_here({"do": "make", "with": {"task": task, "count": num_envs, "film": film}})
+                ]
+            else:
+                for _ in range(count):
+                    self.workers.append(Worker(task))
+                shares = [len(range(index, num_envs, count)) for index in range(count)]
+                requests = [(request("make", task, count=share, film=film), ()) for share in shares]
+                answers = self._ask_workers(dict(enumerate(requests)))
+            self.action_low, self.action_high = answers[0]
         except BaseException:
             self.close()
             raise
 
-    def _ask(self, request: str, slots: np.ndarray, values: np.ndarray) -> list[tuple[np.ndarray, Any]]:
+    def _ask_here(self, asked: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
+        assert self.local is not None
+        reply, more = worker.answer(self.local, asked, arrays)
+        _given(self.task, reply)
+        return more
+
+    def _ask_workers(
+        self, requests: Mapping[int, tuple[dict[str, Any], Sequence[np.ndarray]]]
+    ) -> list[list[np.ndarray]]:
+        """Send each worker its request, all before the first answer is waited for; returns the answers."""
+        for index, asked in requests.items():
+            self.workers[index].send(*asked)
+        return [self.workers[index].receive()[1] for index in requests]
+
+    def _ask(
+        self, do: str, slots: np.ndarray, *values: np.ndarray, **options: Any
+    ) -> list[tuple[np.ndarray, list[np.ndarray]]]:
         """Put a request to those that own the slots; returns each part and the rows that it belongs to."""
         try:
             if self.local is not None:
-                with foreign_errors("the simulation failed", kind=HardenError):
-                    return [(np.arange(len(slots)), getattr(self.local, request)(slots, values))]
+                return [(np.arange(len(slots)), self._ask_here(request(do, **options), (slots, *values)))]
             count = len(self.workers)
             if not count:
                 raise HardenError("these environments are closed", "open new ones")
-            rows = [np.nonzero(slots % count == index)[0] for index in range(count)]
-            busy = [index for index in range(count) if len(rows[index])]
-            asked = [(self.workers[i], request, (slots[rows[i]] // count, values[rows[i]])) for i in busy]
-            answers = _answers(asked)
-            return [(rows[index], answer) for index, answer in zip(busy, answers, strict=True)]
+            rows = {i: np.nonzero(slots % count == i)[0] for i in range(count) if (slots % count == i).any()}
+            requests = {
+                i: (request(do, **options), (slots[own] // count, *(value[own] for value in values)))
+                for i, own in rows.items()
+            }
+            return list(zip(rows.values(), self._ask_workers(requests), strict=True))
         except BaseException:
             # an answer that stays in a pipe would be taken for the next request's
             self.close()
@@ -96,7 +244,7 @@ class VectorEnv:
     def reset(self, slots: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Start an episode of each seed (len,) in its slot (len,); returns obs, float32 (len, obs_dim)."""
         obs = np.empty((len(slots), self.task.obs_dim), dtype=np.float32)
-        for rows, part in self._ask("reset", slots, seeds):
+        for rows, (part,) in self._ask("reset", slots, seeds):
             obs[rows] = part
         return obs
 
@@ -109,16 +257,23 @@ class VectorEnv:
             obs[rows], floats[0, rows], floats[1, rows], flags[0, rows], flags[1, rows] = part
         return Step(obs, floats[0], floats[1], flags[0], flags[1])
 
+    def frame(self, slot: int, width: int) -> np.ndarray:
+        """Return a picture of a slot, uint8 (height, some width, 3); InputError: there is none."""
+        ((_, (picture,)),) = self._ask("frame", np.array([slot]), width=width)
+        return picture
+
     def close(self) -> None:
         """End the worker processes."""
-        for worker in self.workers:
-            worker.close()
+        for each in self.workers:
+            each.hang_up()
+        for each in self.workers:
+            each.close()
         self.workers = []
         if self.local is not None:
             self.local.close()
             self.local = None
 
-    def __enter__(self) -> VectorEnv:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -242,7 +242,7 @@ def key_of(config: PipelineConfig, loaded: LoadedPolicy, *more: Any) -> str:
     parts = [
         loaded.manifest.get("policy_digest") or module_digest(loaded.policy),
         # the row and not its name: a task of one's own keeps that when its radius changes
-        *(config.task_row._asdict(), config.seed),
+        *(config.task_row._replace(python="", timeout=0.0)._asdict(), config.seed),
         config.critics.model_dump(mode="json"),
         config.networks.model_dump(mode="json"),
         *more,

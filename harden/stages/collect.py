@@ -10,8 +10,7 @@ import torch
 from harden.config.pipeline import PipelineConfig, key_value
 from harden.config.variants import MC_BEHAVIOUR
 from harden.data import DatasetWriter, ShardInfo, open_dataset
-from harden.envs.make import require_environment
-from harden.envs.vector import VectorEnv
+from harden.envs.vector import VectorEnv, require_environment
 from harden.errors import InputError
 from harden.method.schedules import scheduled
 from harden.nets import Critics, GaussianPolicy

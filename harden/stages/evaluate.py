@@ -13,7 +13,7 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.pipeline import PipelineConfig
 from harden.data import data_files, open_dataset
-from harden.envs.make import require_environment
+from harden.envs.vector import require_environment
 from harden.errors import InputError
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial

@@ -12,7 +12,6 @@ import torch
 
 from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset, DatasetWriter
-from harden.envs.make import SeededEnv, require_environment
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.evaluation.offline import offline_account
@@ -110,10 +109,9 @@ def train(
     else:
         if data is not None:
             raise InputError("--data is for --offline", "training that collects learns from its own data set")
-        require_environment(config.task_row)
         require_permission(config.behaviour, allow_attacked_collection)
         # what it refuses, it refuses before anything is begun
-        SeededEnv(config.task_row).close()
+        VectorEnv(config.task_row, 1, config.collect.workers).close()
     stored, folders = None, (workspace.run, workspace.data)
     # what a killed process left of the folders is put back when the work begins, and not by a dry run
     run_now, data_now = whereabouts(workspace.run, folders)

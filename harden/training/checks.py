@@ -97,13 +97,13 @@ def require_ranges(config: PipelineConfig, rows: Transitions, path: Path) -> Non
         raise InputError(
             f"{path}: action {worst} goes from {float(found_low[worst]):g} to {float(found_high[worst]):g}, "
             f"task '{task.name}' allows {float(lows[worst]):g} to {float(highs[worst]):g}",
-            "set own_task.action_low and own_task.action_high to the robot's bounds, or scale the data",
+            "set task.action_low and task.action_high to the robot's bounds, or scale the data",
         )
     cost = float(rows.costs.max())
     if not task.allows_cost(cost):
         raise InputError(
             f"{path}: a step costs up to {cost:g}, of task '{task.name}' at most {task.max_step_cost:g}",
-            "set own_task.max_step_cost to the highest cost of a step, or scale the data",
+            "set task.max_step_cost to the highest cost of a step, or scale the data",
         )
 
 

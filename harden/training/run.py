@@ -29,7 +29,12 @@ from harden.training.state import Row, RunRecord, load_state, save_state
 from harden.training.workspace import Workspace, describe, versions
 
 # what changes nothing of what is learned
-_MAY_DIFFER: dict[str, set[str] | bool] = {"collect": {"workers"}, "evaluate": True, "by_hand": True}
+_MAY_DIFFER: dict[str, set[str] | bool] = {
+    "collect": {"workers"},
+    "task": {"python", "timeout"},
+    "evaluate": True,
+    "by_hand": True,
+}
 
 
 @dataclasses.dataclass

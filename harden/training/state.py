@@ -169,9 +169,9 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
     tensors, stored = read_tensors(path, anew)
     if stored.get("kind") != "state":
         raise DamagedFileError(f"{path} is a {stored.get('kind')}, not a run's state")
-    if stored.get("task") != config.task:
+    if stored.get("task") != config.task_row.name:
         raise InputError(
-            f"{path} is of task '{stored.get('task')}', the pipeline's is '{config.task}'",
+            f"{path} is of task '{stored.get('task')}', the pipeline's is '{config.task_row.name}'",
             "use the pipeline that the run was made with",
         )
     try:

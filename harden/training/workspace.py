@@ -88,7 +88,7 @@ def describe(config: PipelineConfig, **more: Any) -> dict[str, Any]:
     """Return what is written beside everything that a configuration made."""
     task = config.task_row
     return {
-        "task": config.task,
+        "task": task.name,
         "env_id": task.env_id,
         "horizon": task.horizon,
         "variant": config.variant,
