@@ -62,8 +62,8 @@ class ObservationAttack(gymnasium.ObservationWrapper):
 
     Raises:
         InputError: an unknown attack, an impossible radius, an attack without the critics or the threshold
-            that it needs, an environment whose observations the policy does not take, or whose actions have no
-            bounds; or a function that fails, or that answers otherwise each time.
+            that it needs, an environment whose observations the policy does not take, or whose actions have
+            no bounds; or a function that fails, or that answers otherwise each time.
     """
 
     def __init__(
