@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn
 
 from harden.errors import HardenError, foreign_errors
@@ -109,21 +111,26 @@ def serve(handler: object) -> None:
             pipe.send(reply)
 
 
-def answer_of_fork(work: Callable[[], Any], seconds: float) -> Any:
-    """Return what `work` returns in a fork of this process, for a short call that may never come back.
+def answer_of_fork(work: Callable[[], Any], seconds: float, room: int = 0) -> Any:
+    """Return what `work` returns in a fork of this process, for a call that may never come back.
 
     Args:
         work: touches no thread, writes nothing, and returns or raises what can be pickled.
         seconds: after these the fork is killed.
+        room: bytes of memory that it may take, beside those that this process has; 0 for no limit.
 
     Raises:
-        TimeoutError: it took longer, or it died; otherwise what `work` raises.
+        TimeoutError: it took longer, or it died; otherwise what `work` raises, such as MemoryError.
     """
     reader, writer = Pipe(duplex=False)
     child = os.fork()
     if not child:
         try:
             try:
+                if room:
+                    pages = int(Path("/proc/self/statm").read_text().split()[0])
+                    most = pages * resource.getpagesize() + room
+                    resource.setrlimit(resource.RLIMIT_AS, (most, most))
                 writer.send((work(), None))
             except Exception as failure:
                 writer.send((None, failure))
@@ -133,10 +140,10 @@ def answer_of_fork(work: Callable[[], Any], seconds: float) -> Any:
     writer.close()
     try:
         if not reader.poll(seconds):
-            raise TimeoutError
+            raise TimeoutError(f"it took longer than {seconds:.0f} s")
         answer, error = reader.recv()
     except EOFError:
-        raise TimeoutError from None
+        raise TimeoutError("the process that read it was ended") from None
     finally:
         reader.close()
         os.kill(child, signal.SIGKILL)

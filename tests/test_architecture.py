@@ -33,6 +33,7 @@ OWNERS = {
     "click": "cli",
     "onnx": "policies",
     "onnxruntime": "policies",
+    "pyarrow": "data",
 }
 
 

@@ -229,10 +229,8 @@ def test_a_file_that_is_open_elsewhere_says_so() -> None:
 
 
 OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "npz": (lambda path: np.savez(path.open("wb"), **logs()), ".npz"),
     "npy": (lambda path: np.save(path.open("wb"), logs()["rewards"]), ".npy"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps(logs())), "pickle"),
-    "parquet": (lambda path: path.write_bytes(b"PAR1" + bytes(99)), "Parquet"),
     "arrow": (lambda path: path.write_bytes(b"ARROW1\0\0" + bytes(99)), "Arrow"),
 }
 

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from harden.config.pipeline import make_config
 from harden.data import (
-    READERS,
     Dataset,
     DatasetWriter,
     ImportOptions,
     TargetsHeader,
     detect_format,
     export_data,
+    parse_columns,
+    read_log,
     read_targets,
     write_targets,
 )
@@ -35,19 +36,29 @@ from harden.types import Targets
 from support.mutations import json_mutations, model_mutations, mutations
 from support.transitions import DATA, HOW, TASK, make, write_flat
 
-# what 100,000 inputs are, reader by reader
-SHARE = {
-    "shard": 0.2,
-    "manifest": 0.2,
-    "targets": 0.15,
-    "policy": 0.05,
-    "state": 0.05,
-    "dsrl": 0.1,
-    "d4rl": 0.1,
-    "minari": 0.1,
-    "metadata": 0.05,
+# how many inputs each reader has to stand
+INPUTS = {
+    "shard": 20_000,
+    "manifest": 20_000,
+    "targets": 15_000,
+    "policy": 5_000,
+    "state": 5_000,
+    "d4rl": 10_000,
+    "minari": 10_000,
+    "metadata": 5_000,
+    "dsrl": 10_000,
+    "robomimic": 10_000,
+    "csv": 10_000,
+    "parquet": 10_000,
+    "npz": 10_000,
+    "lerobot": 10_000,
 }
-INPUTS = 100_000
+EXAMPLES = Path(__file__).parent / "fixtures/logs"
+MAPS = {
+    "robomimic": "obs=obs/*,action=actions,reward=rewards,cost=costs,next_obs=next_obs/*",
+    "csv": "obs=o_*,action=a_*,reward=r,cost=speeding,episode=ep",
+}
+MAPS["parquet"] = MAPS["csv"] + ",step=t,terminal=crashed"
 _BATCH = 1000
 
 
@@ -57,9 +68,9 @@ def _targets(path: Path) -> None:
     write_targets(path, values, TargetsHeader(*[1.0] * 7, "feasible", 0, 0, "a", "b", "c", "{}", 0.1, True))
 
 
-def _convert(path: Path, source: str) -> None:
+def _convert(path: Path, source: str, columns: str = "") -> None:
     detect_format(path)
-    READERS[source](path, ImportOptions(horizon=4, at_horizon="terminal"))
+    read_log(path, source, ImportOptions(parse_columns([columns]), horizon=5, at_horizon="terminal"))
 
 
 def _everything(path: Path) -> None:
@@ -73,7 +84,7 @@ class Reader:
 
     Args:
         folder: where a whole one is made.
-        kind: one of SHARE.
+        kind: one of INPUTS.
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
@@ -99,7 +110,15 @@ class Reader:
             return lambda: read_targets(path)
         if kind == "d4rl":
             write_flat(path, DATA, without=("next_observations", "timeouts"))
-            return lambda: _convert(path, "d4rl")
+            return lambda: _convert(path, "hdf5")
+        example = {"csv": "table.csv", "parquet": "table.parquet", "npz": "arrays/run_8.npz"}
+        if kind in (*example, "robomimic"):
+            shutil.copyfile(EXAMPLES / example.get(kind, "robomimic.hdf5"), path)
+            return lambda: _convert(path, "hdf5" if kind == "robomimic" else kind, MAPS.get(kind, ""))
+        if kind == "lerobot":
+            shutil.copytree(EXAMPLES / "lerobot-2", folder / "lerobot")
+            self.file = folder / "lerobot/meta/info.json"
+            return lambda: _convert(folder / "lerobot", "lerobot")
         with DatasetWriter(folder / "set", TASK) as writer:
             writer.append(make([2, 1]), **HOW)
             writer.append(make([1], 3), **HOW | {"seed": 4})
@@ -109,7 +128,7 @@ class Reader:
         if kind == "dsrl":
             export_data(folder / "set", folder / "all.h5", "dsrl")
             os.rename(folder / "all.h5", path)
-            return lambda: _convert(path, "dsrl")
+            return lambda: _convert(path, "hdf5")
         if kind == "manifest":
             self.file = folder / "set/manifest.json"
             return lambda: _everything(folder / "set")
@@ -155,7 +174,7 @@ def fuzz(folder: Path, kind: str, inputs: int, start: int = 0) -> tuple[int, int
     return count, taken
 
 
-@pytest.mark.parametrize("kind", SHARE)
+@pytest.mark.parametrize("kind", INPUTS)
 def test_a_few_inputs(tmp_path: Path, kind: str) -> None:
     count, taken = fuzz(tmp_path, kind, 60)
     assert count >= 60
@@ -192,11 +211,11 @@ def test_no_memory_is_taken_for_more_than_the_stored_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SHARE)
+@pytest.mark.parametrize("kind", INPUTS)
 def test_its_share_of_a_hundred_thousand_inputs(
     tmp_path: Path, kind: str, record_property: Callable[[str, object], None]
 ) -> None:
-    wanted = round(SHARE[kind] * INPUTS)
+    wanted = INPUTS[kind]
     count = taken = batch = 0
     while count < wanted:
         # a seed and a folder each: the folder that is left says in which one a reader hangs

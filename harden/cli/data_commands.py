@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import click
 from harden.cli.main import FOLDER, Real, Shared, main, pass_shared
 from harden.errors import InputError
 
+# the readers of harden.data, without importing it for a list of words
+_FORMATS = ["hdf5", "dsrl", "d4rl", "robomimic", "minari", "lerobot", "parquet", "csv", "npz"]
 _OUT = click.option("--out", type=FOLDER, required=True, help="Where it goes; nothing may be there yet.")
 
 
@@ -32,7 +35,17 @@ def info(shared: Shared, path: Path, json_path: Path | None) -> None:
     if json_path is not None:
         require_apart(json_path, *data_files(path))
         require_writable(json_path)
-    figures = summarise(dataset)
+    figures = summarise(dataset.info, dataset.shards())
+    _print_figures(path, figures)
+    for line in dataset.unlisted():
+        click.echo(f"note: {line}")
+    if json_path is not None:
+        shared.end_dry_run(json_path)
+        write_json(json_path, figures)
+        click.echo(f"-> {json_path}")
+
+
+def _print_figures(path: Path, figures: dict[str, Any]) -> None:
     click.echo(
         f"{path}: {figures['env_id'] or 'environment unknown'}, horizon {figures['horizon'] or 'unknown'}, "
         f"{figures['transitions']:,} transitions in {figures['episodes']:,} episodes, "
@@ -51,12 +64,6 @@ def info(shared: Shared, path: Path, json_path: Path | None) -> None:
         _print_table(name, {str(i): dict(zip(columns, row, strict=True)) for i, row in enumerate(rows)})
     shown = ("episodes", "transitions", "mean_reward", "mean_cost", "terminals", "timeouts", "behaviour")
     _print_table("shard", {entry["name"]: {key: entry[key] for key in shown} for entry in figures["shards"]})
-    for line in dataset.unlisted():
-        click.echo(f"note: {line}")
-    if json_path is not None:
-        shared.end_dry_run(json_path)
-        write_json(json_path, figures)
-        click.echo(f"-> {json_path}")
 
 
 def _print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
@@ -115,10 +122,16 @@ def repair(shared: Shared, path: Path) -> None:
 
 @data.command("import")
 @click.argument("path", metavar="FILE", type=FOLDER)
+@click.option("--from", "source", type=click.Choice(_FORMATS), help="Its format [detected].")
 @click.option(
-    "--from", "source", type=click.Choice(["dsrl", "d4rl", "minari"]), help="Its format [detected]."
+    "--map",
+    "columns",
+    metavar="KEY=COLUMNS,...",
+    multiple=True,
+    help="Columns of obs, action, reward, cost, and of next_obs, terminal, timeout, episode, step where the "
+    "file has them; * stands for any letters, + is between several [proposed].",
 )
-@click.option("--cost-key", default="", help="Array (for Minari: info) that holds the costs.")
+@click.option("--cost-key", default="", help="The same as --map cost=COLUMN.")
 @click.option("--env-id", default="", help="Environment, where the file does not say.")
 @click.option("--horizon", type=click.IntRange(min=1), help="Steps of the time limit, likewise.")
 @click.option(
@@ -141,22 +154,50 @@ def repair(shared: Shared, path: Path) -> None:
 )
 @_OUT
 @pass_shared
+@click.pass_context
 def import_file(
-    shared: Shared, path: Path, source: str | None, horizon: int | None, out: Path, **choices: Any
+    context: click.Context,
+    shared: Shared,
+    path: Path,
+    source: str | None,
+    columns: tuple[str, ...],
+    cost_key: str,
+    horizon: int | None,
+    out: Path,
+    **choices: Any,
 ) -> None:
-    """Make a data set of a file in the layout of DSRL, D4RL or Minari."""
-    from harden.data import READERS, ImportOptions, detect_format, import_data
+    """Make a data set of logs in another format: a file, a folder or 'pattern' of one file an episode.
+
+    A dry run shows what would be made of them.
+    """
+    from harden.data import ImportOptions, import_data, parse_columns, preview
     from harden.storage.folders import require_place
 
-    options = ImportOptions(horizon=horizon or 0, **choices)
+    mapping = parse_columns([*columns, *([f"cost={cost_key}"] if cost_key else [])])
+    options = ImportOptions(mapping, _without_map(context), horizon=horizon or 0, **choices)
     if shared.dry_run:
         require_place(out)
-        READERS[source or detect_format(path)](path, options)
+        figures, notes = preview(path, source, options)
+        _print_figures(path, figures)
+        for note in notes:
+            click.echo(f"note: {note}")
         shared.end_dry_run(out)
     done = import_data(path, out, source, options)
     for note in done.notes:
         click.echo(f"note: {note}")
     click.echo(f"imported {_size(done.info)} from {path} ({done.format}) -> {out}")
+
+
+def _without_map(context: click.Context) -> str:
+    """Return the command that was given, but for what says which columns are what."""
+    words = ["harden", "data", "import"]
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if isinstance(option, click.Argument):
+            words.append(str(value))
+        elif option.name not in ("columns", "cost_key") and value is not None and value != "":
+            words += [option.opts[0], str(value)]
+    return shlex.join(words)
 
 
 @data.command("export")

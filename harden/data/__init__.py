@@ -1,9 +1,19 @@
 """The store: the only part that reads and writes HDF5."""
 
-from harden.data.convert import READERS, WRITERS, Imported, detect_format, export_data, import_data
+from harden.data.convert import (
+    READERS,
+    WRITERS,
+    Imported,
+    detect_format,
+    export_data,
+    import_data,
+    preview,
+    read_log,
+)
 from harden.data.dataset import Dataset, DatasetWriter, draw_rows, open_dataset
 from harden.data.edit import Repaired, filter_episodes, merge, repair, split
 from harden.data.episodes import summarise
+from harden.data.formats.columns import parse_columns
 from harden.data.formats.log import ImportOptions
 from harden.data.manifest import DatasetInfo, ShardInfo, data_files, shard_files
 from harden.data.targets import TargetsHeader, read_targets, write_targets
@@ -27,6 +37,9 @@ __all__ = [
     "import_data",
     "merge",
     "open_dataset",
+    "parse_columns",
+    "preview",
+    "read_log",
     "read_targets",
     "repair",
     "shard_files",

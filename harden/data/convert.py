@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import glob
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+
+from harden.child import answer_of_fork
 from harden.data.dataset import Dataset, DatasetWriter
-from harden.data.formats.flat import read_flat, write_dsrl
-from harden.data.formats.log import ImportOptions, Log
+from harden.data.episodes import summarise
+from harden.data.formats.columns import Part, natural, read_columns
+from harden.data.formats.hdf5 import read_hdf5, write_dsrl
+from harden.data.formats.log import ImportOptions, Log, LogFile
 from harden.data.formats.minari import find_minari, read_minari, write_minari
-from harden.data.hdf5 import open_hdf5
-from harden.data.manifest import DatasetInfo
-from harden.errors import InputError, MissingInputError
+from harden.data.formats.tables import read_csv, read_lerobot, read_npz, read_parquet
+from harden.data.manifest import Attributes, DatasetInfo
+from harden.data.shard import describe
+from harden.errors import DamagedFileError, InputError, MissingInputError, foreign_errors
+from harden.storage.files import open_regular
 from harden.storage.folders import require_new, whole_folder
+from harden.types import Transitions
 
-READERS: dict[str, Callable[[Path, ImportOptions], Log]] = {
-    "dsrl": read_flat,
-    "d4rl": read_flat,
+READERS: dict[str, Callable[..., Iterator[Part]]] = {
+    "hdf5": read_hdf5,
+    "dsrl": read_hdf5,
+    "d4rl": read_hdf5,
+    "robomimic": read_hdf5,
     "minari": read_minari,
+    "lerobot": read_lerobot,
+    "parquet": read_parquet,
+    "csv": read_csv,
+    "npz": read_npz,
 }
 WRITERS: dict[str, Callable[[Dataset, Path], list[str]]] = {"dsrl": write_dsrl, "minari": write_minari}
+# how files begin, and what is to be done with those that are not read
+_BEGIN = {b"\x89HDF\r\n\x1a\n": "hdf5", b"PAR1": "parquet", b"PK\x03\x04": "npz"}
+_UNREAD = {
+    b"ARROW1": ("Arrow (Feather)", "write it as Parquet"),
+    b"\x93NUMPY": ("NumPy's .npy, one array", "write all arrays of the log with numpy.savez"),
+    b"\x80": ("a Python pickle, which could run code", "write it as Parquet or npz where you trust it"),
+}
+_SUFFIXES = {
+    ".hdf5": "hdf5",
+    ".h5": "hdf5",
+    ".parquet": "parquet",
+    ".npz": "npz",
+    ".csv": "csv",
+    ".tsv": "csv",
+}
+# what a file may take: a part that depends on its size, and one that does not
+_SECONDS, _SECONDS_A_BYTE = 60.0, 1e-6
+_ROOM, _ROOM_A_BYTE = 1 << 31, 100
 
 
 class Imported(NamedTuple):
@@ -31,54 +66,130 @@ class Imported(NamedTuple):
     notes: list[str]
 
 
+def _files(path: Path) -> list[Path]:
+    """Return the files of a log that is one file an episode: those of a folder, or that a pattern names."""
+    if not path.exists() and glob.has_magic(str(path)):
+        return sorted(map(Path, glob.glob(str(path))), key=lambda file: natural(str(file)))
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES]
+        return sorted(files, key=lambda file: natural(file.name))
+    return []
+
+
 def detect_format(path: Path) -> str:
-    """Return the format of a foreign file.
+    """Return the format of a foreign log, by how it begins, and where it is text or a folder by its names.
 
     Raises:
-        MissingInputError, DamagedFileError: as `open_hdf5`; InputError: it can't be told.
+        MissingInputError, DamagedFileError: as `open_regular`; InputError: it can't be told, or is not read.
     """
     if (path / "manifest.json").is_file():
         raise InputError(f"{path} is a data set of harden already", "use it as it is")
     log = find_minari(path)
-    if not log.exists():
-        raise MissingInputError(f"{path} is missing", "name a file, or the folder of a Minari data set")
-    if log.is_dir():
-        raise InputError(f"{path} holds no data/main_data.hdf5", "name a file, or a Minari data set's folder")
-    with open_hdf5(log, "write it again, or name another file") as file:
-        # h5py gives a name that is no UTF-8 as bytes
-        names = {name if isinstance(name, str) else repr(name) for name in file}
-    if "episode_0" in names:
+    if log.is_file() and log.with_name("metadata.json").exists():
         return "minari"
-    if {"observations", "actions", "rewards", "terminals"} <= names:
-        return "dsrl" if {"costs", "next_observations", "timeouts"} <= names else "d4rl"
-    held = ", ".join(sorted(names)[:9]) or "nothing"
-    remedy = f"convert it to one of: {', '.join(READERS)}"
-    raise InputError(f"{path} is in no format that harden knows (it holds: {held})", remedy)
+    if (path / "meta/info.json").is_file():
+        return "lerobot"
+    if files := _files(path):
+        kinds = {detect_format(file) for file in files}
+        if len(kinds) > 1:
+            raise InputError(
+                f"{path}: files of {', '.join(sorted(kinds))}", "name those of one with a pattern"
+            )
+        return kinds.pop()
+    if path.is_dir():
+        raise InputError(f"{path} holds no log", f"name a file, or a folder of {', '.join(_SUFFIXES)}")
+    try:
+        with open_regular(path) as file:
+            begin = file.read(4096)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingInputError(f"{path} is missing", "name a file, a folder of them, or a pattern") from None
+    for head, (name, remedy) in _UNREAD.items():
+        if begin.startswith(head):
+            remedy += ": docs/your-own-data.md, 'Logs in another format'"
+            raise InputError(f"{path} is {name}", remedy)
+    found = [name for head, name in _BEGIN.items() if begin.startswith(head)]
+    return found[0] if found else _SUFFIXES.get(path.suffix.lower(), "hdf5")
+
+
+def read_log(path: Path, source: str, options: ImportOptions) -> Log:
+    """Read a foreign log in a process of its own, with limits of time and memory.
+
+    Args:
+        path: a file, a folder, or a pattern of file names, of which each is an episode.
+        source: one of READERS.
+
+    Raises:
+        MissingInputError, DamagedFileError: it is not there, or not of that format.
+        InputError: values that nothing may learn from, what can be read in two ways or is not told.
+    """
+    if source == "minari":
+        path = find_minari(path)
+    files = [] if source == "lerobot" else _files(path)
+    reader, size = READERS[source], sum(_size(file) for file in files or [path])
+
+    def parts(log: LogFile) -> Iterator[Part]:
+        for file in files:
+            yield from reader(log, file, f": {file.name}", True)
+        if not files:
+            yield from reader(log, path)
+
+    def read() -> tuple[Attributes, list[tuple[str, tuple[int, ...]]], list[str]]:
+        log = LogFile(path, options)
+        stated, data, notes = read_columns(log, parts(log))
+        with os.fdopen(os.dup(shared), "wb") as out:
+            for column in data:
+                out.write(column.contiguous().numpy().data)
+        return stated, [(str(column.numpy().dtype), tuple(column.shape)) for column in data], notes
+
+    shared = os.memfd_create("log")
+    try:
+        limits = _SECONDS + size * _SECONDS_A_BYTE, _ROOM + size * _ROOM_A_BYTE
+        with foreign_errors(f"{path} can't be read", kind=DamagedFileError):
+            stated, kinds, notes = answer_of_fork(read, *limits)
+        os.lseek(shared, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(shared), "rb") as made:
+            arrays = [np.fromfile(made, dtype, int(np.prod(shape))).reshape(shape) for dtype, shape in kinds]
+    finally:
+        os.close(shared)
+    return Log(stated, Transitions(*map(torch.from_numpy, arrays)), notes)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.exists() else 0
 
 
 def import_data(
     path: Path, out: Path, source: str | None = None, options: ImportOptions | None = None
 ) -> Imported:
-    """Make a data set of a foreign file, by way of memory.
+    """Make a data set of a foreign log, by way of memory.
 
     Args:
-        path: a file, or the folder of a Minari data set.
+        path: a file, a folder, or a pattern of file names.
         source: the format, one of READERS; detected where not given.
 
     Raises:
-        MissingInputError, DamagedFileError: the file is not there, or not of that format.
-        InputError: values that nothing may learn from, no costs, a horizon out of range, something at `out`;
-            nothing is left behind.
+        As `read_log`; InputError: nothing can be kept, a horizon out of range, something at `out`; nothing is
+            left behind.
     """
     require_new(out)
     name = source or detect_format(path)
-    stated, data, notes = READERS[name](path, options or ImportOptions())
-    if not len(data.rewards):
-        raise InputError(f"{path} holds no episode of which anything can be kept")
-    kind = DatasetInfo(stated.env_id, stated.horizon, data.obs.shape[1], data.actions.shape[1], ())
-    with whole_folder(out) as aside, DatasetWriter(aside, kind) as writer:
+    stated, data, notes = read_log(path, name, options or ImportOptions())
+    with whole_folder(out) as aside, DatasetWriter(aside, _info(stated, data)) as writer:
         writer.append(data, **stated.provenance._asdict())
     return Imported(name, writer.info, notes)
+
+
+def preview(path: Path, source: str | None, options: ImportOptions) -> tuple[dict[str, Any], list[str]]:
+    """Return what an import would make, as `summarise` has it, and what it would not keep; errors alike."""
+    stated, data, notes = read_log(path, source or detect_format(path), options)
+    shard = describe(path.name, "", data, stated.provenance)
+    return summarise(_info(stated, data)._replace(shards=(shard,)), [(shard, data)]), notes
+
+
+def _info(stated: Attributes, data: Transitions) -> DatasetInfo:
+    return DatasetInfo(stated.env_id, stated.horizon, data.obs.shape[1], data.actions.shape[1], ())
 
 
 def export_data(path: Path, out: Path, target: str) -> list[str]:

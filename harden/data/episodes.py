@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harden.data.dataset import Dataset
+from harden.data.manifest import DatasetInfo, ShardInfo
 from harden.types import Transitions
 
 _QUANTILES = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
@@ -65,8 +65,11 @@ def _pooled(parts: list[tuple[Tensor, ...]]) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in named.items()}
 
 
-def summarise(dataset: Dataset) -> dict[str, Any]:
-    """Read a data set and describe it, one shard in memory at a time; errors as `Dataset.read`.
+def summarise(info: DatasetInfo, parts: Iterable[tuple[ShardInfo, Transitions]]) -> dict[str, Any]:
+    """Describe a data set, one shard in memory at a time.
+
+    Args:
+        parts: its shards, as `Dataset.shards` reads them.
 
     Returns:
         env_id, horizon, sizes; `reward`, `cost` and `length` of an episode as mean and quantiles; how many
@@ -75,10 +78,10 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         next step's observation (below 1 where observations were attacked, near 0 where a conversion shifted
         them); and the same in short for each shard.
     """
-    info, shards = dataset.info, list[dict[str, Any]]()
+    shards = list[dict[str, Any]]()
     figures, inner, same = list[tuple[Tensor, ...]](), 0, 0
     obs, actions = list[tuple[Tensor, ...]](), list[tuple[Tensor, ...]]()
-    for shard, data in dataset.shards():
+    for shard, data in parts:
         reward, cost, length = *totals(data), lengths(data)
         figures.append((reward, cost, length))
         obs.append(_moments(data.obs))

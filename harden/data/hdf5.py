@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def _unreadable(path: Path, error: BaseException, remedy: str) -> DamagedFileErr
         begin = file.read(16)
     for head, name in _OTHER_FORMATS:
         if begin.startswith(head):
-            remedy = "write its arrays to HDF5: docs/your-own-data.md, 'Logs in another format'"
+            remedy = "take it over by `harden data import`: docs/your-own-data.md, 'Logs in another format'"
             return DamagedFileError(f"{path} is not HDF5 but {name}", remedy)
     return DamagedFileError(f"{what} ({reason})", remedy)
 
@@ -103,6 +104,37 @@ def numbers(group: h5py.Group, name: str) -> h5py.Dataset:
         raise DamagedFileError(f"{group.file.filename}: '{name}' has type {item.dtype}, not numbers")
     require_stored_here(item, name)
     return item
+
+
+def arrays_in(group: h5py.Group) -> list[tuple[str, str, int]]:
+    """Return the arrays in a group and in what is in it: path, "number" or what else, axes but the first.
+
+    What can't be told is not among them, and what is declared is not judged.
+    """
+    found, seen = list[tuple[str, str, int]](), set[int]()
+
+    def walk(inside: h5py.Group, prefix: str) -> None:
+        for name in inside:
+            # a name that is no text is given as bytes
+            if not isinstance(name, str):
+                continue
+            with contextlib.suppress(Exception):
+                link = inside.get(name, getlink=True)
+                if isinstance(link, h5py.ExternalLink):
+                    found.append((prefix + name, "what a link leads to elsewhere", 0))
+                    continue
+                item = _resolve(inside, name)
+                if isinstance(item, h5py.Dataset) and item.shape:
+                    kind = "number" if item.dtype.kind in "fiub" else str(item.dtype)
+                    found.append((prefix + name, kind, len(item.shape) - 1))
+                elif isinstance(link, h5py.HardLink) and isinstance(item, h5py.Group):
+                    place = h5py.h5o.get_info(item.id).addr
+                    if place not in seen:
+                        seen.add(place)
+                        walk(item, f"{prefix}{name}/")
+
+    walk(group, "")
+    return found
 
 
 def require_stored_here(item: h5py.Dataset, name: str) -> None:
@@ -160,12 +192,22 @@ def read_into(item: h5py.Dataset, values: np.ndarray, first: int) -> None:
 
 
 def attributes(group: h5py.Group, names: Iterable[str]) -> dict[str, Any]:
-    """Return those of the named attributes that are there, in plain Python; errors as `read_strings`."""
+    """Return those of the named attributes that are there, in plain Python.
+
+    HDF5 goes through the strings of a file by sizes that it takes from the file. Where a damaged one is 0 the
+    library never comes back: they are read in a process that is killed then.
+
+    Raises:
+        DamagedFileError: it took too long, or what h5py raised.
+    """
     if not len(group.attrs):
         return {}
-    values: dict[str, Any] = read_strings(
-        group.file, lambda: {name: _plain(group.attrs[name]) for name in names if name in group.attrs}
-    )
+    values: dict[str, Any] = {}
+    with foreign_errors(f"{group.file.filename}: an attribute can't be read", kind=DamagedFileError):
+        values = answer_of_fork(
+            lambda: {name: _plain(group.attrs[name]) for name in names if name in group.attrs},
+            _ATTRIBUTE_SECONDS,
+        )
     return values
 
 
@@ -177,19 +219,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     return value if isinstance(value, str | int | float) else repr(value)
-
-
-def read_strings(file: h5py.File, work: Callable[[], Any], seconds: float | None = None) -> Any:
-    """Return what `work` reads of a file's strings, in a process that is killed when it takes too long.
-
-    HDF5 goes through the strings of a file by sizes that it takes from the file. Where a damaged one is 0 the
-    library never comes back.
-
-    Raises:
-        DamagedFileError: it took too long, or what h5py raised.
-    """
-    with foreign_errors(f"{file.filename}: an attribute or a string can't be read", kind=DamagedFileError):
-        return answer_of_fork(work, seconds or _ATTRIBUTE_SECONDS)
 
 
 def hdf5_image(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> bytes:

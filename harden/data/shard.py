@@ -89,15 +89,16 @@ def write_shard(path: Path, data: Transitions, kind: Kind, provenance: Provenanc
     """Write a shard whole and return its entry for the manifest."""
     image = hdf5_image(columns(data), shard_attributes(kind, provenance))
     write_whole(path, lambda aside: aside.write_bytes(image))
-    return _entry(path, data, provenance)
+    return describe(path.name, digest_file(path), data, provenance)
 
 
-def _entry(path: Path, data: Transitions, provenance: Provenance) -> ShardInfo:
+def describe(name: str, sha256: str, data: Transitions, provenance: Provenance) -> ShardInfo:
+    """Return the manifest's entry of a shard of these transitions."""
     episodes = int((data.terminals | data.timeouts).sum())
     sums = float(data.rewards.double().sum()), float(data.costs.double().sum())
     seed, policy_digest, behaviour = provenance
     size = len(data.rewards), episodes
-    return ShardInfo(path.name, digest_file(path), *size, *sums, behaviour, policy_digest, seed)
+    return ShardInfo(name, sha256, *size, *sums, behaviour, policy_digest, seed)
 
 
 def _open_columns(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -158,7 +159,7 @@ def read_shard(path: Path) -> tuple[DatasetInfo, Transitions]:
     if not bool(data.terminals[-1] | data.timeouts[-1]):
         remedy = "let `harden data import` find it, with --horizon"
         raise DamagedFileError(f"{path} does not end with an episode's end", remedy)
-    return info._replace(shards=(_entry(path, data, stated.provenance),)), data
+    return info._replace(shards=(describe(path.name, digest_file(path), data, stated.provenance),)), data
 
 
 def read_whole_shard(path: Path, sha256: str | None) -> tuple[DatasetInfo, Transitions]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from harden.data.manifest import Attributes
+from harden.data.manifest import Attributes, parse_attributes
 from harden.errors import DamagedFileError, InputError
 from harden.types import Transitions
 
@@ -18,13 +19,25 @@ _LEFT = 0.1
 _LEAST_FLAGS, _LARGER = 3, 3.0
 # rows of zeros or NaN, and of any other numbers, that are more than a robot at rest would leave
 _LEAST_EMPTY, _LEAST_ALIKE = 2, 10
+# what holds of a log that harden wrote and flagged itself, attacked data among it
+_OURS: dict[str, Any] = {"at_horizon": "terminal", "at_break": "keep", "shift": 0, "tail": "keep"}
+DSRL_NAMES = {
+    "obs": "observations",
+    "action": "actions",
+    "reward": "rewards",
+    "cost": "costs",
+    "next_obs": "next_observations",
+    "terminal": "terminals",
+    "timeout": "timeouts",
+}
 
 
 class ImportOptions(NamedTuple):
     """What the user says of a foreign log, because it does not say so itself or can be read in two ways.
 
     Args:
-        cost_key: the array that holds the costs, "" for the format's own.
+        columns: which columns are what, as `parse_columns` gives them.
+        rerun: the command that imports the file, but for its `--map`: what a proposal is written behind.
         env_id: the environment, "" for what the file says.
         horizon: steps of the time limit, 0 for what the file says.
         at_horizon: what an end on the last step of the time limit is, flagged as a terminal: "timeout" or
@@ -35,7 +48,8 @@ class ImportOptions(NamedTuple):
         tail: whether rows at the end that are all alike go: "drop" or "keep".
     """
 
-    cost_key: str = ""
+    columns: Mapping[str, str] = MappingProxyType({})
+    rerun: str = "harden data import FILE --out DATA"
     env_id: str = ""
     horizon: int = 0
     at_horizon: str | None = None
@@ -56,17 +70,35 @@ class LogFile:
     """A foreign log while it is read.
 
     Args:
-        path: the file, for errors.
+        path: the file or folder, for errors.
         options: what the user says of it; the horizon is the time limit, however it became known.
 
     Attributes:
+        names: how the format itself calls its columns.
+        stated: what the log says of itself.
         notes: what is not kept as it was, one line each.
     """
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
         self.path, self.options = path, options
+        self.names: dict[str, str] = dict(DSRL_NAMES)
+        self.stated: dict[str, Any] = {}
         self.notes: list[str] = []
         self._rounded: set[str] = set()
+
+    def header(self) -> Attributes:
+        """Return what the log says of itself, with what the user says in its place; the options follow it.
+
+        Raises:
+            DamagedFileError: it is what no data set can keep.
+        """
+        if {"behaviour", "policy_digest"} <= set(self.stated):
+            given = self.options._asdict()
+            self.options = self.options._replace(**{k: v for k, v in _OURS.items() if given[k] is None})
+        said = {name: value for name in ("env_id", "horizon") if (value := getattr(self.options, name))}
+        header = parse_attributes(self.stated | said, str(self.path))
+        self.options = self.options._replace(horizon=header.horizon)
+        return header
 
     def to_float32(self, values: np.ndarray, ndim: int, name: str, part: str = "") -> np.ndarray:
         """Return numbers of any type as float32; what it can't hold exactly is noted by `finish`.
@@ -84,7 +116,7 @@ class LogFile:
         if values.ndim != ndim:
             raise DamagedFileError(f"{where} has {values.ndim} axes, expected {ndim}")
         with np.errstate(over="ignore", invalid="ignore"):
-            kept = np.ascontiguousarray(values, dtype=np.float32)
+            kept = np.require(values, np.float32, ["C", "W"])
             if values.dtype != np.float32 and not np.array_equal(kept.astype(values.dtype), values):
                 self._rounded.add(name)
                 beyond = np.argwhere(np.isinf(kept) & np.isfinite(values))
@@ -178,27 +210,81 @@ def find_ends(
     file: LogFile,
     obs: np.ndarray,
     next_obs: np.ndarray | None,
-    terminals: np.ndarray,
+    terminals: np.ndarray | None,
     timeouts: np.ndarray | None,
+    last: np.ndarray | None = None,
+    gaps: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return terminals and timeouts as harden keeps them: apart, and with an end to the last episode.
 
     Args:
-        obs, next_obs: float32 (N, obs_dim), the latter None where the file has none.
+        obs, next_obs: float32 (N, obs_dim), finite, the latter None where the file has none.
         terminals, timeouts: bool (N,), as flagged; None where the file has none.
+        last: bool (N,), which rows are the last of their episode; None where only the flags say it.
+        gaps: bool (N,), which rows are not followed by the next one in time; None where no column says it.
 
     Raises:
         InputError: the observations contradict the flags, or ends can't be told, and the user did not say.
     """
+    follows = None if next_obs is None else (next_obs[:-1] == obs[1:]).all(1)
+    if gaps is not None and gaps.any():
+        follows = ~gaps[:-1] if follows is None else follows & ~gaps[:-1]
+    if last is None:
+        flags = np.zeros(len(obs), bool) if terminals is None else terminals
+        terminal, timeout = _flagged_ends(file, obs, follows, flags, timeouts)
+    else:
+        terminal, timeout = _known_ends(file, last, terminals, timeouts)
+    if follows is not None:
+        timeout = timeout | _breaks(file, terminal | timeout, follows)
+    if not terminal[-1] and not timeout[-1]:
+        file.notes.append("the last episode has no end in the file: its last row is taken for a timeout")
+        timeout[-1] = True
+    ends = np.flatnonzero(terminal | timeout)
+    lengths = np.diff(ends, prepend=-1)
+    terminal[ends], timeout[ends] = settle_ends(file, lengths, terminal[ends], timeout[ends])
+    return terminal, timeout
+
+
+def _known_ends(
+    file: LogFile, last: np.ndarray, terminals: np.ndarray | None, timeouts: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of episodes whose last rows are known; InputError: others are flagged."""
+    terminal, timeout = (
+        np.zeros_like(last) if flags is None else _shifted(flags, file.options.shift or 0)
+        for flags in (terminals, timeouts)
+    )
+    inside = (terminal | timeout) & ~last
+    if inside.any():
+        where = f"{int(inside.sum()):,} rows (rows {_some(np.flatnonzero(inside))})"
+        raise InputError(
+            f"{file.path}: an episode ends before its last step, by the flags of {where}",
+            "flags that stand a row off are moved with --shift-flags; what is no end stays out of --map",
+        )
+    endless = last & ~(terminal | timeout)
+    if endless.any():
+        file.notes.append(
+            f"{int(endless.sum()):,} episodes have no end flagged: their last step is taken for a timeout"
+        )
+    return terminal, timeout | endless
+
+
+def _flagged_ends(
+    file: LogFile,
+    obs: np.ndarray,
+    follows: np.ndarray | None,
+    terminals: np.ndarray,
+    timeouts: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends that flags and the time limit say; errors as `find_ends`.
+
+    Args:
+        follows: bool (N - 1,), which rows lead to the next one; None where that can't be told.
+    """
     path, options, notes = file.path, file.options, file.notes
-    horizon, follows = options.horizon, None
-    if next_obs is not None:
-        # what is not finite is refused later, by its name
-        unknown = ~(np.isfinite(next_obs[:-1]) & np.isfinite(obs[1:]))
-        follows = (unknown | (next_obs[:-1] == obs[1:])).all(1)
+    horizon = options.horizon
     if timeouts is None or not (terminals.any() or timeouts.any()):
         # an array that nobody filled says no more than none
-        lacks = "has no 'timeouts'" if timeouts is None else "flags no episode's end"
+        lacks = "has no timeouts" if timeouts is None else "flags no episode's end"
         timeouts = None
         if horizon:
             notes.append(f"the file {lacks}: an episode without a terminal ends after {horizon} steps")
@@ -206,7 +292,7 @@ def find_ends(
             also = "" if follows is None else ", or say --at-break timeout"
             raise InputError(
                 f"{path} {lacks}: where the time limit ended an episode can't be told",
-                f"name the steps of an episode with --horizon{also}",
+                f"name an episode's steps with --horizon, or the column of its id with --map episode={also}",
             )
 
     def flagged(rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -227,16 +313,7 @@ def find_ends(
             f"{_some(rows)}, the observations break off at rows {_some(breaks)}",
             f"move them with --shift-flags {better}; if they are right, say --shift-flags 0",
         )
-    terminal, timeout = flagged(options.shift or 0)
-    if follows is not None:
-        timeout = timeout | _breaks(file, terminal | timeout, follows)
-    if not terminal[-1] and not timeout[-1]:
-        notes.append("the last episode has no end in the file: its last row is taken for a timeout")
-        timeout[-1] = True
-    last = np.flatnonzero(terminal | timeout)
-    lengths = np.diff(last, prepend=-1)
-    terminal[last], timeout[last] = settle_ends(file, lengths, terminal[last], timeout[last])
-    return terminal, timeout
+    return flagged(options.shift or 0)
 
 
 def settle_ends(
@@ -258,7 +335,7 @@ def settle_ends(
     if horizon and lengths.max() > horizon:
         raise InputError(
             f"{file.path}: the longest episode has {lengths.max()} steps, the horizon is {horizon}",
-            "give the time limit's steps with --horizon; if the file never flags it, remove its 'timeouts'",
+            "give the time limit's steps with --horizon; where the file never flags it, say --map timeout=",
         )
     limit = horizon or int(lengths.max())
     both = terminals & timeouts

@@ -1,0 +1,78 @@
+"""HDF5 under any names: DSRL's layout, which is a shard's own, D4RL's, robomimic's, a group an episode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from harden.data.dataset import Dataset
+from harden.data.formats.columns import Column, Part, natural
+from harden.data.formats.log import LogFile
+from harden.data.hdf5 import arrays_in, attributes, numbers, open_hdf5
+from harden.data.manifest import Attributes
+from harden.data.shard import write_shard
+from harden.types import Transitions
+
+_EPISODE = re.compile(r"([A-Za-z_-]*)[0-9]+")
+
+
+def write_dsrl(dataset: Dataset, path: Path) -> list[str]:
+    """Write a data set as one file in the DSRL layout, by way of memory; nothing in it is lost.
+
+    Raises:
+        StorageError: no room; DamagedFileError: a shard is damaged; InputError: it does not fit into memory.
+    """
+    parts = [data for _, data in dataset.verified_shards()]
+    data = Transitions(*map(torch.cat, zip(*parts, strict=True)))
+    write_shard(path, data, dataset.info, dataset.info.provenance)
+    return []
+
+
+def read_hdf5(log: LogFile, path: Path, where: str = "", whole: bool = False) -> Iterator[Part]:
+    """Yield the parts of an HDF5 file: its groups that are episodes, by their names, or all of it.
+
+    Raises:
+        MissingInputError, DamagedFileError: as `open_hdf5`.
+    """
+    with open_hdf5(path, "write it again, or name another file") as file:
+        log.stated |= attributes(file, [name for name in Attributes._fields if name != "format_version"])
+        episodes = _episodes(file)
+        for name in episodes:
+            yield Part(f"{where}: {name.rpartition('/')[2]}", _columns(file[name]), True)
+        if not episodes:
+            yield Part(where, _columns(file), whole)
+
+
+def _episodes(file: h5py.File) -> list[str]:
+    """Return the groups that are an episode each: numbered, called alike, side by side and nothing else."""
+    for parent in ["", *(name for name in file if isinstance(name, str))]:
+        group = file[parent] if parent and _is_group(file, parent) else file
+        if parent and group is file:
+            continue
+        names = [name for name in group if isinstance(name, str)]
+        matches = [_EPISODE.fullmatch(name) for name in names if _is_group(group, name)]
+        if len({match and match[1] for match in matches}) == 1 and matches[0]:
+            return [f"{parent}/{name}" for name in sorted((m[0] for m in matches if m), key=natural)]
+    return []
+
+
+def _is_group(group: h5py.Group, name: str) -> bool:
+    return (
+        isinstance(group.get(name, getlink=True), h5py.HardLink)
+        and group.get(name, getclass=True) is h5py.Group
+    )
+
+
+def _columns(group: h5py.Group) -> dict[str, Column]:
+    return {name: Column(kind, axes, partial(_read, group, name)) for name, kind, axes in arrays_in(group)}
+
+
+def _read(group: h5py.Group, name: str) -> np.ndarray:
+    values: np.ndarray = numbers(group, name)[()]
+    return values
