@@ -361,7 +361,11 @@ class SeededEnv:
         if self.bullet:
             return self._bullet_frame(width)
         render = getattr(self.env, "render", None)
-        seen = render() if render is not None else None
+        try:
+            seen = render() if render is not None else None
+        except Exception as error:
+            remedy = "where there is no screen MuJoCo draws with MUJOCO_GL=egl or MUJOCO_GL=osmesa"
+            raise Refused(f"render of {self.task.env_id} fails ({_line(error)})", remedy) from error
         picture = np.asarray(seen)
         if picture.ndim != 3 or picture.shape[2] not in (3, 4) or picture.dtype.kind not in "iu":
             modes = (getattr(self.env, "metadata", None) or {}).get("render_modes", "not said")
