@@ -34,6 +34,7 @@ from harden.policies.adopt import Bounds, Linear, make_policy
 from harden.policies.foreign import ForeignPolicy, LimitedProcess, OpaquePolicy, answer
 from harden.policies.onnx_file import open_onnx
 from harden.policies.open import open_policy
+from harden.policies.reading import Reading
 from harden.policies.state_dict import write_state_dict
 from harden.policies.torchscript import Program, open_torchscript
 from harden.policies.worker import Worker
@@ -57,6 +58,17 @@ QUICK = [
 ]
 
 
+# a robot without a simulation
+BARE = """[own_task]
+name = "bare"
+horizon = 100
+cost_limit = 5
+epsilon = 0.05
+obs_dim = 8
+act_dim = 2
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a data set of ball-circle's sizes, ten episodes of a smooth walk."""
@@ -68,6 +80,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = Transitions(obs, actions, nothing, nothing, obs, torch.zeros(1000, dtype=torch.bool), ends)
     with DatasetWriter(Path("data"), TASKS["ball-circle"]) as writer:
         writer.append(data, seed=0, policy_digest="", behaviour="policy-sample")
+    # what a copy earns is simulated in test_policy_files.py
+    monkeypatch.setattr("harden.stages.policy_files.try_both", lambda *_: [{"reward": 1.0, "cost": 0.0}] * 2)
+    Path("bare.toml").write_text(BARE)
     return tmp_path
 
 
@@ -305,7 +320,7 @@ def test_another_architecture_is_distilled(folder: Path, kind: str) -> None:
         save_file(theirs.state_dict(), "their.safetensors")
         assert "--activation" in refused("policy", "import", *words, "--out", "mine")
         words += ["--activation", "tanh", "--squash", "none"]
-    assert "--data" in refused("policy", "import", *words, "--out", "mine")
+    assert "--data" in refused("policy", "import", *words, "--out", "mine", "-p", "bare.toml")
     said = harden("policy", "import", *words, "--out", "mine", "--data", "data", *QUICK).output
     assert "distilled" in said
     found = load_policy("mine")
@@ -367,7 +382,7 @@ def test_a_spread_that_depends_on_the_observation_is_distilled_too(folder: Path)
 def test_a_torchscript_policy_that_takes_one_observation_at_a_time(folder: Path, axes: int) -> None:
     theirs = actor()
     script(OneAtATime(theirs, axes), "their.pt")
-    source = open_torchscript(Path("their.pt"), None, BOUNDS, torch.zeros(9, 8))
+    source = open_torchscript(Path("their.pt"), Reading(), BOUNDS, torch.zeros(9, 8))
     assert source.adopted is None, "it refuses what our architecture takes"
     obs = torch.randn(20, 8)
     torch.testing.assert_close(source.run(obs)[0], theirs(obs), atol=1e-5, rtol=0)
@@ -414,6 +429,7 @@ def test_a_policy_of_another_size_or_none_at_all_is_refused(folder: Path) -> Non
         )
     save_file({"0.weight": torch.full((2, 8), torch.nan)}, "nan.safetensors")
     assert "holds NaN" in refused("policy", "import", "nan.safetensors", *words)
+    Path("policy.bin").write_bytes(b"")
     assert "does not say its format" in refused("policy", "import", "policy.bin", *words)
     assert not Path("mine").exists()
 
@@ -439,7 +455,8 @@ def test_a_damaged_file_is_refused(folder: Path, name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_spoiled_bytes_give_a_policy_or_one_of_our_errors(folder: Path, kind: str) -> None:
-    path, config = Path(FILES[kind]), load_config(find_pipeline(Path("ball-circle")))
+    # without a simulation, or what is no MLP any more would be distilled
+    path, config = Path(FILES[kind]), load_config(Path("bare.toml"))
     harden("policy", "export", str(RELEASED), "--to", kind, "--out", FILES[kind])
     whole, refusals = path.read_bytes(), 0
     for seed in range(40):
@@ -591,7 +608,7 @@ def test_a_file_that_holds_more_than_an_mlp_is_asked_itself(folder: Path, name: 
         write_own_onnx(theirs, name)
     else:
         torch.jit.save(torch.jit.trace(theirs, torch.zeros(2, 8)), name)
-    assert "--data" in refused("policy", "import", name, "--out", "mine")
+    assert "--data" in refused("policy", "import", name, "--out", "mine", "-p", "bare.toml")
     policy = open_policy(name, CONFIG, Reporter(True)).policy
     assert isinstance(policy, OpaquePolicy)
     obs = 8 * torch.randn(200, 8)
@@ -609,7 +626,7 @@ def test_a_file_that_holds_more_than_an_mlp_is_asked_itself(folder: Path, name: 
 
 def test_no_extra_node_of_an_onnx_file_is_left_over(folder: Path) -> None:
     write_own_onnx(actor(), "plain.onnx")
-    assert open_onnx(Path("plain.onnx"), None, BOUNDS).adopted is not None
+    assert open_onnx(Path("plain.onnx"), Reading(), BOUNDS).adopted is not None
     for at in range(5):
         for operation in ("Abs", "Relu", "Tanh", "Neg", "Sin"):
             model = onnx.load("plain.onnx")
@@ -618,7 +635,7 @@ def test_no_extra_node_of_an_onnx_file_is_left_over(folder: Path) -> None:
             nodes[at].output[0] = "before"
             nodes.insert(at + 1, onnx.helper.make_node(operation, ["before"], [value]))
             onnx.save(model, "changed.onnx")
-            source = open_onnx(Path("changed.onnx"), None, BOUNDS)
+            source = open_onnx(Path("changed.onnx"), Reading(), BOUNDS)
             assert source.adopted is None, f"{operation} after node {at}"
     assert source.run(torch.randn(50, 8))[0].shape == (50, 2)
 

@@ -7,15 +7,14 @@ from typing import Any
 
 import click
 
-from harden.cli.main import FOLDER, Context, Numbers, Shared, main, pass_shared, stage_options
+from harden.cli.main import FOLDER, Context, Numbers, Shared, main, pass_shared, policy_options, stage_options
 from harden.errors import InputError, MissingInputError
 
 
 @main.command()
 @stage_options
-@click.option(
-    "--policy", "named", type=FOLDER, help="Policy folder, ONNX or TorchScript file, or module:function."
-)
+@policy_options
+@click.option("--policy", "named", type=FOLDER, help="Policy folder, policy file, or module:function.")
 @click.option(
     "--attack",
     "attacks",
@@ -119,6 +118,7 @@ def report(
 
 @main.command()
 @stage_options
+@policy_options
 @click.option("--policy", "named", type=FOLDER, help="As for evaluate.")
 @click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
 @click.option("--epsilon", type=float, help="Radius, raw observation units.")

@@ -16,6 +16,7 @@ import click
 
 from harden import signals
 from harden.errors import CommandEnd, InputError, Interrupted, StorageError
+from harden.policies.reading import ACTIVATIONS, KINDS, SPREADS, SQUASHES, Reading
 
 if TYPE_CHECKING:
     import torch
@@ -206,6 +207,26 @@ def stage_options(command: F) -> F:
             assumed = f"no -p was given, so that pipeline {file} of task '{config.task_row.name}' holds"
             remedy = f"{error.remedy}; {assumed}" if error.remedy else assumed
             raise InputError(error.message, remedy) from error
+
+    return wrapped  # type: ignore[return-value]
+
+
+def policy_options(command: F) -> F:
+    """Give a command that takes a policy file the options for what such a file does not say of itself."""
+
+    @click.option(
+        "--from",
+        "kind",
+        type=click.Choice(KINDS),
+        help="Policy file's format, where its suffix does not say.",
+    )
+    @click.option("--output", help="Which output of a policy file with several is the action.")
+    @click.option("--activation", type=click.Choice(ACTIVATIONS), help="Of a state dict's hidden layers.")
+    @click.option("--squash", type=click.Choice(SQUASHES), help="Of a state dict's last layer.")
+    @click.option("--spread", type=click.Choice(SPREADS), help="What a policy file's second output is.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        return command(*args, reading=Reading(*(options.pop(name) for name in Reading._fields)), **options)
 
     return wrapped  # type: ignore[return-value]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harden.cli.main import FOLDER, Context, Real, Shared, main, pass_shared, stage_options
+from harden.cli.main import FOLDER, Context, Real, Shared, main, pass_shared, policy_options, stage_options
 
 # beyond it, networks of 32 bits say nothing that matters
 _RANGE = Real(min=0, min_open=True, max=1e6)
@@ -41,33 +41,18 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
 
 @policy.command("import")
 @stage_options
+@policy_options
 @click.argument("path", metavar="FILE", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Policy folder.")
 @click.option("--data", type=FOLDER, help="Data set of the task: compared on it, distilled on it.")
 @click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: compared on +-this [2].")
-@click.option(
-    "--from",
-    "kind",
-    type=click.Choice(["onnx", "torchscript", "safetensors"]),
-    help="Format, where the suffix does not say. A TorchScript file is a program, and is run.",
-)
-@click.option(
-    "--activation", type=click.Choice(["relu", "tanh", "elu", "silu"]), help="Of a bare state dict's layers."
-)
-@click.option("--squash", type=click.Choice(["tanh", "none"]), help="Of a bare state dict's last layer.")
-@click.option("--spread", type=click.Choice(["std", "log-std", "none"]), help="What a second output is.")
 @click.option("--overwrite", is_flag=True, help="Replace a policy that is there.")
-def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: Any) -> None:
-    """Make a policy folder of a safetensors state dict, a TorchScript file (which is run) or an ONNX file."""
-    from harden.policies.open import Reading
+def import_(ctx: Context, path: Path, out: Path, **options: Any) -> None:
+    """Make a policy folder of a policy file, or of module:function; TorchScript and functions are run."""
     from harden.stages import policy_files as stage
 
-    reading = Reading(kind, *(options.pop(name) for name in ("activation", "squash", "spread")))
-    done = ctx.run(stage.import_policy, path, out, reading=reading, **options)
-    how = "taken over exactly: largest" if done.exact else "distilled: root mean square"
-    if done.clipped:
-        click.echo(f"warning: {path}: {done.clipped}", err=True)
-    click.echo(f"{how} action error {done.error:.2g} on {done.checked_on}; spread {done.spread} -> {out}")
+    done = ctx.run(stage.import_policy, path, out, **options)
+    click.echo(f"{done} -> {out}")
     click.echo(
         "it has no critics yet: harden evaluate fits some for its attacks; harden fit-critics -p PIPELINE "
         f"--policy {out} puts the policy with some into that pipeline's run"
@@ -75,10 +60,12 @@ def import_(ctx: Context, path: Path, out: Path, kind: str | None, **options: An
 
 
 @policy.command()
-@click.argument("policy_dir", metavar="POLICY", type=FOLDER)
-def info(policy_dir: Path) -> None:
-    """Say what a policy folder holds."""
+@stage_options
+@policy_options
+@click.argument("named", metavar="POLICY", type=FOLDER)
+def info(ctx: Context, named: Path, **options: Any) -> None:
+    """Say what a policy folder holds, or how a policy file is taken."""
     from harden.stages.policy_files import policy_info
 
-    for label, text in policy_info(policy_dir).items():
+    for label, text in ctx.run(policy_info, named, **options).items():
         click.echo(f"{label:<13} {text}")

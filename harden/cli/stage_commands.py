@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harden.cli.main import FOLDER, Context, Shared, main, pass_shared, stage_options
+from harden.cli.main import FOLDER, Context, Shared, main, pass_shared, policy_options, stage_options
 from harden.errors import InputError, Interrupted
 
 attacked_collection = click.option(
@@ -17,12 +17,18 @@ attacked_collection = click.option(
 
 @main.command()
 @stage_options
+@policy_options
 @click.option("--episodes", type=int, help="Whole episodes to collect.")
 @click.option(
     "--behaviour", type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"])
 )
 @attacked_collection
-@click.option("--policy", "policy_dir", type=FOLDER, help="Policy that acts.")
+@click.option(
+    "--policy",
+    "policy_dir",
+    type=FOLDER,
+    help="Policy that acts: a folder, a policy file, or module:function.",
+)
 @click.option("--out", type=FOLDER, help="Data set folder.")
 def collect(ctx: Context, **options: Any) -> None:
     """Collect episodes and append them to the data set."""
@@ -38,9 +44,10 @@ def collect(ctx: Context, **options: Any) -> None:
 
 @main.command("fit-critics")
 @stage_options
+@policy_options
 @click.option("--steps", type=int, help="Gradient steps.")
 @click.option("--data", type=FOLDER, help="Data set.")
-@click.option("--policy", "policy_dir", type=FOLDER, help="Policy to fit for.")
+@click.option("--policy", "policy_dir", type=FOLDER, help="Policy to fit for, as for collect.")
 @click.option("--out", type=FOLDER, help="New folder for a copy of the critics.")
 def fit_critics(ctx: Context, **options: Any) -> None:
     """Fit Q_r and Q_c to the stored transitions."""
@@ -55,6 +62,7 @@ def fit_critics(ctx: Context, **options: Any) -> None:
 
 @main.command("e-step")
 @stage_options
+@policy_options
 @click.option("--states", type=int, help="States to solve for.")
 @click.option("--particles", type=int, help="Actions a state.")
 @click.option("--data", type=FOLDER, help="Data set.")
@@ -83,6 +91,7 @@ def e_step(ctx: Context, **options: Any) -> None:
 
 @main.command("fit-policy")
 @stage_options
+@policy_options
 @click.option("--steps", type=int, help="Gradient steps.")
 @click.option("--targets", "targets_path", type=FOLDER, help="Targets file.")
 @click.option("--policy", "policy_dir", type=FOLDER, help="Policy to fit.")
@@ -112,6 +121,8 @@ def fit_policy(ctx: Context, clone: bool, **options: Any) -> None:
 def _that_apply(clone: bool, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of fit-policy that apply with or without --clone; or refuse the others."""
     of_clone, of_fit = {"data", "overwrite"}, {"targets_path", "policy_dir", "critics_dir", "tensorboard"}
+    if clone:
+        options.pop("reading")
     for name in of_fit if clone else of_clone:
         if options.pop(name):
             why = "can't be had with --clone" if clone else "is for --clone alone"
@@ -138,9 +149,10 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 
 @main.command()
 @stage_options
+@policy_options
 @click.option("--env-steps", type=int, help="Steps of simulation in all; refreshes are whole.")
 @click.option("--variant", help="One of: harden list variants.")
-@click.option("--init", type=FOLDER, help="Policy to start from.")
+@click.option("--init", type=FOLDER, help="Policy to start from, as for collect.")
 @click.option("--resume", is_flag=True, help="Go on from the last refresh stored.")
 @click.option("--overwrite", is_flag=True, help="Discard an earlier run and its data.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from harden.child import Child, ChildEndedError
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
+from harden.policies.reading import Reading
 from harden.policies.worker import MOST_BYTES
 from harden.storage.files import require_file
 
 # for one request to a child process; a policy answers within milliseconds
 SECONDS = 10
-SPREADS = ("std", "log-std", "none")
 MEMORYLESS = "harden takes policies whose action depends on one observation alone"
 # how far a roll-out that is to teach critics leaves the policy's action; a share of half the action range
 _SPREAD = 0.3
@@ -38,13 +38,14 @@ class ForeignPolicy(NamedTuple):
     """A policy that was read from a file or a function.
 
     Args:
-        kind: onnx, torchscript, safetensors or callable.
+        kind: onnx, torchscript, safetensors, sb3 or callable.
         run: observations (B, obs_dim) to the mean action and the spread (None where it brings none), both
             (B, act_dim) in the action space's units.
         adopted: our policy with its weights, None where it holds anything that ours does not.
         spread: where the spread of `adopted` comes from, in words; "" where the file brings none.
         differentiable: `run` lets gradients through.
         identity: the digest of what it was read from; "" of a function.
+        notes: what was taken for granted in reading it, in words.
     """
 
     kind: str
@@ -53,10 +54,11 @@ class ForeignPolicy(NamedTuple):
     spread: str = ""
     differentiable: bool = False
     identity: str = ""
+    notes: str = ""
 
 
 class OpaquePolicy(GaussianPolicy):
-    """Somebody else's policy among ours: its mean action is what it answers, its spread is made up.
+    """Somebody else's policy among ours: its mean is what it answers, its spread made up where it has none.
 
     Args:
         source: what answers.
@@ -72,17 +74,18 @@ class OpaquePolicy(GaussianPolicy):
 
     def mean(self, obs: Tensor) -> Tensor:
         """Return its action, inside the action space, (..., act_dim)."""
+        return self(obs)[0]
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return its action, and its spread or the one that we give it, both (..., act_dim)."""
         rows, act_dim = obs.reshape(-1, self.architecture["obs_dim"]), self.architecture["act_dim"]
-        actions, _ = self.source.run(rows)
+        actions, std = self.source.run(rows)
         if actions.shape != (len(rows), act_dim):
             shape = f"actions of shape {tuple(actions.shape)} for {len(rows)} observations"
             raise InputError(f"the policy gives {shape}", f"it has to give {act_dim} for each of a batch")
-        return self.clip(actions.to(obs)).reshape(*obs.shape[:-1], -1)
-
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return its action and the spread that we give it, both (..., act_dim)."""
-        mean = self.mean(obs)
-        return mean, (_SPREAD * self.half_range).expand_as(mean)
+        mean = self.clip(actions.to(obs)).reshape(*obs.shape[:-1], -1)
+        spread = _SPREAD * self.half_range if std is None else std.to(obs).reshape(mean.shape)
+        return mean, spread.expand_as(mean)
 
     def digest(self) -> str:
         """Return an identity: of its files, of a function its answers to fixed observations.
@@ -133,7 +136,7 @@ def check_file(path: Path) -> None:
     Raises:
         MissingInputError: no such file; StorageError: it may not be read; DamagedFileError: far too large.
     """
-    require_file(path, "name a safetensors, TorchScript or ONNX file")
+    require_file(path, "name a policy file: ONNX, TorchScript, safetensors, or a zip of Stable-Baselines3")
     if (size := path.stat().st_size) > MOST_BYTES:
         raise DamagedFileError(f"{path} has {size:,} bytes", f"a policy file has at most {MOST_BYTES:,}")
 
@@ -145,25 +148,47 @@ def require_one_input(path: Path, names: Sequence[str]) -> None:
         raise InputError(f"{path} takes {several}", MEMORYLESS)
 
 
-def as_gaussian(outputs: list[Tensor], spread: str | None, path: Path) -> tuple[Tensor, Tensor | None]:
-    """Return the mean and the spread among a foreign policy's outputs.
+def require_width(path: Path, given: int, obs_dim: int) -> None:
+    """Refuse a policy of another number of coordinates than the task's: InputError."""
+    if given > obs_dim and given % obs_dim == 0:
+        what = f"{given // obs_dim} observations of {obs_dim} coordinates at once ({given}): a stacked policy"
+        raise InputError(f"{path} takes {what}", MEMORYLESS)
+    if given != obs_dim:
+        raise InputError(f"{path} takes {given} coordinates", f"the task's observations have {obs_dim}")
+
+
+def chosen_outputs(names: Sequence[str], reading: Reading, path: Path) -> list[str]:
+    """Return the names of the output that is the action, and of its spread where the user said there is one.
 
     Args:
-        outputs: as the policy gave them.
-        spread: what the second one is: std, log-std, none (ignored), or None where the user did not say.
+        names: of all outputs, in order.
 
     Raises:
-        InputError: more than one output and the user did not say what the second is, or only one output and
-            the user asks for a spread.
+        InputError: several outputs and the user chose none, no such output, or no spread.
     """
-    if spread == "none" or (len(outputs) == 1 and spread is None):
-        return outputs[0], None
-    if len(outputs) < 2:
-        raise InputError(f"{path} gives one output, no spread", "leave out --spread")
-    if spread is None:
-        remedy = f"say what the second is with --spread {'|'.join(SPREADS)}"
-        raise InputError(f"{path} gives {len(outputs)} outputs", remedy)
-    return outputs[0], outputs[1].exp() if spread == "log-std" else outputs[1]
+    listed = ", ".join(names)
+    if reading.output is None and reading.spread is None and len(names) > 1:
+        remedy = "choose the action's with --output NAME, and say what a second one is with --spread"
+        raise InputError(f"{path} gives {len(names)} outputs: {listed}", remedy)
+    first = reading.output or names[0]
+    if first not in names:
+        raise InputError(f"{path} has no output '{first}'", f"--output is one of: {listed}")
+    if reading.spread in (None, "none"):
+        return [first]
+    others = [name for name in names if name != first]
+    if len(others) != 1:
+        raise InputError(
+            f"{path} gives the outputs {listed}", "--spread is of the second of two: leave it out"
+        )
+    return [first, *others]
+
+
+def as_gaussian(outputs: Sequence[Tensor], reading: Reading) -> tuple[Tensor, Tensor | None]:
+    """Return the mean and the spread that chosen outputs are."""
+    mean, *rest = outputs
+    if not rest:
+        return mean, None
+    return mean, rest[0].exp() if reading.spread == "log-std" else rest[0]
 
 
 @torch.no_grad()

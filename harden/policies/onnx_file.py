@@ -22,6 +22,7 @@ from harden.nets import GaussianPolicy
 from harden.policies import foreign
 from harden.policies.adopt import Bounds, Node, adopt_weights
 from harden.policies.foreign import ForeignPolicy, LimitedProcess, as_gaussian
+from harden.policies.reading import Reading
 from harden.storage.files import digest_file
 
 INPUT, OUTPUT = "observation", "action"
@@ -87,13 +88,13 @@ def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[
     *outer, features = [size if isinstance(size, int) else None for size in shape or (None, None)]
     obs_dim = rows.shape[1]
     several = any(size not in (None, 1) for size in outer[1:])
-    if several or (features and features > obs_dim and features % obs_dim == 0):
+    if several:
         axes = ", ".join(str(size) for size in shape)
         raise InputError(
             f"{path} takes [{axes}], several observations at once: a stacked policy", foreign.MEMORYLESS
         )
-    if features not in (None, obs_dim):
-        raise InputError(f"{path} takes {features} coordinates", f"the task's observations have {obs_dim}")
+    if features is not None:
+        foreign.require_width(path, features, obs_dim)
     # without an axis for a batch it takes one observation
     at_once = (outer[0] if outer else 1) or len(rows)
     filled = np.resize(rows, (-(-len(rows) // at_once) * at_once, obs_dim))
@@ -109,11 +110,11 @@ def _joined(outputs: tuple[np.ndarray, ...], at_once: int, path: Path) -> Tensor
     return torch.from_numpy(np.stack(outputs)).float().reshape(len(outputs) * at_once, -1)
 
 
-def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> ForeignPolicy:
-    """Read an ONNX policy: one input of observations, actions as the first output.
+def open_onnx(path: Path, reading: Reading, bounds: Bounds) -> ForeignPolicy:
+    """Read an ONNX policy: one input of observations, actions as an output.
 
     Args:
-        spread: what a second output is, as in `as_gaussian`.
+        reading: which outputs count.
         bounds: of the action space, and of the spread of our policy with the file's weights.
 
     Raises:
@@ -126,21 +127,23 @@ def open_onnx(path: Path, spread: str | None, bounds: Bounds) -> ForeignPolicy:
     foreign.check_file(path)
     process = LimitedProcess(path, "onnxruntime")
     # with the numbers that lie in files beside it, if any
-    content, complete, inputs = process.ask("load_onnx")
+    content, complete, inputs, outputs = process.ask("load_onnx")
     foreign.require_one_input(path, [name for name, _, _ in inputs])
     _, kind, shape = inputs[0]
     if kind not in _TYPES:
         raise InputError(f"{path} takes {kind}", f"a policy takes one of: {', '.join(_TYPES)}")
 
+    wanted = foreign.chosen_outputs(outputs, reading, path)
+
     def run_some(obs: Tensor) -> list[Tensor]:
         at_once, parts = _arrange(obs.numpy().astype(_TYPES[kind]), shape, path)
-        columns = list(zip(*process.ask("run_onnx", parts), strict=True))
+        columns = list(zip(*process.ask("run_onnx", wanted, parts), strict=True))
         with foreign_errors(f"{path} can't be run on observations {tuple(obs.shape)}"):
             return [_joined(column, at_once, path)[: len(obs)] for column in columns]
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
         parts = [run_some(part) for part in obs.detach().cpu().split(_ROWS)]
-        return as_gaussian([torch.cat(column) for column in zip(*parts, strict=True)], spread, path)
+        return as_gaussian([torch.cat(column) for column in zip(*parts, strict=True)], reading)
 
     adopted = _adopted(onnx.load_model_from_string(content), bounds)
     identity = digest_file(path) if complete else hashlib.sha256(content).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,14 +25,16 @@ from harden.policies.foreign import (
     probe_observations,
 )
 from harden.policies.onnx_file import open_onnx
+from harden.policies.reading import Reading
+from harden.policies.sb3 import open_sb3
 from harden.policies.state_dict import open_state_dict
 from harden.policies.torchscript import open_torchscript
-from harden.progress import Reporter
+from harden.progress import QUIET, Reporter
 
 # a path, module:function, or a function
 Named = str | Path | Callable[..., Any]
 
-SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors"}
+SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors", ".zip": "sb3"}
 # the last is what torch.save writes for most, which is refused by its content
 SUFFIXES |= dict.fromkeys((".pt", ".ts", ".pth"), "torchscript")
 ADOPTED = "its weights, taken over exactly: it has gradients"
@@ -40,37 +42,43 @@ ADOPTED = "its weights, taken over exactly: it has gradients"
 _MATTERS, _ROUNDING = 0.01, 1e-5
 
 
-class Reading(NamedTuple):
-    """What a foreign file does not say of itself.
+def open_foreign(
+    named: Named, reading: Reading, config: PipelineConfig, obs: Tensor, report: Reporter
+) -> ForeignPolicy:
+    """Open a policy that is no folder of ours: a file, module:function, or a function.
 
     Args:
-        kind: onnx, torchscript or safetensors; by the file's suffix where None.
-        activation, squash: of a state dict that harden did not export.
-        spread: what a second output is: std, log-std or none.
-    """
-
-    kind: str | None = None
-    activation: str | None = None
-    squash: str | None = None
-    spread: str | None = None
-
-
-def open_file(path: Path, reading: Reading, bounds: Bounds, obs: Tensor, report: Reporter) -> ForeignPolicy:
-    """Read a foreign policy file; a program is tried on observations (B, obs_dim) first.
+        named, config: as in `open_policy`.
+        reading: what a file does not say of itself.
+        obs: what a program is tried on first, (B, obs_dim).
 
     Raises:
-        MissingInputError: not there; DamagedFileError: not what it says; InputError: no known format.
+        MissingInputError: not there; DamagedFileError: not what it says; InputError: no known format, or not
+            what can be asked for actions.
     """
+    if callable(named):
+        return from_function(named)
+    path, bounds, obs_dim = Path(named), task_bounds(config), config.task_row.obs_dim
     kind = reading.kind or SUFFIXES.get(path.suffix)
-    if kind == "onnx":
-        return open_onnx(path, reading.spread, bounds)
-    if kind == "safetensors":
-        return open_state_dict(path, bounds, reading.activation, reading.squash)
+    if not path.exists() and is_function_name(named):
+        report.say(f"{named} is code: it is being imported and run, because you named it")
+        return import_function(str(named))
+    if kind is None and path.exists():
+        remedy = f"name a policy folder, a file whose suffix is one of {', '.join(SUFFIXES)}, or give --from"
+        raise InputError(f"{named} does not say its format", remedy)
+    if kind is None:
+        remedy = "make it with: harden train; or name a policy file, or module:function"
+        raise MissingInputError(f"policy folder {named} is missing", remedy)
     if kind == "torchscript":
         report.say(f"{path} is a TorchScript program: it is being run, because you named it")
-        return open_torchscript(path, reading.spread, bounds, obs)
-    remedy = f"its suffix is one of {', '.join(SUFFIXES)}, or give --from"
-    raise InputError(f"{path.name} does not say its format", remedy)
+        foreign = open_torchscript(path, reading, bounds, obs)
+    elif kind == "onnx":
+        foreign = open_onnx(path, reading, bounds)
+    else:
+        foreign = (open_sb3 if kind == "sb3" else open_state_dict)(path, reading, bounds, obs_dim)
+    if foreign.notes:
+        report.say(f"{path}: {foreign.notes}")
+    return foreign
 
 
 def clipping_warning(actions: Tensor, bounds: Bounds) -> str:
@@ -105,32 +113,23 @@ def adopted_policy(
     return None if error > TOLERANCE else (policy, error)
 
 
-def _open_foreign(named: Named, config: PipelineConfig, obs: Tensor, report: Reporter) -> ForeignPolicy:
-    """Open a policy that is no folder of ours; arguments and errors are those of `open_policy`."""
-    if callable(named):
-        return from_function(named)
-    path = Path(named)
-    if not path.exists() and is_function_name(named):
-        report.say(f"{named} is code: it is being imported and run, because you named it")
-        return import_function(str(named))
-    if path.suffix in SUFFIXES:
-        return open_file(path, Reading(spread="none"), task_bounds(config), obs, report)
-    if path.exists():
-        raise InputError(f"{named} is no policy", f"name a policy folder, or a file ({', '.join(SUFFIXES)})")
-    remedy = "make it with: harden train; or name an ONNX or TorchScript file, or module:function"
-    raise MissingInputError(f"policy folder {named} is missing", remedy)
-
-
-def open_policy(named: Named, config: PipelineConfig, report: Reporter, adopt: bool = True) -> LoadedPolicy:
+def open_policy(
+    named: Named,
+    config: PipelineConfig,
+    report: Reporter,
+    reading: Reading = Reading(),  # noqa: B008
+    adopt: bool = True,
+) -> LoadedPolicy:
     """Return a policy, whatever it is kept in.
 
-    The weights of a file without gradients that holds nothing but our architecture are taken over, for their
-    gradients. Any other policy is asked as it is, and a warning says so where its answers are clipped.
+    The weights of a file that holds nothing but our architecture are taken over, unless it is a program. Any
+    other policy is asked as it is, and a warning says so where its answers are clipped.
 
     Args:
-        named: a policy folder, a TorchScript, ONNX or exported safetensors file, module:function, or a
-            function. TorchScript and a function are code, and are run.
+        named: a policy folder, a policy file, module:function, or a function. TorchScript and a function are
+            code, and are run.
         config: gives the task.
+        reading: what a file does not say of itself.
         adopt: weights may be taken over.
 
     Raises:
@@ -143,24 +142,44 @@ def open_policy(named: Named, config: PipelineConfig, report: Reporter, adopt: b
         require_task(loaded, task, f"the policy in {path}")
         return loaded
     bounds, obs = task_bounds(config), probe_observations(task.obs_dim)
-    foreign = _open_foreign(named, config, obs, report)
+    foreign = open_foreign(named, reading, config, obs, report)
     answers, _ = answer(foreign, obs, task.act_dim, path)
     manifest: dict[str, Any] = {"variant": f"somebody else's ({foreign.kind})", "format": foreign.kind}
-    # a program that lets gradients through is asked itself
-    if adopt and not foreign.differentiable and (adopted := adopted_policy(foreign, obs, answers)):
-        manifest |= {"how": ADOPTED, "policy_digest": module_digest(adopted[0])}
+    notes = f"; {foreign.notes}" if foreign.notes else ""
+    # a program may hold what no trial shows, and lets gradients through: it is asked itself
+    if adopt and foreign.kind != "torchscript" and (adopted := adopted_policy(foreign, obs, answers)):
+        manifest |= {"how": ADOPTED + notes, "policy_digest": module_digest(adopted[0])}
         return LoadedPolicy(adopted[0], None, manifest)
     policy = OpaquePolicy(foreign, task.obs_dim, bounds.low, bounds.high)
     gradients = ", with gradients" if foreign.differentiable else " only: no gradients"
-    manifest |= {"how": f"asked for actions{gradients}", "policy_digest": policy.digest()}
+    manifest |= {"how": f"asked for actions{gradients}{notes}", "policy_digest": policy.digest()}
     if clipped := clipping_warning(answers, bounds):
         report.say(f"warning: {path}: {clipped}")
         manifest["how"] += f"; {clipped}"
     return LoadedPolicy(policy, None, manifest)
 
 
+def open_ours(
+    named: Path | None, config: PipelineConfig, report: Reporter, reading: Reading
+) -> LoadedPolicy | None:
+    """Return a policy that something is learned from, as `open_policy` does; None where none is named.
+
+    Raises:
+        InputError: somebody else's whose weights can't be taken over.
+    """
+    if named is None:
+        return None
+    loaded = open_policy(named, config, report, reading)
+    if isinstance(loaded.policy, OpaquePolicy):
+        raise InputError(
+            f"{named} holds more than an MLP such as ours, so that its weights can't be taken over",
+            f"distil it first: harden policy import {named} --out FOLDER",
+        )
+    return loaded
+
+
 def acts_alike(
-    named: Named, loaded: LoadedPolicy, config: PipelineConfig, obs: Tensor, report: Reporter
+    named: Named, loaded: LoadedPolicy, config: PipelineConfig, obs: Tensor, reading: Reading
 ) -> bool:
     """Return whether a policy whose weights were taken over acts as its file on states that it visited.
 
@@ -168,8 +187,8 @@ def acts_alike(
         loaded: of `named`, by `open_policy`; any whose weights were not taken over is the policy itself.
         obs: the states, (B, obs_dim).
     """
-    if loaded.manifest.get("how") != ADOPTED:
+    if not loaded.manifest.get("how", "").startswith(ADOPTED):
         return True
     rows = obs.cpu()
-    foreign = _open_foreign(named, config, rows, report)
+    foreign = open_foreign(named, reading, config, rows, QUIET)
     return adopted_policy(foreign, rows, foreign.run(rows)[0]) is not None

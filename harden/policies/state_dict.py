@@ -1,10 +1,11 @@
-"""Policies as a state dict in safetensors: numbers alone, so that the user says what they mean."""
+"""Policies as state dicts, numbers under names: these say whose they are, the user says the rest."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -14,13 +15,14 @@ from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
 from harden.nets.saved import build_network
 from harden.policies.adopt import Bounds, Linear, make_policy, set_spread
-from harden.policies.foreign import ForeignPolicy, check_file
+from harden.policies.foreign import MEMORYLESS, ForeignPolicy, check_file, require_width
+from harden.policies.reading import ACTIVATIONS, SQUASHES, Reading
 from harden.storage.files import digest_file
 from harden.storage.tensor_file import read_tensors, tensor_bytes
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU}
-SQUASHES = ("tanh", "none")
 KEPT_INSIDE = "the file's, kept inside our floor and ceiling"
+_MODULES = (nn.ReLU, nn.Tanh, nn.ELU, nn.SiLU, nn.SELU, nn.GELU, nn.LeakyReLU, nn.Sigmoid)
+_NONLINEAR = dict(zip(ACTIVATIONS, _MODULES, strict=True))
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MADE_BY = "harden policy export"
 
@@ -36,16 +38,156 @@ def read_exported(path: Path) -> GaussianPolicy:
     return build_network(GaussianPolicy, manifest.get("policy"), tensors, path, _MADE_BY).eval()
 
 
-def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: str | None) -> ForeignPolicy:
-    """Read a state dict: one that harden exported, or the parameters of one nn.Sequential.
+class Layout(NamedTuple):
+    """Whose names the parameters of an MLP have, and what that says of what is not in the file.
+
+    Patterns are of whole names; # is a layer's number.
 
     Args:
-        activation, squash: of the hidden layers and of the last; a state dict that harden exported says them.
+        owner: whose, in words.
+        sign: a name that no other layout has.
+        chain: the layers' names without .weight and .bias, in order.
+        activation, squash: the library's own, None where it has none.
+        spread, log_spread: of the parameter that is the standard deviation, or its logarithm.
+        normaliser: what the names of an observation normaliser begin with.
+        idle: of parameters that do not act, such as critics.
+        unsaid: what acts too and is not in the file, in words.
+    """
+
+    owner: str
+    sign: str
+    chain: tuple[str, ...]
+    activation: str | None = None
+    squash: str | None = None
+    spread: str = "-"
+    log_spread: str = "-"
+    normaliser: str = "-"
+    idle: str = "-"
+    unsaid: str = ""
+
+
+_VEC_NORMALIZE = "a VecNormalize around its environment is not in the file, and is not applied"
+_SAC = Layout(
+    "Stable-Baselines3's SAC",
+    r"(actor\.)?latent_pi\.#\.weight",
+    (r"(actor\.)?latent_pi\.#", r"(actor\.)?mu", r"(actor\.)?mu\.0"),
+    "relu",
+    "tanh",
+    idle=r"(actor\.)?log_std(\..*)?|critic.*",
+    unsaid=_VEC_NORMALIZE,
+)
+_LAYOUTS = (
+    _SAC,
+    Layout(
+        "Stable-Baselines3's PPO and A2C",
+        r"action_net\.weight",
+        (r"mlp_extractor\.shared_net\.#", r"mlp_extractor\.policy_net\.#", "action_net"),
+        "tanh",
+        "none",
+        log_spread="log_std",
+        idle=r"(mlp_extractor\.)?value_net\..*",
+        unsaid=_VEC_NORMALIZE,
+    ),
+    Layout(
+        "Stable-Baselines3's TD3 and DDPG",
+        r"(actor\.)?mu\.#\.weight",
+        (r"(actor\.)?mu\.#",),
+        "relu",
+        "tanh",
+        idle=r"(actor_target|critic).*",
+        unsaid=_VEC_NORMALIZE,
+    ),
+    Layout(
+        "CleanRL's PPO",
+        r"actor_mean\.#\.weight",
+        (r"actor_mean\.#",),
+        "tanh",
+        "none",
+        log_spread="actor_logstd",
+        idle=r"critic\..*",
+        unsaid="the NormalizeObservation around its environment is not in the file, and is not applied",
+    ),
+    Layout(
+        "CleanRL's SAC, TD3 and DDPG",
+        r"fc_(mean|mu)\.weight",
+        ("fc#", "fc_(mean|mu)"),
+        "relu",
+        "tanh",
+        idle=r"fc_logstd\..*",
+    ),
+    Layout(
+        "RSL-RL",
+        r"std|actor_obs_normalizer\._mean",
+        (r"actor\.#",),
+        "elu",
+        "none",
+        "std",
+        "log_std",
+        r"actor_obs_normalizer\.",
+        r"critic\..*|critic_obs_normalizer\..*",
+        "a normaliser that is not part of the policy is not in the file, and is not applied",
+    ),
+    Layout(
+        "RSL-RL",
+        r"distribution\.(log_)?std_param|obs_normalizer\._mean",
+        (r"mlp\.#",),
+        "elu",
+        "none",
+        r"distribution\.std_param",
+        r"distribution\.log_std_param",
+        r"obs_normalizer\.",
+    ),
+    Layout("one nn.Sequential", r"(.*\.)?#\.weight", (r"(.*\.)?#",), log_spread=r"(.*\.)?log_std"),
+)
+# what RSL-RL adds to the standard deviation it divides by, and does not store
+_RSL_EPSILON = 1e-2
+# what Stable-Baselines3 clips the mean of state-dependent exploration to, before the tanh
+_CLIP_MEAN = 2.0
+
+
+class Facts(NamedTuple):
+    """What is known of a state dict beside its numbers; None where it is not.
+
+    Args:
+        activation, squash: of the hidden layers and of the last.
+        bounds: the lowest and the highest action of the environment that it is for, (act_dim,) each.
+        clip_mean: half-width of what the mean is clipped to before it is squashed.
+    """
+
+    activation: str | None = None
+    squash: str | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
+    clip_mean: float | None = None
+
+
+class Network(NamedTuple):
+    """The MLP in a state dict.
+
+    Args:
+        layers: in order; an observation normaliser is folded into the first.
+        std: its spread, (act_dim,), None where it brings none.
+        scaled: the lowest and the highest action that its names give, or None.
+        layout: whose names they are.
+        clipped: its mean is clipped before it is squashed.
+    """
+
+    layers: list[Linear]
+    std: Tensor | None
+    scaled: tuple[Tensor, Tensor] | None
+    layout: Layout
+    clipped: bool
+
+
+def open_state_dict(path: Path, reading: Reading, bounds: Bounds, obs_dim: int) -> ForeignPolicy:
+    """Read a state dict in safetensors: one that harden exported, or the parameters of an MLP.
+
+    Args:
+        reading: activations, where neither the file nor the names say them.
+        obs_dim: of the task.
 
     Raises:
         MissingInputError: no such file; DamagedFileError: not safetensors, or NaN in it.
-        InputError: names that are not understood, another number of actions than the task's, or the
-            activation is not said.
+        InputError: as `from_parameters`.
     """
     check_file(path)
     unreadable = foreign_errors(f"{path} can't be read as safetensors", kind=DamagedFileError)
@@ -54,31 +196,75 @@ def open_state_dict(path: Path, bounds: Bounds, activation: str | None, squash: 
         state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     if exported:
         policy = read_exported(path)
+        require_width(path, policy.architecture["obs_dim"], obs_dim)
         _require_actions(path, policy.architecture["act_dim"], bounds)
-        return ForeignPolicy("safetensors", policy, policy, "the file's", identity=digest_file(path))
-    layers, log_std = _layers(state, path)
+        return ForeignPolicy("safetensors", policy, policy, "the file's", True, digest_file(path))
+    return from_parameters("safetensors", path, state, Facts(), reading, bounds, obs_dim)
+
+
+def from_parameters(
+    kind: str,
+    path: Path,
+    state: dict[str, Tensor],
+    facts: Facts,
+    reading: Reading,
+    bounds: Bounds,
+    obs_dim: int,
+) -> ForeignPolicy:
+    """Return the policy of an MLP's parameters.
+
+    Args:
+        kind, path: of the file that they are from.
+        state: parameters by name.
+        facts: what the file says of them.
+        reading: what the user says, which counts before what the names say.
+
+    Raises:
+        DamagedFileError: NaN; InputError: names that are not understood, a recurrent or stacked policy,
+            other sizes than the task's, or the activations are not known.
+    """
+    network = read_network(path, state)
+    layers, layout = network.layers, network.layout
+    require_width(path, layers[0].weight.shape[1], obs_dim)
     _require_actions(path, len(layers[-1].bias), bounds)
+    activation = reading.activation or facts.activation or layout.activation
+    squash = reading.squash or facts.squash or layout.squash
     if activation is None or squash is None:
         options = f"--activation {'|'.join(ACTIVATIONS)} and --squash {'|'.join(SQUASHES)}"
-        remedy = f"say them to harden policy import with {options}"
-        raise InputError(f"{path} does not say its activations", remedy)
-    adopted = make_policy(layers, bounds) if (activation, squash) == ("relu", "tanh") else None
-    spread = ""
-    if adopted is not None and log_std is not None:
-        spread = "the file's" if set_spread(adopted, log_std.exp() / adopted.half_range) else KEPT_INSIDE
-    nonlinear = ACTIVATIONS[activation]()
+        raise InputError(f"{path} does not say its activations", f"say them with {options}")
+    notes = [layout.unsaid] if layout.unsaid else []
+    if not reading.activation and facts == Facts():
+        of = f"its names are those of {layout.owner}"
+        notes.insert(0, f"{of}, whose {activation} is taken for its hidden layers (or give --activation)")
+    low, high = network.scaled or facts.bounds or bounds[:2]
+    same = all(
+        torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip((low, high), bounds[:2], strict=True)
+    )
+    if same:
+        low, high = bounds[:2]
+    elif network.scaled or facts.bounds:
+        notes.append(f"its actions are from {low.tolist()} to {high.tolist()}, which is not the task's range")
+    clip_mean = (facts.clip_mean or _CLIP_MEAN) if network.clipped else None
+    plain = (activation, squash, clip_mean) == ("relu", "tanh", None) and same
+    adopted, spread = make_policy(layers, bounds) if plain else None, ""
+    if adopted is not None and network.std is not None:
+        spread = "the file's" if set_spread(adopted, network.std / adopted.half_range) else KEPT_INSIDE
+    nonlinear = _NONLINEAR[activation]()
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
-        h = obs
-        with foreign_errors(f"{path} can't be run on observations {tuple(obs.shape)}"):
-            for layer in layers[:-1]:
-                h = nonlinear(nn.functional.linear(h, *layer))
-            mean = nn.functional.linear(h, *layers[-1])
+        h = obs.cpu()
+        for layer in layers[:-1]:
+            h = nonlinear(nn.functional.linear(h, *layer))
+        mean = nn.functional.linear(h, *layers[-1])
+        if clip_mean is not None:
+            mean = mean.clamp(-clip_mean, clip_mean)
         if squash == "tanh":
-            mean = (bounds.low + bounds.high) / 2 + (bounds.high - bounds.low) / 2 * torch.tanh(mean)
-        return mean, None if log_std is None else log_std.exp().expand_as(mean)
+            mean = (low + high) / 2 + (high - low) / 2 * torch.tanh(mean)
+        elif facts.bounds:
+            mean = torch.maximum(torch.minimum(mean, high), low)
+        return mean, None if network.std is None else network.std.expand_as(mean)
 
-    return ForeignPolicy("safetensors", run, adopted, spread, True, digest_file(path))
+    return ForeignPolicy(kind, run, adopted, spread, True, digest_file(path), "; ".join(notes))
 
 
 def _require_actions(path: Path, given: int, bounds: Bounds) -> None:
@@ -86,35 +272,86 @@ def _require_actions(path: Path, given: int, bounds: Bounds) -> None:
         raise InputError(f"{path} gives {given} actions", f"the task has {len(bounds.low)}")
 
 
-def _layers(state: dict[str, Tensor], path: Path) -> tuple[list[Linear], Tensor | None]:
-    """Return the layers of one nn.Sequential and the tensor log_std, where one stands beside them.
+def _matches(pattern: str, name: str) -> re.Match[str] | None:
+    return re.fullmatch(pattern.replace("#", r"(?P<number>0|[1-9]\d{0,3})"), name)
 
-    Args:
-        state: names to tensors: N.weight and N.bias after any common prefix, and a name that ends in log_std.
 
-    Raises:
-        DamagedFileError: NaN; InputError: a name, type or shape is not accounted for: a guess would be
-            another policy.
-    """
+def _numbers(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return parameters in float32, those of no policy refused, as `read_network` says."""
+    numbers = dict[str, Tensor]()
     for name, value in state.items():
+        if re.search(r"(^|[._])weight_(ih|hh)", name):
+            raise InputError(f"{path} holds '{name}': a recurrent policy", MEMORYLESS)
+        if name.endswith("normalizer.count"):
+            # how many observations a normaliser has seen
+            continue
         if value.dtype not in _NUMBERS:
             remedy = "a policy's weights are float16, bfloat16, float32 or float64"
             raise InputError(f"{path}: '{name}' holds {str(value.dtype).removeprefix('torch.')}", remedy)
-        if not bool(value.isfinite().all()):
+        numbers[name] = value.float()
+        if not bool(numbers[name].isfinite().all()):
             raise DamagedFileError(f"{path} holds NaN or infinite values in '{name}'")
-    left = {name: value.float() for name, value in state.items()}
-    log_std = next((left.pop(name).flatten() for name in state if name.rsplit(".")[-1] == "log_std"), None)
-    numbered = [match for name in left if (match := re.fullmatch(r"(|.*\.)(\d{1,4})\.weight", name))]
-    layers = []
-    for number in sorted(int(match[2]) for match in numbered):
-        stem = f"{numbered[0][1]}{number}"
-        weight = left.pop(f"{stem}.weight", torch.zeros(0))
-        layers.append(Linear(weight, left.pop(f"{stem}.bias", torch.zeros(len(weight)))))
-    shaped = all(layer.weight.dim() == 2 and len(layer.weight) == len(layer.bias) for layer in layers)
-    fits = log_std is None or (bool(layers) and len(log_std) == len(layers[-1].bias))
-    if left or not layers or not shaped or not fits:
-        remedy = (
-            "take those of one nn.Sequential; a TorchScript or ONNX file of the same policy needs no names"
-        )
-        raise InputError(f"{path}: its names are not those of an MLP that is understood", remedy)
-    return layers, log_std
+    return numbers
+
+
+def read_network(path: Path, state: dict[str, Tensor]) -> Network:
+    """Return the MLP in a state dict.
+
+    Raises:
+        DamagedFileError: NaN; InputError: a name, type or shape is not accounted for, where a guess would be
+            another policy; a recurrent one is called so.
+    """
+    left = _numbers(path, state)
+    signed = (layout for layout in _LAYOUTS if any(_matches(layout.sign, name) for name in left))
+    layout = next(signed, _LAYOUTS[-1])
+    left = {name: value for name, value in left.items() if not _matches(layout.idle, name)}
+
+    def take(pattern: str) -> Tensor | None:
+        found = next((name for name in left if _matches(pattern, name)), None)
+        return None if found is None else left.pop(found)
+
+    std, log_std = take(layout.spread), take(layout.log_spread)
+    std = std if log_std is None else log_std.exp()
+    mean, _, scale = (take(layout.normaliser + part) for part in ("_mean", "_var", "_std"))
+    reach, center = take("action_scale"), take("action_bias")
+    chain = list[str]()
+    for pattern in layout.chain:
+        stems = [name.removesuffix(".weight") for name in left if name.endswith(".weight")]
+        found = [match for stem in stems if (match := _matches(pattern, stem))]
+        # of several networks beside each other the rest is left over, and refused
+        found = [one for one in found if one[0].rpartition(".")[0] == found[0][0].rpartition(".")[0]]
+        chain += [one[0] for one in sorted(found, key=lambda one: int(one.groupdict().get("number") or 0))]
+    layers = list[Linear]()
+    for stem in chain:
+        weight = left.pop(f"{stem}.weight")
+        layers.append(Linear(weight, left.pop(f"{stem}.bias", torch.zeros(weight.shape[:1]))))
+    shaped = bool(layers) and all(
+        one.weight.dim() == 2 and one.bias.shape == one.weight.shape[:1] and one.weight.numel()
+        for one in layers
+    )
+    follow = shaped and all(len(a.bias) == b.weight.shape[1] for a, b in itertools.pairwise(layers))
+    of_obs = [part.numel() for part in (mean, scale) if part is not None]
+    of_actions = [part.numel() for part in (reach, center) if part is not None]
+    if follow and std is not None and std.numel() != len(layers[-1].bias) and std.dim() == 2:
+        # that of state-dependent exploration, which is one a feature
+        std = None if len(std) == layers[-1].weight.shape[1] else std
+    of_actions += [] if std is None else [std.numel()]
+    fits = follow and {*of_obs} <= {layers[0].weight.shape[1]} and {*of_actions} <= {len(layers[-1].bias)}
+    if left or not fits or len(of_obs) == 1 or (reach is None) != (center is None):
+        what = f"'{next(iter(left))}' among them" if left else "their shapes do not follow each other"
+        remedy = "a TorchScript or ONNX file of the same policy needs no names"
+        raise InputError(f"{path}: its names are not those of an MLP that is understood ({what})", remedy)
+    if mean is not None and scale is not None:
+        shift, share = mean.flatten(), 1 / (scale.flatten() + _RSL_EPSILON)
+        weight = layers[0].weight * share
+        layers[0] = Linear(weight, layers[0].bias - weight @ shift)
+    scaled = (
+        None if reach is None or center is None else ((center - reach).flatten(), (center + reach).flatten())
+    )
+    return Network(
+        layers,
+        None if std is None else std.flatten(),
+        scaled,
+        layout,
+        layout is _SAC and chain[-1].endswith("mu.0"),
+    )

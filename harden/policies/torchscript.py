@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
 from harden.policies.adopt import Bounds, Node, adopt_weights
-from harden.policies.foreign import ForeignPolicy, LimitedProcess, as_gaussian, check_file, require_one_input
+from harden.policies.foreign import (
+    MEMORYLESS,
+    ForeignPolicy,
+    LimitedProcess,
+    as_gaussian,
+    check_file,
+    chosen_outputs,
+    require_one_input,
+)
+from harden.policies.reading import Reading
 from harden.storage.files import digest_file
 
 # torch.save gives its files the same suffix
@@ -27,6 +36,8 @@ _PICKLED = (
 )
 # observations of the trial: a program that takes one at a time may need milliseconds for each
 _TRIED = 256
+# how many observations a program that refuses one may take at once
+_MOST_STACKED = 16
 # how a program may take observations (B, obs_dim): all at once, or one at a time, as vector or batch of one
 _FORMS: tuple[Callable[[Tensor], Sequence[Tensor]], ...] = (
     lambda obs: (obs,),
@@ -61,12 +72,15 @@ class Program:
 
     It is asked in the type of its own numbers, and one observation at a time where it refuses a batch.
 
+    Args:
+        reading: which of its outputs count; those of a tuple are called 0, 1 and so on.
+
     Raises:
         DamagedFileError: not TorchScript; InputError: it takes more than observations.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.forms = path, list(_FORMS)
+    def __init__(self, path: Path, reading: Reading = Reading()) -> None:  # noqa: B008
+        self.path, self.reading, self.forms = path, reading, list(_FORMS)
         unreadable = foreign_errors(f"{path} can't be read as TorchScript", _PICKLED, DamagedFileError)
         with unreadable, _quietly():
             self.module = torch.jit.load(str(path), map_location="cpu").eval()
@@ -80,7 +94,7 @@ class Program:
         self.dtype = next(types, torch.float32)
 
     def __call__(self, obs: Tensor) -> list[Tensor]:
-        """Return the outputs for observations (B, obs_dim), float32, gradients and all.
+        """Return the chosen outputs for observations (B, obs_dim), float32, gradients and all.
 
         Raises:
             InputError: it does not answer in floating point numbers, or it fails.
@@ -96,7 +110,20 @@ class Program:
             del self.forms[: len(refusals)]
             return [value.float() for value in outputs]
         # of the whole batch, which is what it should take
-        raise refusals[0]
+        raise (self._stacked(obs) if refusals[0].__cause__ else None) or refusals[0]
+
+    def _stacked(self, obs: Tensor) -> InputError | None:
+        """Return what is to be said of a program that takes several observations (B, obs_dim) at once."""
+        rows = obs.to("cpu", self.dtype)
+        for count in range(2, _MOST_STACKED + 1):
+            several = rows.unsqueeze(1).expand(-1, count, -1)
+            for given in (several.flatten(1), several):
+                with contextlib.suppress(Exception):
+                    self.module(given)
+                    return InputError(
+                        f"{self.path} takes {count} observations at once: a stacked policy", MEMORYLESS
+                    )
+        return None
 
     def _run(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Return the outputs for parts of a batch, joined."""
@@ -104,10 +131,13 @@ class Program:
         for part in parts:
             with foreign_errors(f"{self.path} can't be run on observations {tuple(part.shape)}"):
                 outputs = self.module(part)
-            answers.append(list(outputs) if isinstance(outputs, tuple | list) else [outputs])
+            several = outputs if isinstance(outputs, tuple | list) else [outputs]
+            named = outputs if isinstance(outputs, dict) else {str(i): part for i, part in enumerate(several)}
+            names = chosen_outputs(list(named), self.reading, self.path) if named else []
+            answers.append([named[name] for name in names])
             fine = (isinstance(value, Tensor) and value.is_floating_point() for value in answers[-1])
-            if not answers[-1] or not all(fine):
-                remedy = "its forward takes observations and gives actions, no classes and no dictionary"
+            if not names or not all(fine):
+                remedy = "its forward takes observations and gives actions, no classes"
                 raise InputError(f"{self.path} does not answer in tensors of floating point numbers", remedy)
         if parts[0].dim() == 2 and len(parts[0]) > 1:
             return answers[0]
@@ -115,14 +145,14 @@ class Program:
             return [torch.stack(column).reshape(len(parts), -1) for column in zip(*answers, strict=True)]
 
 
-def open_torchscript(path: Path, spread: str | None, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
+def open_torchscript(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
     """Load a TorchScript policy: observations (B, obs_dim) in, actions out, or actions and a spread.
 
     It is tried in a child process under limits of time and memory before it is loaded into this process,
     where it is asked as it is, whole, and gradients flow through it.
 
     Args:
-        spread: what a second output is, as in `as_gaussian`.
+        reading: which outputs count.
         bounds: of the action space, and of the spread of our policy with the program's weights.
         obs: what it is tried on, (B, obs_dim).
 
@@ -133,13 +163,13 @@ def open_torchscript(path: Path, spread: str | None, bounds: Bounds, obs: Tensor
     check_file(path)
     process = LimitedProcess(path, "harden.policies.torchscript")
     try:
-        process.ask("try_torchscript", obs[:_TRIED].numpy())
+        process.ask("try_torchscript", reading, obs[:_TRIED].numpy())
     finally:
         process.child.close()
-    program = Program(path)
+    program = Program(path, reading)
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
-        return as_gaussian(program(obs), spread, path)
+        return as_gaussian(program(obs), reading)
 
     adopted = _adopted(program.module, bounds)
     return ForeignPolicy("torchscript", run, adopted, differentiable=True, identity=digest_file(path))

@@ -15,10 +15,11 @@ import numpy as np
 
 from harden.child import serve
 from harden.errors import DamagedFileError, InputError, foreign_errors
+from harden.policies.reading import Reading
 
 MOST_BYTES = 256 * 2**20
 MEMORY_BYTES = 4 * 2**30
-_MOST_NUMBERS = 2**24
+MOST_NUMBERS = 2**24
 
 
 def start_session(content: bytes) -> Any:
@@ -47,11 +48,12 @@ class Worker:
         resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    def load_onnx(self, path: Path) -> tuple[bytes, bool, list[tuple[str, str, list[Any]]]]:
+    def load_onnx(self, path: Path) -> tuple[bytes, bool, list[tuple[str, str, list[Any]]], list[str]]:
         """Load a model, with what it keeps in files beside it; the library refuses those that lie elsewhere.
 
         Returns:
-            The whole model, whether the file alone holds it, and name, type and shape of each input.
+            The whole model, whether the file alone holds it, name, type and shape of each input, and the
+            names of the outputs.
         """
         import onnx
 
@@ -66,31 +68,37 @@ class Worker:
         with foreign_errors(f"{path} can't be run as ONNX", kind=DamagedFileError):
             self.session = start_session(content)
         inputs = [(item.name, item.type, item.shape) for item in self.session.get_inputs()]
-        return content, content == alone, inputs
+        return content, content == alone, inputs, [item.name for item in self.session.get_outputs()]
 
-    def run_onnx(self, path: Path, parts: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """Return the model's outputs for each part of the observations."""
+    def run_onnx(self, path: Path, wanted: list[str], parts: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """Return the model's outputs of those names for each part of the observations."""
         name, answers, size = self.session.get_inputs()[0].name, [], 0
         for part in parts:
             with foreign_errors(f"{path} can't be run on observations {part.shape}"):
-                outputs = self.session.run(None, {name: part})
+                outputs = self.session.run(wanted, {name: part})
             for output in outputs:
                 if not isinstance(output, np.ndarray) or output.dtype.kind != "f":
                     given = getattr(output, "dtype", type(output).__name__)
                     raise InputError(f"{path} gives {given}", "actions are floating point numbers")
                 size += output.size
-            if size > _MOST_NUMBERS:
-                raise InputError(f"{path} answers with more than {_MOST_NUMBERS:,} numbers")
+            if size > MOST_NUMBERS:
+                raise InputError(f"{path} answers with more than {MOST_NUMBERS:,} numbers")
             answers.append(outputs)
         return answers
 
-    def try_torchscript(self, path: Path, obs: np.ndarray) -> None:
+    def try_torchscript(self, path: Path, reading: Reading, obs: np.ndarray) -> None:
         """Load a program and run it on observations (B, obs_dim)."""
         import torch
 
         from harden.policies.torchscript import Program
 
-        Program(path)(torch.from_numpy(obs))
+        Program(path, reading)(torch.from_numpy(obs))
+
+    def load_sb3(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return the parameters in a zip of Stable-Baselines3, and what it says of them in plain text."""
+        from harden.policies.sb3 import read_zip
+
+        return read_zip(path)
 
 
 if __name__ == "__main__":

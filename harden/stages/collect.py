@@ -14,7 +14,10 @@ from harden.envs.vector import VectorEnv, require_environment
 from harden.errors import InputError
 from harden.method.schedules import scheduled
 from harden.nets import Critics, GaussianPolicy
-from harden.nets.saved import load_policy, module_digest
+from harden.nets.saved import LoadedPolicy, module_digest
+from harden.policies.foreign import OpaquePolicy
+from harden.policies.open import open_policy
+from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
 from harden.stages.ready import Ready, learner_paths
 from harden.storage.files import require_folder
@@ -33,6 +36,7 @@ def collect(
     behaviour: str | None = None,
     out: Path | None = None,
     policy_dir: Path | None = None,
+    reading: Reading = Reading(),  # noqa: B008
     allow_attacked_collection: bool = False,
     refresh: int | None = None,
     device: torch.device = CPU,
@@ -42,7 +46,9 @@ def collect(
 
     Args:
         episodes, behaviour: the pipeline's where not given.
-        out: the data set's folder; policy_dir: the policy that acts; the workspace's where not given.
+        out: the data set's folder; policy_dir: the policy that acts, as `open_policy` takes it; the
+            workspace's where not given.
+        reading: of a policy file.
         allow_attacked_collection: let behaviour mc attack the policy while it acts.
 
     Returns:
@@ -56,26 +62,33 @@ def collect(
     acts, data = behaviour or config.behaviour, out or workspace.data
     require_permission(acts, allow_attacked_collection)
     require_environment(config.task_row)
-    run = open_for_stage(config, workspace, device, policy_dir, refresh=refresh)
-    learner = run.learner
-    if acts == MC_BEHAVIOUR and policy_dir is not None and not run.stored:
-        learner.critics = _victim_critics(policy_dir)
+    given = None if policy_dir is None else open_policy(policy_dir, config, report, reading)
+    policy: GaussianPolicy
+    critics: Critics | None
+    if given is not None and isinstance(given.policy, OpaquePolicy):
+        # it acts as it is: nothing is learned from it here
+        policy, critics, stored, digest = given.policy, None, False, given.policy.digest()
+    else:
+        run = open_for_stage(config, workspace, device, policy_dir, given=given, refresh=refresh)
+        policy, critics, stored = run.learner.policy, run.learner.critics, run.stored
+        digest = module_digest(policy)
+    if acts == MC_BEHAVIOUR and given is not None and not stored:
+        critics = _victim_critics(given, policy_dir)
     require_folder(data)
     if (data / "manifest.json").exists():
         open_dataset(data, config.task_row)
     own = acts == config.variant_row.behaviour and policy_dir is None
     epsilon = scheduled(config, refresh).epsilon if own else config.train_epsilon
-    untrained = not run.stored and policy_dir is None and not workspace.policy.is_dir()
+    untrained = not stored and policy_dir is None and not workspace.policy.is_dir()
 
     def work() -> tuple[ShardInfo, float]:
         began = time.monotonic()
-        policy = None if acts == "random" else learner.policy
-        if policy is not None and untrained:
+        if acts != "random" and untrained:
             report.say(
                 f"no policy in {workspace.policy} yet: acting with an untrained one (seed {config.seed})"
             )
-        digest, brain = module_digest(policy), (learner.policy, learner.critics)
-        shard = append_episodes(config, data, *brain, count, acts, epsilon, digest, report)
+        acting = "" if acts == "random" else digest
+        shard = append_episodes(config, data, policy, critics, count, acts, epsilon, acting, report)
         return shard, time.monotonic() - began
 
     return Ready(work, learner_paths(workspace, policy_dir), [data])
@@ -111,11 +124,10 @@ def append_episodes(
         return writer.append(made, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
 
-def _victim_critics(policy_dir: Path) -> Critics:
-    critics = load_policy(policy_dir).critics
-    if critics is None:
+def _victim_critics(given: LoadedPolicy, policy_dir: Path | None) -> Critics:
+    if given.critics is None:
         raise InputError(
             f"the policy in {policy_dir} brings no critics, and behaviour {MC_BEHAVIOUR} climbs them",
             "fit some with: harden fit-critics",
         )
-    return critics
+    return given.critics

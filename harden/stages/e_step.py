@@ -12,6 +12,8 @@ from harden.errors import MissingInputError
 from harden.method.e_step import describe_targets
 from harden.method.schedules import scheduled
 from harden.nets.saved import critics_files, policy_files
+from harden.policies.open import open_ours
+from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
 from harden.stages.ready import Ready, learner_paths
 from harden.storage.files import require_apart, require_writable
@@ -31,6 +33,7 @@ def e_step(
     particles: int | None = None,
     data: Path | None = None,
     policy_dir: Path | None = None,
+    reading: Reading = Reading(),  # noqa: B008
     critics_dir: Path | None = None,
     out: Path | None = None,
     refresh: int | None = None,
@@ -42,6 +45,7 @@ def e_step(
     Args:
         states, particles: the pipeline's where not given.
         data, policy_dir, critics_dir: inputs, the workspace's where not given.
+        reading: of a policy file.
         out: the targets' file, the workspace's where not given.
 
     Returns:
@@ -62,7 +66,8 @@ def e_step(
             f"make it with: harden fit-critics -p {workspace.name}",
         )
     dataset = open_own(config, data or workspace.data)
-    run = open_for_stage(config, workspace, device, policy_dir, critics_dir, refresh=refresh)
+    given = open_ours(policy_dir, config, report, reading)
+    run = open_for_stage(config, workspace, device, policy_dir, critics_dir, given=given, refresh=refresh)
     models = [*policy_files(policy_dir or workspace.policy), *critics_files(critics_path)]
     require_apart(targets_path, workspace.state, *models, *data_files(dataset.path))
     require_writable(targets_path)

@@ -26,6 +26,7 @@ from harden.evaluation.trials import Tried, evaluate_policy
 from harden.nets.saved import LoadedPolicy, policy_files
 from harden.policies.foreign import policy_name
 from harden.policies.open import acts_alike, open_policy
+from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
 from harden.stages.attackers import Attackers
 from harden.stages.ready import Ready
@@ -95,6 +96,7 @@ def evaluate(
     named: Named,
     attacks: list[str],
     *,
+    reading: Reading = Reading(),  # noqa: B008
     also: Sequence[PipelineConfig] = (),
     curves: bool = False,
     breaking: Sequence[str] = (),
@@ -110,8 +112,9 @@ def evaluate(
     A file that acts otherwise on the visited states than its weights, which were taken over, is tried itself.
 
     Args:
-        named: the policy: a folder, with the critics that it is attacked with, a TorchScript or ONNX file,
+        named: the policy: a folder, with the critics that it is attacked with, a policy file,
             module:function, or a function itself.
+        reading: what a policy file does not say of itself.
         attacks: names, natural first.
         also: further configurations to attack by on the same episodes.
         curves: try more radii and less effort as well.
@@ -147,7 +150,7 @@ def evaluate(
         )
     require_environment(task)
     spread = data_spread(open_dataset(data, task)) if data else None
-    opened = open_policy(named, config, report)
+    opened = open_policy(named, config, report, reading)
     folder = independent or critics_folder(path)
 
     def attempt(loaded: LoadedPolicy) -> tuple[Tried, dict[str, Any], Callable[[], dict[str, Any]]]:
@@ -171,9 +174,9 @@ def evaluate(
     def work() -> dict[str, Any]:
         began, loaded = time.monotonic(), opened
         tried, made, radii = attempt(loaded)
-        if not acts_alike(named, loaded, config, tried.natural_obs, report):
+        if not acts_alike(named, loaded, config, tried.natural_obs, reading):
             report.say(f"{path} acts otherwise on visited states than its weights: trying the file itself")
-            loaded = open_policy(named, config, report, adopt=False)
+            loaded = open_policy(named, config, report, reading, adopt=False)
             tried, made, radii = attempt(loaded)
         results, checked = tried.entries, check(tried.entries, made)
         warnings = does_nothing(tried.reference)

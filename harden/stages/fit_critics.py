@@ -8,18 +8,21 @@ from typing import NamedTuple
 import torch
 
 from harden.config.pipeline import PipelineConfig, key_value
+from harden.errors import InputError
 from harden.method import critic_step
 from harden.method.imagination import imagine_attacks, is_due, learn_world
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
+from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
+from harden.stages.policy_files import Source
 from harden.stages.ready import Ready, learner_paths
 from harden.storage.files import require_writable
 from harden.storage.folders import copy_folder, require_place
 from harden.training.checks import open_own, require_ranges
 from harden.training.imitation import CPU
 from harden.training.loop import check_finite
-from harden.training.run import open_for_stage
+from harden.training.run import Run, open_for_stage
 from harden.training.workspace import Workspace
 
 
@@ -37,6 +40,7 @@ def fit_critics(
     steps: int | None = None,
     data: Path | None = None,
     policy_dir: Path | None = None,
+    reading: Reading = Reading(),  # noqa: B008
     out: Path | None = None,
     refresh: int | None = None,
     device: torch.device = CPU,
@@ -48,6 +52,8 @@ def fit_critics(
         steps: gradient steps, the pipeline's where not given.
         data: a data set, the workspace's where not given.
         policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
+            Somebody else's whose weights can't be taken over is distilled on the data's observations first.
+        reading: of a policy file.
         out: a new folder for a copy of the critics.
 
     Raises:
@@ -57,17 +63,32 @@ def fit_critics(
     """
     count = key_value(config, "critics.steps", steps)
     dataset = open_own(config, data or workspace.data)
-    run = open_for_stage(config, workspace, device, policy_dir, refresh=refresh)
+    source = None
+    if policy_dir is not None:
+        source = Source(config, policy_dir, reading, data=dataset, device=device, report=report)
+    if source is not None and source.ready is None and workspace.state.is_file():
+        raise InputError(
+            f"the policy in {policy_dir} and the run's state in {workspace.state} do not belong together",
+            "leave it out to go on with the run's own, or begin under another pipeline's name, with -p",
+        )
+
+    def begin() -> Run:
+        given = None if source is None else source.take()
+        if source is not None and source.imported is not None:
+            report.say(f"{policy_dir}: {source.imported}")
+        return open_for_stage(config, workspace, device, policy_dir, given=given, refresh=refresh)
+
+    opened = begin() if source is None or source.ready else None
     rows = dataset.recent(config.critics.replay)
     require_ranges(config, rows, dataset.path)
     require_writable(workspace.state)
     if out is not None:
         require_place(out)
 
-    # in the place of a refresh of `train` this was done at the refresh's first fit
-    new_data = refresh is None or run.record.data_digest != dataset.info.digest
-
     def work() -> CriticsFitted:
+        run = opened or begin()
+        # in the place of a refresh of `train` this was done at the refresh's first fit
+        new_data = refresh is None or run.record.data_digest != dataset.info.digest
         learner, epsilon = run.learner, scheduled(config, refresh).epsilon
         replay = critic_step.make_replay(rows, config, device)
         if new_data:

@@ -13,6 +13,8 @@ from harden.errors import InputError, MissingInputError
 from harden.method.m_step import RobustMStep, TargetBatches
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest, save_policy
+from harden.policies.open import open_ours
+from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
 from harden.stages.ready import Ready, learner_paths
 from harden.storage.files import digest_file, require_writable
@@ -48,6 +50,7 @@ def fit_policy(
     steps: int | None = None,
     targets_path: Path | None = None,
     policy_dir: Path | None = None,
+    reading: Reading = Reading(),  # noqa: B008
     critics_dir: Path | None = None,
     tensorboard: bool = False,
     out: Path | None = None,
@@ -62,6 +65,7 @@ def fit_policy(
     Args:
         steps: gradient steps, the pipeline's where not given.
         targets_path, policy_dir, critics_dir: inputs, the workspace's where not given.
+        reading: of a policy file.
         tensorboard: log to TensorBoard beside CSV.
         out: a new folder for a copy of the policy.
         refresh: with one the policy enters the running average; without one it is the one published.
@@ -75,12 +79,13 @@ def fit_policy(
     if tensorboard:
         require_tensorboard()
     require_em(config)
-    for folder in (critics_dir or workspace.critics, policy_dir or workspace.policy):
-        if not folder.is_dir():
+    for folder in (critics_dir or workspace.critics, workspace.policy):
+        if not folder.is_dir() and (folder != workspace.policy or policy_dir is None):
             remedy = f"make it with: harden fit-critics -p {workspace.name}"
             raise MissingInputError(f"{folder} is missing", remedy)
     targets, header = read_targets(path)
-    run = open_for_stage(config, workspace, device, policy_dir, critics_dir, refresh=refresh)
+    given = open_ours(policy_dir, config, report, reading)
+    run = open_for_stage(config, workspace, device, policy_dir, critics_dir, given=given, refresh=refresh)
     _require_together(header, run, path)
     require_writable(workspace.state)
     if out is not None:

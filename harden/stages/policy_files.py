@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
-from harden.config.tasks import Task
-from harden.data import data_files, open_dataset
+from harden.config.sections import PLAIN_ROLL_OUTS
+from harden.data import Dataset, data_files, open_dataset
+from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.method.learner import new_learner
 from harden.nets import GaussianPolicy
-from harden.nets.saved import load_policy, policy_files, save_policy
+from harden.nets.saved import LoadedPolicy, load_policy, module_digest, policy_files, save_policy
 from harden.policies.adopt import Bounds, set_spread, task_bounds
 from harden.policies.export import Exported, export_policy
-from harden.policies.foreign import ForeignPolicy, answer
-from harden.policies.open import Reading, adopted_policy, clipping_warning, open_file
+from harden.policies.foreign import ForeignPolicy, OpaquePolicy, answer
+from harden.policies.open import adopted_policy, clipping_warning, open_foreign, open_policy
+from harden.policies.reading import Reading
 from harden.policies.state_dict import KEPT_INSIDE
 from harden.progress import QUIET, Reporter
 from harden.seeds import generator
 from harden.stages.fit_policy import free_folder
 from harden.stages.ready import Ready
 from harden.storage.files import require_apart, require_folder, require_writable
-from harden.training.imitation import CPU, distil_loss, fit_imitation, score, split_episodes
+from harden.training.collection import collect_episodes
+from harden.training.imitation import (
+    CPU,
+    distil_loss,
+    fit_imitation,
+    require_episodes,
+    score,
+    split_episodes,
+)
+from harden.training.keeping import try_policy
+from harden.training.state import Row
 from harden.training.workspace import describe
 from harden.types import Transitions
 
 _DRAWN = 10_000
 
 
-def check_observations(
-    data: Path | None, reach: float, obs_dim: int, task: Task | None
-) -> tuple[Tensor, str]:
+def check_observations(data: Dataset | None, reach: float, obs_dim: int) -> tuple[Tensor, str]:
     """Return observations to compare policies on, of a data set or drawn, and what they are in words.
 
     Args:
@@ -45,12 +55,12 @@ def check_observations(
         InputError: a data set of other observations.
     """
     if data is not None:
-        obs = open_dataset(data, task).recent(_DRAWN).obs
+        obs = data.recent(_DRAWN).obs
         if obs.shape[1] != obs_dim:
             raise InputError(
-                f"{data} has observations of {obs.shape[1]} coordinates", f"the policy takes {obs_dim}"
+                f"{data.path} has observations of {obs.shape[1]} coordinates", f"the policy takes {obs_dim}"
             )
-        return obs, f"{len(obs):,} observations of {data}"
+        return obs, f"{len(obs):,} observations of {data.path}"
     drawn = torch.rand(_DRAWN, obs_dim, generator=generator("cpu", 0, "check-observations"))
     return reach * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{reach:g}, {reach:g}]"
 
@@ -75,38 +85,61 @@ def export(
             `export_policy`.
     """
     loaded = load_policy(policy_dir)
-    obs, words = check_observations(data, reach, loaded.policy.architecture["obs_dim"], None)
+    dataset = None if data is None else open_dataset(data)
+    obs, words = check_observations(dataset, reach, loaded.policy.architecture["obs_dim"])
     require_apart(out, *policy_files(policy_dir), *(data_files(data) if data else ()))
     require_writable(out)
     return Ready(lambda: (export_policy(loaded, kind, out, obs), words), [policy_dir, data], [out])
 
 
-def policy_info(folder: Path) -> dict[str, str]:
-    """Return what a policy folder holds, label to text."""
-    policy, critics, manifest = load_policy(folder)
+def policy_info(
+    config: PipelineConfig,
+    named: Path,
+    *,
+    reading: Reading = Reading(),  # noqa: B008
+    device: torch.device = CPU,
+    report: Reporter = QUIET,
+) -> Ready[dict[str, str]]:
+    """Say what a policy folder holds, or what is made of somebody else's policy: label to text.
+
+    Args:
+        config: gives the task that a file is read for.
+        named, reading: as in `open_policy`.
+    """
+    policy, critics, manifest = (
+        load_policy(named) if named.is_dir() else open_policy(named, config, report, reading)
+    )
     shape = policy.architecture
 
     def count(module: torch.nn.Module) -> str:
         return f"{sum(weights.numel() for weights in module.parameters()):,} parameters"
 
-    widths = " x ".join(str(width) for width in (shape["obs_dim"], *shape["hidden"], shape["act_dim"]))
-    held = f"none: harden fit-critics -p PIPELINE --policy {folder} puts the policy with some into that run"
+    if isinstance(policy, OpaquePolicy):
+        shown = {"architecture": f"not ours: {shape['obs_dim']} coordinates to {shape['act_dim']} actions"}
+    else:
+        widths = " x ".join(str(width) for width in (shape["obs_dim"], *shape["hidden"], shape["act_dim"]))
+        shown = {"architecture": f"Gaussian MLP {widths}, {count(policy)}"}
+        shown["actions"] = f"from {shape['low']} to {shape['high']}, tanh-squashed mean"
+        shown["spread"] = f"{shape['min_std']:g} to {shape['max_std']:g} of half the action range"
+    held = f"none: harden fit-critics -p PIPELINE --policy {named} puts the policy with some into that run"
     if critics is not None:
         counts = critics.architecture
         held = f"{counts['reward_count']} of reward, {counts['cost_count']} of cost, {count(critics)}"
         held += f", digest {manifest['critics_digest']}"
+    task = config.task_row
+    of = {"task": task.name, "env_id": task.env_id or "data only"} if "format" in manifest else {}
     sources = [f"{name} {digest}" for name, digest in manifest.get("inputs", {}).items() if digest]
-    return {
-        "architecture": f"Gaussian MLP {widths}, {count(policy)}",
-        "actions": f"from {shape['low']} to {shape['high']}, tanh-squashed mean",
-        "spread": f"{shape['min_std']:g} to {shape['max_std']:g} of half the action range",
-        "task": f"{manifest.get('task', 'unknown')} ({manifest.get('env_id', 'unknown')})",
+    shown |= {
+        "task": "{task} ({env_id})".format(**{"task": "unknown", "env_id": "unknown"} | manifest | of),
         "variant": str(manifest.get("variant", "unknown")),
         "made by": str(manifest.get("made_by", "harden train or its stages")),
         "digest": str(manifest["policy_digest"]),
         "made from": ", ".join(sources),
         "critics": held,
     }
+    if "format" in manifest:
+        shown |= {"made by": "somebody else", "made from": str(named), "how": str(manifest["how"])}
+    return Ready(lambda: shown, [named], [])
 
 
 # of the action range; a copy that is further off acts otherwise than its original
@@ -114,7 +147,7 @@ _FAILED = 0.1
 
 
 class Imported(NamedTuple):
-    """How a policy was imported.
+    """How somebody else's policy became one of ours.
 
     Args:
         exact: its weights were taken over; else it was distilled.
@@ -123,13 +156,33 @@ class Imported(NamedTuple):
         checked_on: which observations that was measured on, in words.
         spread: where the spread comes from, in words.
         clipped: what was clipped to the action range, in words, "" where hardly anything was.
+        notes: what was taken for granted in reading it, in words.
+        share: the error of a distillation as a share of the action range.
+        original, copy: what both earn and cost an episode, where it was distilled and can be simulated.
     """
 
     exact: bool
     error: float
     checked_on: str
     spread: str
-    clipped: str
+    clipped: str = ""
+    notes: str = ""
+    share: float = 0.0
+    original: Row | None = None
+    copy: Row | None = None
+
+    def __str__(self) -> str:
+        of = f" ({100 * self.share:.1f} % of the action range)" if not self.exact else ""
+        how = "taken over exactly: largest" if self.exact else "distilled: root mean square"
+        text = f"{how} action error {self.error:.2g}{of} on {self.checked_on}; spread {self.spread}"
+        if self.original is not None and self.copy is not None:
+            earn = [
+                "reward {reward:.1f}, cost {cost:.2f}".format(**row) for row in (self.original, self.copy)
+            ]
+            text += f"; over ten episodes the original has {earn[0]}, the copy {earn[1]}"
+        elif not self.exact:
+            text += "; what return that costs was not simulated"
+        return f"{text}; warning: {self.clipped}" if self.clipped else text
 
 
 class Distilled(NamedTuple):
@@ -188,6 +241,128 @@ def distil(
     return Distilled(policy, error, float(off.square().mean().sqrt()), spread)
 
 
+def own_episodes(policy: GaussianPolicy, config: PipelineConfig, report: Reporter) -> Transitions:
+    """Return episodes that a policy acts in, half of them by samples, half under noise on the observations.
+
+    Args:
+        policy: acts with its own spread.
+        config: `evaluate.independent_episodes` of them, as critics for an evaluation are fitted to.
+    """
+    plain = config.model_copy(update={"collect": config.collect.model_copy(update=PLAIN_ROLL_OUTS)})
+    count, parts = config.evaluate.independent_episodes, list[Transitions]()
+    require_episodes(count, f"evaluate.independent_episodes is {count}, and a copy is fitted to them")
+    with VectorEnv(config.task_row, min(config.collect.envs, count), config.collect.workers) as envs:
+        for behaviour, size in (("policy-sample", count - count // 2), ("policy-noise", count // 2)):
+            at, radius = len(parts) * (count - count // 2), config.train_epsilon
+            made = collect_episodes(envs, policy, None, plain, at, size, behaviour, radius, report)
+            parts.append(made.transitions)
+    return Transitions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def try_both(config: PipelineConfig, *policies: GaussianPolicy) -> list[Row]:
+    """Return what each of some policies earns and costs on the same episodes, as `try_policy` does."""
+    with VectorEnv(config.task_row, config.collect.envs, config.collect.workers) as envs:
+        return [try_policy(config, policy, envs) for policy in policies]
+
+
+class Source:
+    """A policy that a stage goes on from, opened and checked: a folder of ours, or somebody else's policy.
+
+    Args:
+        config: gives the task, and how a copy is fitted.
+        named, reading: as in `open_policy`.
+        data: the actions are compared on its observations, and a distillation learns from them; episodes of
+            the policy itself where not given.
+        reach: without data, half-width of the range that observations to compare on are drawn from.
+        simulate: there may be roll-outs, where the task has an environment.
+        device: where a distillation is computed.
+
+    Attributes:
+        ready: our policy, None where it has to be distilled first, by `take`.
+        imported: how it became ours, None of a folder.
+
+    Raises:
+        MissingInputError: not there; DamagedFileError: not what its name promises.
+        InputError: one that can't be read as such, a policy of another task, or no observations to distil on.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        named: Path,
+        reading: Reading,
+        *,
+        data: Dataset | None = None,
+        reach: float = 2.0,
+        simulate: bool = True,
+        device: torch.device = CPU,
+        report: Reporter = QUIET,
+    ) -> None:
+        self.config, self.named, self.data, self.device, self.report = config, named, data, device, report
+        self.imported: Imported | None = None
+        if named.is_dir():
+            self.ready: LoadedPolicy | None = load_policy(named)
+            return
+        task, bounds = config.task_row, task_bounds(config)
+        self.simulate = simulate and bool(task.env_id)
+        obs, checked_on = check_observations(data, reach, task.obs_dim)
+        self.foreign = open_foreign(named, reading, config, obs, report)
+        answers, _ = answer(self.foreign, obs, task.act_dim, named)
+        self.clipped = clipping_warning(answers, bounds)
+        adopted, self.ready = adopted_policy(self.foreign, obs, answers), None
+        if adopted is not None:
+            spread = self.foreign.spread or _default_spread(bounds)
+            self.imported = Imported(True, adopted[1], checked_on, spread)
+            self.ready = self._ours(adopted[0])
+        elif data is None and not self.simulate:
+            raise InputError(
+                f"{named} holds more than an MLP such as ours, so that its weights can't be taken over",
+                "to distil it give observations with --data DATA",
+            )
+
+    def _ours(self, policy: GaussianPolicy) -> LoadedPolicy:
+        """Return a policy that this one became, with what is said of it."""
+        assert self.imported is not None
+        self.imported = self.imported._replace(clipped=self.clipped, notes=self.foreign.notes)
+        imported = {"format": self.foreign.kind} | self.imported._asdict()
+        learned = "" if self.imported.exact or self.data is None else self.data.info.digest
+        inputs = {"data": learned, "policy": "", "file": self.foreign.identity}
+        words = {"variant": "imported", "made_by": "harden policy import", "imported": imported}
+        digest = module_digest(policy)
+        return LoadedPolicy(policy, None, describe(self.config, **words, inputs=inputs, policy_digest=digest))
+
+    def take(self) -> LoadedPolicy:
+        """Return our policy, distilled now where its weights could not be taken over.
+
+        Raises:
+            InputError: a distillation that failed, or too few episodes for one.
+        """
+        if self.ready is not None:
+            return self.ready
+        config, bounds, task = self.config, task_bounds(self.config), self.config.task_row
+        original = OpaquePolicy(self.foreign, task.obs_dim, bounds.low, bounds.high)
+        if self.data is not None:
+            rows, where = self.data.recent(config.imitation.rows), f"held-out episodes of {self.data.path}"
+        else:
+            self.report.say(
+                f"{self.named} is distilled: its weights can't be taken over, its own episodes are collected"
+            )
+            rows, where = own_episodes(original, config, self.report), "held-out episodes of its own"
+        made = distil(self.foreign, config, rows, self.named, self.device, self.report)
+        if made.share > _FAILED:
+            raise InputError(
+                f"{self.named} can't be distilled: on {where} the copy's actions are off by "
+                f"{100 * made.share:.0f} % of the action range",
+                self.clipped or "nothing was written; give more data of its own, or raise imitation.steps",
+            )
+        self.imported = Imported(False, made.error, where, made.spread, share=made.share)
+        if self.simulate:
+            tried = try_both(config, original, made.policy)
+            self.imported = self.imported._replace(original=tried[0], copy=tried[1])
+        self.ready = self._ours(made.policy)
+        return self.ready
+
+
 def import_policy(
     config: PipelineConfig,
     path: Path,
@@ -200,60 +375,34 @@ def import_policy(
     device: torch.device = CPU,
     report: Reporter = QUIET,
 ) -> Ready[Imported]:
-    """Make a policy folder, without critics, of a policy in another format.
+    """Make a policy folder, without critics, of somebody else's policy.
 
     Weights are taken over where the file holds nothing but our architecture; else a new policy is fitted to
-    its answers on the data set's observations.
+    its answers, on the data set's observations or in episodes of its own.
 
     Args:
-        config: gives the task.
-        path: a state dict in safetensors, a TorchScript or an ONNX file. TorchScript is a program and is run.
+        path: a policy file or module:function; code is run.
         out: the policy's folder.
-        reading: what the file does not say of itself.
-        data: a data set: the actions are compared on its observations, and a distillation learns from them.
-        reach: without data, half-width of the range that observations are drawn from.
         overwrite: replace a policy that is there.
-        device: where a distillation is computed.
+
+    The rest is as in `Source`, which also says what is raised.
 
     Raises:
-        MissingInputError: no such file; DamagedFileError: not what its name promises.
-        InputError: one that can't be read as such, a policy of another task, or a policy is there; a
-            distillation without data, or one that failed; StorageError: it can't be written.
+        InputError: a policy is there, or no file of another's; StorageError: it can't be written.
     """
     free_folder(out, overwrite)
-    task, bounds = config.task_row, task_bounds(config)
-    obs, checked_on = check_observations(data, reach, task.obs_dim, task)
-    foreign = open_file(path, reading, bounds, obs, report)
-    answers, _ = answer(foreign, obs, task.act_dim, path)
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder", "name somebody else's policy file; a policy folder needs no import"
+        )
+    dataset = None if data is None else open_dataset(data, config.task_row)
+    options: dict[str, Any] = {"reach": reach, "device": device, "report": report}
+    source = Source(config, path, reading, data=dataset, **options)
     require_folder(out)
 
     def work() -> Imported:
-        data_digest, clipped = "", clipping_warning(answers, bounds)
-        adopted = adopted_policy(foreign, obs, answers)
-        if adopted is not None:
-            policy, error = adopted
-            done = Imported(True, error, checked_on, foreign.spread or _default_spread(bounds), clipped)
-        elif data is not None:
-            dataset = open_dataset(data, task)
-            rows, data_digest = dataset.recent(config.imitation.rows), dataset.info.digest
-            made = distil(foreign, config, rows, path, device, report)
-            if made.share > _FAILED:
-                raise InputError(
-                    f"{path} can't be distilled: on held-out episodes of {data} the copy's actions are "
-                    f"off by {100 * made.share:.0f} % of the action range",
-                    clipped or "nothing was written; give more data of its own, or raise imitation.steps",
-                )
-            policy = made.policy
-            done = Imported(False, made.error, f"held-out episodes of {data}", made.spread, clipped)
-        else:
-            raise InputError(
-                f"{path} holds more than an MLP such as ours, so that its weights can't be taken over",
-                "to distil it give observations with --data DATA",
-            )
-        made_of = {"data": data_digest, "policy": "", "file": foreign.identity}
-        imported = {"format": foreign.kind} | done._asdict()
-        words = {"variant": "imported", "made_by": "harden policy import", "imported": imported}
-        save_policy(out, policy, None, describe(config, **words, inputs=made_of))
-        return done
+        save_policy(out, *source.take())
+        assert source.imported is not None
+        return source.imported
 
     return Ready(work, [path, data], [out])

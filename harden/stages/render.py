@@ -19,6 +19,7 @@ from harden.errors import InputError
 from harden.evaluation.entries import NATURAL
 from harden.evaluation.trials import actor
 from harden.policies.open import open_policy
+from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
 from harden.seeds import episode_seeds
 from harden.stages.attackers import Attackers
@@ -116,6 +117,7 @@ def render(
     episode: int = 0,
     every: int = 2,
     width: int = 400,
+    reading: Reading = Reading(),  # noqa: B008
     independent: Path | None = None,
     device: torch.device = CPU,
     report: Reporter = QUIET,
@@ -124,7 +126,7 @@ def render(
 
     Args:
         config: task, seed, radius and effort.
-        named: the policy, as `evaluate` takes it.
+        named, reading: the policy, as `evaluate` takes it.
         out: the GIF.
         attack: natural, or a row of ATTACKS.
         episode: which of the evaluation's; the first is the start that `evaluate --episodes 1` has.
@@ -143,7 +145,7 @@ def render(
         raise InputError(f"{out} is no GIF", "name a file that ends in .gif")
     require_writable(out)
     require_environment(config.task_row)
-    loaded, task = open_policy(named, config, report), config.task_row
+    loaded, task = open_policy(named, config, report, reading), config.task_row
     folder = independent or critics_folder(Path(named))
 
     def work() -> Rendered:

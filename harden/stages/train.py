@@ -16,8 +16,9 @@ from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.evaluation.offline import offline_account
 from harden.method.learner import Learner, new_learner
-from harden.nets.saved import LoadedPolicy, load_policy
+from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
+from harden.stages.policy_files import Source
 from harden.stages.ready import Ready
 from harden.storage.files import require_writable, write_json
 from harden.storage.folders import recover_replaced, whereabouts
@@ -60,6 +61,7 @@ def train(
     workspace: Workspace,
     *,
     init: Path | None = None,
+    reading: Reading = Reading(),  # noqa: B008
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
@@ -71,8 +73,10 @@ def train(
     """Train a policy: from scratch, from a given one, from stored data, or from where a run stopped.
 
     Args:
-        init: a policy folder to start from; critics are fitted to fresh benign data first, going on from its
-            own where they have the pipeline's architecture.
+        init: the policy to start from, a folder or somebody else's, which is distilled first where its
+            weights can't be taken over; critics are fitted to fresh benign data first, going on from its own
+            where they have the pipeline's architecture.
+        reading: what a policy file does not say of itself.
         resume: go on from the last refresh stored; the end is the same as without the interruption.
         overwrite: discard an earlier run of this pipeline and its data set.
         tensorboard: log to TensorBoard beside CSV.
@@ -123,8 +127,12 @@ def train(
             _require_own_data(stored, dataset)
         begin = partial(recover_replaced, workspace.run, folders)
     else:
-        start = None if init is None else load_policy(init)
-        learner = new_learner(config, device, start)
+        source = None
+        if init is not None:
+            options: dict[str, Any] = {"simulate": dataset is None, "device": device, "report": report}
+            source = Source(config, init, reading, data=dataset, **options)
+        # what can't be learned from is refused before any work
+        new_learner(config, device, None if source is None else source.ready)
         if not overwrite:
             require_free(now, collects=dataset is None)
         require_writable(workspace.state)
@@ -132,7 +140,7 @@ def train(
         if dataset is not None:
             logs = dataset, dataset.recent(config.imitation.rows)
             require_ranges(config, logs[1], dataset.path)
-        begin = partial(_begin, config, workspace, learner, start, overwrite, logs, report)
+        begin = partial(_begin, config, workspace, source, overwrite, logs, device, report)
 
     def work() -> Trained:
         begin()
@@ -154,10 +162,10 @@ def train(
 def _begin(
     config: PipelineConfig,
     workspace: Workspace,
-    learner: Learner,
-    start: LoadedPolicy | None,
+    source: Source | None,
     overwrite: bool,
     logs: tuple[Dataset, Transitions] | None,
+    device: torch.device,
     report: Reporter,
 ) -> None:
     """Store the state that a run begins with.
@@ -166,11 +174,19 @@ def _begin(
     and the E-step draws its particles from it, so that what is learned is among what the data show.
 
     Args:
-        start: the policy that the learner starts from; it is tried where something may be simulated.
+        source: the policy that the learner starts from; it is tried where something may be simulated.
         logs: stored data that are all that is learned from, and as much of them as is cloned.
     """
     more: dict[str, Any] = {}
-    if logs is None and start is not None:
+    start = None if source is None else source.take()
+    learner = new_learner(config, device, start)
+    imported = None if source is None else source.imported
+    if imported is not None and source is not None:
+        report.say(f"{source.named}: {imported}")
+    if imported is not None and imported.original is not None:
+        # a copy is measured by its original
+        more["start"] = imported.original
+    elif logs is None and start is not None:
         with VectorEnv(config.task_row, config.collect.envs, config.collect.workers) as envs:
             more["start"] = try_policy(config, learner.policy, envs)
     for unknown in unknown_from_logs(config, logs[0]) if logs else ():

@@ -34,7 +34,7 @@ def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: VectorEnv) 
 
     @torch.no_grad()
     def act(obs: Tensor, slots: Tensor) -> Acted:
-        mean = policy.mean(obs.to(next(policy.parameters()).device)).cpu()
+        mean = policy.mean(obs.to(policy.half_range.device)).cpu()
         return Acted(torch.minimum(torch.maximum(mean, low), high), obs)
 
     run = rollout(envs, act, episode_seeds(config.seed, "ending", 0, _EPISODES).tolist())

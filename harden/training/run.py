@@ -137,12 +137,14 @@ def open_for_stage(
     policy_dir: Path | None = None,
     critics_dir: Path | None = None,
     *,
+    given: LoadedPolicy | None = None,
     refresh: int | None = None,
 ) -> Run:
     """Return what a single stage works on: the stored learner, or one begun from what is there.
 
     Args:
-        policy_dir, critics_dir: folders named by the user instead of the workspace's own.
+        policy_dir, critics_dir: named by the user instead of the workspace's own.
+        given: the policy in `policy_dir` where that is no folder.
         refresh: of `train`, whose learning goes on; without one, a stage by hand goes on from the policy that
             the run published.
 
@@ -150,7 +152,9 @@ def open_for_stage(
         InputError: the state, the policy and the critics do not belong together.
     """
     policy_path, critics_path = policy_dir or workspace.policy, critics_dir or workspace.critics
-    policy = load_policy(policy_path) if policy_dir or policy_path.is_dir() else None
+    policy = given
+    if policy is None and (policy_dir or policy_path.is_dir()):
+        policy = load_policy(policy_path)
     critics = load_critics(critics_path)[0] if critics_dir or critics_path.is_dir() else None
     if not workspace.state.is_file():
         learner = new_learner(config, device, policy)
@@ -162,11 +166,11 @@ def open_for_stage(
     _require_same(config, record, workspace)
     # what a kill left one commit behind belongs to the state too, and is written anew with it
     critics_before, policy_before = record.before or ["", ""]
-    for name, path, given, own, before in (
+    for name, path, found, own, before in (
         ("policy", policy_path, policy.policy if policy else None, learner.average, policy_before),
         ("critics", critics_path, critics, learner.critics, critics_before),
     ):
-        if given is not None and module_digest(given) not in (module_digest(own), before):
+        if found is not None and module_digest(found) not in (module_digest(own), before):
             raise InputError(
                 f"the {name} in {path} and the run's state in {workspace.state} do not belong together",
                 "leave it out to go on with the run's own, or begin under another pipeline's name, with -p"
