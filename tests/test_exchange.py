@@ -59,7 +59,7 @@ QUICK = [
 
 
 # a robot without a simulation
-BARE = """[own_task]
+BARE = """[task]
 name = "bare"
 horizon = 100
 cost_limit = 5
