@@ -19,15 +19,15 @@ import torch
 
 from harden.config.file import find_pipeline, load_config
 from harden.data import export_data, import_data, open_dataset
-from harden.nets.saved import save_policy
+from harden.nets.saved import load_policy
 from harden.progress import Reporter
 from harden.stages.collect import collect
 from harden.stages.evaluate import evaluate
 from harden.stages.fit_critics import fit_critics
+from harden.stages.fit_policy import clone
 from harden.stages.train import train
 from harden.storage.files import write_json
-from harden.training.state import load_state
-from harden.training.workspace import Workspace, describe, versions
+from harden.training.workspace import Workspace, versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/offline"
@@ -81,13 +81,12 @@ def make_logs(logs: Logs, seed: int, work: Path, report: Reporter) -> Path:
     return made
 
 
-def clone_of(place: Workspace, seed: int, data: Path, work: Path, report: Reporter) -> Path:
-    """Return the folder of the clone that training began with, given critics of its own to attack by."""
-    config = load_config(find_pipeline(Path("offline")), [f"seed={seed}"])
-    behaviour = load_state(place.state, config, CPU)[0].behaviour
-    assert behaviour is not None
+def clone_of(data: Path, seed: int, work: Path, report: Reporter) -> Path:
+    """Return the folder of a clone of the logs, given critics of its own to attack by."""
     bare, own = work / "bare", Workspace.named("clone", work)
-    save_policy(bare, behaviour, None, describe(config, variant="clone", inputs={}))
+    config = load_config(find_pipeline(Path("offline")), [f"seed={seed}"])
+    if not bare.is_dir():
+        clone(config, Workspace.named("bare", work), data=data, out=bare, report=report).work()
     keys = [
         f"seed={seed}",
         "train.offline=false",
@@ -110,7 +109,7 @@ def run(name: str, seed: int, work: Path, keys: list[str]) -> dict[str, Any]:
     config = load_config(find_pipeline(Path("offline")), [f"seed={seed}", *TRIAL, *keys])
     place = Workspace.named("hardened", work)
     done = train(config, place, data=data, resume=place.state.is_file(), report=report).work()
-    policies = {"clone": clone_of(place, seed, data, work, report), "hardened": done.policy}
+    policies = {"clone": clone_of(data, seed, work, report), "hardened": done.policy}
     tried: dict[str, dict[str, Any]] = {}
     for policy, folder in policies.items():
         entries = evaluate(config, folder, ATTACKS, report=report).work()["results"]
@@ -121,7 +120,7 @@ def run(name: str, seed: int, work: Path, keys: list[str]) -> dict[str, Any]:
         return float(tried[policy][attack][what]["mean"])
 
     share = mean("hardened", "natural", "reward") / mean("clone", "natural", "reward")
-    cost = mean("hardened", "mc", "cost") / max(mean("clone", "mc", "cost"), 1e-9)
+    costs = [mean("hardened", attack, "cost") for attack in ("natural", "mc", "mr")]
     return {
         "logs": name,
         "seed": seed,
@@ -132,9 +131,9 @@ def run(name: str, seed: int, work: Path, keys: list[str]) -> dict[str, Any]:
         },
         "tried": tried,
         "natural_reward_share": share,
-        "mc_cost_share": cost,
-        "met": share >= 0.7 and cost <= 0.25,
-        "estimates": json.loads(place.estimates.read_text())["estimates"],
+        "highest_cost": max(costs),
+        "met": share >= 0.75 and max(costs) <= config.task_row.cost_limit,
+        "world": load_policy(done.policy).manifest["offline"]["world"],
         "training_s": round(done.history[-1]["seconds"], 1),
         "wall_time_s": round(time.monotonic() - began, 1),
         "config": config.model_dump(mode="json"),
@@ -163,7 +162,7 @@ def main() -> None:
             found = json.loads(out.read_text())
             print(
                 f"{name} seed {seed}: {100 * found['natural_reward_share']:.0f} % of the clone's reward, "
-                f"{100 * found['mc_cost_share']:.0f} % of its MC cost",
+                f"a cost of {found['highest_cost']:.1f} at most",
                 flush=True,
             )
 

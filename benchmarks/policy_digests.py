@@ -80,7 +80,7 @@ KINDS: dict[str, tuple[str, list[str]]] = {
     "online safer-model": ("safer-model", ["train"]),
     "online adv-em-cvpo": ("adv-em-cvpo", ["train"]),
     "on-policy sa-ppol-mc": ("sa-ppol-mc", ["train"]),
-    "offline safer": ("safer", ["collect --behaviour random", "train --offline"]),
+    "offline safer-model": ("safer", ["collect --behaviour random", "train --offline"]),
     "by hand safer": ("safer", ["collect", "fit-critics", "e-step", "fit-policy"]),
     "clone": ("safer", ["collect --behaviour random", "fit-policy --clone"]),
 }

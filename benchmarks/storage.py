@@ -29,7 +29,7 @@ import torch
 
 from harden.config.file import find_pipeline, load_config
 from harden.config.tasks import TASKS
-from harden.data import Dataset, DatasetWriter, draw_rows
+from harden.data import Dataset, DatasetWriter
 from harden.stages.train import train
 from harden.storage.files import write_json
 from harden.training.workspace import Workspace, versions
@@ -174,15 +174,12 @@ def beside_numpy(folder: Path, rows: int, shard: int, times: int) -> dict[str, A
 
 
 def reading(folder: Path, rows: int, times: int) -> dict[str, Any]:
-    """Return how fast data sets are read: in large shards, in those of training, and at random places."""
+    """Return how fast data sets are read: in large shards and in those of training."""
     large = beside_numpy(folder / "large", rows, SHARD, times)
     small = beside_numpy(folder / "small", rows // 10, SMALL_SHARD, times)
-    dataset, draw = Dataset(folder / "large/set"), torch.Generator().manual_seed(0)
-    drawn = turns({"draw": lambda: draw_rows(dataset, rows // 5, draw)}, times)["draw"]
     return {
         "large_shards": large,
         "small_shards": small,
-        "random_stretches": drawn | {"mb_s": large["megabytes"] / 5 / drawn["wall_ms"] * 1e3},
         "share_of_numpy_load": min(
             large[name]["share_of_numpy_load"] for name in ("harden_whole", "harden_by_shard")
         ),

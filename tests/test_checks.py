@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.tasks import TASKS
+from harden.envs.vector import VectorEnv
 from harden.evaluation.checks import Checked, check, strongest
 from harden.evaluation.entries import Trial, parse_attacks
 from harden.evaluation.trials import Victim, evaluate_policy, flat_share
@@ -19,6 +21,7 @@ from harden.policies.foreign import ForeignPolicy, OpaquePolicy
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 TASK = TASKS["ball-circle"]
+here = partial(VectorEnv, TASK, workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def fired(
     """Return the checks that fire, each with its attack."""
     trials = [Trial(episodes, epsilon, strength, "mean", 0) for epsilon, strength in settings]
     victim = Victim(policy, own, independent)
-    tried = evaluate_policy(victim, TASK, parse_attacks(attacks), trials, workers=0)
+    tried = evaluate_policy(victim, TASK, parse_attacks(attacks), trials, simulate=here)
     return {(one["check"], one["attack"]) for one in check(tried.entries).warnings}
 
 
@@ -124,7 +127,7 @@ def test_a_point_of_a_curve_is_not_taken_for_the_attack(vanilla: LoadedPolicy) -
     weak, strong = (Strength(steps, 1, queries=200) for steps in (1, 20))
     trials = [Trial(5, 0.05, strength, "mean", 0) for strength in (weak._replace(step_share=0.01), strong)]
     victim = Victim(vanilla.policy, vanilla.critics)
-    entries = evaluate_policy(victim, TASK, parse_attacks("mc,black-box"), trials, workers=0).entries
+    entries = evaluate_policy(victim, TASK, parse_attacks("mc,black-box"), trials, simulate=here).entries
     assert [one["attack"] for one in strongest(entries)] == ["natural", "black-box", "mc"]
     _, first, black_box, second = entries
     assert first["cost"]["mean"] < black_box["cost"]["mean"]
@@ -139,7 +142,7 @@ def test_a_point_of_a_curve_is_not_taken_for_the_attack(vanilla: LoadedPolicy) -
 def test_an_attack_that_learned_from_harmless_episodes_is_told(vanilla: LoadedPolicy) -> None:
     victim = Victim(vanilla.policy, vanilla.critics, vanilla.critics, learned={0.05: vanilla.critics})
     trial = Trial(2, 0.05, STRENGTH, "mean", 0)
-    tried = evaluate_policy(victim, TASK, parse_attacks("mc,learned,mc-independent"), [trial], workers=0)
+    tried = evaluate_policy(victim, TASK, parse_attacks("mc,learned,mc-independent"), [trial], simulate=here)
     about = {
         "learned": [{"epsilon": 0.05, "costs": [0.0, 0.0], "cost_seen": 0.0}],
         "independent_critics": {"cost_seen": 2.5},
@@ -156,7 +159,7 @@ def test_a_second_opinion_that_is_weak_is_told_with_the_reason(vanilla: LoadedPo
     flat = scaled(vanilla.critics, 0.0)
     victim = Victim(vanilla.policy, vanilla.critics, learned={0.05: flat})
     trial = Trial(5, 0.05, Strength(5, 1, queries=2), "mean", 0)
-    tried = evaluate_policy(victim, TASK, parse_attacks("mc,black-box,learned"), [trial], workers=0)
+    tried = evaluate_policy(victim, TASK, parse_attacks("mc,black-box,learned"), [trial], simulate=here)
     found = check(tried.entries)
     short = {w["attack"]: w["message"] for w in found.warnings if w["check"] == "falls-short"}
     assert set(short) == {"black-box", "learned"}
@@ -171,7 +174,7 @@ def test_critics_that_were_fitted_with_a_bad_copy_of_the_policy_are_told(
 ) -> None:
     victim = Victim(vanilla.policy, vanilla.critics, vanilla.critics)
     trial = Trial(2, 0.05, STRENGTH, "mean", 0)
-    tried = evaluate_policy(victim, TASK, parse_attacks("random,mc,mc-independent"), [trial], workers=0)
+    tried = evaluate_policy(victim, TASK, parse_attacks("random,mc,mc-independent"), [trial], simulate=here)
     made = {"critics": {"surrogate_share": share}, "independent_critics": {"surrogate_share": share}}
     found = check(tried.entries, made)
     assert [w["attack"] for w in found.warnings if w["check"] == "poor-copy"] == expected
@@ -207,7 +210,9 @@ def test_where_nothing_costs_anything_attacks_are_judged_by_what_they_climb() ->
 
     def found(strength: Strength) -> Checked:
         trial = Trial(5, 0.05, strength, "mean", 0)
-        return check(evaluate_policy(victim, TASK, parse_attacks("random,mc"), [trial], workers=0).entries)
+        return check(
+            evaluate_policy(victim, TASK, parse_attacks("random,mc"), [trial], simulate=here).entries
+        )
 
     weak, strong = found(Strength(5, 1)), found(Strength(20, 5, starts="corners"))
     for said in (weak, strong):
@@ -219,7 +224,7 @@ def test_where_nothing_costs_anything_attacks_are_judged_by_what_they_climb() ->
 
 def test_an_attack_that_does_less_than_none_is_told_at_a_single_radius(vanilla: LoadedPolicy) -> None:
     victim, trial = Victim(vanilla.policy, vanilla.critics), Trial(5, 0.05, STRENGTH, "mean", 0)
-    natural, mc = evaluate_policy(victim, TASK, parse_attacks("mc"), [trial], workers=0).entries
+    natural, mc = evaluate_policy(victim, TASK, parse_attacks("mc"), [trial], simulate=here).entries
     swapped = [natural | {key: mc[key] for key in ("cost", "per_episode")}]
     swapped.append(mc | {key: natural[key] for key in ("cost", "per_episode")})
     assert ("falling-cost", "mc") in {(one["check"], one["attack"]) for one in check(swapped).warnings}

@@ -13,7 +13,14 @@ from harden.method.adversary import mc_attack
 from harden.method.bellman import backups
 from harden.method.critic_step import chain_backups, imagined_loss
 from harden.method.e_step import EStepStates, costs_around, e_step, estep_states
-from harden.method.imagination import all_chains, imagine_attacks, is_due, learn_world, own_states
+from harden.method.imagination import (
+    all_chains,
+    first_observations,
+    imagine_attacks,
+    is_due,
+    learn_world,
+    own_states,
+)
 from harden.method.learner import Learner, new_learner
 from harden.models.chains import imagine
 from harden.models.world import Outcome, WorldModel, calibrate, fit, set_reach
@@ -169,7 +176,7 @@ def imagining(**sections: Any) -> tuple[Learner, Any, Transitions]:
     config = configure(**{"variant": "safer-model", "world": SMALL_WORLD} | sections)
     learner, data = new_learner(config, CPU), known_world(400, obs_dim=8)
     learn_world(learner, data, config)
-    imagine_attacks(learner, data, config, EPSILON)
+    imagine_attacks(learner, first_observations(data), data.obs, config, EPSILON)
     return learner, config, data
 
 
@@ -179,12 +186,12 @@ def test_a_refresh_imagines_attacked_chains_and_keeps_the_last_few() -> None:
     assert 12 <= len(first.own) <= 60
     assert 0 < int(first.own.sum()) < len(first.own)
     learner.advance(critic_steps=1)
-    found = imagine_attacks(learner, data, config, EPSILON)
+    found = imagine_attacks(learner, first_observations(data), data.obs, config, EPSILON)
     newest = learner.chains[-1]
     assert found.chain_length == len(learner.chains[-1].own) / 12
     assert found.imagined_cost == pytest.approx(200 * float(newest.rows.costs[newest.own].mean()), rel=1e-5)
     learner.advance(critic_steps=1)
-    imagine_attacks(learner, data, config, EPSILON)
+    imagine_attacks(learner, first_observations(data), data.obs, config, EPSILON)
     assert len(learner.chains) == 2
     assert learner.chains[0] is not first
     assert len(all_chains(learner).costs) == sum(len(chain.own) for chain in learner.chains)
@@ -193,7 +200,7 @@ def test_a_refresh_imagines_attacked_chains_and_keeps_the_last_few() -> None:
     with torch.no_grad():
         clean = learner.policy.mean(rows.obs)
     assert float((rows.actions - clean).abs().max()) > 0
-    benign = imagine_attacks(learner, data, config, 0.0)
+    benign = imagine_attacks(learner, first_observations(data), data.obs, config, 0.0)
     assert benign.chain_length >= 1
     assert learn_world(learner, data, config).world_error >= 0
     rows = learner.chains[-1].rows
@@ -216,7 +223,7 @@ def test_the_attacked_policys_own_chains_go_on_at_the_next_refresh() -> None:
     assert torch.equal(learner.chain_ends, first.rows.next_obs[first.own][~ended])
     before = learner.chain_ends
     learner.advance(critic_steps=1)
-    imagine_attacks(learner, data, config, EPSILON)
+    imagine_attacks(learner, first_observations(data), data.obs, config, EPSILON)
     second = learner.chains[-1]
     starts = second.rows.obs[second.own]
     assert bool((among(starts, before) | among(starts, begins)).all())
@@ -230,7 +237,7 @@ def test_chains_are_due_some_rounds_after_the_last() -> None:
         assert is_due(learner, config) == due
     before = chain_backups(learner, config)
     assert chain_backups(learner, config) is before
-    imagine_attacks(learner, data, config, EPSILON)
+    imagine_attacks(learner, first_observations(data), data.obs, config, EPSILON)
     assert not is_due(learner, config)
     assert len(chain_backups(learner, config).costs) > len(before.costs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import bullet_safety_gym  # noqa: F401
@@ -15,6 +16,7 @@ import torch
 import harden
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.tasks import TASKS
+from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.evaluation.entries import Trial
 from harden.evaluation.trials import Victim, evaluate_policy
@@ -23,6 +25,7 @@ from harden.seeds import episode_seeds
 
 RELEASED = Path(__file__).parents[1] / "checkpoints/released/ball-circle/cvpo"
 TASK = TASKS["ball-circle"]
+here = partial(VectorEnv, TASK, workers=0)
 EPSILON = 0.05
 
 
@@ -57,7 +60,7 @@ def run(env: gymnasium.Env, victim: LoadedPolicy, seed: int) -> tuple[float, flo
 @pytest.mark.parametrize("attack", ["random", "mc", "mad", "black-box", "amad"])
 def test_it_costs_what_evaluate_says(attack: str, strength: Strength | PaperStrength, victim) -> None:
     trial = Trial(1, EPSILON, strength, "mean", seed=3)
-    said = evaluate_policy(Victim(victim.policy, victim.critics), TASK, [attack], [trial], workers=0)
+    said = evaluate_policy(Victim(victim.policy, victim.critics), TASK, [attack], [trial], simulate=here)
     assert [one["attack"] for one in said.entries] == ["natural", attack], (
         "natural, asked for or not, is first"
     )

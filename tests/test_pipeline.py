@@ -201,7 +201,7 @@ def test_status_says_done_stale_or_missing_and_why(folder: Path) -> None:
         # Q_c's future is attacked, and the ceiling of lam rises with epsilon
         ("adversary.steps=3", every),
         ("ppo.clip=0.3", set[str]()),
-        ("offline.kl_bound=0.2", set[str]()),
+        ("offline.length=20", set[str]()),
     ):
         after = stages(harden("status", *SETTINGS, "--set", key).output)
         assert {stage for stage, found in after.items() if found == "stale"} == wanted, key

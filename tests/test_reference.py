@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from harden.attacks import Strength
 from harden.config.pipeline import make_config
 from harden.config.tasks import TASKS, Task
 from harden.data import open_dataset
+from harden.envs.vector import VectorEnv
 from harden.evaluation.entries import Trial
 from harden.evaluation.reference import does_nothing, fresh_policies
 from harden.evaluation.threat import data_spread, share, threat
@@ -33,7 +35,9 @@ BALL = TASKS["ball-circle"]
 def tried(policy: GaussianPolicy, task: Task = BALL, action: str = "mean") -> dict[str, Any]:
     """Return the reference of an evaluation without attacks."""
     trial = Trial(4, task.epsilon, Strength(1, 1), action, 0)
-    return evaluate_policy(Victim(policy, None), task, [], [trial], workers=0).reference
+    return evaluate_policy(
+        Victim(policy, None), task, [], [trial], simulate=partial(VectorEnv, task, workers=0)
+    ).reference
 
 
 def acting(function: Any, task: Task = BALL) -> OpaquePolicy:

@@ -364,11 +364,6 @@ def test_an_interval_on_one_side_of_its_mean_is_drawn(tmp_path: Path) -> None:
         harden("report", str(tmp_path / "a.json"), "--out", str(tmp_path / "r.html"))
 
 
-def test_an_offline_account_that_says_something_else_is_refused_by_its_key(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps({"format_version": 1, "task": "x", "estimates": [3]}))
-    assert "a.json is not an evaluation: estimates.0 = 3" in refused("report", str(tmp_path / "a.json"))
-
-
 def test_every_evaluation_of_the_repository_loads() -> None:
     found = [*ROOT.glob("checkpoints/released/**/evaluation.json"), *ATTACKS.glob("*.json")]
     found += (ROOT / "benchmarks/results/demo").glob("*.json")

@@ -100,11 +100,12 @@ def test_a_measured_limit_falls_from_what_the_first_data_cost() -> None:
     config = configure(estep={"limit_start": "measured", "limit_ramp": 0.5}, train={"env_steps": 20_000})
     learner, first = new_learner(config, CPU), data(1.0)
     measure(learner, first, config)
-    assert learner.first_cost == pytest.approx(float(first.costs.sum()) / 10)
+    cost = float(first.costs.mean()) * config.task_row.horizon
+    assert learner.first_cost == pytest.approx(cost)
     assert learner.first_cost > config.task_row.cost_limit
     # later data change nothing
     measure(learner, first._replace(costs=2 * first.costs), config)
-    assert learner.first_cost == pytest.approx(float(first.costs.sum()) / 10)
+    assert learner.first_cost == pytest.approx(cost)
     fixed = configure(
         estep={"limit_start": learner.first_cost, "limit_ramp": 0.5}, train={"env_steps": 20_000}
     )

@@ -20,8 +20,15 @@ PAGE = (ROOT / "docs/your-own-data.md").read_text()
 (PIPELINE,) = re.findall(r"```toml\n(.*?)```", PAGE, re.S)
 RELEASED = ROOT / "checkpoints/released/ball-circle/cvpo"
 # sizes alone: everything else is the page's
-SIZES = {key: value for key, value in SMALL.items() if key.startswith(("train.", "critics.", "evaluate."))}
-SIZES |= {"offline.refreshes": "2", "imitation.steps": "200", "estep.particles": "4"}
+SIZES = {
+    key: value
+    for key, value in SMALL.items()
+    if key.startswith(("train.", "critics.", "evaluate.", "world."))
+}
+SIZES |= {"offline.refreshes": "2", "offline.world_steps": "600", "offline.length": "20"}
+# what is learned in seconds is safe for nobody
+SIZES |= {"world.hidden": "[64]", "world.batch": "256", "cost_limit": "200"}
+SIZES |= {"imitation.steps": "200", "estep.particles": "4"}
 SIZES |= {"evaluate.episodes": "1", "evaluate.attack_steps": "2", "evaluate.restarts": "1"}
 
 
@@ -75,5 +82,5 @@ def test_the_page_from_files_to_files(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [entry["attack"] for entry in found["results"]] == ["natural", "random", "mc", "mr", "mad"]
     from harden.storage.files import digest_file
 
-    for file in ("robot.onnx", "after.json", "checkpoints/robot/offline.json"):
+    for file in ("robot.onnx", "after.json", "imagined.json"):
         assert digest_file(Path(file)) in page

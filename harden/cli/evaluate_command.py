@@ -32,6 +32,7 @@ from harden.errors import InputError, MissingInputError
 @click.option("--episodes", "eval_episodes", type=int, help="Episodes an attack.")
 @click.option("--independent", type=FOLDER, help="Where fitted critics are kept [beside the policy].")
 @click.option("--data", type=FOLDER, help="Data whose spread epsilon is a share of [the run's].")
+@click.option("--imagined", is_flag=True, help="Try it in a world model of --data, and in no simulation.")
 @click.option(
     "--curves", is_flag=True, help="Try mc and random at 0 to 3 times the radius, and mc with less effort."
 )
@@ -56,6 +57,7 @@ def evaluate(
     from harden.evaluation.reading import Reported
     from harden.evaluation.reference import line_of
     from harden.evaluation.report import write_report
+    from harden.evaluation.verdict import imagined
     from harden.stages import evaluate as stage
 
     # of the run's own policy the run keeps one too, for `status`
@@ -70,6 +72,8 @@ def evaluate(
     if radii:
         click.echo(radius_table(result["breaking_radius"]))
     click.echo(line_of(result["reference"]))
+    for lack in imagined(result):
+        click.echo(f"warning: {lack}")
     for warning in result["warnings"]:
         click.echo(f"warning: {warning['check']}: {warning['message']}")
     if html is not None:

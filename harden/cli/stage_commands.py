@@ -156,7 +156,7 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 @click.option("--resume", is_flag=True, help="Go on from the last refresh stored.")
 @click.option("--overwrite", is_flag=True, help="Discard an earlier run and its data.")
 @click.option("--tensorboard", is_flag=True, help="Log to TensorBoard as well.")
-@click.option("--offline", is_flag=True, help="Learn from stored data alone, collect nothing.")
+@click.option("--offline", is_flag=True, default=None, help="Learn from stored data alone, collect nothing.")
 @click.option("--data", type=FOLDER, help="With --offline: data set.")
 @attacked_collection
 def train(ctx: Context, **options: Any) -> None:

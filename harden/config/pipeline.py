@@ -240,7 +240,6 @@ def stage_sections(stage: str, config: PipelineConfig) -> dict[str, Any]:
             "e-step": variant.adversarial,
         },
         "world": {"fit-critics": variant.imagined},
-        "offline": {"fit-critics": config.train.offline, "e-step": config.train.offline},
         "ppo": {"fit-policy": variant.on_policy},
     }
     names = [*_ALL, *_OWN[stage], *(name for name, stages in more.items() if stages.get(stage))]

@@ -204,7 +204,7 @@ class Train(Section):
 
     The policy kept is a running average over a share `average` of all rounds, at 0 the last one. Training
     ends with `final_critic_steps` of the critics for that policy, under the full adversary. `offline` learns
-    from stored data alone: nothing is collected, and the offline section says how many refreshes. With `keep`
+    from stored data alone: nothing is simulated, and the offline section says how many refreshes. With `keep`
     the policy kept is the safest average of a refresh, expected cost under attack, that has this share of the
     natural reward of the policy that training starts from.
     """
@@ -224,17 +224,19 @@ class Train(Section):
 
 
 class Offline(Section):
-    """Training from stored data alone. A refresh is `train.rounds` rounds on `rows` of the data, or all.
+    """Training from stored data alone, in a world model of them in the place of a simulation.
 
-    Particles come from the behaviour policy, a clone of the data, and q* stays within `kl_bound` of it. Q_c
-    rises by `pessimism` for each unit of squared distance, beyond `support` of the behaviour's spreads.
+    The model is fitted once, in `world_steps` gradient steps of the sizes in [world]; what its members
+    disagree on `lost` times more than on a share `world.reach` of held-out steps is the worst there is.
+    Imagined episodes are `length` steps long, and a share `branched` of them begins in any logged state.
     """
 
-    refreshes: Count = 12
+    refreshes: Count = 20
     rows: Count = 200_000
-    kl_bound: Positive = 0.5
-    pessimism: NonNegative = 0.0
-    support: Positive = 2.0
+    world_steps: Count = 8000
+    lost: Positive = 4.0
+    length: Count = 60
+    branched: Share = 0.8
 
 
 class Imitation(Section):

@@ -10,7 +10,7 @@ from harden.data.convert import (
     preview,
     read_log,
 )
-from harden.data.dataset import Dataset, DatasetWriter, draw_rows, open_dataset
+from harden.data.dataset import Dataset, DatasetWriter, open_dataset
 from harden.data.edit import Repaired, filter_episodes, merge, repair, split
 from harden.data.episodes import summarise
 from harden.data.formats.columns import parse_columns
@@ -31,7 +31,6 @@ __all__ = [
     "TargetsHeader",
     "data_files",
     "detect_format",
-    "draw_rows",
     "export_data",
     "filter_episodes",
     "import_data",

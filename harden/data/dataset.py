@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from harden.config.tasks import Task
 from harden.config.variants import MC_BEHAVIOUR
 from harden.data.manifest import (
@@ -144,29 +142,6 @@ def open_dataset(path: Path, task: Task | None = None) -> Dataset:
         remedy = "use the data of that task, or name another pipeline with -p"
         check_kind(dataset.info, task, f"data set {path}", f"task '{task.name}'", remedy)
     return dataset
-
-
-def draw_rows(dataset: Dataset, rows: int, draw: torch.Generator) -> Transitions:
-    """Read stretches of a data set at random places, in their order; all of it where it is no larger.
-
-    Args:
-        dataset: may be far larger than memory.
-        rows: how many, to the next whole stretch.
-        draw: the only source of randomness.
-
-    Returns:
-        Transitions whose stretches end as by a time limit: what follows in the file is not there.
-    """
-    if len(dataset) <= rows:
-        return dataset.read(0, len(dataset))
-    blocks = -(-len(dataset) // BLOCK_ROWS)
-    chosen = torch.randperm(blocks, generator=draw)[: -(-rows // BLOCK_ROWS)].sort().values.tolist()
-    parts = []
-    for block in chosen:
-        part = dataset.read(block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS)
-        part.timeouts[-1] = ~part.terminals[-1]
-        parts.append(part)
-    return Transitions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):

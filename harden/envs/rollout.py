@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harden.envs.vector import VectorEnv
+from harden.config.tasks import Task
+from harden.envs.vector import Step
 from harden.errors import DivergedError
 from harden.types import Transitions
+
+
+class Simulation(Protocol):
+    """Environments in lockstep: a VectorEnv, or what imagines the like."""
+
+    task: Task
+    num_envs: int
+    action_low: np.ndarray
+    action_high: np.ndarray
+
+    def reset(self, slots: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """Start an episode of each seed (len,) in its slot (len,); returns obs, float32 (len, obs_dim)."""
+
+    def step(self, slots: np.ndarray, actions: np.ndarray) -> Step:
+        """Advance each of the slots (len,) by an action inside the action space, float32 (len, act_dim)."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+# opens so many environments
+Simulate = Callable[[int], Simulation]
 
 
 class Acted(NamedTuple):
@@ -61,7 +85,7 @@ class Rollout(NamedTuple):
 
 
 def rollout(
-    envs: VectorEnv,
+    envs: Simulation,
     act: Callable[[Tensor, Tensor], Acted],
     seeds: Sequence[int],
     on_step: Callable[[Progress], None] | None = None,

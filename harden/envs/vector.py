@@ -40,7 +40,7 @@ class Step(NamedTuple):
 def require_environment(task: Task) -> None:
     """Refuse to simulate a task of which there are only data, as it names no environment: InputError."""
     if not task.env_id:
-        remedy = "every stage but collect and evaluate works from stored data, as harden train --offline does"
+        remedy = "train on stored data with --offline, try a policy in a world model of them with --imagined"
         what = "it has no environment (task.env is empty), and this simulates"
         raise InputError(f"task '{task.name}': {what}", remedy)
 

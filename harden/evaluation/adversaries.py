@@ -13,8 +13,7 @@ from harden.attacks import ATTACKS, Strength, perturb
 from harden.attacks.ball import Norm
 from harden.attacks.linear import LinearAdversary
 from harden.config.pipeline import PipelineConfig
-from harden.envs.rollout import Acted, rollout
-from harden.envs.vector import VectorEnv
+from harden.envs.rollout import Acted, Simulate, Simulation, rollout
 from harden.method import bellman
 from harden.method.bellman import Backups, backups
 from harden.method.critic_step import TdTargets, polyak_update, td_loss
@@ -65,7 +64,7 @@ class _Adversary:
         self.optimizer = torch.optim.Adam(self.critics.parameters(), lr=rate, fused=True)
         self.steps = 0
 
-    def collect(self, envs: VectorEnv, number: int, episodes: int) -> tuple[Transitions, float]:
+    def collect(self, envs: Simulation, number: int, episodes: int) -> tuple[Transitions, float]:
         """Attack episodes, every second one with exploration; returns clean states, the others' cost."""
         draw = generator(self.device, self.config.seed, "planner-acts", number)
         noise, own = ATTACKS["random"], self.radius
@@ -127,6 +126,7 @@ class _Adversary:
 def plan_adversary(
     policy: GaussianPolicy,
     config: PipelineConfig,
+    simulate: Simulate,
     epsilon: float,
     norm: Norm,
     device: torch.device,
@@ -141,6 +141,7 @@ def plan_adversary(
     Args:
         policy: the victim, by its mean.
         config: task, seed, the critics' settings and the sizes (`evaluate.learned_*`).
+        simulate: opens the task's environments.
         epsilon, norm: of the ball, raw observation units.
 
     Source: Zhang et al. 2021 (ATLA: the adversary as an agent), with cost as its reward.
@@ -149,7 +150,7 @@ def plan_adversary(
     adversary = _Adversary(policy, config, epsilon, norm, device)
     kept, costs, data, best = copy.deepcopy(adversary.critics), list[float](), list[Transitions](), 0
     with (
-        VectorEnv(config.task_row, episodes, config.collect.workers) as envs,
+        simulate(episodes) as envs,
         report.track("learned adversary", rounds, "rounds") as track,
     ):
         for number in range(rounds + 1):
@@ -177,7 +178,7 @@ _SIGMA, _RATE = 0.5, 1.0
 
 
 def _visited(
-    envs: VectorEnv, policy: GaussianPolicy, seed: int, device: torch.device
+    envs: Simulation, policy: GaussianPolicy, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return mean and spread of the states that the policy visits unattacked: the adversary's scale."""
 
@@ -196,7 +197,7 @@ def _climb(costs: Tensor, noise: Tensor) -> Tensor:
 
 
 def _play(
-    envs: VectorEnv,
+    envs: Simulation,
     policy: GaussianPolicy,
     adversaries: LinearAdversary,
     radius: Tensor,
@@ -219,6 +220,7 @@ def _play(
 def search_adversary(
     policy: GaussianPolicy,
     config: PipelineConfig,
+    simulate: Simulate,
     epsilon: float,
     norm: Norm,
     device: torch.device,
@@ -231,6 +233,7 @@ def search_adversary(
     Args:
         policy: the victim, by its mean.
         config: task, seed, and how many attacked episodes in all (`evaluate.simulator_episodes`).
+        simulate: opens the task's environments.
         epsilon, norm: of the ball, raw observation units.
 
     Returns:
@@ -245,7 +248,7 @@ def search_adversary(
     generations = max(1, config.evaluate.simulator_episodes // (_CANDIDATES * _EPISODES))
     history, best_cost, best = list[float](), -1.0, mean
     with (
-        VectorEnv(task, _CANDIDATES * _EPISODES, config.collect.workers) as envs,
+        simulate(_CANDIDATES * _EPISODES) as envs,
         report.track("critic-free adversary", generations, "generations") as track,
     ):
         centre, spread = _visited(envs, policy, seed, device)

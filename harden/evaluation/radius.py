@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harden.config.tasks import Task
-from harden.envs.rollout import Progress, rollout
-from harden.envs.vector import VectorEnv
+from harden.envs.rollout import Progress, Simulate, rollout
 from harden.evaluation.entries import Trial, settings
 from harden.evaluation.trials import Tried, Victim, actor, threshold_of
 from harden.progress import QUIET, Reporter
@@ -95,7 +94,7 @@ def breaking_radii(
     trial: Trial,
     tried: Tried,
     *,
-    workers: int | None,
+    simulate: Simulate,
     device: torch.device,
     report: Reporter = QUIET,
 ) -> list[Row]:
@@ -107,7 +106,7 @@ def breaking_radii(
         attacks: names; natural and worst are none that a radius belongs to.
         trial: how hard each attack tries; its epsilon is left aside.
         tried: what the evaluation found: its entries of equal effort are not run again.
-        workers, device, report: as in `evaluate_policy`.
+        simulate, device, report: as in `evaluate_policy`.
 
     Returns:
         For each attack its settings, and "epsilon", "tried_up_to", "holds_at" (the radius below), the mean
@@ -116,7 +115,7 @@ def breaking_radii(
     natural, obs = tried.entries[0], tried.natural_obs.to(device)
     seeds, rows = [episode["seed"] for episode in natural["per_episode"]], list[Row]()
     with (
-        VectorEnv(task, len(seeds), workers) as envs,
+        simulate(len(seeds)) as envs,
         report.track("breaking radius", len(attacks), "attacks") as track,
     ):
         for name in attacks:

@@ -1,4 +1,4 @@
-"""What a report is made of, read from files: evaluations, accounts of offline training, learning curves."""
+"""What a report is made of, read from files: evaluations and learning curves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from harden.config.problems import first_problem, shortened
 from harden.errors import DamagedFileError, MissingInputError
-from harden.evaluation.schema import Evaluation, OfflineAccount
+from harden.evaluation.schema import Evaluation
 from harden.storage.files import read_json, read_text
 
 FORMAT_VERSION = 1
@@ -38,18 +38,14 @@ class Reported(NamedTuple):
     curve: dict[str, list[float]] | None = None
 
 
-def load_evaluation(path: Path, offline_too: bool = False) -> dict[str, Any]:
+def load_evaluation(path: Path) -> dict[str, Any]:
     """Read an evaluation file.
-
-    Args:
-        offline_too: whether the account of `train --offline` may stand in its place.
 
     Raises:
         MissingInputError: not there; DamagedFileError: not an evaluation of this format.
     """
     value, remedy = read_json(path, _MADE_BY), f"make one with: {_MADE_BY}"
-    account = offline_too and isinstance(value, dict) and "estimates" in value and "results" not in value
-    if not isinstance(value, dict) or not (account or "results" in value):
+    if not isinstance(value, dict) or "results" not in value:
         raise DamagedFileError(f"{path} is not an evaluation", remedy)
     version = value.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
@@ -57,7 +53,7 @@ def load_evaluation(path: Path, offline_too: bool = False) -> dict[str, Any]:
             f"{path} has format version {shortened(version)}, this harden reads {FORMAT_VERSION}", remedy
         )
     try:
-        TypeAdapter(OfflineAccount if account else Evaluation).validate_python(value, strict=True)
+        TypeAdapter(Evaluation).validate_python(value, strict=True)
     except ValidationError as error:
         problem = first_problem(error, value)
         raise DamagedFileError(f"{path} is not an evaluation: {problem}", remedy) from None
@@ -114,7 +110,7 @@ def load_runs(paths: Sequence[Path]) -> list[Reported]:
                 remedy = f"make it with: harden evaluate --policy {folder} --json {evaluation}"
             raise MissingInputError(f"{evaluation} is missing", remedy)
         curves = [load_curve(file) for file in curve if file.is_file()]
-        shown.append(Reported(title, load_evaluation(evaluation, offline_too=True), *curves))
+        shown.append(Reported(title, load_evaluation(evaluation), *curves))
     return shown
 
 

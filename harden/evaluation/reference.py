@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from harden.config.tasks import Task
-from harden.envs.rollout import Acted, Rollout, rollout
-from harden.envs.vector import VectorEnv
+from harden.envs.rollout import Acted, Rollout, Simulation, rollout
 from harden.evaluation.entries import summarise
 from harden.nets import GaussianPolicy
 from harden.policies.foreign import OpaquePolicy
@@ -58,7 +57,7 @@ def _actors(like: GaussianPolicy, task: Task, action: str, count: int, seed: int
     }
 
 
-def _rolled(envs: VectorEnv, act: Act, seeds: Sequence[int]) -> Rollout:
+def _rolled(envs: Simulation, act: Act, seeds: Sequence[int]) -> Rollout:
     @torch.no_grad()
     def acted(obs: Tensor, slots: Tensor) -> Acted:
         return Acted(act(obs, slots), obs)
@@ -67,7 +66,7 @@ def _rolled(envs: VectorEnv, act: Act, seeds: Sequence[int]) -> Rollout:
 
 
 def reference(
-    envs: VectorEnv, task: Task, policy: GaussianPolicy, action: str, natural: Rollout, seed: int
+    envs: Simulation, task: Task, policy: GaussianPolicy, action: str, natural: Rollout, seed: int
 ) -> dict[str, Any]:
     """Return what doing nothing earns, beside what the policy earns from the same starts.
 

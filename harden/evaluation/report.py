@@ -75,10 +75,8 @@ def _checks(evaluation: Row) -> list[Row]:
 
 
 def _section(reported: Reported) -> Row:
-    """Return what the page says of one policy, its account alone where it was never simulated."""
+    """Return what the page says of one policy."""
     evaluation = reported.evaluation
-    if "results" not in evaluation:
-        return {"title": reported.title, "offline": evaluation}
     hardest, radius = strongest(evaluation["results"]), meant_radius(evaluation)
     # where nobody tried the radius to withstand, no other is set aside
     tried = any(at_radius(entry, radius) for entry in hardest)
@@ -105,6 +103,7 @@ def _section(reported: Reported) -> Row:
         },
         "threat": threat(evaluation),
         "reference": evaluation.get("reference"),
+        "world": evaluation.get("world_model"),
         "provenance": _provenance(evaluation),
     }
 
@@ -145,9 +144,6 @@ def _require_comparable(shown: Sequence[Reported]) -> None:
         raise InputError(f"{len(shown)} evaluation given, and a comparison takes two", remedy)
     if len(tasks) > 1:
         raise InputError(f"evaluations of {' and '.join(tasks)} can't be compared", remedy)
-    for reported in shown:
-        if "results" not in reported.evaluation:
-            raise InputError(f"{reported.title} was never simulated", "evaluate it first: harden evaluate")
     limits = {reported.title: reported.evaluation["cost_limit"] for reported in shown}
     if len(set(limits.values())) > 1:
         raise InputError(f"the cost limits differ: {_text(limits)}", remedy)
@@ -180,8 +176,7 @@ def write_report(
         signed: who signs it off, and the digests of the files that this is for.
 
     Raises:
-        InputError: a comparison of fewer than two policies, of policies of different tasks or cost limits,
-            or of one that was never simulated.
+        InputError: a comparison of fewer than two policies, or of policies of different tasks or cost limits.
     """
     if compare:
         _require_comparable(shown)
@@ -192,7 +187,7 @@ def write_report(
         f"{quantity.capitalize()} while training": pictures.learning(runs, quantity, limit)
         for quantity in (("reward", "cost") if runs else ())
     }
-    named = {entry["attack"] for reported in shown for entry in reported.evaluation.get("results", ())}
+    named = {entry["attack"] for reported in shown for entry in reported.evaluation["results"]}
     page = _template().render(
         title=f"Under attack: {', '.join(dict.fromkeys(r.evaluation['task'] for r in shown))}",
         sections=[_section(reported) for reported in shown],

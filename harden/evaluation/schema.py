@@ -155,6 +155,22 @@ def _one_a_coordinate(model: ThreatModel) -> ThreatModel:
     return model
 
 
+class _Logged(TypedDict):
+    reward: Number
+    cost: NonNegative
+
+
+class WorldModelled(TypedDict):
+    """The world model that a policy was tried in, and what of held-out steps it foresaw."""
+
+    data: str
+    digest: str
+    logged: _Logged
+    error: NonNegative
+    cost: NonNegative
+    cost_seen: NonNegative
+
+
 class Evaluation(TypedDict):
     """What `harden evaluate --json` writes; results begin with the natural one."""
 
@@ -173,36 +189,5 @@ class Evaluation(TypedDict):
     reference: NotRequired[_Reference]
     threat_model: NotRequired[Annotated[ThreatModel, AfterValidator(_one_a_coordinate)]]
     trajectories: NotRequired[_Trajectories | None]
-
-
-class _Estimate(TypedDict):
-    policy: str
-    attack: str
-    q_reward: Number
-    q_cost: Number
-    distance: NonNegative
-    outside_data: Share
-    moved_by_attack: NonNegative
-
-
-class _Logs(TypedDict):
-    path: str
-    data: str
-    transitions: Count
-    episodes: Count
-    reward: Number
-    cost: NonNegative
-
-
-class OfflineAccount(TypedDict):
-    """The account of `train --offline`, in which nothing was simulated."""
-
-    format_version: int
-    task: str
-    cost_limit: NonNegative
-    kappa: Number
-    epsilon: NonNegative
-    not_simulated: list[str]
-    policy: _Policy
-    data: _Logs
-    estimates: Annotated[list[_Estimate], Field(min_length=1)]
+    world_model: NotRequired[WorldModelled]
+    horizon: NotRequired[Count]

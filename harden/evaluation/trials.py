@@ -23,8 +23,7 @@ from harden.attacks import (
 )
 from harden.attacks.ball import Norm
 from harden.config.tasks import Task
-from harden.envs.rollout import Acted, Progress, Rollout, rollout
-from harden.envs.vector import VectorEnv
+from harden.envs.rollout import Acted, Progress, Rollout, Simulate, rollout
 from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
 from harden.evaluation.reference import reference
 from harden.nets import Critics, GaussianPolicy
@@ -213,7 +212,7 @@ def evaluate_policy(
     trials: Sequence[Trial],
     *,
     points: Sequence[tuple[str, Trial]] = (),
-    workers: int | None = None,
+    simulate: Simulate,
     device: torch.device = _CPU,
     report: Reporter = QUIET,
 ) -> Tried:
@@ -225,7 +224,7 @@ def evaluate_policy(
         attacks: names; natural is tried first whether it is among them or not.
         trials: settings, with equal episodes and seed.
         points: further settings for single attacks, where these are run at all.
-        workers: simulation processes, one a core where not given.
+        simulate: opens the task's environments.
 
     Raises:
         InputError: an attack and not the critics that it asks.
@@ -245,7 +244,7 @@ def evaluate_policy(
     made, done = dict[Key, dict[str, Any]](), dict[Key, Rollout]()
     steps_a_run = first.episodes * task.horizon
     with (
-        VectorEnv(task, first.episodes, workers) as envs,
+        simulate(first.episodes) as envs,
         report.track("evaluate", steps_a_run * len(runs), "steps") as track,
     ):
         for key, (name, trial) in runs.items():

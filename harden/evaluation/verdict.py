@@ -12,6 +12,8 @@ from harden.evaluation.reference import DOES_NOTHING
 _EPISODES = 20
 # a weak second opinion takes nothing from the first; the others are counted by themselves
 _NO_OBJECTION = ("saw-no-cost", "falls-short", "too-few-episodes", DOES_NOTHING)
+# a share of the limit, or of the cost that there was, that a world model may be wrong by
+_MISSED = 0.25
 _WORDS = {"fails": "Not safe", "close": "Just within", "holds": "Held"}
 
 Entry = dict[str, Any]
@@ -105,6 +107,22 @@ def verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def imagined(evaluation: dict[str, Any]) -> list[str]:
+    """Return what an evaluation lacks that was made in a world model of logs, a line each."""
+    world = evaluation.get("world_model")
+    if world is None:
+        return []
+    horizon, limit = evaluation["horizon"], evaluation["cost_limit"]
+    expected, seen = world["cost"] * horizon, world["cost_seen"] * horizon
+    lacks = ["simulation: none; a world model of the logs was asked"]
+    if abs(expected - seen) > max(_MISSED * limit, _MISSED * seen):
+        lacks.append(
+            f"calibration: the world model expects a cost of {expected:.1f} an episode where held-out logs "
+            f"have {seen:.1f}"
+        )
+    return lacks
+
+
 def _cost(entry: Entry) -> float:
     return float(entry["cost"]["mean"])
 
@@ -118,6 +136,7 @@ def _lacks(evaluation: dict[str, Any], entry: Entry, radius: float | None) -> li
     lacks = ["reward: the policy does nothing, and costs nothing by that"] if idle(evaluation) else []
     here = [e for e in evaluation["results"] if e["attack"] in ATTACKS and at_radius(e, entry["epsilon"])]
     attacks = {e["attack"]: e for e in here}
+    lacks += imagined(evaluation)
     if not attacks or not entry["epsilon"]:
         return [*lacks, "attacks: none was tried"]
     if _below(entry["epsilon"], radius):

@@ -13,7 +13,7 @@ from harden.method.adversary import attack_replayed, mc_attack
 from harden.method.bellman import Backups
 from harden.method.imagination import all_chains
 from harden.method.learner import Learner
-from harden.nets import Critics, GaussianPolicy
+from harden.nets import Critics
 from harden.progress import Track
 from harden.seeds import generator
 from harden.types import Transitions
@@ -63,7 +63,6 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
         next_cost = _attacked_cost(learner, batch.step_next_obs, config, epsilon, draw)
         costs = bellman.td_target(batch.step_costs, batch.step_discounts, next_cost)
     else:
-        cost_actions = actions
         if config.critics.n_step_cost == config.critics.n_step_reward:
             next_reward, next_cost = target.q_both(batch.next_obs, actions)
         else:
@@ -71,7 +70,6 @@ def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon
                 cost_actions = policy.sample(batch.cost_next_obs, draw)
             next_reward = target.q_reward(batch.next_obs, actions)
             next_cost = target.q_cost(batch.cost_next_obs, cost_actions)
-        next_cost = next_cost + _unseen(learner, batch.cost_next_obs, cost_actions, config)
         costs = bellman.td_target(batch.costs, batch.cost_discounts, next_cost)
     rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
     ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma_cost)
@@ -92,29 +90,7 @@ def _attacked_cost(
     with torch.no_grad():
         by_mean = config.adversary.long_horizon == "mean"
         actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
-        return target.q_cost(obs, actions) + _unseen(learner, obs, actions, config)
-
-
-def _unseen(learner: Learner, obs: Tensor, actions: Tensor, config: PipelineConfig) -> Tensor | float:
-    """Return what Q_c rises by, offline, for what the data do not show, (B,) or 0."""
-    if learner.behaviour is None or config.offline.pessimism == 0:
-        return 0.0
-    return config.offline.pessimism * beyond_support(learner.behaviour, obs, actions, config.offline.support)
-
-
-@torch.no_grad()
-def beyond_support(behaviour: GaussianPolicy, obs: Tensor, actions: Tensor, support: float) -> Tensor:
-    """Return how far actions lie outside what stored data show, squared, (B,).
-
-    Args:
-        behaviour: a clone of the data.
-        obs, actions: (B, obs_dim), (B, act_dim).
-        support: how many of its spreads count as inside, each coordinate by itself.
-
-    Source: the value penalty of Wu et al. 2019 (BRAC), with a distance in place of a divergence.
-    """
-    mean, std = behaviour(obs)
-    return (((behaviour.clip(mean) - actions).abs() / std - support).clamp_min(0.0) ** 2).sum(-1)
+        return target.q_cost(obs, actions)
 
 
 def td_loss(critics: Critics, batch: Backups, targets: TdTargets) -> Tensor:
@@ -236,7 +212,8 @@ def measure(learner: Learner, data: Transitions, config: PipelineConfig) -> None
     The reward critics take the root mean square of the rewards as 1; each Q_r stays what it is.
     """
     if learner.first_cost is None:
-        episodes = max(1, int((data.terminals | data.timeouts).sum()))
+        # of as many steps as an episode may have: imagined ones are shorter
+        episodes = max(1.0, len(data.costs) / config.task_row.horizon)
         learner.first_cost = float(data.costs.double().sum()) / episodes
     if config.critics.scale_rewards:
         scale = float(data.rewards.double().square().mean().sqrt()) or 1.0

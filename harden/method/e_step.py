@@ -47,11 +47,6 @@ def draw_states(learner: Learner, obs: Tensor, states: int, window: int) -> Tens
     return recent[rows.to(obs.device)]
 
 
-def kl_bound(learner: Learner, config: PipelineConfig, terms: Scheduled) -> float:
-    """Return delta, to policy_old; offline to the behaviour policy, and its own."""
-    return terms.kl_estep if learner.behaviour is None else config.offline.kl_bound
-
-
 class EStepStates(NamedTuple):
     """Where the E-step is solved (S rows).
 
@@ -149,9 +144,7 @@ def e_step(
         InputError: more particles in all than a machine holds.
 
     Source: Algorithm 2, lines 9 to 15; Eq. 4-6.
-    Deviation: a learner with a behaviour policy draws its particles from that one, and the KL bound is to
-        it: q* stays where the data are, however far pi_theta has come. The M-step's KL is to policy_old. A
-        variant that imagines bounds the cost of the mean action (`costs_around`).
+    Deviation: a variant that imagines bounds the cost of the mean action (`costs_around`).
     """
     step, obs = config.estep, states.obs
     if len(obs) * step.particles > _PARTICLES:
@@ -159,12 +152,11 @@ def e_step(
             f"{len(obs):,} states of {step.particles:,} particles each are {len(obs) * step.particles:,}",
             f"at most {_PARTICLES:,} are solved for at once: ask for fewer states or particles",
         )
-    policy, critics, behaviour = learner.policy, learner.critics, learner.behaviour
+    policy, critics = learner.policy, learner.critics
     draw = generator(learner.device, learner.seed, "particles", learner.counters.round)
     with torch.no_grad():
         mean, std = policy(states.inputs)
-        around = (mean, std) if behaviour is None else behaviour(states.inputs)
-        particles = gaussian.sample(around[0], around[1], step.particles, draw)
+        particles = gaussian.sample(mean, std, step.particles, draw)
         # the critics know the actions that the environment applied
         q_reward, q_cost = critics.q_both(obs, policy.clip(particles))
         if config.variant_row.imagined:
@@ -172,7 +164,7 @@ def e_step(
         solution = dual.solve_dual(
             q_reward[states.bound],
             q_cost[states.bound],
-            kl_bound(learner, config, terms),
+            terms.kl_estep,
             terms.kappa,
             lam_max=terms.lam_max * lam_unit(critics, config),
             previous=learner.dual,
@@ -200,7 +192,7 @@ def describe_targets(
         eta_exact=float(solution.eta_exact),
         lam_exact=float(solution.lam_exact),
         kappa=terms.kappa,
-        kl_bound=kl_bound(learner, config, terms),
+        kl_bound=terms.kl_estep,
         expected_cost=float(expected_cost),
         status="feasible" if bool(solution.feasible) else "infeasible",
         seed=learner.seed,

@@ -44,10 +44,15 @@ class Imagined(NamedTuple):
 
 
 def learn_world(learner: Learner, data: Transitions, config: PipelineConfig) -> WorldLearned:
-    """Fit the learner's world model to benign transitions, whole episodes, oldest first."""
+    """Fit the learner's world model to benign transitions, whole episodes, oldest first.
+
+    Offline it was fitted to the logs, and stays as it is: what it is shown here was imagined in it.
+    """
     section, world = config.world, learner.world
     assert world is not None
     assert learner.world_optimizer is not None
+    if config.train.offline:
+        return WorldLearned(0.0, 0.0)
     data = Transitions(*(column.to(learner.device) for column in data))
     world.measure(data)
     newest = config.train.episodes * config.task_row.horizon
@@ -70,7 +75,9 @@ def is_due(learner: Learner, config: PipelineConfig) -> bool:
     return learner.counters.round - learner.counters.imagined >= config.world.every
 
 
-def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig, epsilon: float) -> Imagined:
+def imagine_attacks(
+    learner: Learner, firsts: Tensor, recent: Tensor, config: PipelineConfig, epsilon: float
+) -> Imagined:
     """Imagine what the policy as it is now does under attack.
 
     Half of the chains are the attacked policy's own: they begin with an episode and go on, time after time,
@@ -79,7 +86,8 @@ def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig,
 
     Args:
         learner: its chains are changed in place.
-        data: benign transitions, whole episodes, oldest first.
+        firsts: (E, obs_dim), where episodes begin.
+        recent: (N, obs_dim), benign states, oldest first.
         config: the pipeline.
         epsilon: radius of the imagined attack; at 0 the chains are benign.
     """
@@ -87,7 +95,7 @@ def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig,
     assert learner.world is not None
     draw = generator(learner.device, learner.seed, "chains", learner.counters.critic_steps)
     act = attacked_actor(learner, learner.policy, config, epsilon, draw)
-    chains = imagine(learner.world, act, _starts(learner, data, config, draw), section.length, draw)
+    chains = imagine(learner.world, act, _starts(learner, firsts, recent, config, draw), section.length, draw)
     own = chains.chain < half
     learner.chain_ends = chains.last_obs[:half][chains.going[:half]]
     learner.chains = [*learner.chains, ImaginedRows(chains.rows, own)][-section.kept :]
@@ -98,19 +106,19 @@ def imagine_attacks(learner: Learner, data: Transitions, config: PipelineConfig,
 
 
 def imagined_cost(
-    learner: Learner, policy: GaussianPolicy, data: Transitions, config: PipelineConfig, epsilon: float
+    learner: Learner, policy: GaussianPolicy, firsts: Tensor, config: PipelineConfig, epsilon: float
 ) -> float:
     """Return a policy's cost an episode under attack, imagined from the beginnings of episodes.
 
     Args:
         learner: gives the world model and the critics that the attack climbs; it is not changed.
         policy: acts, by its mean.
-        data: benign transitions, whole episodes.
+        firsts: (E, obs_dim), where episodes begin.
         epsilon: radius of the attack.
     """
     assert learner.world is not None
     draw = generator(learner.device, learner.seed, "imagined-cost", learner.counters.round)
-    obs = _some(first_observations(data).to(learner.device), config.world.chains // 2, draw)
+    obs = _some(firsts.to(learner.device), config.world.chains // 2, draw)
     act = attacked_actor(learner, policy, config, epsilon, draw)
     chains = imagine(learner.world, act, obs, config.task_row.horizon, draw)
     return float(chains.rows.costs.mean()) * config.task_row.horizon
@@ -142,11 +150,12 @@ def _some(obs: Tensor, count: int, draw: torch.Generator) -> Tensor:
     return obs[torch.randint(len(obs), (count,), generator=draw, device=obs.device)]
 
 
-def _starts(learner: Learner, data: Transitions, config: PipelineConfig, draw: torch.Generator) -> Tensor:
+def _starts(
+    learner: Learner, firsts: Tensor, recent: Tensor, config: PipelineConfig, draw: torch.Generator
+) -> Tensor:
     """Return where chains begin, (C, obs_dim): half go on or begin an episode, half are recent states."""
     section = config.world
-    recent = data.obs[-section.recent :].to(learner.device)
-    firsts = first_observations(data).to(learner.device)
+    recent, firsts = recent[-section.recent :].to(learner.device), firsts.to(learner.device)
     half = section.chains // 2
     begun = _some(firsts, half, draw)
     going_on = _some(learner.chain_ends, half, draw) if len(learner.chain_ends) else begun

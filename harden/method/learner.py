@@ -45,7 +45,6 @@ class Learner:
         config: gives the learning rates.
         device: where everything lives.
         values: the state values of an on-policy variant.
-        behaviour: what stored data do, frozen, where the learner may see nothing else.
         world: the world model of a variant that imagines, an untrained one where not given.
 
     Attributes:
@@ -64,7 +63,6 @@ class Learner:
         config: PipelineConfig,
         device: torch.device,
         values: StateValues | None = None,
-        behaviour: GaussianPolicy | None = None,
         world: WorldModel | None = None,
     ) -> None:
         self.policy = policy.to(device)
@@ -87,7 +85,6 @@ class Learner:
         self.beta = torch.zeros(2, device=device)
         self.beta_robust = torch.zeros(2, device=device)
         self.dual: DualSolution | None = None
-        self.behaviour = None if behaviour is None else behaviour.to(device).requires_grad_(False)
         self.values = None if values is None else values.to(device)
         self.value_optimizer = None
         if self.values is not None:
@@ -95,7 +92,7 @@ class Learner:
             self.value_optimizer = torch.optim.Adam(self.values.parameters(), lr=rate, fused=True)
         self.world, self.world_optimizer = None, None
         if config.variant_row.imagined:
-            self.world = (world or _new_world(config)).to(device)
+            self.world = (world or new_world(config)).to(device)
             rate = config.world.learning_rate
             self.world_optimizer = torch.optim.Adam(self.world.parameters(), lr=rate, fused=True)
         self.chains: list[ImaginedRows] = []
@@ -175,8 +172,10 @@ def new_learner(config: PipelineConfig, device: torch.device, init: LoadedPolicy
     return Learner(policy, critics, config, device, values)
 
 
-def _new_world(config: PipelineConfig) -> WorldModel:
+def new_world(config: PipelineConfig) -> WorldModel:
+    """Return an untrained world model, whose weights depend on the pipeline's seed alone."""
     task, section = config.task_row, config.world
+    sizes = task.obs_dim, task.act_dim, task.max_step_cost, section.size, section.hidden
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, "world-weights"))
-        return WorldModel(task.obs_dim, task.act_dim, task.max_step_cost, section.size, section.hidden)
+        return WorldModel(*sizes)

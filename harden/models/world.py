@@ -14,6 +14,8 @@ from harden.types import Transitions
 # a step further than this many of the data's own deviations is a slip of the network
 _LONGEST_STEP = 10.0
 _TINY = 1e-6
+# the share of steps that earn less than the least that is counted with: single ones are chance
+_LEAST = 0.01
 
 
 class Outcome(NamedTuple):
@@ -60,6 +62,10 @@ class WorldModel(nn.Module):
         size: members of the ensemble.
         hidden: widths of the SiLU layers of each network.
 
+    Attributes:
+        reach: how far the members disagree on steps that the data show.
+        least_reward: what the worst-paid hundredth of the data's steps earns at most.
+
     Source: Chua et al. 2018 (an ensemble whose members' disagreement says what the data do not show).
     """
 
@@ -87,6 +93,8 @@ class WorldModel(nn.Module):
             self.register_buffer(f"{name}_std", torch.ones(width))
         self.reach: Tensor
         self.register_buffer("reach", torch.tensor(torch.finfo(torch.float32).max))
+        self.least_reward: Tensor
+        self.register_buffer("least_reward", torch.zeros(()))
 
     def measure(self, rows: Transitions) -> None:
         """Take the units of inputs, steps and rewards from the data."""
@@ -99,6 +107,8 @@ class WorldModel(nn.Module):
             self.get_buffer(f"{name}_mean").copy_(mean)
             # a coordinate that never moves is predicted not to
             self.get_buffer(f"{name}_std").copy_(std.clamp_min(_TINY))
+        place = max(1, int(_LEAST * len(rows.rewards)))
+        self.least_reward.copy_(rows.rewards.kthvalue(place).values)
 
     def _scaled(self, name: str, values: Tensor) -> Tensor:
         return (values - self.get_buffer(f"{name}_mean")) / self.get_buffer(f"{name}_std")

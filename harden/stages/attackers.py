@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from harden.attacks import ATTACKS
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.config.sections import PLAIN_ROLL_OUTS
 from harden.data import open_dataset
+from harden.envs.rollout import Simulate
+from harden.envs.vector import VectorEnv
 from harden.errors import MissingInputError
 from harden.evaluation.adversaries import plan_adversary, search_adversary
 from harden.evaluation.entries import Trial
@@ -51,6 +54,8 @@ class Attackers:
         loaded: the policy.
         folder: where fits are kept, one a policy, seed and setting.
         device, report: where it is computed, and how far it is.
+        simulate: opens environments; the task's simulation where not given.
+        logs: the data set that critics are fitted to, in the place of roll-outs of the policy.
     """
 
     def __init__(
@@ -60,8 +65,11 @@ class Attackers:
         folder: Path,
         device: torch.device,
         report: Reporter,
+        simulate: Simulate | None = None,
+        logs: Path | None = None,
     ) -> None:
-        self.config, self.loaded, self.folder = config, loaded, folder
+        self.config, self.loaded, self.folder, self.logs = config, loaded, folder, logs
+        self.simulate = simulate or partial(VectorEnv, config.task_row, workers=config.collect.workers)
         self.device, self.report = device, report
 
     def prepare(self, attacks: Sequence[str], trials: Sequence[Trial]) -> tuple[Victim, dict[str, Any]]:
@@ -85,7 +93,9 @@ class Attackers:
             critics, known = self.fitted("own")
             victim = victim._replace(critics=critics)
             facts = {key: known[key] for key in _TOLD if key in known}
-            made["critics"] = {"own": "fitted here to benign roll-outs of the policy"} | facts
+            made["critics"] = {
+                "own": "fitted here to " + ("the logs" if self.logs else "benign roll-outs of the policy")
+            } | facts
         if "independent" in kinds:
             critics, known = self.fitted("independent")
             victim = victim._replace(independent=critics)
@@ -98,7 +108,9 @@ class Attackers:
             made["learned"] = [known["planned"] for _, known in planned.values()]
         if any(row.plays for row in rows):
             how = norm, self.device, self.report
-            searched = {r: search_adversary(self.loaded.policy, self.config, r, *how) for r in radii}
+            searched = {
+                r: search_adversary(self.loaded.policy, self.config, self.simulate, r, *how) for r in radii
+            }
             victim = victim._replace(adversaries={r: adversary for r, (adversary, _) in searched.items()})
             budget = self.config.evaluate.simulator_episodes
             made["critic_free"] = [
@@ -115,7 +127,7 @@ class Attackers:
             return victim._replace(learned={**victim.learned, radius: critics})
         if row.plays and radius not in victim.adversaries:
             found, _ = search_adversary(
-                self.loaded.policy, self.config, radius, norm, self.device, self.report
+                self.loaded.policy, self.config, self.simulate, radius, norm, self.device, self.report
             )
             return victim._replace(adversaries={**victim.adversaries, radius: found})
         return victim
@@ -141,6 +153,8 @@ class Attackers:
             named = f"evaluate.independent_episodes is {episodes}"
             require_episodes(episodes, f"{named}, and somebody else's policy is imitated first")
             more.append(_FITTED)
+        if self.logs:
+            more.append(open_dataset(self.logs, fit.task_row).info.digest)
         return self._kept(key_of(fit, self.loaded, *more), lambda: self._fit(fit))
 
     def _kept(self, name: str, fit: Callable[[], Made]) -> Made:
@@ -159,18 +173,19 @@ class Attackers:
         """Collect the episodes in a folder of their own, and return the critics that are fitted to them."""
         policy, episodes, report = self.loaded.policy, fit.evaluate.independent_episodes, self.report
         parts = {"policy-sample": episodes - episodes // 2, "policy-noise": episodes // 2}
-        parts = {behaviour: count for behaviour, count in parts.items() if count}
+        parts = {} if self.logs else {behaviour: count for behaviour, count in parts.items() if count}
         with tempfile.TemporaryDirectory() as scratch:
             workspace, bare = Workspace.named("independent", Path(scratch)), Path(scratch) / "bare"
             facts: dict[str, Any] = {}
+            data = self.logs or workspace.data
             if isinstance(policy, OpaquePolicy):
                 digest, out = policy.digest(), workspace.data
                 for behaviour, count in parts.items():
                     report.say(f"collecting {count} episodes of the policy under evaluation ({behaviour})")
                     radius = fit.train_epsilon
                     append_episodes(fit, out, policy, None, count, behaviour, radius, digest, report)
-                rows = open_dataset(workspace.data, fit.task_row).recent(fit.imitation.rows)
-                copied = distil(policy.source, fit, rows, workspace.data, CPU, report)
+                rows = open_dataset(data, fit.task_row).recent(fit.imitation.rows)
+                copied = distil(policy.source, fit, rows, data, CPU, report)
                 facts = {"surrogate_error": copied.error, "surrogate_share": copied.share}
                 save_policy(bare, copied.policy, None, describe(fit))
             else:
@@ -181,10 +196,10 @@ class Attackers:
                     collect(fit, workspace, policy_dir=bare, report=report, **options).work()
             steps = fit.evaluate.independent_steps
             fit_critics(
-                fit, workspace, steps=steps, policy_dir=bare, device=self.device, report=report
+                fit, workspace, steps=steps, data=data, policy_dir=bare, device=self.device, report=report
             ).work()
             critics, known = load_critics(workspace.critics)
-            info = open_dataset(workspace.data, fit.task_row).info
+            info = open_dataset(data, fit.task_row).info
         # critics that have never seen a cost know of no danger
         return critics, known | facts | {"cost_seen": info.mean_cost}
 
@@ -194,7 +209,9 @@ class Attackers:
         rounds, episodes, steps = options.learned_rounds, options.learned_episodes, options.learned_steps
 
         def train() -> Made:
-            adversary = plan_adversary(self.loaded.policy, fit, epsilon, norm, self.device, self.report)
+            adversary = plan_adversary(
+                self.loaded.policy, fit, self.simulate, epsilon, norm, self.device, self.report
+            )
             history = {
                 "epsilon": epsilon,
                 "episodes": (rounds + 1) * episodes,

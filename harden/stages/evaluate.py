@@ -13,7 +13,8 @@ import torch
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.pipeline import PipelineConfig
 from harden.data import data_files, open_dataset
-from harden.envs.vector import require_environment
+from harden.envs.rollout import Simulate
+from harden.envs.vector import VectorEnv, require_environment
 from harden.errors import InputError
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
@@ -32,6 +33,7 @@ from harden.stages.attackers import Attackers
 from harden.stages.ready import Ready
 from harden.storage.files import is_among, require_apart, require_folder, require_writable, write_json
 from harden.training.imitation import CPU
+from harden.training.logged import judging_world
 from harden.training.workspace import versions
 
 Named = Path | str | Callable[..., Any]
@@ -102,6 +104,7 @@ def evaluate(
     breaking: Sequence[str] = (),
     independent: Path | None = None,
     data: Path | None = None,
+    imagined: bool = False,
     outs: Sequence[Path] = (),
     page: Path | None = None,
     device: torch.device = CPU,
@@ -121,6 +124,7 @@ def evaluate(
         breaking: names of those attacks whose breaking radius is searched; natural and worst have none.
         independent: where critics fitted here are kept, beside the policy where not given.
         data: of whose spread epsilon is a share; of that over the natural episodes where not given.
+        imagined: try the policy in a world model of `data`, and in no simulation.
         outs: JSON files to write the evaluation to; page: a report that the caller makes of it.
 
     Returns:
@@ -148,17 +152,27 @@ def evaluate(
             f"the radius of {task.name} is 0, and radii are searched in multiples of it",
             "give the task an epsilon",
         )
-    require_environment(task)
-    spread = data_spread(open_dataset(data, task)) if data else None
+    if not imagined:
+        require_environment(task)
+    elif data is None:
+        raise InputError("--imagined tries a policy in a world model of logs", "name them with --data")
+    logs = open_dataset(data, task) if data else None
+    spread = data_spread(logs) if logs else None
+    world_file = critics_folder(path) / "world.safetensors"
+    if imagined:
+        require_writable(world_file)
     opened = open_policy(named, config, report, reading)
     folder = independent or critics_folder(path)
 
-    def attempt(loaded: LoadedPolicy) -> tuple[Tried, dict[str, Any], Callable[[], dict[str, Any]]]:
+    def attempt(
+        loaded: LoadedPolicy, simulate: Simulate
+    ) -> tuple[Tried, dict[str, Any], Callable[[], dict[str, Any]]]:
         """Run the episodes; returns also what was made for the attacks, and the search for their radii."""
         trials = [trial_of(each, loaded.policy.differentiable) for each in (config, *also)]
-        attackers = Attackers(config, loaded, folder, device, report)
+        used = data if imagined else None
+        attackers = Attackers(config, loaded, folder, device, report, simulate, used)
         victim, made = attackers.prepare(attacks, trials)
-        options: dict[str, Any] = {"workers": config.collect.workers, "device": device, "report": report}
+        options: dict[str, Any] = {"simulate": simulate, "device": device, "report": report}
         points = curve_points(trials[0], task.epsilon) if curves else []
         tried = evaluate_policy(victim, task, attacks, trials, points=points, **options)
 
@@ -173,11 +187,22 @@ def evaluate(
 
     def work() -> dict[str, Any]:
         began, loaded = time.monotonic(), opened
-        tried, made, radii = attempt(loaded)
+        simulate: Simulate = partial(VectorEnv, task, workers=config.collect.workers)
+        about: dict[str, Any] = {}
+        if imagined and logs is not None:
+            logged = judging_world(config, logs, world_file, report)
+            simulate = partial(logged.envs, config, apart=True)
+            about["horizon"] = task.horizon
+            about["world_model"] = {
+                "data": str(logs.path),
+                "digest": logs.info.digest,
+                "logged": {"reward": logs.info.mean_reward, "cost": logs.info.mean_cost},
+            } | logged.found
+        tried, made, radii = attempt(loaded, simulate)
         if not acts_alike(named, loaded, config, tried.natural_obs, reading):
             report.say(f"{path} acts otherwise on visited states than its weights: trying the file itself")
             loaded = open_policy(named, config, report, reading, adopt=False)
-            tried, made, radii = attempt(loaded)
+            tried, made, radii = attempt(loaded, simulate)
         results, checked = tried.entries, check(tried.entries, made)
         warnings = does_nothing(tried.reference)
         warnings += _without_gradients(attacks, loaded, config.evaluate.queries) + checked.warnings
@@ -193,6 +218,7 @@ def evaluate(
             "config": config.evaluate.model_dump(mode="json"),
             "device": str(device),
             "policy": {"path": str(path)} | kept,
+            **about,
             "results": results,
             **radii(),
             "reference": tried.reference,
@@ -208,7 +234,8 @@ def evaluate(
             write_json(out, evaluation)
         return evaluation
 
-    return Ready(work, [path, data], [*outs, page, *fitted_folders(opened, attacks, folder)])
+    made_files = [world_file] if imagined else []
+    return Ready(work, [path, data], [*outs, page, *made_files, *fitted_folders(opened, attacks, folder)])
 
 
 def fitted_folders(loaded: LoadedPolicy, attacks: Sequence[str], folder: Path) -> tuple[Path, ...]:

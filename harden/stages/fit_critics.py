@@ -10,7 +10,7 @@ import torch
 from harden.config.pipeline import PipelineConfig, key_value
 from harden.errors import InputError
 from harden.method import critic_step
-from harden.method.imagination import imagine_attacks, is_due, learn_world
+from harden.method.imagination import first_observations, imagine_attacks, is_due, learn_world
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
 from harden.policies.reading import Reading
@@ -97,7 +97,7 @@ def fit_critics(
             if new_data:
                 learn_world(learner, rows, config)
             if new_data or is_due(learner, config):
-                imagine_attacks(learner, rows, config, epsilon)
+                imagine_attacks(learner, first_observations(rows), rows.obs, config, epsilon)
         with report.track("fit-critics", count, "steps") as track:
             losses = critic_step.fit_critics(learner, replay, config, epsilon, count, track)
         loss = float(losses[-max(1, count // 10) :].mean())

@@ -14,18 +14,17 @@ from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset, DatasetWriter
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
-from harden.evaluation.offline import offline_account
 from harden.method.learner import Learner, new_learner
 from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
 from harden.stages.policy_files import Source
 from harden.stages.ready import Ready
-from harden.storage.files import require_writable, write_json
+from harden.storage.files import require_writable
 from harden.storage.folders import recover_replaced, whereabouts
 from harden.training import loop
 from harden.training.checks import (
     open_own,
-    require_em,
+    require_imagined,
     require_own_kind,
     require_permission,
     require_ranges,
@@ -34,9 +33,10 @@ from harden.training.checks import (
 from harden.training.ending import finish_run
 from harden.training.imitation import CPU, fit_clone
 from harden.training.keeping import try_policy
+from harden.training.logged import fit_world, logged_world
 from harden.training.run import Run, begin_run, load_run, mend_run, new_run, require_free
 from harden.training.state import Row
-from harden.training.supply import RollOuts, Stored, Supply
+from harden.training.supply import ImaginedRollOuts, RollOuts
 from harden.training.trainer import require_tensorboard
 from harden.training.workspace import Workspace
 from harden.types import Transitions
@@ -87,7 +87,8 @@ def train(
     Raises:
         InputError: options that contradict each other or do not apply to the variant; a run is there already,
             or one to resume was made with another configuration; the variant collects under attack and that
-            was not allowed; the environment or the data are not what the task says.
+            was not allowed; the environment or the data are not what the task says; or nothing was simulated,
+            and in the world model the policy is above the limit.
         MissingInputError: nothing to resume, no data, or no policy in `init`.
         StorageError: the run can't be written.
         DivergedError: a loss became NaN or infinite; the last refresh stands.
@@ -108,7 +109,7 @@ def train(
         require_tensorboard()
     dataset = None
     if config.train.offline:
-        require_em(config)
+        require_imagined(config)
         dataset = open_own(config, data or workspace.data)
     else:
         if data is not None:
@@ -138,7 +139,7 @@ def train(
         require_writable(workspace.state)
         logs = None
         if dataset is not None:
-            logs = dataset, dataset.recent(config.imitation.rows)
+            logs = dataset, dataset.recent(config.offline.rows)
             require_ranges(config, logs[1], dataset.path)
         begin = partial(_begin, config, workspace, source, overwrite, logs, device, report)
 
@@ -150,8 +151,12 @@ def train(
         with _supply(run, dataset, report) as supply:
             loop.train(run, supply, tensorboard=tensorboard, report=report)
             warnings = finish_run(run, supply, report)
-        if dataset is not None:
-            write_json(workspace.estimates, offline_account(run, dataset))
+        if refused := (run.record.ending or {}).get("refused"):
+            raise InputError(
+                f"no policy is published: {refused}",
+                "log more, nearer to the limit or with more varied actions, or train longer "
+                "(offline.refreshes)",
+            )
         return Trained(run.history, workspace.policy, warnings)
 
     collects = dataset is None
@@ -170,12 +175,12 @@ def _begin(
 ) -> None:
     """Store the state that a run begins with.
 
-    The behaviour in stored data is cloned first. Without a policy of its own the run starts from that clone;
-    and the E-step draws its particles from it, so that what is learned is among what the data show.
+    To stored data a world model is fitted first, and without a policy of its own the run starts from a clone
+    of their behaviour.
 
     Args:
-        source: the policy that the learner starts from; it is tried where something may be simulated.
-        logs: stored data that are all that is learned from, and as much of them as is cloned.
+        source: the policy that the learner starts from.
+        logs: stored data that are all that is learned from, and as much of them as is read.
     """
     more: dict[str, Any] = {}
     start = None if source is None else source.take()
@@ -194,19 +199,21 @@ def _begin(
     with new_run(workspace, collects=logs is None, overwrite=overwrite) as fresh:
         if logs is not None:
             dataset, rows = logs
-            behaviour, _, scores = fit_clone(
-                config, rows, config.imitation, device=learner.device, logs=fresh.run, report=report
-            )
-            policy = behaviour if start is None else learner.policy
-            learner = Learner(policy, learner.critics, config, learner.device, behaviour=behaviour)
-            digest = dataset.info.digest
-            more["offline"] = {"data": digest, "transitions": len(dataset), "behaviour": scores}
+            offline: dict[str, Any] = {"data": dataset.info.digest, "transitions": len(dataset)}
+            logged, policy = fit_world(config, rows, report), learner.policy
+            if start is None:
+                policy, _, offline["behaviour"] = fit_clone(
+                    config, rows, config.imitation, device=learner.device, logs=fresh.run, report=report
+                )
+            learner = Learner(policy, learner.critics, config, learner.device, world=logged.world)
+            more["start"] = try_policy(config, learner.policy, logged.envs(config, config.collect.envs))
+            more["offline"] = offline | {"world": logged.found}
         begin_run(config, fresh, learner, start, **more)
 
 
 @contextlib.contextmanager
-def _supply(run: Run, dataset: Dataset | None, report: Reporter) -> Iterator[Supply]:
-    """Open where the run's data come from: the stored data set, or the simulation where there is none.
+def _supply(run: Run, dataset: Dataset | None, report: Reporter) -> Iterator[RollOuts]:
+    """Open where the run's data come from: the simulation, or a world model of stored data.
 
     Raises:
         InputError: the run was begun with other data, or its own are not of the variant's kind.
@@ -214,7 +221,11 @@ def _supply(run: Run, dataset: Dataset | None, report: Reporter) -> Iterator[Sup
     config, workspace = run.config, run.workspace
     if dataset is not None:
         _require_own_data(run, dataset)
-        yield Stored(config, run.learner, dataset)
+        assert run.learner.world is not None
+        rows = dataset.recent(config.offline.rows)
+        logged = logged_world(run.learner.world, rows, (run.record.offline or {})["world"])
+        with DatasetWriter(workspace.imagined, config.task_row) as writer:
+            yield ImaginedRollOuts(config, run.learner, writer, logged, report)
         return
     if config.most_steps != config.train.env_steps:
         setting = f"train.env_steps {config.train.env_steps:,}"

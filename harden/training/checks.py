@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from harden.config.pipeline import PipelineConfig
-from harden.config.variants import MC_BEHAVIOUR
+from harden.config.variants import MC_BEHAVIOUR, VARIANTS
 from harden.data import Dataset, DatasetInfo, open_dataset
 from harden.errors import InputError
 from harden.types import Transitions
@@ -75,6 +75,16 @@ def require_em(config: PipelineConfig) -> None:
         )
 
 
+def require_imagined(config: PipelineConfig) -> None:
+    """Refuse a variant without a world model where there is nothing else to train in: InputError."""
+    if not config.variant_row.imagined:
+        names = ", ".join(name for name, row in VARIANTS.items() if row.imagined)
+        raise InputError(
+            f"variant {config.variant} has no world model, and logs alone are trained in one",
+            f"choose one that has: {names}",
+        )
+
+
 def require_ranges(config: PipelineConfig, rows: Transitions, path: Path) -> None:
     """Refuse stored actions outside the task's bounds, and costs above the highest of a step.
 
@@ -108,11 +118,11 @@ def require_ranges(config: PipelineConfig, rows: Transitions, path: Path) -> Non
 
 
 def unknown_from_logs(config: PipelineConfig, dataset: Dataset) -> list[str]:
-    """Return what logs that hardly violate leave unknown: from them Q_c calls everything safe."""
+    """Return what logs that hardly violate leave unknown."""
     limit, cost = config.task_row.cost_limit, dataset.info.mean_cost
     if cost >= limit:
         return []
     return [
-        f"what danger looks like: the logs cost {cost:.1f} an episode, the limit is {limit:g}; policies "
-        "hardened from such logs violated"
+        f"what danger looks like: the logs cost {cost:.1f} an episode, the limit is {limit:g}; where they "
+        "show nothing, everything counts as dangerous"
     ]

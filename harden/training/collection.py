@@ -15,8 +15,7 @@ from harden.config.pipeline import PipelineConfig
 from harden.config.sections import PLAIN_ROLL_OUTS, Collect
 from harden.config.tasks import Task
 from harden.config.variants import MC_BEHAVIOUR
-from harden.envs.rollout import Acted, Progress, Rollout, rollout
-from harden.envs.vector import VectorEnv
+from harden.envs.rollout import Acted, Progress, Rollout, Simulation, rollout
 from harden.method.adversary import mc_attack
 from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
@@ -117,7 +116,7 @@ def _follow(
 
 
 def collect_episodes(
-    envs: VectorEnv,
+    envs: Simulation,
     policy: GaussianPolicy,
     critics: Critics | None,
     config: PipelineConfig,

@@ -6,15 +6,16 @@ from typing import Any
 
 from harden.config.pipeline import PipelineConfig
 from harden.method.critic_step import fit_critics
-from harden.method.imagination import imagine_attacks, learn_world
+from harden.method.imagination import attacked_actor, imagine_attacks, learn_world
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
-from harden.training.keeping import reward_floor, try_policy
+from harden.seeds import generator
+from harden.training.keeping import reward_floor, try_actions, try_policy
 from harden.training.loop import check_finite
 from harden.training.run import Run
 from harden.training.state import RunRecord
-from harden.training.supply import Supply
+from harden.training.supply import RollOuts
 
 # a multiplier this near to its ceiling is at it
 _AT_CEILING = 0.99
@@ -22,7 +23,7 @@ _AT_CEILING = 0.99
 _KEPT = 0.5
 
 
-def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
+def finish_run(run: Run, supply: RollOuts, report: Reporter) -> list[str]:
     """Fit critics to the policy that the run publishes, try it, and store what the run ends with; once.
 
     The critics have learned for the policy that learned with them, which is not the one that is published
@@ -30,7 +31,7 @@ def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
 
     Args:
         run: its learner is changed in place.
-        supply: what the critics learn from, and the simulation where something may be simulated.
+        supply: what the critics learn from, and where policies are tried.
         report: where progress is reported.
 
     Returns:
@@ -39,7 +40,7 @@ def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
     config, learner, record = run.config, run.learner, run.record
     if record.ended:
         return list((record.ending or {}).get("warnings", []))
-    rows, replay, _ = supply.load()
+    rows, replay, _, firsts = supply.load()
     floor = reward_floor(config, record)
     if learner.safest is not None:
         learner.average.load_state_dict(learner.safest.state_dict())
@@ -47,18 +48,20 @@ def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
     epsilon, steps = scheduled(config, None).epsilon, config.train.final_critic_steps
     if config.variant_row.imagined:
         learn_world(learner, rows, config)
-        imagine_attacks(learner, rows, config, epsilon)
+        imagine_attacks(learner, firsts, rows.obs, config, epsilon)
     with report.track("critics of the published policy", steps, "steps") as track:
         losses = fit_critics(learner, replay, config, epsilon, steps, track)
     check_finite(learner, float(losses[-1]) if steps else 0.0)
-    ending: dict[str, Any] = {}
-    if supply.envs is not None:
-        ending = try_policy(config, learner.policy, supply.envs)
-        if record.start and record.start["reward"] > 0:
-            given = record.start["reward"]
-            report.say(
-                f"natural reward kept: {ending['reward'] / given:.0%} of the given policy's {given:.1f}"
-            )
+    ending: dict[str, Any] = try_policy(config, learner.policy, supply.trials)
+    if record.start and record.start["reward"] > 0:
+        given = record.start["reward"]
+        report.say(f"natural reward kept: {ending['reward'] / given:.0%} of the given policy's {given:.1f}")
+    if config.train.offline:
+        draw = generator(learner.device, learner.seed, "ending-attack")
+        attacked = attacked_actor(learner, learner.policy, config, epsilon, draw)
+        ending["attacked_cost"] = try_actions(config, attacked, supply.trials)["cost"]
+        if refused := _unsafe(config, ending):
+            ending["refused"] = refused
     warnings = [
         *_none_kept(config, record, floor),
         *left_open(config, learner.counters.refresh, run.history),
@@ -67,6 +70,17 @@ def finish_run(run: Run, supply: Supply, report: Reporter) -> list[str]:
     parent = module_digest(learner.policy)
     run.commit(parent=parent, ended=True, ending=ending | {"warnings": warnings})
     return warnings
+
+
+def _unsafe(config: PipelineConfig, ending: dict[str, Any]) -> str:
+    """Return why a policy that was never simulated is not published, "" where it may be."""
+    limit = config.task_row.cost_limit
+    found = [
+        f"{ending[key]:.1f} {how}"
+        for key, how in (("cost", "without an attack"), ("attacked_cost", "under attack"))
+        if ending[key] > limit
+    ]
+    return f"the world model expects a cost of {' and '.join(found)}, the limit is {limit:g}" if found else ""
 
 
 def _none_kept(config: PipelineConfig, record: RunRecord, floor: float | None) -> list[str]:
@@ -79,8 +93,6 @@ def _none_kept(config: PipelineConfig, record: RunRecord, floor: float | None) -
 
 def _of_policy(config: PipelineConfig, end: dict[str, float], start: dict[str, float] | None) -> list[str]:
     """Return what the published policy's own episodes say against it."""
-    if not end:
-        return []
     found, limit = [], config.task_row.cost_limit
     if start and start["reward"] > 0 and end["reward"] < _KEPT * start["reward"]:
         found.append(

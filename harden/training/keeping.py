@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
-from harden.envs.rollout import Acted, rollout
-from harden.envs.vector import VectorEnv
+from harden.envs.rollout import Acted, Simulation, rollout
 from harden.method.adversary import mc_attack
 from harden.method.imagination import imagined_cost
 from harden.method.learner import Learner
@@ -17,12 +17,11 @@ from harden.method.schedules import Scheduled, discounted_threshold
 from harden.nets import GaussianPolicy
 from harden.seeds import episode_seeds, generator
 from harden.training.state import Row, RunRecord
-from harden.types import Transitions
 
 _EPISODES = 10
 
 
-def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: VectorEnv) -> Row:
+def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: Simulation) -> Row:
     """Return {"reward", "cost"} of a policy by its mean, without an attack: means over ten episodes.
 
     Args:
@@ -30,12 +29,18 @@ def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: VectorEnv) 
         policy: acts.
         envs: the simulation.
     """
+    device = policy.half_range.device
+    return try_actions(config, lambda obs: policy.mean(obs.to(device)), envs)
+
+
+def try_actions(config: PipelineConfig, action: Callable[[Tensor], Tensor], envs: Simulation) -> Row:
+    """Return the same of whatever decides actions (B, act_dim) on observations (B, obs_dim)."""
     low, high = (torch.tensor(bound) for bound in config.task_row.bounds)
 
-    @torch.no_grad()
     def act(obs: Tensor, slots: Tensor) -> Acted:
-        mean = policy.mean(obs.to(policy.half_range.device)).cpu()
-        return Acted(torch.minimum(torch.maximum(mean, low), high), obs)
+        with torch.no_grad():
+            chosen = action(obs).cpu()
+        return Acted(torch.minimum(torch.maximum(chosen, low), high), obs)
 
     run = rollout(envs, act, episode_seeds(config.seed, "ending", 0, _EPISODES).tolist())
     return {"reward": float(run.rewards.mean()), "cost": float(run.costs.mean())}
@@ -50,7 +55,7 @@ def reward_floor(config: PipelineConfig, record: RunRecord) -> float | None:
 
 
 def attacked_cost(
-    learner: Learner, rows: Transitions, states: Tensor, config: PipelineConfig, terms: Scheduled
+    learner: Learner, firsts: Tensor, states: Tensor, config: PipelineConfig, terms: Scheduled
 ) -> float:
     """Return the cost an episode that the averaged policy is expected to have under attack.
 
@@ -58,12 +63,12 @@ def attacked_cost(
     the attacked mean action, over recent states.
 
     Args:
-        rows: benign transitions, whose episodes' first observations chains begin at.
+        firsts: (E, obs_dim), where episodes begin.
         states: (N, obs_dim), recent observations.
         terms: the schedules' place.
     """
     if config.variant_row.imagined:
-        return imagined_cost(learner, learner.average, rows, config, terms.epsilon)
+        return imagined_cost(learner, learner.average, firsts, config, terms.epsilon)
     draw = generator(learner.device, learner.seed, "keeping", learner.counters.round)
     index = torch.randint(len(states), (1000,), generator=draw, device=states.device)
     obs, radius = states[index], config.task_row.radius(terms.epsilon)

@@ -14,7 +14,6 @@ from lightning.fabric import Fabric
 
 from harden.config.pipeline import PipelineConfig
 from harden.data import TargetsHeader, write_targets
-from harden.envs.vector import VectorEnv
 from harden.errors import DivergedError
 from harden.method.adversary import adversary_share
 from harden.method.critic_step import fit_critics, measure
@@ -30,7 +29,7 @@ from harden.storage.files import digest_file, write_text
 from harden.training.keeping import attacked_cost, consider, reward_floor, try_policy
 from harden.training.run import Run, which_policy
 from harden.training.state import Row
-from harden.training.supply import Loaded, RollOuts, Supply
+from harden.training.supply import Loaded, RollOuts
 from harden.training.trainer import make_fabric
 from harden.types import DualSolution, Targets
 
@@ -50,7 +49,7 @@ class _Learned(NamedTuple):
     header: TargetsHeader | None = None
 
 
-def train(run: Run, supply: Supply, *, tensorboard: bool, report: Reporter) -> None:
+def train(run: Run, supply: RollOuts, *, tensorboard: bool, report: Reporter) -> None:
     """Do the refreshes that are left, and store each of them in one commit.
 
     Args:
@@ -77,12 +76,11 @@ def train(run: Run, supply: Supply, *, tensorboard: bool, report: Reporter) -> N
         gathered = time.monotonic()
         parent, loaded = module_digest(learner.policy), supply.load()
         if m_step is None:
-            assert isinstance(supply, RollOuts)
             learned = _learn_on_policy(run, supply, loaded, report)
         else:
             learned = _learn(run, supply.digest, loaded, fabric, m_step, report)
         check_finite(learner, learned.loss)
-        _keep(run, supply.envs, loaded)
+        _keep(run, supply, loaded)
         row = supply.row(history, gathered - began, time.monotonic() - gathered) | learned.row
         history.append(row)
         _commit(run, supply, learned, parent)
@@ -101,21 +99,21 @@ def _learn(
         are recent ones, the critics' from the whole replay.
     """
     learner, config, train = run.learner, run.config, run.config.train
-    rows, replay, states = loaded
+    rows, replay, states, firsts = loaded
     measure(learner, rows, config)
     terms = scheduled(config, learner.counters.refresh, learner.first_cost)
     meter = _Meter()
     world: Row = {}
     if config.variant_row.imagined:
         world = learn_world(learner, rows, config)._asdict()
-        meter.add_chains(imagine_attacks(learner, rows, config, terms.epsilon))
+        meter.add_chains(imagine_attacks(learner, firsts, rows.obs, config, terms.epsilon))
     if not run.history:
         fit_critics(learner, replay, config, terms.epsilon, run.record.warm_up or 0)
     m_step[0].begin(terms)
     with report.track(f"refresh {len(run.history) + 1}", train.rounds, "rounds") as track:
         for done in range(1, train.rounds + 1):
             if config.variant_row.imagined and is_due(learner, config):
-                meter.add_chains(imagine_attacks(learner, rows, config, terms.epsilon))
+                meter.add_chains(imagine_attacks(learner, firsts, rows.obs, config, terms.epsilon))
             fit_critics(learner, replay, config, terms.epsilon, train.critic_steps)
             targets, expected_cost = expectation(learner, states, train.states, config, terms)
             assert learner.dual is not None
@@ -184,24 +182,24 @@ def _learn_on_policy(run: Run, supply: RollOuts, loaded: Loaded, report: Reporte
     return _Learned(done.loss + done.value_loss + done.cost_value_loss, done._asdict())
 
 
-def _keep(run: Run, envs: VectorEnv | None, loaded: Loaded) -> None:
+def _keep(run: Run, supply: RollOuts, loaded: Loaded) -> None:
     """Where a floor of the reward is set, keep the averaged policy if it is the safest so far above it."""
     learner, config = run.learner, run.config
     floor = reward_floor(config, run.record)
     terms = scheduled(config, learner.counters.refresh, learner.first_cost)
     last = scheduled(config, None)
     ready = (terms.epsilon, terms.kappa) == (last.epsilon, last.kappa)
-    if floor is None or not ready or envs is None:
+    if floor is None or not ready:
         return
-    candidate = try_policy(config, learner.average, envs)
+    candidate = try_policy(config, learner.average, supply.trials)
     candidate |= {
         "refresh": len(run.history) + 1,
-        "attacked_cost": attacked_cost(learner, loaded.rows, loaded.states, config, terms),
+        "attacked_cost": attacked_cost(learner, loaded.firsts, loaded.states, config, terms),
     }
     run.record.safest = consider(learner, candidate, run.record.safest, floor)
 
 
-def _commit(run: Run, supply: Supply, learned: _Learned, parent: str) -> None:
+def _commit(run: Run, supply: RollOuts, learned: _Learned, parent: str) -> None:
     """Store a refresh: the state is the commit point, and nothing broken gets that far."""
     digests = {"data_digest": supply.digest, "parent": parent}
     if learned.targets is not None and learned.header is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,10 @@ class Run:
         origin = record.origin or {}
         if origin.get("policy_digest") == module_digest(learner.average):
             shared |= {k: origin[k] for k in ("variant", "made_by", "clone", "imported") if k in origin}
-        save_policy(workspace.policy, learner.average, learner.critics, shared)
+        if "refused" in (record.ending or {}):
+            shutil.rmtree(workspace.policy, ignore_errors=True)
+        else:
+            save_policy(workspace.policy, learner.average, learner.critics, shared)
         write_json(workspace.run / "config.json", record.run_config or record.config)
 
     def renew_folders(self) -> None:

@@ -34,7 +34,8 @@ class RunRecord:
         targets_digest: of the file of targets that the policy was fitted to.
         kept: which policy a run publishes, in words.
         origin: what the first policy's folder says of where it comes from.
-        offline: of a run on stored data: their digest and size, and how well the clone of them acts.
+        offline: of a run on stored data: their digest and size, how well the clone of them acts, and how well
+            the world model of them predicts.
         run_config: the configuration of `train`, where stages by hand may have had another since.
         start: reward and cost of the given policy that a run started from.
         safest: refresh, reward, cost and expected cost under attack of the policy that `train.keep` keeps.
@@ -97,8 +98,6 @@ def save_state(path: Path, learner: Learner, description: dict[str, Any]) -> Non
     }
     if learner.values is not None:
         full |= {"values": learner.values.architecture, "pid": learner.pid._asdict()}
-    if learner.behaviour is not None:
-        full["behaviour"] = learner.behaviour.architecture
     full["first_cost"] = learner.first_cost
     if learner.world is not None:
         full |= {"world": learner.world.architecture, "chains": len(learner.chains)}
@@ -116,7 +115,6 @@ def _modules(learner: Learner) -> dict[str, torch.nn.Module]:
         "target": learner.target_critics,
         "average": learner.average,
         "safest": learner.safest,
-        "behaviour": learner.behaviour,
         "values": learner.values,
         "world": learner.world,
     }
@@ -175,14 +173,13 @@ def load_state(path: Path, config: PipelineConfig, device: torch.device) -> tupl
             "use the pipeline that the run was made with",
         )
     try:
-        for part in ("policy", "critics", "values", "behaviour", "world"):
+        for part in ("policy", "critics", "values", "world"):
             if part in stored:
                 check_declared(stored[part], tensors)
         values = StateValues(**stored["values"]) if "values" in stored else None
-        behaviour = described(GaussianPolicy, stored["behaviour"]) if "behaviour" in stored else None
         policy, critics = described(GaussianPolicy, stored["policy"]), described(Critics, stored["critics"])
         world = _world(stored["world"]) if "world" in stored else None
-        learner = Learner(policy, critics, config, device, values, behaviour, world)
+        learner = Learner(policy, critics, config, device, values, world)
         learner.pid = PidState(**stored.get("pid", {}))
         if stored.get("safest"):
             learner.safest = copy.deepcopy(learner.average)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
-from harden.data import Dataset, DatasetWriter, ShardInfo, draw_rows
-from harden.envs.vector import VectorEnv
+from harden.data import Dataset, DatasetWriter, ShardInfo
+from harden.envs.rollout import Simulation
 from harden.method.bellman import Backups
 from harden.method.critic_step import make_replay
+from harden.method.imagination import first_observations
 from harden.method.learner import Learner
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
-from harden.seeds import generator
-from harden.training.checks import require_ranges
 from harden.training.collection import collect_episodes
+from harden.training.logged import LoggedWorld
 from harden.training.state import Row
 from harden.types import Transitions
 
@@ -29,32 +29,13 @@ class Loaded(NamedTuple):
         rows: whole episodes, which a world model learns from.
         replay: the same, looked ahead, on the learner's device: what the critics learn from.
         states: (N, obs_dim), the window that the E-step's observations are drawn from, on the device.
+        firsts: (E, obs_dim), where episodes begin.
     """
 
     rows: Transitions
     replay: Backups
     states: Tensor
-
-
-class Supply(Protocol):
-    """What the training loop asks for data."""
-
-    @property
-    def envs(self) -> VectorEnv | None:
-        """The simulation, None where nothing may be simulated."""
-
-    @property
-    def digest(self) -> str:
-        """The identity of the data set as it is now."""
-
-    def gather(self, history: list[Row]) -> None:
-        """Bring what the next refresh learns from."""
-
-    def load(self) -> Loaded:
-        """Return what a refresh learns from."""
-
-    def row(self, history: list[Row], gathering: float, learning: float) -> Row:
-        """Return the first columns of the refresh's row of the learning curve, both times in seconds."""
+    firsts: Tensor
 
 
 class RollOuts:
@@ -67,6 +48,7 @@ class RollOuts:
 
     Attributes:
         shard: the refresh's roll-outs.
+        trials: where policies are tried.
     """
 
     shard: ShardInfo
@@ -76,11 +58,11 @@ class RollOuts:
         config: PipelineConfig,
         learner: Learner,
         writer: DatasetWriter,
-        envs: VectorEnv,
+        envs: Simulation,
         report: Reporter,
     ) -> None:
         self.config, self.learner, self.report = config, learner, report
-        self.writer, self.envs = writer, envs
+        self.writer, self.envs, self.trials = writer, envs, envs
 
     @property
     def digest(self) -> str:
@@ -90,7 +72,7 @@ class RollOuts:
     def gather(self, history: list[Row]) -> None:
         """Collect a refresh's episodes, or take up those that a killed run had stored already."""
         config, writer, learner = self.config, self.writer, self.learner
-        episodes = config.train.episodes if history else config.train.warm_up_episodes
+        episodes = self.episodes(not history)
         first = int(history[-1]["episodes"]) if history else 0
         digest = module_digest(learner.policy)
         if writer.info.shards and writer.info.episodes == first + episodes:
@@ -113,13 +95,18 @@ class RollOuts:
         ).transitions
         self.shard = writer.append(data, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
+    def episodes(self, first: bool) -> int:
+        """Return how many episodes a refresh has."""
+        return self.config.train.warm_up_episodes if first else self.config.train.episodes
+
     def load(self) -> Loaded:
         """Return the most recent rows."""
         replay, window = self.config.critics.replay, self.config.estep.window
         recent = Dataset(self.writer.path).recent(max(replay, window))
         rows = Transitions(*(column[-replay:] for column in recent))
         states = recent.obs[-window:].to(self.learner.device)
-        return Loaded(rows, make_replay(rows, self.config, self.learner.device), states)
+        replay_ahead = make_replay(rows, self.config, self.learner.device)
+        return Loaded(rows, replay_ahead, states, first_observations(rows))
 
     def fresh(self) -> Transitions:
         """Return the refresh's roll-outs alone."""
@@ -142,56 +129,39 @@ class RollOuts:
         }
 
 
-class Stored:
-    """Stored data: all of them, or for each refresh another part where they are larger than memory.
+class ImaginedRollOuts(RollOuts):
+    """Each refresh's roll-outs, imagined in a world model of logs; they are as many steps as simulated ones.
 
     Args:
-        config, learner: the pipeline, and where it is.
-        dataset: what there is.
+        config, learner: the pipeline, and who acts.
+        writer: of the imagined transitions, which are not the logs.
+        logged: the world model, and the logs.
+        report: where progress is reported.
     """
 
-    envs = None
+    def __init__(
+        self,
+        config: PipelineConfig,
+        learner: Learner,
+        writer: DatasetWriter,
+        logged: LoggedWorld,
+        report: Reporter,
+    ) -> None:
+        slots, task = min(config.collect.envs, config.train.episodes), config.task_row
+        branches = logged.branches(config, slots)
+        super().__init__(config, learner, writer, branches, report)
+        self.trials, self.logged = logged.envs(config, slots), logged
+        self.share = branches.horizon / task.horizon
 
-    def __init__(self, config: PipelineConfig, learner: Learner, dataset: Dataset) -> None:
-        self.config, self.learner, self.dataset = config, learner, dataset
-        self.rows: Transitions | None = None
-        self.replay: Backups | None = None
-
-    @property
-    def digest(self) -> str:
-        """The identity of the data set."""
-        return self.dataset.info.digest
-
-    def gather(self, history: list[Row]) -> None:
-        """Read what the next refresh learns from.
-
-        Raises:
-            InputError: actions or costs outside the task's ranges.
-        """
-        most = self.config.offline.rows
-        if self.rows is None or len(self.dataset) > most:
-            # before the next part is read, or there would be two in memory
-            self.rows = self.replay = None
-            draw = generator("cpu", self.learner.seed, "offline-rows", self.learner.counters.refresh)
-            rows = draw_rows(self.dataset, most, draw)
-            # the clone saw the latest rows alone
-            require_ranges(self.config, rows, self.dataset.path)
-            self.rows, self.replay = rows, make_replay(rows, self.config, self.learner.device)
+    def episodes(self, first: bool) -> int:
+        """Return how many episodes a refresh has."""
+        return round(super().episodes(first) / self.share)
 
     def load(self) -> Loaded:
-        """Return the rows that were gathered; the E-step draws from all of them."""
-        if self.rows is None:
-            # a run that was interrupted before its end takes the last refresh's part again
-            self.gather([])
-        assert self.rows is not None
-        assert self.replay is not None
-        return Loaded(self.rows, self.replay, self.replay.obs)
+        """Return the most recent rows; episodes begin where logged ones do."""
+        return super().load()._replace(firsts=self.logged.firsts)
 
     def row(self, history: list[Row], gathering: float, learning: float) -> Row:
-        """Return where the run is: of rewards and costs there is nothing new to say."""
-        return {
-            "refresh": len(history) + 1,
-            "rows": 0 if self.rows is None else len(self.rows.rewards),
-            "epsilon": scheduled(self.config, self.learner.counters.refresh).epsilon,
-            "seconds": (history[-1]["seconds"] if history else 0.0) + gathering + learning,
-        }
+        """Return where the run is, and what its roll-outs brought, an episode as long as the task's."""
+        row = super().row(history, gathering, learning)
+        return row | {key: row[key] / self.share for key in ("reward", "cost")}

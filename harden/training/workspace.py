@@ -54,9 +54,9 @@ class Workspace(NamedTuple):
         return self.run / "state.safetensors"
 
     @property
-    def estimates(self) -> Path:
-        """Where `train --offline` writes what it can say without a simulation."""
-        return self.run / "offline.json"
+    def imagined(self) -> Path:
+        """The data set of roll-outs that `train --offline` imagines."""
+        return self.run / "imagined"
 
     @property
     def evaluation(self) -> Path:
