@@ -126,8 +126,8 @@ def run(name: str, seed: int, work: Path, keys: list[str]) -> dict[str, Any]:
         "seed": seed,
         "data": {
             "transitions": info.transitions,
-            "reward": info.reward / info.episodes,
-            "cost": info.cost / info.episodes,
+            "reward": info.mean_reward,
+            "cost": info.mean_cost,
         },
         "tried": tried,
         "natural_reward_share": share,
