@@ -157,6 +157,8 @@ _BEFORE: dict[str, dict[str, Any]] = {"critics": {"scale_rewards": False}}
 _RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "critics": {"gamma": ("gamma_reward", "gamma_cost"), "n_step": ("n_step_reward", "n_step_cost")},
     "mstep": {"beta_robust_max": ("kl_robust_weight",)},
+    # of training from logs as it was before it worked in a world model of them
+    "offline": {"kl_bound": (), "pessimism": (), "support": ()},
 }
 
 

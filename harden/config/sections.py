@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from harden.config.rule import parse_rule
 from harden.config.tasks import TASKS, Task
 
 # beyond, it is a slip of the pen: Python and torch count further, and memory ends earlier
@@ -323,7 +324,8 @@ class OwnTask(Section):
     that makes the environment; empty, there is no simulation, only data. What is left out of `horizon`, sizes
     and bounds the environment says. `epsilon` is one number, or one a coordinate; with `observation_std` it
     is a share of that, one number a coordinate as `harden data info` shows them. `name` is the file's where
-    none is given.
+    none is given. `cost` is what a step costs as a rule (harden/config/rule.py), in the place of what logs
+    say.
     """
 
     env: str = ""
@@ -338,6 +340,7 @@ class OwnTask(Section):
     max_step_cost: Positive = 1.0
     action_low: Bounds | None = None
     action_high: Bounds | None = None
+    cost: str = ""
     cost_key: str = "cost"
     obs_keys: Annotated[tuple[str, ...], Field(strict=False)] = ()
     timeout: Positive = 300.0
@@ -348,6 +351,15 @@ class OwnTask(Section):
         if name in TASKS:
             raise ValueError("that is the name of a task that harden has: give another one")
         return name
+
+    @model_validator(mode="after")
+    def _costs_by_a_rule(self) -> OwnTask:
+        if self.cost:
+            try:
+                parse_rule(self.cost, {"obs": self.obs_dim, "action": self.act_dim})
+            except ValueError as error:
+                raise ValueError(f"cost = '{self.cost}': {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _as_many_as_coordinates(self) -> OwnTask:

@@ -25,6 +25,7 @@ class Task(NamedTuple):
         action_low, action_high: bounds of the actions; empty for -1 and 1.
         observations: what each coordinate is, for a reader; empty where nobody says.
         python: the interpreter that simulates; "" for the one that harden runs in.
+        cost: what a step of logs costs, as a rule (harden/config/rule.py); "" for what the logs say.
         cost_key: the key of a step's info that holds its cost.
         obs_keys: of observations that are a dictionary, those that the policy sees, in order.
         timeout: seconds within which a simulation has to answer.
@@ -46,6 +47,7 @@ class Task(NamedTuple):
     action_high: tuple[float, ...] = ()
     observations: tuple[str, ...] = ()
     python: str = ""
+    cost: str = ""
     cost_key: str = "cost"
     obs_keys: tuple[str, ...] = ()
     timeout: float = 300.0

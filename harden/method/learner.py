@@ -178,4 +178,4 @@ def new_world(config: PipelineConfig) -> WorldModel:
     sizes = task.obs_dim, task.act_dim, task.max_step_cost, section.size, section.hidden
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, "world-weights"))
-        return WorldModel(*sizes)
+        return WorldModel(*sizes, rule=task.cost)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
+from harden.config.rule import cost_of, parse_rule
 from harden.types import Transitions
 
 # a step further than this many of the data's own deviations is a slip of the network
@@ -61,6 +62,7 @@ class WorldModel(nn.Module):
         max_step_cost: C_m, the highest cost of a step.
         size: members of the ensemble.
         hidden: widths of the SiLU layers of each network.
+        rule: what a step costs, where that is known (harden/config/rule.py); "" to learn it.
 
     Attributes:
         reach: how far the members disagree on steps that the data show.
@@ -76,8 +78,10 @@ class WorldModel(nn.Module):
         max_step_cost: float = 1.0,
         size: int = 3,
         hidden: Sequence[int] = (128, 128),
+        rule: str = "",
     ) -> None:
         super().__init__()
+        self.rule = parse_rule(rule, {"obs": obs_dim, "action": act_dim}) if rule else None
         self.architecture: dict[str, Any] = {
             "kind": "world-model",
             "obs_dim": obs_dim,
@@ -85,6 +89,7 @@ class WorldModel(nn.Module):
             "max_step_cost": max_step_cost,
             "size": size,
             "hidden": list(hidden),
+            "rule": rule,
         }
         self.max_step_cost = max_step_cost
         self.members = nn.ModuleList(_Member(obs_dim, act_dim, hidden) for _ in range(size))
@@ -125,10 +130,14 @@ class WorldModel(nn.Module):
             readings.append(member.reading(torch.cat((inputs, step), 1)))
         step, reading = torch.stack(steps), torch.stack(readings)
         step_std, step_mean = self.get_buffer("step_std"), self.get_buffer("step_mean")
+        next_obs = obs + step * step_std + step_mean
+        costs = self.max_step_cost * torch.sigmoid(reading[..., 1])
+        if self.rule is not None:
+            costs = cost_of(self.rule, next_obs, actions.expand(len(step), -1, -1), self.max_step_cost)
         return Outcome(
-            obs + step * step_std + step_mean,
+            next_obs,
             reading[..., 0] * self.get_buffer("reward_std") + self.get_buffer("reward_mean"),
-            self.max_step_cost * torch.sigmoid(reading[..., 1]),
+            costs,
             torch.sigmoid(reading[..., 2]),
             step.std(0, correction=0).mean(-1),
         )

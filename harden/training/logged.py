@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
+from harden.config.rule import cost_of, parse_rule
 from harden.data import Dataset
 from harden.errors import InputError, MissingInputError
 from harden.method.imagination import first_observations
@@ -69,6 +70,15 @@ class LoggedWorld(NamedTuple):
         )
 
 
+def read_logs(config: PipelineConfig, dataset: Dataset) -> Transitions:
+    """Return the latest `offline.rows` of a data set, their costs by the task's rule where it has one."""
+    rows, task = dataset.recent(config.offline.rows), config.task_row
+    if not task.cost:
+        return rows
+    rule = parse_rule(task.cost, {"obs": task.obs_dim, "action": task.act_dim})
+    return rows._replace(costs=cost_of(rule, rows.next_obs, rows.actions, task.max_step_cost))
+
+
 def fit_world(
     config: PipelineConfig, rows: Transitions, report: Reporter, seed: int | None = None
 ) -> LoggedWorld:
@@ -124,8 +134,13 @@ def judging_world(config: PipelineConfig, dataset: Dataset, path: Path, report: 
         InputError: as `fit_world`; DamagedFileError: what is kept there was altered.
     """
     seed = derive(config.seed, "judging-world") % 2**32
-    rows = dataset.recent(config.offline.rows)
-    keys = config.world.model_dump(mode="json"), config.offline.model_dump(mode="json"), seed
+    rows = read_logs(config, dataset)
+    keys = (
+        config.world.model_dump(mode="json"),
+        config.offline.model_dump(mode="json"),
+        config.task_row.cost,
+        seed,
+    )
     about = {"kind": "world-model", "data": dataset.info.digest, "made_with": list(keys)}
     try:
         tensors, stored = read_tensors(path, "harden evaluate --imagined")
