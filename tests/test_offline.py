@@ -37,7 +37,7 @@ for key in (
 ):
     SHORT += ["--set", key]
 # what is learned in seconds is safe for nobody
-SHORT += ["--set", "imitation.steps=40", "--set", "cost_limit=200"]
+SHORT += ["--set", "imitation.steps=40", "--set", "cost_limit=200", "--set", "offline.calibrated=1e6"]
 TRAIN = ["train", "--offline", "--data", "logs", *SHORT]
 
 
@@ -230,6 +230,15 @@ def test_the_pipelines_own_word_is_enough(folder: Path) -> None:
     Path("logged.toml").write_text("[train]\noffline = true\n")
     said = harden("train", "-p", "logged.toml", "--data", "logs", "--dry-run").output
     assert json.loads(said)["writes"] == ["checkpoints/logged"]
+
+
+def test_a_world_model_that_expects_another_reward_than_the_logs_have_is_not_trained_in(folder: Path) -> None:
+    (folder / "off.toml").write_text("")
+    words = ["train", "--offline", "--data", "logs", "-p", "off.toml", *SHORT]
+    said = refused(*words, "--set", "offline.calibrated=1e-9")
+    assert "world model" in said
+    assert f"{open_dataset(Path('logs')).info.mean_reward:.1f}" in said
+    assert not Path("checkpoints/off").exists()
 
 
 def test_logs_that_do_not_tell_what_an_action_does_are_refused(

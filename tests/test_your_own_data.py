@@ -27,7 +27,7 @@ SIZES = {
 }
 SIZES |= {"offline.refreshes": "2", "offline.world_steps": "600", "offline.length": "20"}
 # what is learned in seconds is safe for nobody
-SIZES |= {"world.hidden": "[64]", "world.batch": "256", "cost_limit": "200"}
+SIZES |= {"world.hidden": "[64]", "world.batch": "256", "cost_limit": "200", "offline.calibrated": "1e6"}
 SIZES |= {"imitation.steps": "200", "estep.particles": "4"}
 SIZES |= {"evaluate.episodes": "1", "evaluate.attack_steps": "2", "evaluate.restarts": "1"}
 

@@ -229,7 +229,8 @@ class Offline(Section):
 
     The model is fitted once, in `world_steps` gradient steps of the sizes in [world]; what its members
     disagree on `lost` times more than on a share `world.reach` of held-out steps is the worst there is.
-    Imagined episodes are `length` steps long, and a share `branched` of them begins in any logged state.
+    Imagined episodes are `length` steps long, and a share `branched` of them begins in any logged state. What
+    the model expects a clone of the logs to earn in a whole episode may be off by a share `calibrated`.
     """
 
     refreshes: Count = 20
@@ -238,6 +239,7 @@ class Offline(Section):
     lost: Positive = 4.0
     length: Count = 60
     branched: Share = 0.8
+    calibrated: Positive = 0.25
 
 
 class Imitation(Section):

@@ -24,6 +24,7 @@ from harden.storage.folders import recover_replaced, whereabouts
 from harden.training import loop
 from harden.training.checks import (
     open_own,
+    require_calibrated,
     require_imagined,
     require_own_kind,
     require_permission,
@@ -207,6 +208,8 @@ def _begin(
                 )
             learner = Learner(policy, learner.critics, config, learner.device, world=logged.world)
             more["start"] = try_policy(config, learner.policy, logged.envs(config, config.collect.envs))
+            if start is None:
+                require_calibrated(config, dataset, more["start"])
             more["offline"] = offline | {"world": logged.found}
         begin_run(config, fresh, learner, start, **more)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -82,6 +83,25 @@ def require_imagined(config: PipelineConfig) -> None:
         raise InputError(
             f"variant {config.variant} has no world model, and logs alone are trained in one",
             f"choose one that has: {names}",
+        )
+
+
+def require_calibrated(config: PipelineConfig, dataset: Dataset, cloned: Mapping[str, float]) -> None:
+    """Refuse to train in a world model that expects something else of a clone of logs than they have.
+
+    Args:
+        dataset: the logs.
+        cloned: reward and cost an episode that the world model expects of the clone.
+
+    Raises:
+        InputError: it is off by more than a share `offline.calibrated` of the reward.
+    """
+    expected, logged = cloned["reward"], dataset.info.mean_reward
+    if abs(expected - logged) > config.offline.calibrated * abs(logged):
+        raise InputError(
+            f"a world model of {dataset.path} expects a clone of them to earn {expected:.1f} an episode, "
+            f"where they earn {logged:.1f}",
+            "make it larger (world.size, world.hidden), fit it longer (offline.world_steps), or log more",
         )
 
 
