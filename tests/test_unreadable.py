@@ -71,7 +71,7 @@ def shut(path: str, closed: list[Path]) -> None:
         ("data", ["fit-critics", "--data", "data"], "can't read data/manifest.json"),
         ("data/manifest.json", ["fit-critics", "--data", "data"], "can't read data/manifest.json"),
         ("policy", ["policy", "info", "policy"], "can't read policy/policy.safetensors"),
-        (".", ["policy", "info", "policy"], "can't read policy (Permission denied)"),
+        (".", ["policy", "info", "policy"], "can't use policy (Permission denied)"),
         (
             "policy/policy.safetensors",
             ["policy", "info", "policy"],
