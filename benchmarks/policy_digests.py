@@ -70,6 +70,10 @@ SETTINGS = {
     "world.chains": "20",
     "world.length": "10",
     "world.every": "10",
+    "offline.refreshes": "3",
+    "offline.world_steps": "600",
+    "offline.length": "20",
+    "offline.calibrated": "1e6",
     "ppo.actor_steps": "20",
     "ppo.value_steps": "20",
 }
@@ -80,7 +84,10 @@ KINDS: dict[str, tuple[str, list[str]]] = {
     "online safer-model": ("safer-model", ["train"]),
     "online adv-em-cvpo": ("adv-em-cvpo", ["train"]),
     "on-policy sa-ppol-mc": ("sa-ppol-mc", ["train"]),
-    "offline safer-model": ("safer", ["collect --behaviour random", "train --offline"]),
+    "offline safer-model": (
+        "safer-model",
+        ["collect --episodes 20 --behaviour random", "train --offline --set cost_limit=200"],
+    ),
     "by hand safer": ("safer", ["collect", "fit-critics", "e-step", "fit-policy"]),
     "clone": ("safer", ["collect --behaviour random", "fit-policy --clone"]),
 }

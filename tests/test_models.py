@@ -202,7 +202,9 @@ def test_a_refresh_imagines_attacked_chains_and_keeps_the_last_few() -> None:
     assert float((rows.actions - clean).abs().max()) > 0
     benign = imagine_attacks(learner, first_observations(data), data.obs, config, 0.0)
     assert benign.chain_length >= 1
-    assert learn_world(learner, data, config).world_error >= 0
+    learned = learn_world(learner, data, config)
+    assert learned is not None
+    assert learned.world_error >= 0
     rows = learner.chains[-1].rows
     with torch.no_grad():
         torch.testing.assert_close(rows.actions, learner.policy.mean(rows.obs))

@@ -98,7 +98,7 @@ def report(
     signed: tuple[Path, ...],
     out: Path,
 ) -> None:
-    """Write one self-contained page of runs (names or folders), evaluations, or offline accounts."""
+    """Write one self-contained page of runs (names or folders) or evaluations."""
     from harden.evaluation.reading import load_runs, run_files
     from harden.evaluation.report import write_report
     from harden.storage.files import digest_file, require_apart, require_writable

@@ -43,16 +43,16 @@ class Imagined(NamedTuple):
     chain_length: float
 
 
-def learn_world(learner: Learner, data: Transitions, config: PipelineConfig) -> WorldLearned:
+def learn_world(learner: Learner, data: Transitions, config: PipelineConfig) -> WorldLearned | None:
     """Fit the learner's world model to benign transitions, whole episodes, oldest first.
 
-    Offline it was fitted to the logs, and stays as it is: what it is shown here was imagined in it.
+    Offline it was fitted to the logs, and stays as it is (None): what it is shown here was imagined in it.
     """
     section, world = config.world, learner.world
     assert world is not None
     assert learner.world_optimizer is not None
     if config.train.offline:
-        return WorldLearned(0.0, 0.0)
+        return None
     data = Transitions(*(column.to(learner.device) for column in data))
     world.measure(data)
     newest = config.train.episodes * config.task_row.horizon

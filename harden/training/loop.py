@@ -105,7 +105,8 @@ def _learn(
     meter = _Meter()
     world: Row = {}
     if config.variant_row.imagined:
-        world = learn_world(learner, rows, config)._asdict()
+        learned = learn_world(learner, rows, config)
+        world = {} if learned is None else learned._asdict()
         meter.add_chains(imagine_attacks(learner, firsts, rows.obs, config, terms.epsilon))
     if not run.history:
         fit_critics(learner, replay, config, terms.epsilon, run.record.warm_up or 0)
