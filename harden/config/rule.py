@@ -66,9 +66,7 @@ def _check(node: ast.expr, sizes: Mapping[str, int | None]) -> None:
             parts = [part]
         case ast.BoolOp(values=values):
             parts = values
-        case ast.Compare(left=left, ops=symbols, comparators=rest) if all(
-            type(s) in _SYMBOLS for s in symbols
-        ):
+        case ast.Compare(left=left, ops=symbols, comparators=rest) if _known(symbols):
             parts = [left, *rest]
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
             if (len(args) == 1) != (name in ("abs", "sqrt")) or not args:
@@ -114,9 +112,7 @@ def cost_of(rule: ast.expr, obs: Tensor, actions: Tensor, highest: float) -> Ten
             case ast.UnaryOp(op=symbol, operand=part):
                 return _SYMBOLS[type(symbol)](value(part))
             case ast.BoolOp(op=symbol, values=values):
-                truths = torch.stack(
-                    torch.broadcast_tensors(*((value(part) != 0).float() for part in values))
-                )
+                truths = together(*((value(part) != 0).float() for part in values))
                 return truths.amin(0) if isinstance(symbol, ast.And) else truths.amax(0)
             case ast.Compare(left=left, ops=symbols, comparators=rest):
                 sides = [value(part) for part in (left, *rest)]

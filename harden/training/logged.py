@@ -135,13 +135,9 @@ def judging_world(config: PipelineConfig, dataset: Dataset, path: Path, report: 
     """
     seed = derive(config.seed, "judging-world") % 2**32
     rows = read_logs(config, dataset)
-    keys = (
-        config.world.model_dump(mode="json"),
-        config.offline.model_dump(mode="json"),
-        config.task_row.cost,
-        seed,
-    )
-    about = {"kind": "world-model", "data": dataset.info.digest, "made_with": list(keys)}
+    sections = [section.model_dump(mode="json") for section in (config.world, config.offline)]
+    made_with = [*sections, config.task_row.cost, seed]
+    about = {"kind": "world-model", "data": dataset.info.digest, "made_with": made_with}
     try:
         tensors, stored = read_tensors(path, "harden evaluate --imagined")
     except MissingInputError:
