@@ -36,7 +36,7 @@ demo: $(STAMP) ## harden a vanilla policy on SafetyBallCircle-v0 and show it bef
 	$(BIN)/harden evaluate -p pipelines/quickstart.toml --policy $(RELEASED) --attack random,mc,mr --json $(DEMO)/before.json
 	$(BIN)/harden train -p pipelines/quickstart.toml --init $(RELEASED) --overwrite
 	$(BIN)/harden evaluate -p pipelines/quickstart.toml --attack random,mc,mr --json $(DEMO)/after.json
-	$(BIN)/harden report --compare $(DEMO)/before.json $(DEMO)/after.json --curve $(RELEASED)/learning_curve.csv --curve checkpoints/quickstart/learning_curve.csv --out report.html
+	$(BIN)/harden report --compare $(DEMO)/before.json checkpoints/quickstart --out report.html
 
 test: $(STAMP) ## run the tests, real simulation included
 	@echo "== tests"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
+import shutil
 from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
+from PIL import Image
 
 from harden.config.tasks import TASKS
 from harden.data import open_dataset
 from harden.errors import HardenError
 from harden.evaluation import pictures
+from harden.evaluation.card import write_card
 from harden.evaluation.reading import Reported, load_evaluation, load_runs
 from harden.evaluation.report import write_report
 from support.browser import Browser, browser
@@ -42,6 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         harden("evaluate", *vanilla, *ATTACK, "--curves", *data, *pages)
         harden("evaluate", *hardened, *ATTACK, "--json", "hardened.json")
         harden("report", "--compare", "vanilla.json", "hardened.json", "--out", "both.html")
+        Image.new("RGB", (80, 60)).save("hardened.gif")
+        harden("report", "hardened.json", "--out", "hardened-film.html")
     finally:
         os.chdir(before)
     return folder
@@ -95,6 +102,88 @@ def test_every_part_of_the_report_is_there(made: Path) -> None:
     assert f"0 % (0 to {100 * high:.0f})" in " ".join(page.words.split())
     radii = {one["epsilon"] for one in evaluation["results"] if one["attack"] == "mc"}
     assert min(radii) < 0.05 < max(radii) == pytest.approx(0.15)
+
+
+class Structure(HTMLParser):
+    """Collects what a reader who does not see the page goes by: a line for each thing that is missing."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.lacks, self.heads, self.anchors = list[str](), list[int](), set[str]()
+        self.links, self.main, self.table = list[str](), 0, ""
+        self.feed(page.read_text())
+        self.lacks += [f"{link} leads nowhere" for link in self.links if link[1:] not in self.anchors]
+        self.lacks += [
+            f"h{a} before h{b}" for a, b in zip(self.heads, self.heads[1:], strict=False) if b > a + 1
+        ]
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        given = dict(attrs)
+        self.anchors.add(given.get("id", ""))
+        if self.table == "table" and tag != "caption":
+            self.lacks.append(f"a table without a caption, at {self.getpos()}")
+        self.table = tag
+        if tag in ("h1", "h2", "h3"):
+            self.heads.append(int(tag[1]))
+        if tag == "th" and given.get("scope") not in ("row", "col"):
+            self.lacks.append(f"a head without a scope, at {self.getpos()}")
+        if tag == "img" and not given.get("alt"):
+            self.lacks.append(f"a picture without words, at {self.getpos()}")
+        if tag == "a" and given["href"].startswith("#"):
+            self.links.append(given["href"])
+        self.main += tag == "main"
+
+
+def test_who_does_not_see_the_page_finds_the_way(made: Path) -> None:
+    for name in ("vanilla", "both"):
+        page = Structure(made / f"{name}.html")
+        assert page.lacks == []
+        assert (page.main, page.heads.count(1)) == (1, 1)
+        assert len(page.links) == len(page.heads) - 1, "the contents name every part"
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours such as #ffffff, 1 to 21 (WCAG 2.2)."""
+
+    def luminance(colour: str) -> float:
+        parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_text_stands_out_from_what_is_behind_it_in_light_and_dark(made: Path) -> None:
+    page = (made / "vanilla.html").read_text()
+    assert contrast("#ffffff", "#000000") == pytest.approx(21.0)
+    schemes = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root {[^}]*}", page)]
+    assert len(schemes) == 2
+    assert "prefers-color-scheme: dark" in page
+    for colours in schemes:
+        for behind in ("page", "over", "within", "unsure"):
+            assert contrast(colours["ink"], colours[behind]) >= 4.5
+            assert contrast(colours["note"], colours[behind]) >= 4.5
+        assert contrast(colours["link"], colours["page"]) >= 4.5
+        for edge in ("red", "green", "yellow"):
+            assert contrast(colours[edge], colours["page"]) >= 3
+
+
+def test_each_episode_stands_beside_its_natural_one_and_the_file_is_inside(made: Path) -> None:
+    page, evaluation = (
+        (made / "hardened-film.html").read_text(),
+        json.loads((made / "hardened.json").read_text()),
+    )
+    (inside,) = re.findall(r'href="data:application/json;base64,([^"]*)"', page)
+    assert json.loads(base64.b64decode(inside)) == evaluation
+    (film,) = re.findall(r'src="data:image/gif;base64,([^"]*)"', page)
+    assert base64.b64decode(film) == (made / "hardened.gif").read_bytes()
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    for index, natural in enumerate(evaluation["results"][0]["per_episode"]):
+        (row,) = (row for row in rows if f">{natural['seed']}<" in row)
+        cells = re.findall(r'data-label="([^"]*)".*?<span>(\d+)\s*<span class="note">\((\d+)\)', row, re.S)
+        expected = [(e["attack"], e["per_episode"][index]) for e in evaluation["results"]]
+        assert cells == [(name, f"{e['cost']:.0f}", f"{e['reward']:.0f}") for name, e in expected]
 
 
 def test_epsilon_is_a_share_of_the_spread_in_the_data_or_else_where_the_policy_goes(made: Path) -> None:
@@ -279,10 +368,12 @@ def test_a_run_is_named_by_its_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_browser_shows_it_whole(tab: Browser, made: Path, name: str, width: int, height: int) -> None:
     console = tab.open(made / f"{name}.html", width, height, mobile=width < 600)
     assert console == []
+    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     shown = tab.evaluate("document.documentElement.clientWidth")
     assert width - 20 < shown <= width, "but for a scroll bar, the window is the page's"
     assert tab.evaluate("document.documentElement.scrollWidth") == shown
-    wide = """[...document.querySelectorAll('body *')]
+    # the heads of cards are for who hears the page
+    wide = """[...document.querySelectorAll('body :not(thead, thead *)')]
         .filter(e => e.getBoundingClientRect().right > innerWidth + 1 || e.scrollWidth > e.clientWidth + 1
             && getComputedStyle(e).display != 'inline')
         .map(e => e.tagName + ': ' + e.textContent.slice(0, 40))"""
@@ -397,3 +488,29 @@ def test_no_change_to_a_file_stops_the_page_in_its_middle(
 
     try_one()
     assert taken > 0
+
+
+RELEASES = sorted((ROOT / "checkpoints/released").glob("*/*"))
+
+
+@pytest.mark.parametrize("folder", RELEASES, ids=lambda p: f"{p.parent.name}-{p.name}")
+def test_each_release_has_the_model_card_that_its_files_make(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("card.md"))
+    assert write_card(copy).read_text() == (folder / "card.md").read_text()
+
+
+def test_a_card_has_the_numbers_of_its_own_policy_alone(tmp_path: Path) -> None:
+    for name in ("safer", "cvpo"):
+        shutil.copytree(RELEASED / name, tmp_path / name)
+    shutil.copyfile(tmp_path / "safer/evaluation.json", tmp_path / "cvpo/evaluation.json")
+    safer, cvpo = (write_card(tmp_path / name).read_text() for name in ("safer", "cvpo"))
+    evaluation = json.loads((RELEASED / "safer/evaluation.json").read_text())
+    for entry in evaluation["results"]:
+        (row,) = (line for line in safer.splitlines() if line.startswith(f"| {entry['attack']} "))
+        low, high = entry["cost"]["ci95"]
+        assert f"{entry['cost']['mean']:.2f} | {low:.2f} to {high:.2f}" in row
+    assert "| natural |" not in cvpo
+    manifest = json.loads((tmp_path / "cvpo/manifest.json").read_text())
+    assert manifest["policy_digest"][:16] in cvpo
+    assert "nowhere" in refused("policy", "card", str(tmp_path / "nowhere"))

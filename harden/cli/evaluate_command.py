@@ -66,6 +66,7 @@ def evaluate(
         data = ctx.workspace.data
     policy, names = named or ctx.workspace.policy, parse_attacks(attacks)
     options |= {"also": ctx.also, "data": data, "outs": outs, "page": html}
+    options["run"] = ctx.workspace.run if named is None else None
     options["breaking"] = names if radii else ()
     result = ctx.run(stage.evaluate, policy, names, **options)
     click.echo(table(result["results"], result["cost_limit"]))

@@ -1,4 +1,4 @@
-"""Policies in and out: export, import, info."""
+"""Policies in and out: export, import, info, card."""
 
 from __future__ import annotations
 
@@ -69,3 +69,16 @@ def info(ctx: Context, named: Path, **options: Any) -> None:
 
     for label, text in ctx.run(policy_info, named, **options).items():
         click.echo(f"{label:<13} {text}")
+
+
+@policy.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@pass_shared
+def card(shared: Shared, runs: tuple[Path, ...]) -> None:
+    """Write the model card of runs (names or folders) or policy folders: card.md in each."""
+    from harden.evaluation.card import CARD, write_card
+    from harden.evaluation.reading import run_files
+
+    shared.end_dry_run(*(run_files(path)[0].with_name(CARD) for path in runs))
+    for path in runs:
+        click.echo(f"-> {write_card(path)}")

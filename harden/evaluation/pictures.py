@@ -52,7 +52,7 @@ def _draw(paint: Callable[[Any], None], height: float = 3.0) -> str:
         figure.set_size_inches(4.6, height + 0.17 * -(-len(labels) // columns))
         figure.legend(handles, labels, fontsize=8, ncols=columns, loc="outside lower center", frameon=False)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

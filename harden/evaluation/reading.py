@@ -15,12 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 from harden.config.problems import first_problem, shortened
 from harden.errors import DamagedFileError, MissingInputError
 from harden.evaluation.schema import Evaluation
-from harden.storage.files import read_json, read_text
+from harden.storage.files import read_bytes, read_json, read_text
 
 FORMAT_VERSION = 1
 _EVALUATION, _CURVE = "evaluation.json", "learning_curve.csv"
 # the columns of a learning curve that a page draws
 _DRAWN = ("env_steps", "reward", "cost")
+_MOST_FILM = 64 * 2**20
 _MADE_BY = "harden evaluate --json FILE"
 
 
@@ -31,11 +32,13 @@ class Reported(NamedTuple):
         title: what the reader calls it.
         evaluation: as `harden evaluate` writes it.
         curve: the columns of its learning curve, where there is one.
+        film: the GIF that lies beside the evaluation under the same name, where one does.
     """
 
     title: str
     evaluation: dict[str, Any]
     curve: dict[str, list[float]] | None = None
+    film: bytes | None = None
 
 
 def load_evaluation(path: Path) -> dict[str, Any]:
@@ -79,6 +82,16 @@ def load_curve(path: Path) -> dict[str, list[float]]:
     return curve
 
 
+def load_film(path: Path) -> bytes | None:
+    """Read a GIF, None where there is none; DamagedFileError: it is something else, or too large."""
+    if not path.is_file():
+        return None
+    content = read_bytes(path, _MOST_FILM)
+    if not content.startswith(b"GIF8"):
+        raise DamagedFileError(f"{path} is no GIF", "make it with: harden render, or move it away")
+    return content
+
+
 def run_files(path: Path) -> list[Path]:
     """Return the files that `load_runs` reads an evaluation and a learning curve from."""
     named = Path("checkpoints") / path
@@ -110,7 +123,8 @@ def load_runs(paths: Sequence[Path]) -> list[Reported]:
                 remedy = f"make it with: harden evaluate --policy {folder} --json {evaluation}"
             raise MissingInputError(f"{evaluation} is missing", remedy)
         curves = [load_curve(file) for file in curve if file.is_file()]
-        shown.append(Reported(title, load_evaluation(evaluation), *curves))
+        film = load_film(evaluation.with_suffix(".gif"))
+        shown.append(Reported(title, load_evaluation(evaluation), next(iter(curves), None), film))
     return shown
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,23 @@ def _checks(evaluation: Row) -> list[Row]:
     ]
 
 
+def _episodes(rows: Sequence[Row]) -> tuple[list[str], dict[int, list[Row | None]]]:
+    """Return what each attack is called, and its episode of each start, None where it has none."""
+    names = [row["attack"] for row in rows]
+    columns = [
+        n if names.count(n) == 1 else f"{n} {r['epsilon']:g}" for n, r in zip(names, rows, strict=True)
+    ]
+    of_seed = [{episode["seed"]: episode for episode in row.get("per_episode", ())} for row in rows]
+    return columns, {
+        seed: [by.get(seed) for by in of_seed] for seed in dict.fromkeys(s for by in of_seed for s in by)
+    }
+
+
+def _inside(kind: str, content: bytes) -> str:
+    """Return a file's address that holds all of it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def _section(reported: Reported) -> Row:
     """Return what the page says of one policy."""
     evaluation = reported.evaluation
@@ -87,6 +106,7 @@ def _section(reported: Reported) -> Row:
         row |= {"setting": setting(entry), "mark": mark(entry, evaluation)}
         (further if point else rows).append(row)
     scene = evaluation.get("trajectories") or {"episodes": []}
+    columns, episodes = _episodes(rows)
     return {
         "title": reported.title,
         "evaluation": evaluation,
@@ -95,6 +115,10 @@ def _section(reported: Reported) -> Row:
         "checks": _checks(evaluation),
         "rows": rows,
         "further": further,
+        "columns": columns,
+        "episodes": episodes,
+        "film": reported.film and _inside("image/gif", reported.film),
+        "json": _inside("application/json", json.dumps(evaluation, indent=2).encode()),
         "radii": evaluation.get("breaking_radius", ()),
         "pictures": _pictures([reported]),
         "paths": {
@@ -195,6 +219,8 @@ def write_report(
         learning=learning,
         signed=signed,
         today=datetime.date.today().isoformat(),
+        # filled while the page is written
+        contents=[],
         glossary={name: meaning for name, meaning in NAMES.items() if name in named},
     )
     write_text(out, page)

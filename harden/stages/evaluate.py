@@ -16,6 +16,7 @@ from harden.data import data_files, open_dataset
 from harden.envs.rollout import Simulate
 from harden.envs.vector import VectorEnv, require_environment
 from harden.errors import InputError
+from harden.evaluation.card import CARD, write_card
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
 from harden.evaluation.radius import breaking_radii
@@ -106,6 +107,7 @@ def evaluate(
     data: Path | None = None,
     imagined: bool = False,
     outs: Sequence[Path] = (),
+    run: Path | None = None,
     page: Path | None = None,
     device: torch.device = CPU,
     report: Reporter = QUIET,
@@ -126,6 +128,7 @@ def evaluate(
         data: of whose spread epsilon is a share; of that over the natural episodes where not given.
         imagined: try the policy in a world model of `data`, and in no simulation.
         outs: JSON files to write the evaluation to; page: a report that the caller makes of it.
+        run: the folder of the run whose own policy it is, where it is one's; its model card is made anew.
 
     Returns:
         The evaluation, as in the file.
@@ -232,9 +235,11 @@ def evaluate(
         }
         for out in outs:
             write_json(out, evaluation)
+        if run is not None:
+            write_card(run)
         return evaluation
 
-    made_files = [world_file] if imagined else []
+    made_files = [*([world_file] if imagined else []), *([run / CARD] if run else [])]
     return Ready(work, [path, data], [*outs, page, *made_files, *fitted_folders(opened, attacks, folder)])
 
 

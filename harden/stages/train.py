@@ -14,6 +14,7 @@ from harden.config.pipeline import PipelineConfig
 from harden.data import Dataset, DatasetWriter
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
+from harden.evaluation.card import write_card
 from harden.method.learner import Learner, new_learner
 from harden.policies.reading import Reading
 from harden.progress import QUIET, Reporter
@@ -158,6 +159,7 @@ def train(
                 "log more, nearer to the limit or with more varied actions, or train longer "
                 "(offline.refreshes)",
             )
+        write_card(workspace.run)
         return Trained(run.history, workspace.policy, warnings)
 
     collects = dataset is None
