@@ -178,6 +178,12 @@ def test_a_film_shows_the_clean_episode_beside_the_attacked_one() -> None:
     assert os.stat("episode.gif").st_mtime_ns == before
 
 
+def test_a_task_of_the_package_that_harden_has_no_row_for_needs_a_limit_and_a_radius_alone() -> None:
+    table = {"env": "bullet_safety_gym:SafetyBallRun-v0", "cost_limit": 5, "epsilon": 0.05}
+    task = completed(make_config({"task": table})).task_row
+    assert (task.horizon, task.obs_dim, task.act_dim) == (100, 7, 2)
+
+
 def test_init_asks_the_simulator_and_marks_what_it_does_not_know(other_python: str) -> None:
     words = ["init", "--env", "mine:Six", "--python", other_python]
     said = harden(*words).output

@@ -269,6 +269,7 @@ class SeededEnv:
         with out, err, _drawing_from(0):
             made = _make(task, film and not bullet)
         # bullet-safety-gym's time limit is not the task's: its wrappers are left out
+        self.time_limit = getattr(getattr(made, "spec", None), "max_episode_steps", None)
         self.bullet = bullet and hasattr(made.unwrapped, "bc")
         self.env = made.unwrapped if self.bullet else made
         self.task, self.steps, self.spaces = task, 0, Spaces(task, made)
@@ -420,13 +421,13 @@ class Slots:
         env = SeededEnv(task)
         self.envs, spaces = [env], env.spaces
         low, high = spaces.bounds(task, trusted=env.bullet or not task.action_low)
-        spec, gym = getattr(env.env, "spec", None), sys.modules.get("gymnasium") or sys.modules.get("gym")
+        gym = sys.modules.get("gymnasium") or sys.modules.get("gym")
         found: dict[str, Any] = {
             "obs_dim": spaces.obs_dim,
             "act_dim": spaces.act_dim,
             "observes": [[key, _range(part)] for key, part in spaces.parts],
             "acts": f"{_named(spaces.act)} {spaces.act_dtype}",
-            "horizon": getattr(spec, "max_episode_steps", None),
+            "horizon": env.time_limit,
             "python": platform.python_version(),
             "numpy": np.__version__,
             "gymnasium": f"{gym.__name__} {getattr(gym, '__version__', '')}" if gym else "",
