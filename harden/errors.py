@@ -5,8 +5,16 @@ Anything else that escapes is a defect of ours, and the command line shows it as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+
+def known_names(name: object, known: Iterable[str], words: str = "choose from") -> str:
+    """Return what an unknown name may have been meant for, and which names there are, after `words`."""
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names)
+    return f"did you mean {' or '.join(close)}?" if close else f"{words}: {', '.join(names)}"
 
 
 class CommandEnd(BaseException):

@@ -47,7 +47,7 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("words", "said"),
     [
         (["collect", "--set", "task=moon-walk"], "task = 'moon-walk': choose one of: ball-circle"),
-        (["train", "--variant", "sifer"], "variant = 'sifer': choose one of: safer"),
+        (["train", "--variant", "sifer"], "variant = 'sifer': did you mean safer"),
         (
             ["evaluate", "--attack", "mc,mx"],
             "unknown attack 'mx'; choose from: natural, random, gaussian, mc",
@@ -521,7 +521,7 @@ LEARNED = [f"{RUN}/{name}" for name in ("state.safetensors", "critics", "policy"
         (
             ["evaluate", "--json", "a.json", "--attack", "mc-independent"],
             [f"{RUN}/policy", "datasets/ball-circle"],
-            ["a.json", f"{RUN}/evaluation.json", f"{RUN}/policy/independent"],
+            ["a.json", f"{RUN}/evaluation.json", f"{RUN}/card.md", f"{RUN}/policy/independent"],
         ),
         (["render", "--out", "a.gif"], [f"{RUN}/policy"], ["a.gif"]),
         (["train", "--overwrite"], [], ["datasets/ball-circle", RUN]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from harden.cli import main
+from harden.config.pipeline import PipelineConfig
 from support.commands import SETTINGS, harden
 
 
@@ -47,7 +49,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+    "page",
+    [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda p: p.name,
 )
 def test_a_page_names_no_option_that_its_command_does_not_take(page: Path) -> None:
     for line in re.findall(r"\bharden [^`\n|(#]*", page.read_text()):
@@ -64,6 +68,48 @@ def test_the_page_of_commands_has_them_all() -> None:
     page = (ROOT / "docs/commands.md").read_text()
     for words in commands(main):
         assert re.search(rf"`harden {' '.join(words)}\b", page), words
+
+
+def test_help_is_whole_and_says_something_of_each_option() -> None:
+    assert "..." not in harden("--help").output.partition("Commands:")[2]
+    for words in commands(main):
+        command: click.Command = main
+        for word in words:
+            assert isinstance(command, click.Group)
+            command = command.commands[word]
+        silent = [one.name for one in command.params if isinstance(one, click.Option) and not one.help]
+        assert not silent, words
+
+
+def test_every_key_is_listed_with_its_default_and_its_section_with_what_it_is_for() -> None:
+    rows = dict(line.split(None, 1) for line in harden("list", "keys").output.splitlines())
+    for name, field in PipelineConfig().model_dump().items():
+        for key, default in field.items() if isinstance(field, dict) else [(None, field)]:
+            given = rows[f"{name}.{key}" if key else name]
+            if name != "task":
+                written = "unset" if default is None else json.dumps(default)
+                assert given.startswith(f"{written};"), (name, key)
+    assert "Algorithm 2" in rows["train"]
+    assert "at least 2 at most 4096" in rows["estep.particles"]
+    assert rows["task.cost_limit"].startswith("to be given")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["evaluate", "--attack", "mcc"], "mc"),
+        (["evaluate", "--attack", "blackbox"], "black-box"),
+        (["train", "--variant", "saferlong"], "safer-long"),
+        (["collect", "--set", "task=ball-circel"], "ball-circle"),
+        (["collect", "-p", "quikstart"], "quickstart"),
+        (["collect", "--set", "env_steps=3"], "train.env_steps"),
+        (["collect", "--set", "train.env_step=3"], "env_steps"),
+        (["evalute"], "evaluate"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_what_was_meant(folder: Path, words: list[str], meant: str) -> None:
+    said = refused(*words)
+    assert re.search(rf"[Dd]id you mean (\S+ or )*'?{meant}\b", said), said
 
 
 def test_threads_are_those_asked_for(folder: Path) -> None:
@@ -162,7 +208,7 @@ def test_init_never_overwrites(folder: Path) -> None:
             "invalid value for '--every': 0 is not in the range 1<=x<=10000",
         ),
         (["evaluate", "--norm", "l3"], "invalid value for '--norm': 'l3' is not one of 'linf', 'l2'"),
-        (["list"], "missing argument '{tasks|attacks|variants}'. Choose from: tasks, attacks, variants"),
+        (["list"], "missing argument '{tasks|attacks|variants|keys}'. Choose from: tasks, attacks, variants, keys"),
         (["list", "tasks", "more"], "got unexpected extra argument (more)"),
         (["data", "split", "logs"], "missing argument 'NAME=SHARE...'"),
     ],

@@ -122,7 +122,7 @@ def repair(shared: Shared, path: Path) -> None:
 
 @data.command("import")
 @click.argument("path", metavar="FILE", type=FOLDER)
-@click.option("--from", "source", type=click.Choice(_FORMATS), help="Its format [detected].")
+@click.option("--from", "source", type=click.Choice(_FORMATS), help="Format of the file [detected].")
 @click.option(
     "--map",
     "columns",
@@ -202,7 +202,7 @@ def _without_map(context: click.Context) -> str:
 
 @data.command("export")
 @click.argument("path", metavar="DATA", type=FOLDER)
-@click.option("--to", "target", type=click.Choice(["dsrl", "minari"]), required=True, help="Format.")
+@click.option("--to", "target", type=click.Choice(["dsrl", "minari"]), required=True, help="Format to write.")
 @_OUT
 @pass_shared
 def export_file(shared: Shared, path: Path, target: str, out: Path) -> None:
@@ -229,10 +229,10 @@ def merge(shared: Shared, paths: tuple[Path, ...], out: Path) -> None:
 
 @data.command("filter")
 @click.argument("path", metavar="DATA", type=FOLDER)
-@click.option("--min-reward", type=Real(), default=-float("inf"), help="Of a whole episode.")
-@click.option("--max-reward", type=Real(), default=float("inf"))
-@click.option("--min-cost", type=Real(), default=-float("inf"), help="Of a whole episode.")
-@click.option("--max-cost", type=Real(), default=float("inf"))
+@click.option("--min-reward", type=Real(), default=-float("inf"), help="That a whole episode may have.")
+@click.option("--max-reward", type=Real(), default=float("inf"), help="That a whole episode may have.")
+@click.option("--min-cost", type=Real(), default=-float("inf"), help="That a whole episode may have.")
+@click.option("--max-cost", type=Real(), default=float("inf"), help="That a whole episode may have.")
 @click.option("--episodes", default="", metavar="A:B,...", help="Numbers from 0, B not included; 7 is 7:8.")
 @_OUT
 @pass_shared
@@ -262,7 +262,7 @@ def _range(text: str) -> tuple[int, int]:
 @data.command()
 @click.argument("path", metavar="DATA", type=FOLDER)
 @click.argument("parts", metavar="NAME=SHARE...", nargs=-1, required=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the draw [0].")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw [0].")
 @click.option("--out", type=FOLDER, required=True, help="Folder that the parts are made in.")
 @pass_shared
 def split(shared: Shared, path: Path, parts: tuple[str, ...], seed: int, out: Path) -> None:

@@ -24,11 +24,13 @@ from harden.errors import InputError, MissingInputError
 )
 @click.option("--epsilon", type=Numbers(float), help="Radius, raw observation units; several make a curve.")
 @click.option("--attack-style", type=click.Choice(["pgd", "paper"]), help="How gradient attacks climb.")
-@click.option("--attack-steps", type=Numbers(int), help="Steps from each start; or several.")
-@click.option("--restarts", type=Numbers(int), help="Random starts a state; or several.")
+@click.option(
+    "--attack-steps", type=Numbers(int), help="Gradient steps from each start; several make a curve."
+)
+@click.option("--restarts", type=Numbers(int), help="Random starts a state; several make a curve.")
 @click.option("--queries", type=int, help="Values that black-box asks for a state.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]))
-@click.option("--action", type=click.Choice(["mean", "sample"]))
+@click.option("--norm", type=click.Choice(["linf", "l2"]), help="Which epsilon bounds.")
+@click.option("--action", type=click.Choice(["mean", "sample"]), help="What the policy acts by.")
 @click.option("--episodes", "eval_episodes", type=int, help="Episodes an attack.")
 @click.option("--independent", type=FOLDER, help="Where fitted critics are kept [beside the policy].")
 @click.option("--data", type=FOLDER, help="Data whose spread epsilon is a share of [the run's].")
@@ -124,20 +126,24 @@ def report(
 @main.command()
 @stage_options
 @policy_options
-@click.option("--policy", "named", type=FOLDER, help="As for evaluate.")
+@click.option("--policy", "named", type=FOLDER, help="Policy to film, as for evaluate.")
 @click.option("--attack", default="natural", help="One of harden list attacks; natural is the clean episode.")
 @click.option("--epsilon", type=float, help="Radius, raw observation units.")
 @click.option("--attack-steps", type=int, help="Gradient steps from each start.")
 @click.option("--restarts", type=int, help="Random starts a state.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]))
+@click.option("--norm", type=click.Choice(["linf", "l2"]), help="Which epsilon bounds.")
 @click.option(
     "--episode",
     type=click.IntRange(min=0, max=9999),
     default=0,
     help="Which of the evaluation's episodes [0].",
 )
-@click.option("--every", type=click.IntRange(min=1, max=10_000), default=2, help="Steps a frame [2].")
-@click.option("--width", type=click.IntRange(min=64, max=1920), default=400, help="Pixels [400].")
+@click.option(
+    "--every", type=click.IntRange(min=1, max=10_000), default=2, help="Steps from frame to frame [2]."
+)
+@click.option(
+    "--width", type=click.IntRange(min=64, max=1920), default=400, help="Width of a picture in pixels [400]."
+)
 @click.option("--independent", type=FOLDER, help="Where fitted critics are kept.")
 @click.option("--out", type=FOLDER, default=Path("episode.gif"), help="The GIF [episode.gif].")
 def render(ctx: Context, named: Path | None, out: Path, **options: Any) -> None:

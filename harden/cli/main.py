@@ -178,7 +178,7 @@ def stage_options(command: F) -> F:
         "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the pipeline."
     )
     @click.option("--seed", type=int, help="Seed of everything random.")
-    @click.option("--device", default="auto", help="auto, cpu or cuda.")
+    @click.option("--device", default="auto", help="Where it is computed: auto, cpu or cuda [auto].")
     @pass_shared
     @functools.wraps(command)
     def wrapped(
@@ -221,8 +221,10 @@ def policy_options(command: F) -> F:
         help="Policy file's format, where its suffix does not say.",
     )
     @click.option("--output", help="Which output of a policy file with several is the action.")
-    @click.option("--activation", type=click.Choice(ACTIVATIONS), help="Of a state dict's hidden layers.")
-    @click.option("--squash", type=click.Choice(SQUASHES), help="Of a state dict's last layer.")
+    @click.option(
+        "--activation", type=click.Choice(ACTIVATIONS), help="What a state dict's hidden layers apply."
+    )
+    @click.option("--squash", type=click.Choice(SQUASHES), help="What a state dict's last layer applies.")
     @click.option("--spread", type=click.Choice(SPREADS), help="What a policy file's second output is.")
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> Any:
@@ -286,6 +288,12 @@ class _Group(click.Group):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         version_option(self)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with a whole sentence: click's own are cut at the end of a line."""
+        with formatter.section("Commands"):
+            known = sorted(self.commands.items())
+            formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in known])
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command line; never returns."""

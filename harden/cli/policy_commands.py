@@ -20,7 +20,13 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("policy_dir", metavar="POLICY", type=FOLDER)
-@click.option("--to", "kind", type=click.Choice(["onnx", "torchscript", "safetensors"]), required=True)
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["onnx", "torchscript", "safetensors"]),
+    required=True,
+    help="Format to write.",
+)
 @click.option("--out", type=FOLDER, required=True, help="The file.")
 @click.option("--data", type=FOLDER, help="Data set whose observations it is checked on.")
 @click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: drawn from +-this [2].")

@@ -20,7 +20,9 @@ attacked_collection = click.option(
 @policy_options
 @click.option("--episodes", type=int, help="Whole episodes to collect.")
 @click.option(
-    "--behaviour", type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"])
+    "--behaviour",
+    type=click.Choice(["random", "policy-mean", "policy-sample", "policy-noise", "mc"]),
+    help="Who acts, and how.",
 )
 @attacked_collection
 @click.option(
@@ -151,7 +153,7 @@ def _clone(ctx: Context, options: dict[str, Any]) -> None:
 @stage_options
 @policy_options
 @click.option("--env-steps", type=int, help="Steps of simulation in all; refreshes are whole.")
-@click.option("--variant", help="One of: harden list variants.")
+@click.option("--variant", help="Variant of the method, one of: harden list variants.")
 @click.option("--init", type=FOLDER, help="Policy to start from, as for collect.")
 @click.option("--resume", is_flag=True, help="Go on from the last refresh stored.")
 @click.option("--overwrite", is_flag=True, help="Discard an earlier run and its data.")
@@ -184,7 +186,7 @@ def train(ctx: Context, **options: Any) -> None:
 
 @main.command()
 @stage_options
-@click.option("--variant", help="As for train.")
+@click.option("--variant", help="Variant, as for train.")
 def status(ctx: Context) -> None:
     """Say for each stage whether its result is done, stale or missing, and why."""
     from harden.stages.ready import Ready
@@ -196,7 +198,7 @@ def status(ctx: Context) -> None:
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["tasks", "attacks", "variants"]))
+@click.argument("what", type=click.Choice(["tasks", "attacks", "variants", "keys"]))
 def list_names(what: str) -> None:
     """List what can be named, one a line."""
     if what == "tasks":
@@ -211,12 +213,16 @@ def list_names(what: str) -> None:
         from harden.config.variants import VARIANTS
 
         rows = {variant.name: variant.summary for variant in VARIANTS.values()}
+    elif what == "keys":
+        from harden.config.pipeline import keys
+
+        rows = keys()
     else:
         from harden.evaluation.entries import NAMES
 
         rows = NAMES
     for name, summary in rows.items():
-        click.echo(f"{name:<16} {summary}")
+        click.echo(f"{name:<{32 if what == 'keys' else 16}} {summary}")
 
 
 @main.command()

@@ -12,7 +12,7 @@ from typing import Any
 
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.config.variants import VARIANTS
-from harden.errors import InputError, MissingInputError
+from harden.errors import InputError, MissingInputError, known_names
 from harden.storage.files import read_text
 
 PRESETS = Path(__file__).parent / "presets"
@@ -76,7 +76,7 @@ def find_pipeline(path: Path) -> Path:
             raise InputError(f"pipeline {path} is a folder", "name a TOML file")
     if path.stem in shipped and (path == DEFAULT_PIPELINE or path.parent.name in ("", "pipelines")):
         return shipped[path.stem]
-    remedy = f"shipped ones: {', '.join(sorted(shipped))}; write them out with: harden init"
+    remedy = f"{known_names(path.stem, sorted(shipped), 'shipped ones')} (harden init writes them out)"
     raise MissingInputError(f"pipeline {path} is missing", remedy)
 
 
@@ -95,7 +95,7 @@ def _with_exceptions(tree: dict[str, Any], chosen: Any, where: str) -> dict[str,
         for name in names:
             # what is no text may be no key either
             if not isinstance(name, str) or name not in VARIANTS:
-                remedy = f"choose from: {', '.join(VARIANTS)}"
+                remedy = known_names(name, VARIANTS)
                 raise InputError(f"{where}: exceptions.variants = {name!r}", remedy)
         keys = {key: value for key, value in exception.items() if key != "variants"}
         make_config(_merge(tree, keys), where)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from harden.config import sections
 from harden.config.problems import first_problem
 from harden.config.tasks import TASKS, Task
 from harden.config.variants import VARIANTS, Variant
-from harden.errors import InputError
+from harden.errors import InputError, known_names
 
 
 class PipelineConfig(sections.Section):
@@ -57,14 +57,15 @@ class PipelineConfig(sections.Section):
     @classmethod
     def _known(cls, task: str | sections.OwnTask) -> str | sections.OwnTask:
         if isinstance(task, str) and task not in TASKS:
-            raise ValueError(f"choose one of: {', '.join(TASKS)}; or describe another one as a table [task]")
+            names = known_names(task, TASKS, "choose one of")
+            raise ValueError(f"{names} (or describe another one as a table [task])")
         return task
 
     @field_validator("variant")
     @classmethod
     def _a_row(cls, name: str) -> str:
         if name not in VARIANTS:
-            raise ValueError(f"choose one of: {', '.join(VARIANTS)}")
+            raise ValueError(known_names(name, VARIANTS, "choose one of"))
         return name
 
     @field_validator("preset")
@@ -136,8 +137,48 @@ def _similar_keys(key: str) -> str:
         return "it is task now: [task], with env = 'module:id' in place of env_id and module"
     fields = (PipelineConfig().model_dump() | {"task": sections.OwnTask.model_fields}).get(section)
     known = list(fields) if isinstance(fields, dict) else list(PipelineConfig.model_fields)
-    close = difflib.get_close_matches(name, known)
-    return f"did you mean {' or '.join(close)}?" if close else f"known keys: {', '.join(known)}"
+    if not section and (elsewhere := [full for full in keys() if full.endswith(f".{name}")]):
+        return f"did you mean {' or '.join(elsewhere)}?"
+    return known_names(name, known, "known keys")
+
+
+def keys() -> dict[str, str]:
+    """Return each key of a pipeline, such as "train.env_steps", with its default and what is allowed.
+
+    A section stands before its keys, with what it is about.
+    """
+    schema, rows = PipelineConfig.model_json_schema(), dict[str, str]()
+    for name, field in schema["properties"].items():
+        table = next((one["$ref"] for one in (field, *field.get("oneOf", ())) if "$ref" in one), None)
+        rows[name] = _allowed(field)
+        if table is not None:
+            section = schema["$defs"][table.rpartition("/")[2]]
+            rows[name] = " ".join(section["description"].split())
+            rows |= {f"{name}.{key}": _allowed(part) for key, part in section["properties"].items()}
+    return rows
+
+
+# a bound of floats that only keeps their squares finite is none to a reader
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
+
+
+def _allowed(part: dict[str, Any]) -> str:
+    """Return the default of a key, by its schema, and the types and ranges that are allowed."""
+    ways = []
+    for one in part.get("anyOf", [part]):
+        kind = " or ".join(one["enum"]) if "enum" in one else one.get("const", one.get("type", "any"))
+        named = (
+            f"{word} {one[b]:g}" for b, word in _BOUNDS.items() if one.get(b, sections.MOST) < sections.MOST
+        )
+        ways.append(" ".join([kind, *named]))
+    default = json.dumps(part["default"]) if part.get("default") is not None else "unset"
+    ways = [way for way in ways if way != "null"]
+    return f"{default if 'default' in part else 'to be given'}; {' or '.join(ways)}"
 
 
 def _blamed(key: str, where: str, assignments: Sequence[str]) -> str:

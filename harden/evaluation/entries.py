@@ -11,7 +11,7 @@ from scipy import stats
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.tasks import Task
 from harden.envs.rollout import Rollout
-from harden.errors import InputError
+from harden.errors import InputError, known_names
 
 _RESAMPLES = 9999
 
@@ -105,7 +105,7 @@ def parse_attacks(names: str) -> list[str]:
         wanted = list(NAMES)
     for name in wanted:
         if name not in NAMES:
-            raise InputError(f"unknown attack '{name}'", f"choose from: {', '.join(NAMES)}, all")
+            raise InputError(f"unknown attack '{name}'", known_names(name, [*NAMES, "all"]))
     attacks = list(dict.fromkeys(name for name in wanted if name in ATTACKS))
     if WORST in wanted and not attacks:
         raise InputError("'worst' is taken over the attacks run beside it", "name some, such as mc,mr,worst")

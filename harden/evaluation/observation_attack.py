@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength, attack_stream, perturb, require_ready
-from harden.errors import InputError
+from harden.errors import InputError, known_names
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import LoadedPolicy
 from harden.policies.foreign import OpaquePolicy, answer, from_function, policy_name, probe_observations
@@ -80,7 +80,7 @@ class ObservationAttack(gymnasium.ObservationWrapper):
     ) -> None:
         super().__init__(env)
         if attack not in ATTACKS:
-            raise InputError(f"unknown attack '{attack}'", f"choose from: {', '.join(ATTACKS)}")
+            raise InputError(f"unknown attack '{attack}'", known_names(attack, ATTACKS))
         self.attack, self.strength, self.threshold, self.seed = ATTACKS[attack], strength, threshold, seed
         self.victim = policy.policy if isinstance(policy, LoadedPolicy) else _as_policy(policy, env)
         if critics is None and isinstance(policy, LoadedPolicy) and self.attack.critics == "own":

@@ -15,7 +15,7 @@ from harden.config.pipeline import PipelineConfig
 from harden.config.tasks import Task
 from harden.envs.rollout import rollout
 from harden.envs.vector import Step, VectorEnv, require_environment
-from harden.errors import InputError
+from harden.errors import InputError, known_names
 from harden.evaluation.entries import NATURAL
 from harden.evaluation.trials import actor
 from harden.policies.open import open_policy
@@ -140,7 +140,9 @@ def render(
     """
     if attack != NATURAL and (attack not in ATTACKS or ATTACKS[attack].gated):
         known = [NATURAL, *(name for name, row in ATTACKS.items() if not row.gated)]
-        raise InputError(f"attack '{attack}' can't be filmed", f"choose from: {', '.join(known)}")
+        raise InputError(
+            f"attack '{attack}' can't be filmed", known_names("" if attack in ATTACKS else attack, known)
+        )
     if out.suffix.lower() != ".gif":
         raise InputError(f"{out} is no GIF", "name a file that ends in .gif")
     require_writable(out)
