@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -13,13 +14,26 @@ from tqdm import tqdm
 from harden import signals
 
 _LINE_EVERY_S = 10.0
+# tqdm's own, but that the time left is ours: it knows of parts that take longer than those before them
+_BAR = "{l_bar}{bar}| {n:,.0f}/{total:,.0f} {unit} [{elapsed}{postfix}]"
+
+
+def time_left(seconds: float) -> str:
+    """Return seconds as a person reads them, such as "03:25 left"."""
+    return f"{tqdm.format_interval(max(seconds, 0.0))} left"
 
 
 class Track(Protocol):
     """One piece of long work."""
 
-    def __call__(self, done: float, note: str = "") -> None:
-        """Say how much of the total is done, with a note such as the reward so far."""
+    def __call__(self, done: float, note: str = "", left: float | None = None) -> None:
+        """Say how much of the total is done.
+
+        Args:
+            done: of the total.
+            note: such as the reward so far.
+            left: seconds; by the time that the part which is done took where not given, nan for unknown.
+        """
 
 
 class Reporter:
@@ -36,28 +50,35 @@ class Reporter:
     @contextmanager
     def track(self, label: str, total: float, unit: str = "") -> Iterator[Track]:
         """Follow one piece of work, `label`, of which there is a `total` in some `unit`."""
-        if self.quiet or total <= 0:
-            yield lambda done, note="": signals.check()
-        elif sys.stderr.isatty():
-            with tqdm(total=total, desc=label, unit=unit, leave=False, file=sys.stderr) as bar:
+        began = last = time.monotonic()
 
-                def draw(done: float, note: str = "") -> None:
+        def timed(done: float, note: str, left: float | None) -> str:
+            if left is None:
+                left = (time.monotonic() - began) * (total / done - 1) if done else math.nan
+            return "  ".join(filter(None, (note, "" if math.isnan(left) else time_left(left))))
+
+        if self.quiet or total <= 0:
+            yield lambda done, note="", left=None: signals.check()
+        elif sys.stderr.isatty():
+            options = {"leave": False, "file": sys.stderr, "bar_format": _BAR, "miniters": 0}
+            with tqdm(total=total, desc=label, unit=unit, **options) as bar:
+
+                def draw(done: float, note: str = "", left: float | None = None) -> None:
                     signals.check()
-                    bar.set_postfix_str(note, refresh=False)
+                    bar.set_postfix_str(timed(done, note, left), refresh=False)
                     bar.update(done - bar.n)
 
                 yield draw
         else:
-            last = time.monotonic()
 
-            def write(done: float, note: str = "") -> None:
+            def write(done: float, note: str = "", left: float | None = None) -> None:
                 nonlocal last
                 signals.check()
                 now = time.monotonic()
                 if now - last >= _LINE_EVERY_S:
                     last = now
-                    line = f"{label}: {done:,.0f} of {total:,.0f} {unit} ({100 * done / total:.0f} %) {note}"
-                    print(line.rstrip(), file=sys.stderr, flush=True)
+                    line = f"{label}: {done:,.0f} of {total:,.0f} {unit} ({100 * done / total:.0f} %)"
+                    print(f"{line} {timed(done, note, left)}".rstrip(), file=sys.stderr, flush=True)
 
             yield write
 

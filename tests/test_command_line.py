@@ -208,7 +208,7 @@ def test_init_never_overwrites(folder: Path) -> None:
             "invalid value for '--every': 0 is not in the range 1<=x<=10000",
         ),
         (["evaluate", "--norm", "l3"], "invalid value for '--norm': 'l3' is not one of 'linf', 'l2'"),
-        (["list"], "missing argument '{tasks|attacks|variants|keys}'. Choose from: tasks, attacks, variants, keys"),
+        (["list"], "missing argument '{tasks|attacks|variants|keys}'. Choose from: tasks, attacks"),
         (["list", "tasks", "more"], "got unexpected extra argument (more)"),
         (["data", "split", "logs"], "missing argument 'NAME=SHARE...'"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -205,6 +207,46 @@ def _searched(name: str, victim: Victim, trial: Trial, task: Task, obs: Tensor) 
     return facts | {"gain": {"found": float(gained.mean()), "guessed": float(best.mean())}}
 
 
+def _effort(name: str, trial: Trial) -> float:
+    """Return what an attack asks in each state: gradients, or values."""
+    made = settings(name, trial)
+    return float(made["steps"] * made["restarts"] + made.get("queries", 0))
+
+
+class _Clock:
+    """The time that is left of several runs: a run takes as long as one without effort, and more by its own.
+
+    Args:
+        efforts: of each run, in order.
+    """
+
+    def __init__(self, efforts: Sequence[float]) -> None:
+        self.efforts, self.took, self.began = efforts, list[float](), time.monotonic()
+
+    def finished(self) -> None:
+        """Take the time of a run that has come to its end."""
+        now = time.monotonic()
+        self.took.append(now - self.began)
+        self.began = now
+
+    def left(self, share: float) -> float:
+        """Return the seconds left, nan where nothing of a kind that is to come has been timed.
+
+        Args:
+            share: of the run that is under way.
+        """
+        took = [*self.took, (time.monotonic() - self.began) / share if share else math.nan]
+        plain, hardest = min(self.efforts), max(self.efforts[: len(took)])
+        base = took[self.efforts.index(plain)] if plain in self.efforts[: len(took)] else math.nan
+        each = 0.0
+        if hardest > plain:
+            each = max(took[self.efforts.index(hardest)] - base, 0.0) / (hardest - plain)
+        elif max(self.efforts) > plain:
+            return math.nan
+        expected = [base + each * (effort - plain) for effort in self.efforts[len(took) :]]
+        return took[-1] * (1.0 - share) + sum(expected)
+
+
 def evaluate_policy(
     victim: Victim,
     task: Task,
@@ -247,10 +289,12 @@ def evaluate_policy(
         simulate(first.episodes) as envs,
         report.track("evaluate", steps_a_run * len(runs), "steps") as track,
     ):
+        clock = _Clock([_effort(*run) for run in runs.values()])
         for key, (name, trial) in runs.items():
 
             def progress(now: Progress, name: str = name) -> None:
-                track(len(done) * steps_a_run + now.steps, f"{name}: {now}")
+                left = clock.left(now.steps / steps_a_run)
+                track(len(done) * steps_a_run + now.steps, f"{name}: {now}", left)
 
             facts, threshold, natural = settings(name, trial), None, None
             if done:
@@ -262,6 +306,7 @@ def evaluate_policy(
                 facts |= _searched(name, victim, trial, task, obs)
             act = actor(name, victim, trial, task, device, threshold)
             done[key] = rollout(envs, act, seeds, progress)
+            clock.finished()
             made[key] = entry(facts, task, done[key], natural)
         clean = next(iter(done.values()))
         idle = reference(envs, task, victim.policy, first.action, clean, first.seed)
