@@ -13,10 +13,13 @@ from harden.method.learner import new_learner
 from harden.method.schedules import scheduled
 from harden.nets.saved import load_policy, module_digest
 from harden.stages import train as stage
+from harden.storage.folders import FolderLock
+from harden.training import loop
 from harden.training.ending import left_open
-from harden.training.keeping import consider
-from harden.training.state import load_state
-from support.commands import SETTINGS, harden, refused, stages
+from harden.training.keeping import collapse, consider
+from harden.training.state import RunRecord, load_state
+from harden.training.supply import RollOuts
+from support.commands import SETTINGS, harden, refused, stages, stop_after
 from support.learners import CPU
 
 WORDS = ["train", *SETTINGS, "--quiet"]
@@ -59,6 +62,62 @@ def test_less_than_half_of_the_reward_or_a_cost_above_the_limit_is_told(
     said = harden("status", *SETTINGS).output
     assert stages(said)["fit-policy"] == "done"
     assert "limit of 5" in said
+
+
+def rewards(*values: float, **more: object) -> RunRecord:
+    """Return the record of a run whose roll-outs had these rewards."""
+    return RunRecord(history=[{"refresh": i, "reward": r} for i, r in enumerate(values, 1)], **more)
+
+
+def test_a_training_that_collapses_is_told_by_its_roll_outs() -> None:
+    config = make_config({"task": "ball-circle"})
+    keeps = make_config({"task": "ball-circle", "train": {"keep": 0.8}})
+    given = {"start": {"reward": 500.0, "cost": 0.0}}
+    assert collapse(config, rewards(100, 49, 49, **given)) == "", "two refreshes may be chance"
+    assert collapse(config, rewards(100, 49, 51, 49, 49, **given)) == ""
+    assert "for 3 refreshes" in collapse(config, rewards(100, 49, 48, 47, **given))
+    assert "50% of the 100.0 that training began with, in the last 47.0" in collapse(
+        config, rewards(100, 49, 48, 47, **given)
+    )
+    assert collapse(config, rewards(100, 70, 70, 70, **given)) == ""
+    assert "80%" in collapse(keeps, rewards(100, 70, 70, 70, **given))
+    # from scratch nothing is earned at first
+    assert "400.0 that training had in refresh 2" in collapse(config, rewards(9, 400, 150, 20, 20))
+    assert collapse(config, rewards(-9, -90, -90, -90)) == ""
+    assert collapse(config, RunRecord()) == ""
+
+
+def test_a_collapse_is_said_when_it_happens_and_at_the_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harden.training.keeping._REFRESHES", 1)
+    brought = iter([100.0, 40.0, 40.0, 40.0, 40.0])
+    row = RollOuts.row
+    monkeypatch.setattr(RollOuts, "row", lambda *args: row(*args) | {"reward": next(brought)})
+    loud = [word for word in WORDS if word != "--quiet"]
+    done = harden(*loud)
+    lines = done.stderr.splitlines()
+    (warned,) = (index for index, line in enumerate(lines) if "training had in refresh 1" in line)
+    assert "refresh 2/" in lines[warned - 1]
+    assert all(" left" in line for line in lines if line.startswith("refresh "))
+    assert "training had in refresh 1" in done.stdout.splitlines()[-1]
+
+
+def test_status_says_how_far_a_run_is_and_whether_it_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harden.training.loop.train", stop_after(loop.train, 1))
+    harden(*WORDS, code=130)
+    row = next(line for line in harden("status", *SETTINGS).output.splitlines() if line.startswith("run "))
+    assert row.split()[1] == "resumable"
+    assert "3 of 3" in row
+    assert "train -p ball-circle --resume" in row
+    with FolderLock(Path("datasets/ball-circle")):
+        assert stages(harden("status", *SETTINGS).output)["run"] == "running"
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    harden(*WORDS, "--resume")
+    assert stages(harden("status", *SETTINGS).output)["run"] == "done"
 
 
 def test_what_the_last_refresh_left_open_is_told() -> None:

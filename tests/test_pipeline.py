@@ -409,10 +409,15 @@ def test_fit_policy_logs_its_steps_to_csv_and_a_second_fit_keeps_the_first_ones_
 
 def test_tensorboard_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs = folder / "checkpoints/ball-circle/logs"
-    harden("train", *SETTINGS, "--tensorboard")
-    assert len(list(logs.glob("train/events*"))) == 1
-    harden("fit-policy", *SETTINGS, "--steps", "2", "--tensorboard")
-    assert len(list(logs.glob("policy-*/tensorboard/events*"))) == 1
+    trained = harden("train", *SETTINGS, "--tensorboard")
+    (events,) = logs.glob("train/events*")
+    fitted = harden("fit-policy", *SETTINGS, "--steps", "2", "--tensorboard")
+    (more,) = logs.glob("policy-*/tensorboard/events*")
+    for said, file in ((trained, events), (fitted, more)):
+        assert "--logdir checkpoints/ball-circle/logs" in said.output
+        # of the table of runs: what each was set to
+        assert b"_hparams_/session_start_info" in file.read_bytes()
+        assert b"train/env_steps" in file.read_bytes()
     monkeypatch.setattr("harden.training.trainer.find_spec", lambda name: None)
     for words in (["fit-policy"], ["train", "--overwrite"]):
         said = harden(words[0], *SETTINGS, *words[1:], "--tensorboard", code=2).output

@@ -194,7 +194,7 @@ def status(ctx: Context) -> None:
 
     ready = Ready(lambda: stages(ctx.config, ctx.workspace), [ctx.workspace.data, ctx.workspace.run], [])
     for row in ctx.work(ready):
-        click.echo(f"{row.stage:<12} {row.status:<8} {row.why}")
+        click.echo(f"{row.stage:<12} {row.status:<9} {row.why}")
 
 
 @main.command("list")

@@ -23,7 +23,7 @@ from harden.training.checks import open_own, require_em, require_ranges
 from harden.training.imitation import CPU, fit_clone
 from harden.training.loop import check_finite
 from harden.training.run import Run, open_for_stage
-from harden.training.trainer import fit, make_trainer, require_tensorboard
+from harden.training.trainer import fit, make_trainer, require_tensorboard, say_tensorboard
 from harden.training.workspace import Workspace, describe
 from harden.types import Targets
 
@@ -97,10 +97,11 @@ def fit_policy(
         module = RobustMStep(learner, config, terms)
         rows = Targets(*(column.to(device) for column in targets))
         batches = TargetBatches(rows, count, config.train.states, learner)
+        if tensorboard:
+            say_tensorboard(workspace.run, report)
         with report.track("fit-policy", count, "steps") as track:
-            trainer = make_trainer(
-                workspace.run, device, "policy", first_step, tensorboard=tensorboard, track=track
-            )
+            logged: dict[str, Any] = {"tensorboard": tensorboard, "settings": config.model_dump(mode="json")}
+            trainer = make_trainer(workspace.run, device, "policy", first_step, track=track, **logged)
             fit(trainer, module, batches)
         result = module.result
         check_finite(learner, float(result.loss.detach()))

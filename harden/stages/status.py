@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,16 @@ from harden.evaluation.reading import load_evaluation
 from harden.evaluation.reference import DOES_NOTHING
 from harden.nets.saved import load_critics, load_policy
 from harden.storage.files import digest_file, read_errors
+from harden.storage.folders import FolderLock
 from harden.training.state import load_state
 from harden.training.workspace import Workspace
 
 
 class StageStatus(NamedTuple):
-    """A stage's command, "done", "stale" or "missing", and why in words."""
+    """A stage's command, "done", "stale" or "missing", and why in words.
+
+    The stage "run" is a training as a whole: "running", "resumable" or "done".
+    """
 
     stage: str
     status: str
@@ -152,6 +157,26 @@ def _known(config: PipelineConfig, workspace: Workspace) -> _Known:
     )
 
 
+def _run_status(config: PipelineConfig, workspace: Workspace) -> list[StageStatus]:
+    """Return how far the training is, and whether a process works on it or its data now; [] where none is."""
+    writing = [folder for folder in (workspace.data, workspace.imagined) if FolderLock.held(folder)]
+    with contextlib.suppress(HardenError), read_errors(workspace.run):
+        record = load_state(workspace.state, config, torch.device("cpu"))[1]
+        if record.history is not None:
+            done, of = len(record.history), f"of {config.refreshes} refreshes"
+            if writing and not record.ended:
+                why = (
+                    f"{done} {of} are stored, the next is under way" if done < config.refreshes else "it ends"
+                )
+                return [StageStatus("run", "running", why)]
+            if not record.ended:
+                on = f"{done} {of} are stored; go on with: harden train -p {workspace.name} --resume"
+                return [StageStatus("run", "resumable", on)]
+            if not writing:
+                return [StageStatus("run", "done", f"{done} {of}")]
+    return [StageStatus("run", "running", f"a process is writing {folder}") for folder in writing]
+
+
 def status(config: PipelineConfig, workspace: Workspace) -> list[StageStatus]:
     """Return for each stage whether its result is done, stale or missing under the pipeline as it is now."""
     known = _known(config, workspace)
@@ -164,7 +189,7 @@ def status(config: PipelineConfig, workspace: Workspace) -> list[StageStatus]:
     }
     if config.variant_row.on_policy:
         del checks["e-step"]
-    rows = []
+    rows = _run_status(config, workspace)
     for stage, check in checks.items():
         try:
             with read_errors(workspace.run):

@@ -134,6 +134,18 @@ class FolderLock(contextlib.AbstractContextManager["FolderLock"]):
             remedy = "wait for it, or collect elsewhere with --out"
             raise InputError(f"data set {path} is being written by another process", remedy) from None
 
+    @staticmethod
+    def held(path: Path) -> bool:
+        """Return whether a process, this one too, holds a folder at this moment."""
+        try:
+            with (path / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def close(self) -> None:
         """Let the next writer in."""
         os.close(self._handle)

@@ -11,7 +11,7 @@ from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
 from harden.seeds import generator
-from harden.training.keeping import reward_floor, try_actions, try_policy
+from harden.training.keeping import KEPT, collapse, reward_floor, try_actions, try_policy
 from harden.training.loop import check_finite
 from harden.training.run import Run
 from harden.training.state import RunRecord
@@ -19,8 +19,6 @@ from harden.training.supply import RollOuts
 
 # a multiplier this near to its ceiling is at it
 _AT_CEILING = 0.99
-# the least share of the starting policy's reward that a run may end with and say nothing
-_KEPT = 0.5
 
 
 def finish_run(run: Run, supply: RollOuts, report: Reporter) -> list[str]:
@@ -64,6 +62,7 @@ def finish_run(run: Run, supply: RollOuts, report: Reporter) -> list[str]:
             ending["refused"] = refused
     warnings = [
         *_none_kept(config, record, floor),
+        *filter(None, [collapse(config, record)]),
         *left_open(config, learner.counters.refresh, run.history),
         *_of_policy(config, ending, record.start),
     ]
@@ -94,7 +93,7 @@ def _none_kept(config: PipelineConfig, record: RunRecord, floor: float | None) -
 def _of_policy(config: PipelineConfig, end: dict[str, float], start: dict[str, float] | None) -> list[str]:
     """Return what the published policy's own episodes say against it."""
     found, limit = [], config.task_row.cost_limit
-    if start and start["reward"] > 0 and end["reward"] < _KEPT * start["reward"]:
+    if start and start["reward"] > 0 and end["reward"] < KEPT * start["reward"]:
         found.append(
             f"the policy earns {end['reward']:.1f} an episode, {end['reward'] / start['reward']:.0%} of the "
             f"{start['reward']:.1f} that training started from"

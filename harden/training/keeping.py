@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -19,6 +20,8 @@ from harden.seeds import episode_seeds, generator
 from harden.training.state import Row, RunRecord
 
 _EPISODES = 10
+# the least share of the reward that training may lose and say nothing, and for how many refreshes it may
+KEPT, _REFRESHES = 0.5, 3
 
 
 def try_policy(config: PipelineConfig, policy: GaussianPolicy, envs: Simulation) -> Row:
@@ -52,6 +55,28 @@ def reward_floor(config: PipelineConfig, record: RunRecord) -> float | None:
         return None
     # of a reward below zero a share would be more of it
     return record.start["reward"] - (1.0 - config.train.keep) * abs(record.start["reward"])
+
+
+def collapse(config: PipelineConfig, record: RunRecord) -> str:
+    """Return a sentence where the roll-outs have earned far less than before for three refreshes, else "".
+
+    Far less is below `train.keep`, unset half, of the first refresh's reward where a policy was given, which
+    acts in it as it came; without one, of the best refresh's.
+    """
+    history, share = record.history or [], KEPT if config.train.keep is None else config.train.keep
+    if not history:
+        return ""
+    given = record.start is not None
+    before = history[0] if given else max(history, key=lambda row: row["reward"])
+    floor = share * before["reward"]
+    low = list(itertools.takewhile(lambda row: row["reward"] < floor, reversed(history)))
+    if before["reward"] <= 0 or len(low) < _REFRESHES:
+        return ""
+    what = "began with" if given else f"had in refresh {before['refresh']:.0f}"
+    return (
+        f"for {len(low)} refreshes the roll-outs have earned less than {share:.0%} of the "
+        f"{before['reward']:.1f} that training {what}, in the last {history[-1]['reward']:.1f}"
+    )
 
 
 def attacked_cost(

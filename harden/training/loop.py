@@ -24,13 +24,13 @@ from harden.method.m_step import MStepLoss, RobustMStep
 from harden.method.ppo import improve
 from harden.method.schedules import Scheduled, scheduled
 from harden.nets.saved import module_digest
-from harden.progress import Reporter
+from harden.progress import Reporter, time_left
 from harden.storage.files import digest_file, write_text
-from harden.training.keeping import attacked_cost, consider, reward_floor, try_policy
+from harden.training.keeping import attacked_cost, collapse, consider, reward_floor, try_policy
 from harden.training.run import Run, which_policy
 from harden.training.state import Row
 from harden.training.supply import Loaded, RollOuts
-from harden.training.trainer import make_fabric
+from harden.training.trainer import make_fabric, say_tensorboard
 from harden.types import DualSolution, Targets
 
 
@@ -68,6 +68,9 @@ def train(run: Run, supply: RollOuts, *, tensorboard: bool, report: Reporter) ->
     m_step = None
     if not config.variant_row.on_policy:
         m_step = fabric.setup(RobustMStep(learner, config, scheduled(config, 0)), learner.policy_optimizer)
+    if tensorboard:
+        say_tensorboard(run.workspace.run, report)
+    told = collapse(config, run.record)
     for _ in range(len(history), config.refreshes):
         began = time.monotonic()
         if history:
@@ -85,7 +88,15 @@ def train(run: Run, supply: RollOuts, *, tensorboard: bool, report: Reporter) ->
         history.append(row)
         _commit(run, supply, learned, parent)
         fabric.log_dict(row, step=len(history))
-        report.say(_line(row, config.refreshes))
+        if tensorboard and len(history) == 1:
+            # what a table of runs compares; the values go on as curves of the same names
+            fabric.logger.log_hyperparams(
+                config.model_dump(mode="json"), {k: row[k] for k in ("reward", "cost")}
+            )
+        report.say(_line(history, config.refreshes))
+        told, before = collapse(config, run.record), told
+        if told and not before:
+            report.say(f"warning: {told}")
 
 
 def _learn(
@@ -283,6 +294,9 @@ _SHOWN = {
 }
 
 
-def _line(row: Row, refreshes: int) -> str:
+def _line(history: list[Row], refreshes: int) -> str:
+    *before, row = history[-6:]
+    each = (row["seconds"] - (before[0]["seconds"] if before else 0.0)) / max(len(before), 1)
+    left = time_left(each * (refreshes - len(history)))
     shown = [text.format(row[name]) for name, text in _SHOWN.items() if name in row]
-    return "  ".join((f"refresh {row['refresh']:.0f}/{refreshes}", f"{row['seconds']:.0f} s", *shown))
+    return "  ".join((f"refresh {row['refresh']:.0f}/{refreshes}", f"{row['seconds']:.0f} s, {left}", *shown))

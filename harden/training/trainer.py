@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger as PytorchTensorBoardLog
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from harden.errors import InputError, StorageError, Terminated
-from harden.progress import Track
+from harden.progress import Reporter, Track
 from harden.storage.files import make_folder, storage_errors
 
 _LOG_EVERY = 50
@@ -88,6 +88,11 @@ def require_tensorboard() -> None:
         raise InputError("TensorBoard is not installed", "install it with: pip install 'harden[tensorboard]'")
 
 
+def say_tensorboard(folder: Path, report: Reporter) -> None:
+    """Say where a run's TensorBoard files are, and how to look at them."""
+    report.say(f"TensorBoard: tensorboard --logdir {folder / 'logs'}")
+
+
 def make_fabric(folder: Path, device: torch.device, tensorboard: bool) -> Fabric:
     """Return the Fabric that the training loop works under.
 
@@ -110,6 +115,7 @@ def make_trainer(
     first_step: int,
     *,
     tensorboard: bool = False,
+    settings: dict[str, Any] | None = None,
     epochs: int = 1,
     callbacks: Sequence[Callback] = (),
     track: Track | None = None,
@@ -124,7 +130,7 @@ def make_trainer(
         device: where the module lives already.
         job: what is fitted, such as "policy".
         first_step: gradient steps done before.
-        tensorboard: log to TensorBoard as well (`logs/<job>-<first step>/tensorboard`).
+        tensorboard: log to TensorBoard as well (`logs/<job>-<first step>/tensorboard`), with `settings`.
         epochs: at most; the rows to stop by are judged after each.
         callbacks: Lightning's own.
         track: where progress is reported.
@@ -138,7 +144,9 @@ def make_trainer(
     if folder is not None:
         loggers.append(_Log(folder / "logs", name="", version=version))
     if tensorboard and folder is not None:
-        loggers.append(PytorchTensorBoardLogger(folder / "logs", name="", version=f"{version}/tensorboard"))
+        board = PytorchTensorBoardLogger(folder / "logs", name="", version=f"{version}/tensorboard")
+        board.log_hyperparams(settings or {})
+        loggers.append(board)
     return L.Trainer(
         max_epochs=epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
