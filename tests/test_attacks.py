@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from harden.attacks import (
     perturb,
     pgd,
     risk_threshold,
+    slopes,
 )
 from harden.attacks.ball import Norm
 from harden.attacks.evolution import search
@@ -46,7 +48,7 @@ def victim() -> tuple[GaussianPolicy, Critics, torch.Tensor]:
 
 STYLES = {
     "pgd": Strength(10, 2, queries=60),
-    "corners": Strength(10, 2, queries=60, starts="corners"),
+    "settling": Strength(10, 2, 1.0, queries=60, starts="corners", settles=True),
     "paper": PaperStrength(10, queries=60),
 }
 
@@ -264,7 +266,9 @@ def test_mc_reaches_the_best_of_all_corners_where_a_trained_policy_goes(name: st
         obs = rollout(envs, act, episode_seeds(0, "corners", 0, 2).tolist()).transitions.obs[::2]
     corners = 0.05 * torch.tensor(list(itertools.product((-1.0, 1.0), repeat=8)))
     draw = torch.Generator().manual_seed(0)
-    adv = perturb(ATTACKS["mc"], policy, critics, obs, 0.05, Strength(50, 10, starts="corners"), draw)
+    adv = perturb(
+        ATTACKS["mc"], policy, critics, obs, 0.05, Strength(50, 10, 1.0, starts="corners", settles=True), draw
+    )
     with torch.no_grad():
         clean, found = (max_cost(policy, critics, obs, one) for one in (obs, adv))
         every = torch.stack([max_cost(policy, critics, obs, obs + corner) for corner in corners]).amax(0)
@@ -277,12 +281,18 @@ def hills(clean: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
 
 
 def climb_one_by_one(
-    obs: torch.Tensor, starts: torch.Tensor, radius: torch.Tensor, steps: int, share: float, norm: Norm
+    obs: torch.Tensor,
+    starts: torch.Tensor,
+    radius: torch.Tensor,
+    steps: int,
+    share: float,
+    norm: Norm,
+    settles: bool,
 ) -> torch.Tensor:
     """Return the best point that projected gradient ascent visits for each state, start after start."""
     best = [(float(hills(row[None], row[None])), row) for row in obs]
     for place, start in enumerate(starts):
-        row, delta = obs[place % len(obs)], start
+        row, delta, own, before = obs[place % len(obs)], start, share * radius.expand(3), torch.zeros(3)
         for step in range(steps + 1):
             delta = delta.clone().requires_grad_()
             value = hills(row[None], (row + delta)[None]).sum()
@@ -291,19 +301,24 @@ def climb_one_by_one(
             (gradient,) = torch.autograd.grad(value, delta)
             # from the whole share in the first step to a tenth of it in the last
             length = share * (1.0 - 0.9 * (step / (steps - 1) if steps > 1 else 0.0)) * radius
+            if settles and norm == "linf":
+                length = own = torch.where(gradient * before < 0, 0.6 * own, own)
+                before = gradient
             move = length * gradient.sign()
             if norm == "l2":
                 scaled = length * gradient
                 move = length * scaled / scaled.norm()
-            delta = ball.project(delta.detach() + move, radius, norm)
+            stood, delta = delta.detach(), ball.project(delta.detach() + move, radius, norm)
+            if settles and norm == "linf" and bool(((delta - stood).abs() <= 0.01 * radius).all()):
+                break
     return torch.stack([point for _, point in best])
 
 
-@pytest.mark.parametrize("starts", ["ball", "corners"])
+@pytest.mark.parametrize(("starts", "settles"), [("ball", False), ("corners", False), ("corners", True)])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize(("steps", "restarts"), [(0, 3), (1, 1), (2, 1), (5, 3)])
+@pytest.mark.parametrize(("steps", "restarts"), [(0, 3), (1, 1), (2, 1), (5, 3), (40, 2)])
 def test_the_ascent_is_that_of_one_state_and_start_after_another(
-    norm: Norm, starts: pgd.Starts, steps: int, restarts: int
+    norm: Norm, starts: pgd.Starts, settles: bool, steps: int, restarts: int
 ) -> None:
     obs = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for radius in (torch.tensor(0.4, dtype=torch.float64), torch.tensor((0.1, 0.5, 0.9)).double()):
@@ -318,11 +333,29 @@ def test_the_ascent_is_that_of_one_state_and_start_after_another(
             norm=norm,
             generator=draws[0],
             starts=starts,
+            settles=settles,
         )
         draw = ball.sample if starts == "ball" else ball.sample_far
         begun = draw(obs.repeat(restarts, 1), radius, norm, draws[1])
-        expected = climb_one_by_one(obs, begun, radius, steps, 0.6, norm)
+        expected = climb_one_by_one(obs, begun, radius, steps, 0.6, norm, settles)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+@pytest.mark.parametrize("objective", [max_cost, max_reward, min_reward])
+def test_gradients_that_are_written_out_are_those_of_autograd(objective, scale: float) -> None:
+    torch.manual_seed(0)
+    bounds = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 3.0])
+    policy = GaussianPolicy(5, 2, [16, 8], *bounds, obs_scale=scale)
+    critics = Critics(5, 2, 2, 2, [8, 16], obs_scale=scale, reward_scale=7.0)
+    obs, obs_adv = torch.randn(2, 50, 5)
+    written = slopes.written_out(objective, policy, critics, obs)
+    assert written is not None
+    expected = slopes.by_autograd(partial(objective, policy, critics))(obs, obs_adv)
+    torch.testing.assert_close(written(obs, obs_adv), expected)
+    assert slopes.written_out(action_difference, policy, critics, obs) is None
+    policy.trunk[1] = torch.nn.Tanh()
+    assert slopes.written_out(objective, policy, critics, obs) is None
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

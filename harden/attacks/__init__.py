@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harden.attacks import adam, ball, evolution, pgd
+from harden.attacks import adam, ball, evolution, pgd, slopes
 from harden.attacks.ball import Norm
 from harden.attacks.linear import LinearAdversary
 from harden.attacks.pgd import Starts
@@ -45,6 +45,8 @@ class Strength(NamedTuple):
         norm: the ball's norm.
         queries: values that a gradient-free attack asks for a state.
         starts: "ball" or "corners": where gradients climb from.
+        settles: a trial's way: starts stop early (`pgd.ascend`), gradients are written out where possible.
+            Training takes too few steps for that.
     """
 
     steps: int = 20
@@ -53,6 +55,7 @@ class Strength(NamedTuple):
     norm: Norm = "linf"
     queries: int = 400
     starts: Starts = "ball"
+    settles: bool = False
 
     @property
     def style(self) -> str:
@@ -219,11 +222,14 @@ def _search(
     if not (attack.climbs and policy.differentiable):
         return evolution.search(value, obs, radius, queries=strength.queries, norm=norm, generator=generator)
     options = {key: option for key, option in strength._asdict().items() if key != "queries"}
+    trial = isinstance(strength, PaperStrength) or strength.settles
+    written = slopes.written_out(objective, policy, critics, obs) if trial else None
+    slope = written or slopes.by_autograd(value)
     if isinstance(strength, Strength):
-        return pgd.ascend(value, obs, radius, generator=generator, **options)
+        return pgd.ascend(value, obs, radius, generator=generator, slope=slope, **options)
     if attack.fresh_start:
         start = ball.sample(obs, radius, norm, generator)
-    return adam.ascend(value, obs, radius, torch.zeros_like(obs) if start is None else start, **options)
+    return adam.ascend(slope, obs, radius, torch.zeros_like(obs) if start is None else start, **options)
 
 
 @torch.no_grad()

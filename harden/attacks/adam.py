@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from harden.attacks import ball
 from harden.attacks.ball import Norm
+from harden.attacks.slopes import Slope
 
 _DECAY, _DECAY_SQUARE, _TINY = 0.9, 0.999, 1e-8
 
 
 def ascend(
-    objective: Callable[[Tensor, Tensor], Tensor],
+    slope: Slope,
     obs: Tensor,
     epsilon: Tensor,
     start: Tensor,
@@ -28,7 +27,7 @@ def ascend(
     """Return for each state the last observation reached, as the authors' attacker does.
 
     Args:
-        objective, obs, epsilon, norm: as in `pgd.ascend`.
+        slope, obs, epsilon, norm: as in `pgd.ascend`.
         start: perturbation to begin from, (B, obs_dim): the one that the state before got.
         steps: iterations at most.
         rate: Adam's learning rate, in raw observation units.
@@ -47,20 +46,17 @@ def ascend(
     before = torch.full_like(delta[:, 0], float("inf"))
     moved = torch.full_like(before, float("inf"))
     for step in range(1, steps + 1):
-        delta = delta.detach().requires_grad_()
-        # also inside a caller's no_grad
-        with torch.enable_grad():
-            value = objective(obs, obs + delta)
-            (gradient,) = torch.autograd.grad(value.sum(), delta)
-        with torch.no_grad():
-            # the value reached by a move is known when the next gradient is: the test comes one step later
-            settled = ((value - before).abs() < stop_value) & (moved < stop_move)
-            going = going & ~settled.unsqueeze(1)
-            first = _DECAY * first + (1 - _DECAY) * gradient
-            second = _DECAY_SQUARE * second + (1 - _DECAY_SQUARE) * gradient.square()
-            scale = (second / (1 - _DECAY_SQUARE**step)).sqrt() + _TINY
-            stepped = delta + rate * first / (1 - _DECAY**step) / scale
-            moving = torch.where(going, ball.project(stepped, epsilon, norm), delta)
-            moved, before = (moving - delta).norm(dim=1), value
-            delta = moving
-    return obs + delta.detach()
+        value, gradient = slope(obs, obs + delta)
+        # the value reached by a move is known when the next gradient is: the test comes one step later
+        settled = ((value - before).abs() < stop_value) & (moved < stop_move)
+        going = going & ~settled.unsqueeze(1)
+        if not going.any():
+            break
+        first = _DECAY * first + (1 - _DECAY) * gradient
+        second = _DECAY_SQUARE * second + (1 - _DECAY_SQUARE) * gradient.square()
+        scale = (second / (1 - _DECAY_SQUARE**step)).sqrt() + _TINY
+        stepped = delta + rate * first / (1 - _DECAY**step) / scale
+        moving = torch.where(going, ball.project(stepped, epsilon, norm), delta)
+        moved, before = (moving - delta).norm(dim=1), value
+        delta = moving
+    return obs + delta

@@ -296,7 +296,7 @@ class Evaluation(Section):
     attack_style: Literal["pgd", "paper"] = "pgd"
     attack_steps: Count | None = None
     restarts: AtOnce = 5
-    step_share: Positive = 0.5
+    step_share: Positive = 1.0
     starts: Literal["corners", "ball"] = "corners"
     paper_rate: Positive = 0.2
     stop_value: NonNegative = 1e-4

@@ -17,7 +17,7 @@ from harden.nets.saved import LoadedPolicy
 from harden.policies.foreign import OpaquePolicy, answer, from_function, policy_name, probe_observations
 
 # as strong as `harden evaluate` attacks by default
-_STRENGTH = Strength(steps=50, restarts=5, starts="corners")
+_STRENGTH = Strength(steps=50, restarts=5, step_share=1.0, starts="corners", settles=True)
 
 
 def _as_policy(policy: GaussianPolicy | Callable[..., Any], env: gymnasium.Env) -> GaussianPolicy:

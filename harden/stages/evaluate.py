@@ -52,7 +52,7 @@ def trial_of(config: PipelineConfig, gradients: bool) -> Trial:
     else:
         steps, starts = options.attack_steps or 50, options.starts
         strength = Strength(
-            steps, options.restarts, options.step_share, options.norm, options.queries, starts
+            steps, options.restarts, options.step_share, options.norm, options.queries, starts, True
         )
     how = options.episodes, config.eval_epsilon, strength, options.action, config.seed, options.amad_share
     return Trial(*how, gradients)
