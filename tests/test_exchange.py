@@ -13,7 +13,6 @@ import time
 import zipfile
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import onnx
@@ -31,13 +30,12 @@ from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy, save_policy
 from harden.policies import export as export_module
 from harden.policies.adopt import Bounds, Linear, make_policy
-from harden.policies.foreign import ForeignPolicy, LimitedProcess, OpaquePolicy, answer
+from harden.policies.foreign import ForeignPolicy, OpaquePolicy, answer, call_limited
 from harden.policies.onnx_file import open_onnx
 from harden.policies.open import open_policy
 from harden.policies.reading import Reading
 from harden.policies.state_dict import write_state_dict
 from harden.policies.torchscript import Program, open_torchscript
-from harden.policies.worker import Worker
 from harden.progress import Reporter
 from harden.stages.policy_files import import_policy
 from harden.types import Transitions
@@ -86,21 +84,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class TriedHere(LimitedProcess):
-    """Tries a program in this process: a child takes seconds to start."""
-
-    def __init__(self, path: Path, library: str) -> None:
-        self.path, self.child = path, mock.Mock()
-
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """Return what a worker answers."""
-        return getattr(Worker(), method)(self.path, *arguments)
-
-
 @pytest.fixture(autouse=True)
 def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try TorchScript programs in this process, but for the tests of the limits."""
-    monkeypatch.setattr("harden.policies.torchscript.LimitedProcess", TriedHere)
+    """Try TorchScript programs in this process, but for the tests of the limits: a child takes seconds."""
+    monkeypatch.setattr("harden.policies.torchscript.call_limited", lambda path, f, *words: f(path, *words))
 
 
 def script(module: nn.Module, path: str) -> None:
@@ -626,7 +613,8 @@ def test_a_file_that_holds_more_than_an_mlp_is_asked_itself(folder: Path, name: 
 
 def test_no_extra_node_of_an_onnx_file_is_left_over(folder: Path) -> None:
     write_own_onnx(actor(), "plain.onnx")
-    assert open_onnx(Path("plain.onnx"), Reading(), BOUNDS).adopted is not None
+    obs = torch.randn(50, 8)
+    assert open_onnx(Path("plain.onnx"), Reading(), BOUNDS, obs).adopted is not None
     for at in range(5):
         for operation in ("Abs", "Relu", "Tanh", "Neg", "Sin"):
             model = onnx.load("plain.onnx")
@@ -635,9 +623,9 @@ def test_no_extra_node_of_an_onnx_file_is_left_over(folder: Path) -> None:
             nodes[at].output[0] = "before"
             nodes.insert(at + 1, onnx.helper.make_node(operation, ["before"], [value]))
             onnx.save(model, "changed.onnx")
-            source = open_onnx(Path("changed.onnx"), Reading(), BOUNDS)
+            source = open_onnx(Path("changed.onnx"), Reading(), BOUNDS, obs)
             assert source.adopted is None, f"{operation} after node {at}"
-    assert source.run(torch.randn(50, 8))[0].shape == (50, 2)
+    assert source.run(obs)[0].shape == (50, 2)
 
 
 def test_weights_that_act_otherwise_on_visited_states_are_given_up(
@@ -823,7 +811,7 @@ def test_a_program_without_an_end_or_a_limit_is_stopped_before_it_runs_here(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harden.policies.foreign.SECONDS", 3)
-    monkeypatch.setattr("harden.policies.torchscript.LimitedProcess", LimitedProcess)
+    monkeypatch.setattr("harden.policies.torchscript.call_limited", call_limited)
     script(Endless(), "endless.pt")
     script(Hungry(), "hungry.pt")
     for name in ("endless.pt", "hungry.pt"):
@@ -903,4 +891,4 @@ def test_info_says_what_a_folder_holds(folder: Path) -> None:
         assert loaded.manifest[digest] in said
     save_policy(Path("bare"), loaded.policy, None, {})
     assert "fit-critics" in harden("policy", "info", "bare").output
-    assert "policy folder nowhere is missing" in refused("policy", "info", "nowhere")
+    assert "nowhere is missing" in refused("policy", "info", "nowhere")

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from harden.config.file import find_pipeline, load_config
 from harden.errors import DamagedFileError, HardenError, InputError
 from harden.nets.saved import LoadedPolicy
-from harden.policies import sb3
 from harden.policies.adopt import task_bounds
 from harden.policies.foreign import OpaquePolicy, answer
 from harden.policies.open import open_foreign, open_policy
@@ -36,25 +35,10 @@ OBS = torch.from_numpy(ANSWERS.pop("obs"))
 CONFIG = load_config(find_pipeline(Path("ball-circle")))
 
 
-class Here:
-    """Reads a zip in this process: a child takes seconds to start."""
-
-    def __init__(self, path: Path, library: str) -> None:
-        self.path, self.child = path, self
-
-    def ask(self, method: str) -> Any:
-        """Return what a worker answers."""
-        assert method == "load_sb3"
-        return sb3.read_zip(self.path)
-
-    def close(self) -> None:
-        """Nothing is left."""
-
-
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read zips in this process."""
-    monkeypatch.setattr("harden.policies.sb3.LimitedProcess", Here)
+    """Read zips in this process: a child takes seconds to start."""
+    monkeypatch.setattr("harden.policies.sb3.call_limited", lambda path, read: read(path))
 
 
 def opened(name: str | Path, **reading: str) -> LoadedPolicy:
@@ -116,7 +100,7 @@ def test_cleanrls_own_scale_is_applied(tmp_path: Path) -> None:
     state = {f"{k}.{n}": v.detach() for k, layer in layers.items() for n, v in layer.named_parameters()}
     scale, bias = torch.tensor([2.0, 0.5]), torch.tensor([1.0, 0.0])
     save_file(state | {"action_scale": scale, "action_bias": bias}, tmp_path / "sac.safetensors")
-    foreign = open_state_dict(tmp_path / "sac.safetensors", Reading(), task_bounds(CONFIG), 8)
+    foreign = open_state_dict(tmp_path / "sac.safetensors", Reading(), task_bounds(CONFIG), OBS)
     h = layers["fc2"](layers["fc1"](OBS).relu()).relu()
     wanted = layers["fc_mean"](h).tanh() * scale + bias
     torch.testing.assert_close(foreign.run(OBS)[0], wanted)

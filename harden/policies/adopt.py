@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -25,12 +26,9 @@ Node = tuple[str, Sequence[str], str]
 
 
 class Bounds(NamedTuple):
-    """What our architecture needs beside weights.
+    """Lowest and highest action, (act_dim,) each; the spread where a file brings none, its floor and ceiling.
 
-    Args:
-        low, high: of the action space, (act_dim,).
-        init_std, min_std, max_std: spread where the file brings none, floor and ceiling; shares of half the
-            action range.
+    Spreads are shares of half the action range.
     """
 
     low: Tensor
@@ -72,15 +70,20 @@ def set_spread(policy: GaussianPolicy, share: Tensor) -> bool:
     return bool(((share >= policy.min_std) & (share <= policy.max_std)).all())
 
 
+def are_chained(layers: Sequence[Linear]) -> bool:
+    """Return whether there are layers, each a matrix with a bias that takes what the one before it gives."""
+    shaped = all(w.dim() == 2 and w.numel() and b.shape == w.shape[:1] for w, b in layers)
+    follow = shaped and all(len(a.bias) == b.weight.shape[1] for a, b in itertools.pairwise(layers))
+    return bool(layers) and follow
+
+
 def make_policy(layers: Sequence[Linear], bounds: Bounds) -> GaussianPolicy | None:
     """Return our policy with these layers and the spread of the bounds, None where the shapes make no MLP."""
     act_dim = len(bounds.low)
-    fan_in = [layer.weight.shape[1] for layer in layers]
-    fan_out = [layer.weight.shape[0] for layer in layers]
-    fits = all(layer.bias.shape == layer.weight.shape[:1] for layer in layers)
-    if len(layers) < 2 or not fits or fan_out[:-1] != fan_in[1:] or fan_out[-1] != act_dim:
+    if len(layers) < 2 or not are_chained(layers) or len(layers[-1].bias) != act_dim:
         return None
-    policy = GaussianPolicy(fan_in[0], act_dim, fan_out[:-1], **bounds._asdict())
+    hidden = [len(layer.bias) for layer in layers[:-1]]
+    policy = GaussianPolicy(layers[0].weight.shape[1], act_dim, hidden, **bounds._asdict())
     state = {f"trunk.{2 * i}": layer for i, layer in enumerate(layers[:-1])} | {"mean_head": layers[-1]}
     tensors = {f"{n}.{part}": getattr(layer, part) for n, layer in state.items() for part in Linear._fields}
     policy.load_state_dict(tensors, strict=False)
@@ -101,7 +104,6 @@ def adopt_weights(
             a weight (in, out)), add, mul, relu, tanh, minimum, maximum; another operation is none of ours.
         constants: tensors by name.
         entry, result: names of the observations and of the actions.
-        bounds: of the action space, and of the spread.
     """
     value, names, operands = entry, list[str](), list[list[Tensor]]()
     for name, inputs, output in nodes:

@@ -130,13 +130,22 @@ class LimitedProcess:
             raise InputError(f"{self.path} {why} when it was run", remedy) from error
 
 
-def check_file(path: Path) -> None:
+def call_limited(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function of a module makes of a file, in a LimitedProcess; errors as its `ask`."""
+    process = LimitedProcess(path, function.__module__)
+    try:
+        return process.ask("call", function, *arguments)
+    finally:
+        process.child.close()
+
+
+def check_file(path: Path, remedy: str) -> None:
     """Refuse what can't be a policy before it is read.
 
     Raises:
         MissingInputError: no such file; StorageError: it may not be read; DamagedFileError: far too large.
     """
-    require_file(path, "name a policy file: ONNX, TorchScript, safetensors, or a zip of Stable-Baselines3")
+    require_file(path, remedy)
     if (size := path.stat().st_size) > MOST_BYTES:
         raise DamagedFileError(f"{path} has {size:,} bytes", f"a policy file has at most {MOST_BYTES:,}")
 
@@ -192,11 +201,12 @@ def as_gaussian(outputs: Sequence[Tensor], reading: Reading) -> tuple[Tensor, Te
 
 
 @torch.no_grad()
-def answer(policy: ForeignPolicy, obs: Tensor, act_dim: int, path: Path) -> tuple[Tensor, Tensor | None]:
+def answer(policy: ForeignPolicy, obs: Tensor, act_dim: int, named: object) -> tuple[Tensor, Tensor | None]:
     """Return the mean action and the spread, or None, that a foreign policy answers, both (B, act_dim).
 
     Args:
         obs: (B, obs_dim).
+        named: what it is called where it fails.
 
     Raises:
         InputError: another shape, NaN or infinity, a spread not above 0, or another answer each time.
@@ -207,16 +217,16 @@ def answer(policy: ForeignPolicy, obs: Tensor, act_dim: int, path: Path) -> tupl
             continue
         if value.shape != (len(obs), act_dim):
             shape = f"{name} of shape {tuple(value.shape)} for {len(obs)} observations"
-            raise InputError(f"{path} gives {shape}", f"the task has {act_dim} actions")
+            raise InputError(f"{named} gives {shape}", f"the task has {act_dim} actions")
         if not bool(value.isfinite().all()) or (name == "spread" and not bool((value > 0).all())):
-            raise InputError(f"{path} gives {name} that are no numbers, or not above 0 where they must be")
+            raise InputError(f"{named} gives {name} that are no numbers, or not above 0 where they must be")
     few, again = (policy.run(obs[:8])[0] for _ in range(2))
     # rounding differs with the size of a batch, in half precision by more than a little
     alike = torch.allclose(few, mean[:8], rtol=1e-2, atol=1e-2)
     if not alike or not torch.allclose(few, again, rtol=0, atol=1e-5):
         raise InputError(
-            f"{path} gives another action each time: it keeps a state between calls, as a recurrent policy "
-            "or one that stacks observations does, or it draws its actions",
+            f"{named} gives another action each time: it keeps a state between calls, as a recurrent or a "
+            "stacked policy does, or it draws its actions",
             f"{MEMORYLESS}; of one that draws, export the mean action",
         )
     return mean, std

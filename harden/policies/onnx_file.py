@@ -87,12 +87,9 @@ def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[
     """
     *outer, features = [size if isinstance(size, int) else None for size in shape or (None, None)]
     obs_dim = rows.shape[1]
-    several = any(size not in (None, 1) for size in outer[1:])
-    if several:
-        axes = ", ".join(str(size) for size in shape)
-        raise InputError(
-            f"{path} takes [{axes}], several observations at once: a stacked policy", foreign.MEMORYLESS
-        )
+    if any(size not in (None, 1) for size in outer[1:]):
+        what = f"{path} takes {shape}, several observations at once: a stacked policy"
+        raise InputError(what, foreign.MEMORYLESS)
     if features is not None:
         foreign.require_width(path, features, obs_dim)
     # without an axis for a batch it takes one observation
@@ -110,21 +107,14 @@ def _joined(outputs: tuple[np.ndarray, ...], at_once: int, path: Path) -> Tensor
     return torch.from_numpy(np.stack(outputs)).float().reshape(len(outputs) * at_once, -1)
 
 
-def open_onnx(path: Path, reading: Reading, bounds: Bounds) -> ForeignPolicy:
-    """Read an ONNX policy: one input of observations, actions as an output.
+def open_onnx(path: Path, reading: Reading, bounds: Bounds, _: Tensor) -> ForeignPolicy:
+    """Read an ONNX policy: one input of observations, actions as an output; asked in a child process.
 
-    Args:
-        reading: which outputs count.
-        bounds: of the action space, and of the spread of our policy with the file's weights.
-
-    Raises:
-        MissingInputError: no such file; DamagedFileError: not ONNX, or its numbers lie in another folder.
-        InputError: more inputs than one, no numbers, no end, too much memory, or no onnx extra.
+    Arguments and errors are those of `open_foreign`; also InputError: no onnx extra.
     """
     require_onnx("onnx", "onnxruntime")
     import onnx
 
-    foreign.check_file(path)
     process = LimitedProcess(path, "onnxruntime")
     # with the numbers that lie in files beside it, if any
     content, complete, inputs, outputs = process.ask("load_onnx")
@@ -132,7 +122,6 @@ def open_onnx(path: Path, reading: Reading, bounds: Bounds) -> ForeignPolicy:
     _, kind, shape = inputs[0]
     if kind not in _TYPES:
         raise InputError(f"{path} takes {kind}", f"a policy takes one of: {', '.join(_TYPES)}")
-
     wanted = foreign.chosen_outputs(outputs, reading, path)
 
     def run_some(obs: Tensor) -> list[Tensor]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
-from harden.errors import InputError, MissingInputError
+from harden.errors import InputError
 from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy, module_digest, require_task
-from harden.policies.adopt import TOLERANCE, Bounds, task_bounds
+from harden.policies.adopt import TOLERANCE, task_bounds
 from harden.policies.foreign import (
     ForeignPolicy,
     OpaquePolicy,
     answer,
+    check_file,
     from_function,
     import_function,
     is_function_name,
@@ -34,8 +35,14 @@ from harden.progress import QUIET, Reporter
 # a path, module:function, or a function
 Named = str | Path | Callable[..., Any]
 
-SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors", ".zip": "sb3"}
+OPENERS = {
+    "onnx": open_onnx,
+    "torchscript": open_torchscript,
+    "safetensors": open_state_dict,
+    "sb3": open_sb3,
+}
 # the last is what torch.save writes for most, which is refused by its content
+SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors", ".zip": "sb3"}
 SUFFIXES |= dict.fromkeys((".pt", ".ts", ".pth"), "torchscript")
 ADOPTED = "its weights, taken over exactly: it has gradients"
 # a few answers outside the action range, or by less than rounding, are not worth a warning
@@ -53,64 +60,68 @@ def open_foreign(
         obs: what a program is tried on first, (B, obs_dim).
 
     Raises:
-        MissingInputError: not there; DamagedFileError: not what it says; InputError: no known format, or not
-            what can be asked for actions.
+        MissingInputError: not there; DamagedFileError: not of its format, or far too large; InputError: no
+            known format, of other sizes than the task's, with a state, or it takes too long or too much.
     """
     if callable(named):
         return from_function(named)
-    path, bounds, obs_dim = Path(named), task_bounds(config), config.task_row.obs_dim
-    kind = reading.kind or SUFFIXES.get(path.suffix)
+    path, kind = Path(named), reading.kind or SUFFIXES.get(Path(named).suffix)
     if not path.exists() and is_function_name(named):
         report.say(f"{named} is code: it is being imported and run, because you named it")
         return import_function(str(named))
-    if kind is None and path.exists():
-        remedy = f"name a policy folder, a file whose suffix is one of {', '.join(SUFFIXES)}, or give --from"
-        raise InputError(f"{named} does not say its format", remedy)
+    remedy = f"name a policy folder, a file whose suffix is one of {', '.join(SUFFIXES)}, or module:function"
+    check_file(path, f"make a policy with harden train; or {remedy}")
     if kind is None:
-        remedy = "make it with: harden train; or name a policy file, or module:function"
-        raise MissingInputError(f"policy folder {named} is missing", remedy)
+        raise InputError(f"{named} does not say its format", f"{remedy}; or give --from")
     if kind == "torchscript":
         report.say(f"{path} is a TorchScript program: it is being run, because you named it")
-        foreign = open_torchscript(path, reading, bounds, obs)
-    elif kind == "onnx":
-        foreign = open_onnx(path, reading, bounds)
-    else:
-        foreign = (open_sb3 if kind == "sb3" else open_state_dict)(path, reading, bounds, obs_dim)
+    foreign = OPENERS[kind](path, reading, task_bounds(config), obs)
     if foreign.notes:
         report.say(f"{path}: {foreign.notes}")
     return foreign
 
 
-def clipping_warning(actions: Tensor, bounds: Bounds) -> str:
-    """Return how many actions, (B, act_dim), are clipped to the action range, "" where hardly any is."""
-    outside = (actions < bounds.low - _ROUNDING) | (actions > bounds.high + _ROUNDING)
-    share = float(outside.any(dim=1).float().mean())
-    if share <= _MATTERS:
-        return ""
-    ranges = dict.fromkeys(f"[{low:g}, {high:g}]" for low, high in zip(bounds.low, bounds.high, strict=True))
-    return (
-        f"{100 * share:.0f} % of its answers lie outside the action range, {' by '.join(ranges)}, and are "
-        f"clipped; they reach from {float(actions.min()):g} to {float(actions.max()):g}: scale them to it"
-    )
-
-
-def adopted_policy(
-    foreign: ForeignPolicy, obs: Tensor, answers: Tensor
-) -> tuple[GaussianPolicy, float] | None:
-    """Return our policy with the file's weights and its largest difference from the file's actions.
+class Tried(NamedTuple):
+    """Somebody else's policy, opened and tried on observations.
 
     Args:
-        obs: states that the policy visits, (B, obs_dim); answers: the file's to them, (B, act_dim).
-
-    Returns:
-        None where the file holds more than our architecture, or acts otherwise.
+        foreign: the policy.
+        clipped: which of its answers are outside the action range, in words; "" where hardly any is.
+        adopted: our policy with its weights, None where the file holds more or acts otherwise.
+        error: the largest difference of the adopted policy's actions, in the action space's units.
     """
+
+    foreign: ForeignPolicy
+    clipped: str
+    adopted: GaussianPolicy | None
+    error: float
+
+
+def try_foreign(
+    named: Named, reading: Reading, config: PipelineConfig, obs: Tensor, report: Reporter
+) -> Tried:
+    """Open a policy that is no folder of ours, and ask it; arguments and errors are those of `open_foreign`.
+
+    Raises:
+        InputError: it gives something else than an action for each observation, the same each time.
+    """
+    foreign, bounds = open_foreign(named, reading, config, obs, report), task_bounds(config)
+    actions, _ = answer(foreign, obs, config.task_row.act_dim, policy_name(named))
+    outside = (actions < bounds.low - _ROUNDING) | (actions > bounds.high + _ROUNDING)
+    share, clipped = float(outside.any(dim=1).float().mean()), ""
+    if share > _MATTERS:
+        ranges = (f"[{low:g}, {high:g}]" for low, high in zip(bounds.low, bounds.high, strict=True))
+        clipped = (
+            f"{100 * share:.0f} % of its answers lie outside the action range, "
+            f"{' by '.join(dict.fromkeys(ranges))}, and are clipped; they reach from "
+            f"{float(actions.min()):g} to {float(actions.max()):g}: scale them to it"
+        )
     policy = foreign.adopted
     if policy is None or policy.architecture["obs_dim"] != obs.shape[1]:
-        return None
+        return Tried(foreign, clipped, None, 0.0)
     with torch.no_grad():
-        error = float((policy.clip(answers) - policy.mean(obs)).abs().max())
-    return None if error > TOLERANCE else (policy, error)
+        error = float((policy.clip(actions) - policy.mean(obs)).abs().max())
+    return Tried(foreign, clipped, policy if error <= TOLERANCE else None, error)
 
 
 def open_policy(
@@ -141,22 +152,28 @@ def open_policy(
         loaded = load_policy(path, "harden train")
         require_task(loaded, task, f"the policy in {path}")
         return loaded
-    bounds, obs = task_bounds(config), probe_observations(task.obs_dim)
-    foreign = open_foreign(named, reading, config, obs, report)
-    answers, _ = answer(foreign, obs, task.act_dim, path)
+    tried = try_foreign(named, reading, config, probe_observations(task.obs_dim), report)
+    foreign, adopted = tried.foreign, tried.adopted
     manifest: dict[str, Any] = {"variant": f"somebody else's ({foreign.kind})", "format": foreign.kind}
     notes = f"; {foreign.notes}" if foreign.notes else ""
     # a program may hold what no trial shows, and lets gradients through: it is asked itself
-    if adopt and foreign.kind != "torchscript" and (adopted := adopted_policy(foreign, obs, answers)):
-        manifest |= {"how": ADOPTED + notes, "policy_digest": module_digest(adopted[0])}
-        return LoadedPolicy(adopted[0], None, manifest)
-    policy = OpaquePolicy(foreign, task.obs_dim, bounds.low, bounds.high)
+    if adopt and foreign.kind != "torchscript" and adopted is not None:
+        manifest |= {"how": ADOPTED + notes, "policy_digest": module_digest(adopted)}
+        return LoadedPolicy(adopted, None, manifest)
+    low, high, *_ = task_bounds(config)
+    policy = OpaquePolicy(foreign, task.obs_dim, low, high)
     gradients = ", with gradients" if foreign.differentiable else " only: no gradients"
     manifest |= {"how": f"asked for actions{gradients}{notes}", "policy_digest": policy.digest()}
-    if clipped := clipping_warning(answers, bounds):
-        report.say(f"warning: {path}: {clipped}")
-        manifest["how"] += f"; {clipped}"
+    if tried.clipped:
+        report.say(f"warning: {path}: {tried.clipped}")
+        manifest["how"] += f"; {tried.clipped}"
     return LoadedPolicy(policy, None, manifest)
+
+
+def not_ours(named: Named, remedy: str) -> InputError:
+    """Return the refusal of a policy that something has to learn from, and whose weights can't be taken."""
+    what = f"{named} holds more than an MLP such as ours, so that its weights can't be taken over"
+    return InputError(what, remedy)
 
 
 def open_ours(
@@ -171,10 +188,7 @@ def open_ours(
         return None
     loaded = open_policy(named, config, report, reading)
     if isinstance(loaded.policy, OpaquePolicy):
-        raise InputError(
-            f"{named} holds more than an MLP such as ours, so that its weights can't be taken over",
-            f"distil it first: harden policy import {named} --out FOLDER",
-        )
+        raise not_ours(named, f"distil it first: harden policy import {named} --out FOLDER")
     return loaded
 
 
@@ -187,8 +201,5 @@ def acts_alike(
         loaded: of `named`, by `open_policy`; any whose weights were not taken over is the policy itself.
         obs: the states, (B, obs_dim).
     """
-    if not loaded.manifest.get("how", "").startswith(ADOPTED):
-        return True
-    rows = obs.cpu()
-    foreign = open_foreign(named, reading, config, rows, QUIET)
-    return adopted_policy(foreign, rows, foreign.run(rows)[0]) is not None
+    taken_over = loaded.manifest.get("how", "").startswith(ADOPTED)
+    return not taken_over or try_foreign(named, reading, config, obs.cpu(), QUIET).adopted is not None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.policies.adopt import Bounds
-from harden.policies.foreign import ForeignPolicy, LimitedProcess, check_file
+from harden.policies.foreign import ForeignPolicy, call_limited
 from harden.policies.reading import ACTIVATIONS, Reading
 from harden.policies.state_dict import Facts, from_parameters
 from harden.policies.worker import MOST_BYTES, MOST_NUMBERS
@@ -31,9 +31,7 @@ _REMEDY = "a TorchScript or ONNX file of it, or a function module:model.predict,
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
     size = archive.getinfo(name).file_size
     if size > MOST_BYTES:
-        raise DamagedFileError(
-            f"{archive.filename}: {name} has {size:,} bytes", f"at most {MOST_BYTES:,} are read"
-        )
+        raise DamagedFileError(f"{archive.filename}: {name} has {size:,} bytes, more than {MOST_BYTES:,}")
     return archive.read(name)
 
 
@@ -48,11 +46,8 @@ def read_zip(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
         DamagedFileError: it is none of Stable-Baselines3; InputError: it holds far more than a policy.
     """
-    remedy = "name a zip that model.save of Stable-Baselines3 wrote"
-    unreadable = foreign_errors(
-        f"{path} can't be read as a zip of Stable-Baselines3", remedy, DamagedFileError
-    )
-    with unreadable, zipfile.ZipFile(path) as archive:
+    what = f"{path} can't be read as a zip that model.save of Stable-Baselines3 wrote"
+    with foreign_errors(what, kind=DamagedFileError), zipfile.ZipFile(path) as archive:
         about, weights = json.loads(_entry(archive, "data")), io.BytesIO(_entry(archive, "policy.pth"))
         state = torch.load(weights, map_location="cpu", weights_only=True)
         named = {str(name): value for name, value in state.items()}
@@ -68,53 +63,42 @@ def read_zip(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _bounds(space: dict[str, str], path: Path) -> tuple[Tensor, Tensor]:
     """Return the lowest and the highest action of the space that a zip tells of in text."""
-    unreadable = f"{path}: its action space can't be read"
-    with foreign_errors(unreadable, f"it has to be a Box of one dimension; {_REMEDY}"):
+    with foreign_errors(f"{path}: its action space can't be read as a Box of one dimension", _REMEDY):
         low, high = (
             torch.tensor([float(n) for n in space[name].strip("[]").split()]) for name in ("low", "high")
         )
         if low.shape != high.shape or not bool((low < high).all()):
-            raise InputError(unreadable, _REMEDY)
+            raise ValueError(f"from {low.tolist()} to {high.tolist()}")
         return low, high
 
 
 def _facts(told: dict[str, Any], path: Path) -> Facts:
     """Return what a zip says of its parameters; InputError: a policy that Stable-Baselines3 does not have."""
     options = told["options"]
-    if not _OWN_CLASS.match(told["class"]):
-        raise InputError(f"{path} holds a policy class of its own ({told['class'] or 'unknown'})", _REMEDY)
     extractor = options.get("features_extractor_class", "FlattenExtractor'>")
-    if not extractor.endswith("FlattenExtractor'>"):
-        raise InputError(f"{path} has a features extractor of its own ({extractor})", _REMEDY)
     activation = None
     if "activation_fn" in options:
         found = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", options["activation_fn"])
-        activation = found[1].lower() if found else ""
-        if activation not in ACTIVATIONS:
-            raise InputError(f"{path} has the activation {options['activation_fn']}", _REMEDY)
+        activation = found[1].lower() if found else "unknown"
+    for name, value, known in (
+        ("policy class", told["class"] or "unknown", bool(_OWN_CLASS.match(told["class"]))),
+        ("features extractor", extractor, extractor.endswith("FlattenExtractor'>")),
+        ("activation", options.get("activation_fn"), activation in (None, *ACTIVATIONS)),
+    ):
+        if not known:
+            raise InputError(f"{path} has a {name} of its own ({value})", _REMEDY)
     squash = "tanh" if options.get("squash_output") == "True" else None
     with foreign_errors(f"{path}: its clip_mean can't be read", kind=DamagedFileError):
         clip_mean = float(options.get("clip_mean", 2.0))
     return Facts(activation, squash, _bounds(told["space"], path), clip_mean)
 
 
-def open_sb3(path: Path, reading: Reading, bounds: Bounds, obs_dim: int) -> ForeignPolicy:
+def open_sb3(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
     """Read the policy in a zip of Stable-Baselines3, in a child process under limits of time and memory.
 
-    Args:
-        reading: as in `from_parameters`.
-        bounds: of the task's action space.
-        obs_dim: of the task.
-
-    Raises:
-        MissingInputError: no such file; DamagedFileError: no such zip; InputError: as `from_parameters`, or
-            a policy that is more than an MLP of Stable-Baselines3's own.
+    Arguments and errors are those of `open_foreign`; one that is more than an MLP of the library's own is
+    refused.
     """
-    check_file(path)
-    process = LimitedProcess(path, "harden.policies.sb3")
-    try:
-        arrays, told = process.ask("load_sb3")
-    finally:
-        process.child.close()
+    arrays, told = call_limited(path, read_zip)
     state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return from_parameters("sb3", path, state, _facts(told, path), reading, bounds, obs_dim)
+    return from_parameters("sb3", path, state, _facts(told, path), reading, bounds, obs.shape[1])

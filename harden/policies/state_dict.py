@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
 from harden.nets.saved import build_network
-from harden.policies.adopt import Bounds, Linear, make_policy, set_spread
-from harden.policies.foreign import MEMORYLESS, ForeignPolicy, check_file, require_width
+from harden.policies.adopt import Bounds, Linear, are_chained, make_policy, set_spread
+from harden.policies.foreign import MEMORYLESS, ForeignPolicy, require_width
 from harden.policies.reading import ACTIVATIONS, SQUASHES, Reading
 from harden.storage.files import digest_file
 from harden.storage.tensor_file import read_tensors, tensor_bytes
@@ -117,25 +116,15 @@ _LAYOUTS = (
     ),
     Layout(
         "RSL-RL",
-        r"std|actor_obs_normalizer\._mean",
-        (r"actor\.#",),
+        r"std|distribution\.(log_)?std_param|(actor_)?obs_normalizer\._mean",
+        (r"(actor|mlp)\.#",),
         "elu",
         "none",
-        "std",
-        "log_std",
-        r"actor_obs_normalizer\.",
+        r"std|distribution\.std_param",
+        r"log_std|distribution\.log_std_param",
+        r"(actor_)?obs_normalizer\.",
         r"critic\..*|critic_obs_normalizer\..*",
         "a normaliser that is not part of the policy is not in the file, and is not applied",
-    ),
-    Layout(
-        "RSL-RL",
-        r"distribution\.(log_)?std_param|obs_normalizer\._mean",
-        (r"mlp\.#",),
-        "elu",
-        "none",
-        r"distribution\.std_param",
-        r"distribution\.log_std_param",
-        r"obs_normalizer\.",
     ),
     Layout("one nn.Sequential", r"(.*\.)?#\.weight", (r"(.*\.)?#",), log_spread=r"(.*\.)?log_std"),
 )
@@ -178,28 +167,20 @@ class Network(NamedTuple):
     clipped: bool
 
 
-def open_state_dict(path: Path, reading: Reading, bounds: Bounds, obs_dim: int) -> ForeignPolicy:
+def open_state_dict(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
     """Read a state dict in safetensors: one that harden exported, or the parameters of an MLP.
 
-    Args:
-        reading: activations, where neither the file nor the names say them.
-        obs_dim: of the task.
-
-    Raises:
-        MissingInputError: no such file; DamagedFileError: not safetensors, or NaN in it.
-        InputError: as `from_parameters`.
+    Arguments and errors are those of `open_foreign`, and errors of `from_parameters`.
     """
-    check_file(path)
     unreadable = foreign_errors(f"{path} can't be read as safetensors", kind=DamagedFileError)
     with unreadable, safe_open(path, framework="pt", device="cpu") as handle:
         exported = "about" in (handle.metadata() or {})
         state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    if exported:
-        policy = read_exported(path)
-        require_width(path, policy.architecture["obs_dim"], obs_dim)
-        _require_actions(path, policy.architecture["act_dim"], bounds)
-        return ForeignPolicy("safetensors", policy, policy, "the file's", True, digest_file(path))
-    return from_parameters("safetensors", path, state, Facts(), reading, bounds, obs_dim)
+    if not exported:
+        return from_parameters("safetensors", path, state, Facts(), reading, bounds, obs.shape[1])
+    policy = read_exported(path)
+    require_sizes(path, policy.architecture["obs_dim"], obs.shape[1], policy.architecture["act_dim"], bounds)
+    return ForeignPolicy("safetensors", policy, policy, "the file's", True, digest_file(path))
 
 
 def from_parameters(
@@ -217,16 +198,14 @@ def from_parameters(
         kind, path: of the file that they are from.
         state: parameters by name.
         facts: what the file says of them.
-        reading: what the user says, which counts before what the names say.
+        reading: what the user says, which counts before what the file and the names say.
 
     Raises:
         DamagedFileError: NaN; InputError: names that are not understood, a recurrent or stacked policy,
             other sizes than the task's, or the activations are not known.
     """
-    network = read_network(path, state)
-    layers, layout = network.layers, network.layout
-    require_width(path, layers[0].weight.shape[1], obs_dim)
-    _require_actions(path, len(layers[-1].bias), bounds)
+    layers, std, scaled, layout, clipped = read_network(path, state)
+    require_sizes(path, layers[0].weight.shape[1], obs_dim, len(layers[-1].bias), bounds)
     activation = reading.activation or facts.activation or layout.activation
     squash = reading.squash or facts.squash or layout.squash
     if activation is None or squash is None:
@@ -236,19 +215,16 @@ def from_parameters(
     if not reading.activation and facts == Facts():
         of = f"its names are those of {layout.owner}"
         notes.insert(0, f"{of}, whose {activation} is taken for its hidden layers (or give --activation)")
-    low, high = network.scaled or facts.bounds or bounds[:2]
-    same = all(
-        torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip((low, high), bounds[:2], strict=True)
-    )
-    if same:
-        low, high = bounds[:2]
-    elif network.scaled or facts.bounds:
+    own = scaled or facts.bounds or bounds[:2]
+    same = all(torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, bounds[:2], strict=True))
+    low, high = bounds[:2] if same else own
+    if not same:
         notes.append(f"its actions are from {low.tolist()} to {high.tolist()}, which is not the task's range")
-    clip_mean = (facts.clip_mean or _CLIP_MEAN) if network.clipped else None
+    clip_mean = (facts.clip_mean or _CLIP_MEAN) if clipped else None
     plain = (activation, squash, clip_mean) == ("relu", "tanh", None) and same
     adopted, spread = make_policy(layers, bounds) if plain else None, ""
-    if adopted is not None and network.std is not None:
-        spread = "the file's" if set_spread(adopted, network.std / adopted.half_range) else KEPT_INSIDE
+    if adopted is not None and std is not None:
+        spread = "the file's" if set_spread(adopted, std / adopted.half_range) else KEPT_INSIDE
     nonlinear = _NONLINEAR[activation]()
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -262,14 +238,16 @@ def from_parameters(
             mean = (low + high) / 2 + (high - low) / 2 * torch.tanh(mean)
         elif facts.bounds:
             mean = torch.maximum(torch.minimum(mean, high), low)
-        return mean, None if network.std is None else network.std.expand_as(mean)
+        return mean, None if std is None else std.expand_as(mean)
 
     return ForeignPolicy(kind, run, adopted, spread, True, digest_file(path), "; ".join(notes))
 
 
-def _require_actions(path: Path, given: int, bounds: Bounds) -> None:
-    if given != len(bounds.low):
-        raise InputError(f"{path} gives {given} actions", f"the task has {len(bounds.low)}")
+def require_sizes(path: Path, width: int, obs_dim: int, actions: int, bounds: Bounds) -> None:
+    """Refuse a policy of other observations or actions than the task's: InputError."""
+    require_width(path, width, obs_dim)
+    if actions != len(bounds.low):
+        raise InputError(f"{path} gives {actions} actions", f"the task has {len(bounds.low)}")
 
 
 def _matches(pattern: str, name: str) -> re.Match[str] | None:
@@ -314,30 +292,28 @@ def read_network(path: Path, state: dict[str, Tensor]) -> Network:
     std = std if log_std is None else log_std.exp()
     mean, _, scale = (take(layout.normaliser + part) for part in ("_mean", "_var", "_std"))
     reach, center = take("action_scale"), take("action_bias")
-    chain = list[str]()
+    chain = list[re.Match[str]]()
     for pattern in layout.chain:
         stems = [name.removesuffix(".weight") for name in left if name.endswith(".weight")]
         found = [match for stem in stems if (match := _matches(pattern, stem))]
         # of several networks beside each other the rest is left over, and refused
-        found = [one for one in found if one[0].rpartition(".")[0] == found[0][0].rpartition(".")[0]]
-        chain += [one[0] for one in sorted(found, key=lambda one: int(one.groupdict().get("number") or 0))]
-    layers = list[Linear]()
-    for stem in chain:
-        weight = left.pop(f"{stem}.weight")
-        layers.append(Linear(weight, left.pop(f"{stem}.bias", torch.zeros(weight.shape[:1]))))
-    shaped = bool(layers) and all(
-        one.weight.dim() == 2 and one.bias.shape == one.weight.shape[:1] and one.weight.numel()
-        for one in layers
-    )
-    follow = shaped and all(len(a.bias) == b.weight.shape[1] for a, b in itertools.pairwise(layers))
-    of_obs = [part.numel() for part in (mean, scale) if part is not None]
-    of_actions = [part.numel() for part in (reach, center) if part is not None]
-    if follow and std is not None and std.numel() != len(layers[-1].bias) and std.dim() == 2:
-        # that of state-dependent exploration, which is one a feature
-        std = None if len(std) == layers[-1].weight.shape[1] else std
-    of_actions += [] if std is None else [std.numel()]
-    fits = follow and {*of_obs} <= {layers[0].weight.shape[1]} and {*of_actions} <= {len(layers[-1].bias)}
-    if left or not fits or len(of_obs) == 1 or (reach is None) != (center is None):
+        found = [match for match in found if match[0].rpartition(".")[0] == found[0][0].rpartition(".")[0]]
+        chain += sorted(found, key=lambda match: int(match.groupdict().get("number") or 0))
+    stems = [match[0] for match in chain]
+    weights = [left.pop(f"{stem}.weight") for stem in stems]
+    layers = [
+        Linear(weight, left.pop(f"{stem}.bias", torch.zeros(weight.shape[:1])))
+        for stem, weight in zip(stems, weights, strict=True)
+    ]
+    fits = are_chained(layers) and (mean is None) == (scale is None) and (reach is None) == (center is None)
+    if fits:
+        width, features, act_dim = layers[0].weight.shape[1], layers[-1].weight.shape[1], len(layers[-1].bias)
+        if std is not None and std.dim() == 2 and std.numel() != act_dim and len(std) == features:
+            # that of state-dependent exploration, which is one a feature
+            std = None
+        sizes = (mean, width), (scale, width), (reach, act_dim), (center, act_dim), (std, act_dim)
+        fits = all(part is None or part.numel() == size for part, size in sizes)
+    if left or not fits:
         what = f"'{next(iter(left))}' among them" if left else "their shapes do not follow each other"
         remedy = "a TorchScript or ONNX file of the same policy needs no names"
         raise InputError(f"{path}: its names are not those of an MLP that is understood ({what})", remedy)
@@ -345,13 +321,8 @@ def read_network(path: Path, state: dict[str, Tensor]) -> Network:
         shift, share = mean.flatten(), 1 / (scale.flatten() + _RSL_EPSILON)
         weight = layers[0].weight * share
         layers[0] = Linear(weight, layers[0].bias - weight @ shift)
-    scaled = (
-        None if reach is None or center is None else ((center - reach).flatten(), (center + reach).flatten())
-    )
-    return Network(
-        layers,
-        None if std is None else std.flatten(),
-        scaled,
-        layout,
-        layout is _SAC and chain[-1].endswith("mu.0"),
-    )
+    scaled = None
+    if reach is not None and center is not None:
+        scaled = (center - reach).flatten(), (center + reach).flatten()
+    clipped = layout is _SAC and stems[-1].endswith("mu.0")
+    return Network(layers, None if std is None else std.flatten(), scaled, layout, clipped)

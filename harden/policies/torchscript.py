@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +21,8 @@ from harden.policies.adopt import Bounds, Node, adopt_weights
 from harden.policies.foreign import (
     MEMORYLESS,
     ForeignPolicy,
-    LimitedProcess,
     as_gaussian,
-    check_file,
+    call_limited,
     chosen_outputs,
     require_one_input,
 )
@@ -80,7 +80,7 @@ class Program:
     """
 
     def __init__(self, path: Path, reading: Reading = Reading()) -> None:  # noqa: B008
-        self.path, self.reading, self.forms = path, reading, list(_FORMS)
+        self.path, self.reading, self.forms = path, reading, _FORMS
         unreadable = foreign_errors(f"{path} can't be read as TorchScript", _PICKLED, DamagedFileError)
         with unreadable, _quietly():
             self.module = torch.jit.load(str(path), map_location="cpu").eval()
@@ -99,31 +99,30 @@ class Program:
         Raises:
             InputError: it does not answer in floating point numbers, or it fails.
         """
-        refusals: list[InputError] = []
-        while len(refusals) < len(self.forms):
+        rows, refusals = obs.to("cpu", self.dtype), list[InputError]()
+        for number, form in enumerate(self.forms):
             try:
-                outputs = self._run(self.forms[len(refusals)](obs.to("cpu", self.dtype)))
+                outputs = self._run(form(rows))
             except InputError as error:
                 refusals.append(error)
                 continue
             # what it refused once is not tried again
-            del self.forms[: len(refusals)]
+            self.forms = self.forms[number:]
             return [value.float() for value in outputs]
+        if refusals[0].__cause__ and (count := self._stacked(rows)):
+            raise InputError(f"{self.path} takes {count} observations at once: a stacked policy", MEMORYLESS)
         # of the whole batch, which is what it should take
-        raise (self._stacked(obs) if refusals[0].__cause__ else None) or refusals[0]
+        raise refusals[0]
 
-    def _stacked(self, obs: Tensor) -> InputError | None:
-        """Return what is to be said of a program that takes several observations (B, obs_dim) at once."""
-        rows = obs.to("cpu", self.dtype)
+    def _stacked(self, rows: Tensor) -> int:
+        """Return how many observations the program takes at once, 0 where that is not found out."""
         for count in range(2, _MOST_STACKED + 1):
             several = rows.unsqueeze(1).expand(-1, count, -1)
             for given in (several.flatten(1), several):
                 with contextlib.suppress(Exception):
                     self.module(given)
-                    return InputError(
-                        f"{self.path} takes {count} observations at once: a stacked policy", MEMORYLESS
-                    )
-        return None
+                    return count
+        return 0
 
     def _run(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Return the outputs for parts of a batch, joined."""
@@ -145,27 +144,19 @@ class Program:
             return [torch.stack(column).reshape(len(parts), -1) for column in zip(*answers, strict=True)]
 
 
+def try_program(path: Path, reading: Reading, obs: np.ndarray) -> None:
+    """Load a program and run it on observations (B, obs_dim)."""
+    Program(path, reading)(torch.from_numpy(obs))
+
+
 def open_torchscript(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
-    """Load a TorchScript policy: observations (B, obs_dim) in, actions out, or actions and a spread.
+    """Load a TorchScript policy: observations in, actions out, or actions and a spread.
 
     It is tried in a child process under limits of time and memory before it is loaded into this process,
-    where it is asked as it is, whole, and gradients flow through it.
-
-    Args:
-        reading: which outputs count.
-        bounds: of the action space, and of the spread of our policy with the program's weights.
-        obs: what it is tried on, (B, obs_dim).
-
-    Raises:
-        MissingInputError: no such file; DamagedFileError: not TorchScript, such as what torch.save writes.
-        InputError: it takes more than observations, or it fails the trial.
+    where it is asked as it is, whole, and gradients flow through it. Arguments and errors are those of
+    `open_foreign`.
     """
-    check_file(path)
-    process = LimitedProcess(path, "harden.policies.torchscript")
-    try:
-        process.ask("try_torchscript", reading, obs[:_TRIED].numpy())
-    finally:
-        process.child.close()
+    call_limited(path, try_program, reading, obs[:_TRIED].numpy())
     program = Program(path, reading)
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:

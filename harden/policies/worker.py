@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 
 from harden.child import serve
 from harden.errors import DamagedFileError, InputError, foreign_errors
-from harden.policies.reading import Reading
 
 MOST_BYTES = 256 * 2**20
 MEMORY_BYTES = 4 * 2**30
@@ -86,19 +86,9 @@ class Worker:
             answers.append(outputs)
         return answers
 
-    def try_torchscript(self, path: Path, reading: Reading, obs: np.ndarray) -> None:
-        """Load a program and run it on observations (B, obs_dim)."""
-        import torch
-
-        from harden.policies.torchscript import Program
-
-        Program(path, reading)(torch.from_numpy(obs))
-
-    def load_sb3(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return the parameters in a zip of Stable-Baselines3, and what it says of them in plain text."""
-        from harden.policies.sb3 import read_zip
-
-        return read_zip(path)
+    def call(self, path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function of the library makes of the file."""
+        return function(path, *arguments)
 
 
 if __name__ == "__main__":

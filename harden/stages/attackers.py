@@ -185,9 +185,9 @@ class Attackers:
                     radius = fit.train_epsilon
                     append_episodes(fit, out, policy, None, count, behaviour, radius, digest, report)
                 rows = open_dataset(data, fit.task_row).recent(fit.imitation.rows)
-                copied = distil(policy.source, fit, rows, data, CPU, report)
-                facts = {"surrogate_error": copied.error, "surrogate_share": copied.share}
-                save_policy(bare, copied.policy, None, describe(fit))
+                copy, how = distil(policy.source, fit, rows, data, CPU, report)
+                facts = {"surrogate_error": how.error, "surrogate_share": how.share}
+                save_policy(bare, copy, None, describe(fit))
             else:
                 # without its critics, or the fit would go on from them
                 save_policy(bare, policy, None, self.loaded.manifest)

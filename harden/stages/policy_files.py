@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from harden.nets.saved import LoadedPolicy, load_policy, module_digest, policy_f
 from harden.policies.adopt import Bounds, set_spread, task_bounds
 from harden.policies.export import Exported, export_policy
 from harden.policies.foreign import ForeignPolicy, OpaquePolicy, answer
-from harden.policies.open import adopted_policy, clipping_warning, open_foreign, open_policy
+from harden.policies.open import not_ours, open_policy, try_foreign
 from harden.policies.reading import Reading
 from harden.policies.state_dict import KEPT_INSIDE
 from harden.progress import QUIET, Reporter
@@ -42,6 +42,8 @@ from harden.training.workspace import describe
 from harden.types import Transitions
 
 _DRAWN = 10_000
+# of the action range; a copy that is further off acts otherwise than its original
+_FAILED = 0.1
 
 
 def check_observations(data: Dataset | None, reach: float, obs_dim: int) -> tuple[Tensor, str]:
@@ -54,15 +56,14 @@ def check_observations(data: Dataset | None, reach: float, obs_dim: int) -> tupl
     Raises:
         InputError: a data set of other observations.
     """
-    if data is not None:
-        obs = data.recent(_DRAWN).obs
-        if obs.shape[1] != obs_dim:
-            raise InputError(
-                f"{data.path} has observations of {obs.shape[1]} coordinates", f"the policy takes {obs_dim}"
-            )
-        return obs, f"{len(obs):,} observations of {data.path}"
-    drawn = torch.rand(_DRAWN, obs_dim, generator=generator("cpu", 0, "check-observations"))
-    return reach * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{reach:g}, {reach:g}]"
+    if data is None:
+        drawn = torch.rand(_DRAWN, obs_dim, generator=generator("cpu", 0, "check-observations"))
+        return reach * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{reach:g}, {reach:g}]"
+    obs = data.recent(_DRAWN).obs
+    if obs.shape[1] != obs_dim:
+        what = f"{data.path} has observations of {obs.shape[1]} coordinates"
+        raise InputError(what, f"the policy takes {obs_dim}")
+    return obs, f"{len(obs):,} observations of {data.path}"
 
 
 def export(
@@ -109,7 +110,7 @@ def policy_info(
     policy, critics, manifest = (
         load_policy(named) if named.is_dir() else open_policy(named, config, report, reading)
     )
-    shape = policy.architecture
+    shape, task = policy.architecture, config.task_row
 
     def count(module: torch.nn.Module) -> str:
         return f"{sum(weights.numel() for weights in module.parameters()):,} parameters"
@@ -126,24 +127,20 @@ def policy_info(
         counts = critics.architecture
         held = f"{counts['reward_count']} of reward, {counts['cost_count']} of cost, {count(critics)}"
         held += f", digest {manifest['critics_digest']}"
-    task = config.task_row
-    of = {"task": task.name, "env_id": task.env_id or "data only"} if "format" in manifest else {}
-    sources = [f"{name} {digest}" for name, digest in manifest.get("inputs", {}).items() if digest]
+    if "format" in manifest:
+        manifest |= {"task": task.name, "env_id": task.env_id or "data only", "made_by": "somebody else"}
+        manifest |= {"inputs": {"": named}}
+        shown["how"] = manifest["how"]
+    sources = [f"{name} {digest}".strip() for name, digest in manifest.get("inputs", {}).items() if digest]
     shown |= {
-        "task": "{task} ({env_id})".format(**{"task": "unknown", "env_id": "unknown"} | manifest | of),
+        "task": f"{manifest.get('task', 'unknown')} ({manifest.get('env_id', 'unknown')})",
         "variant": str(manifest.get("variant", "unknown")),
         "made by": str(manifest.get("made_by", "harden train or its stages")),
         "digest": str(manifest["policy_digest"]),
         "made from": ", ".join(sources),
         "critics": held,
     }
-    if "format" in manifest:
-        shown |= {"made by": "somebody else", "made from": str(named), "how": str(manifest["how"])}
     return Ready(lambda: shown, [named], [])
-
-
-# of the action range; a copy that is further off acts otherwise than its original
-_FAILED = 0.1
 
 
 class Imported(NamedTuple):
@@ -172,33 +169,19 @@ class Imported(NamedTuple):
     copy: Row | None = None
 
     def __str__(self) -> str:
-        of = f" ({100 * self.share:.1f} % of the action range)" if not self.exact else ""
-        how = "taken over exactly: largest" if self.exact else "distilled: root mean square"
-        text = f"{how} action error {self.error:.2g}{of} on {self.checked_on}; spread {self.spread}"
-        if self.original is not None and self.copy is not None:
-            earn = [
-                "reward {reward:.1f}, cost {cost:.2f}".format(**row) for row in (self.original, self.copy)
-            ]
-            text += f"; over ten episodes the original has {earn[0]}, the copy {earn[1]}"
-        elif not self.exact:
+        how = f"action error {self.error:.2g} on {self.checked_on}; spread {self.spread}"
+        if self.exact:
+            text = f"taken over exactly: largest {how}"
+        else:
+            text = f"distilled: root mean square ({100 * self.share:.1f} % of the action range) {how}"
+        for name, row in (("original", self.original), ("copy", self.copy)):
+            if row is not None:
+                text += (
+                    f"; over ten episodes the {name} has reward {row['reward']:.1f}, cost {row['cost']:.2f}"
+                )
+        if not self.exact and self.original is None:
             text += "; what return that costs was not simulated"
         return f"{text}; warning: {self.clipped}" if self.clipped else text
-
-
-class Distilled(NamedTuple):
-    """Our policy fitted to the answers of another.
-
-    Args:
-        policy: ours.
-        error: root mean square of its actions on held-out episodes, in the action space's units.
-        share: the same as a share of the action range.
-        spread: where its spread comes from, in words.
-    """
-
-    policy: GaussianPolicy
-    error: float
-    share: float
-    spread: str
 
 
 def _default_spread(bounds: Bounds) -> str:
@@ -212,8 +195,8 @@ def distil(
     path: Path,
     device: torch.device,
     report: Reporter,
-) -> Distilled:
-    """Return our policy fitted to another's answers to the observations of whole episodes.
+) -> tuple[GaussianPolicy, Imported]:
+    """Return our policy fitted to another's answers to the observations of whole episodes, and how well.
 
     Args:
         rows: the episodes.
@@ -238,7 +221,8 @@ def distil(
     error = score(policy, *held_out[:2]).action_error
     with torch.no_grad():
         off = (policy.mean(held_out[0]) - held_out[1]) / (2 * policy.half_range)
-    return Distilled(policy, error, float(off.square().mean().sqrt()), spread)
+    share = float(off.square().mean().sqrt())
+    return policy, Imported(False, error, "held-out episodes", spread, share=share)
 
 
 def own_episodes(policy: GaussianPolicy, config: PipelineConfig, report: Reporter) -> Transitions:
@@ -282,8 +266,7 @@ class Source:
         imported: how it became ours, None of a folder.
 
     Raises:
-        MissingInputError: not there; DamagedFileError: not what its name promises.
-        InputError: one that can't be read as such, a policy of another task, or no observations to distil on.
+        As `open_policy`; InputError: no observations to distil on.
     """
 
     def __init__(
@@ -300,36 +283,31 @@ class Source:
     ) -> None:
         self.config, self.named, self.data, self.device, self.report = config, named, data, device, report
         self.imported: Imported | None = None
-        if named.is_dir():
-            self.ready: LoadedPolicy | None = load_policy(named)
+        self.ready = load_policy(named) if named.is_dir() else None
+        if self.ready is not None:
             return
-        task, bounds = config.task_row, task_bounds(config)
-        self.simulate = simulate and bool(task.env_id)
-        obs, checked_on = check_observations(data, reach, task.obs_dim)
-        self.foreign = open_foreign(named, reading, config, obs, report)
-        answers, _ = answer(self.foreign, obs, task.act_dim, named)
-        self.clipped = clipping_warning(answers, bounds)
-        adopted, self.ready = adopted_policy(self.foreign, obs, answers), None
-        if adopted is not None:
-            spread = self.foreign.spread or _default_spread(bounds)
-            self.imported = Imported(True, adopted[1], checked_on, spread)
-            self.ready = self._ours(adopted[0])
+        self.simulate = simulate and bool(config.task_row.env_id)
+        obs, checked_on = check_observations(data, reach, config.task_row.obs_dim)
+        self.tried = try_foreign(named, reading, config, obs, report)
+        if self.tried.adopted is not None:
+            spread = self.tried.foreign.spread or _default_spread(task_bounds(config))
+            self._take_over(self.tried.adopted, Imported(True, self.tried.error, checked_on, spread))
         elif data is None and not self.simulate:
-            raise InputError(
-                f"{named} holds more than an MLP such as ours, so that its weights can't be taken over",
-                "to distil it give observations with --data DATA",
-            )
+            raise not_ours(named, "to distil it give observations with --data DATA")
 
-    def _ours(self, policy: GaussianPolicy) -> LoadedPolicy:
-        """Return a policy that this one became, with what is said of it."""
-        assert self.imported is not None
-        self.imported = self.imported._replace(clipped=self.clipped, notes=self.foreign.notes)
-        imported = {"format": self.foreign.kind} | self.imported._asdict()
-        learned = "" if self.imported.exact or self.data is None else self.data.info.digest
-        inputs = {"data": learned, "policy": "", "file": self.foreign.identity}
+    def _take_over(self, policy: GaussianPolicy, how: Imported) -> LoadedPolicy:
+        """Keep and return the policy that this one became, with what is said of it."""
+        foreign = self.tried.foreign
+        self.imported = how._replace(clipped=self.tried.clipped, notes=foreign.notes)
+        imported = {"format": foreign.kind} | self.imported._asdict()
+        learned = "" if how.exact or self.data is None else self.data.info.digest
+        inputs = {"data": learned, "policy": "", "file": foreign.identity}
         words = {"variant": "imported", "made_by": "harden policy import", "imported": imported}
         digest = module_digest(policy)
-        return LoadedPolicy(policy, None, describe(self.config, **words, inputs=inputs, policy_digest=digest))
+        self.ready = LoadedPolicy(
+            policy, None, describe(self.config, **words, inputs=inputs, policy_digest=digest)
+        )
+        return self.ready
 
     def take(self) -> LoadedPolicy:
         """Return our policy, distilled now where its weights could not be taken over.
@@ -339,28 +317,25 @@ class Source:
         """
         if self.ready is not None:
             return self.ready
-        config, bounds, task = self.config, task_bounds(self.config), self.config.task_row
-        original = OpaquePolicy(self.foreign, task.obs_dim, bounds.low, bounds.high)
+        config, named, report, foreign = self.config, self.named, self.report, self.tried.foreign
+        low, high, *_ = task_bounds(config)
+        original = OpaquePolicy(foreign, config.task_row.obs_dim, low, high)
         if self.data is not None:
             rows, where = self.data.recent(config.imitation.rows), f"held-out episodes of {self.data.path}"
         else:
-            self.report.say(
-                f"{self.named} is distilled: its weights can't be taken over, its own episodes are collected"
-            )
-            rows, where = own_episodes(original, config, self.report), "held-out episodes of its own"
-        made = distil(self.foreign, config, rows, self.named, self.device, self.report)
-        if made.share > _FAILED:
+            report.say(f"{named} is distilled: its weights can't be taken over; collecting its own episodes")
+            rows, where = own_episodes(original, config, report), "held-out episodes of its own"
+        policy, how = distil(foreign, config, rows, named, self.device, report)
+        if how.share > _FAILED:
             raise InputError(
-                f"{self.named} can't be distilled: on {where} the copy's actions are off by "
-                f"{100 * made.share:.0f} % of the action range",
-                self.clipped or "nothing was written; give more data of its own, or raise imitation.steps",
+                f"{named} can't be distilled: on {where} the copy's actions are off by "
+                f"{100 * how.share:.0f} % of the action range",
+                self.tried.clipped or "give more data of its own, or raise imitation.steps",
             )
-        self.imported = Imported(False, made.error, where, made.spread, share=made.share)
         if self.simulate:
-            tried = try_both(config, original, made.policy)
-            self.imported = self.imported._replace(original=tried[0], copy=tried[1])
-        self.ready = self._ours(made.policy)
-        return self.ready
+            tried = try_both(config, original, policy)
+            how = how._replace(original=tried[0], copy=tried[1])
+        return self._take_over(policy, how._replace(checked_on=where))
 
 
 def import_policy(
@@ -392,12 +367,9 @@ def import_policy(
     """
     free_folder(out, overwrite)
     if path.is_dir():
-        raise InputError(
-            f"{path} is a folder", "name somebody else's policy file; a policy folder needs no import"
-        )
+        raise InputError(f"{path} is a folder", "name somebody else's policy file")
     dataset = None if data is None else open_dataset(data, config.task_row)
-    options: dict[str, Any] = {"reach": reach, "device": device, "report": report}
-    source = Source(config, path, reading, data=dataset, **options)
+    source = Source(config, path, reading, data=dataset, reach=reach, device=device, report=report)
     require_folder(out)
 
     def work() -> Imported:
