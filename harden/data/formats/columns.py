@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harden.data.formats.log import DSRL_NAMES, Log, LogFile, find_ends, rows_alike_at_end
+from harden.data.formats.log import DSRL_NAMES, Log, LogFile, find_ends
 from harden.data.shard import check_values
 from harden.errors import DamagedFileError, InputError
 from harden.types import Transitions
 
 NEEDED = ("obs", "action", "reward", "cost")
-_VECTORS = ("obs", "action", "next_obs")
+_VECTORS, _FLAGS = ("obs", "action", "next_obs"), ("terminal", "timeout")
 # what the columns of each key are called, the usual names first, in the order in which they are looked for
 _CALLED = {
     "next_obs": "next_observations next_observation next_obs obs_next next_states next_state",
@@ -34,7 +34,11 @@ _CALLED = {
 _ANY_END = ("dones", "done", "next.done")
 # an interval between rows is a gap when it is so much longer than the usual one
 _GAP = 1.5
+# rows of zeros or NaN, and of any other numbers, that are more than a robot at rest would leave
+_LEAST_EMPTY, _LEAST_ALIKE = 2, 10
 _SHOWN = 40
+# in the order in which a proposal has them
+_KEYS = dict.fromkeys((*NEEDED, *_CALLED))
 
 
 class Column(NamedTuple):
@@ -49,6 +53,15 @@ class Column(NamedTuple):
     kind: str
     axes: int
     read: Callable[[], np.ndarray]
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be part of a vector."""
+        return self.kind == "number" and self.axes < 2
+
+    def holds(self, key: str) -> bool:
+        """Return whether it may be what a key of one value a row says."""
+        return self.axes == 0 and (self.kind == "number" or (self.kind == "text" and key == "episode"))
 
 
 class Part(NamedTuple):
@@ -66,15 +79,16 @@ class Part(NamedTuple):
 
 def parse_columns(words: Sequence[str]) -> dict[str, str]:
     """Return which columns are what, of words such as "obs=pos_*+vel_*,action=a_*"; InputError: not such."""
-    found: dict[str, str] = {}
-    for word in (part for text in words for part in text.split(",") if part.strip()):
-        key, equals, pattern = word.strip().partition("=")
-        if key not in _CALLED or not equals or key in found:
-            allowed = ", ".join((*NEEDED, *(key for key in _CALLED if key not in NEEDED)))
-            remedy = f"write each key once, as in obs=pos_*+vel_*,action=a_*; the keys are: {allowed}"
-            raise InputError(f"--map: {word.strip()!r} is not KEY=COLUMN", remedy)
-        found[key] = pattern
-    return found
+    mapping: dict[str, str] = {}
+    for word in (part.strip() for text in words for part in text.split(",") if part.strip()):
+        key, equals, pattern = word.partition("=")
+        if key not in _CALLED or not equals or key in mapping:
+            remedy = (
+                f"write each key once, as in obs=pos_*+vel_*,action=a_*; the keys are: {', '.join(_KEYS)}"
+            )
+            raise InputError(f"--map: {word!r} is not KEY=COLUMN", remedy)
+        mapping[key] = pattern
+    return mapping
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -132,7 +146,7 @@ def read_columns(log: LogFile, parts: Iterable[Part]) -> Log:
     ends = find_ends(log, obs, next_obs, *(whole.get(key) for key in ("terminal", "timeout", "last", "gaps")))
     data = _transitions(whole | dict(zip(("terminal", "timeout"), ends, strict=True)))
     if next_obs is None:
-        log.notes.append(
+        log.note(
             "the file has no next observations: they are the observations that follow in the same episode; "
             f"the last rows of {int(ends[1].sum())} episodes that the time limit ended are dropped, since "
             f"what followed is not there; the {int(ends[0].sum())} that the dynamics ended keep theirs, "
@@ -141,11 +155,11 @@ def read_columns(log: LogFile, parts: Iterable[Part]) -> Log:
         data = _derive_next(data)
     if not len(data.rewards):
         raise InputError(f"{log.path} holds no episode of which anything can be kept")
-    return log.finish(header, data)
+    return Log(header, data, log.notes)
 
 
 def _transitions(arrays: Mapping[str, np.ndarray]) -> Transitions:
-    flags = {key: arrays.get(key, np.zeros(len(arrays["obs"]), bool)) for key in ("terminal", "timeout")}
+    flags = {key: arrays.get(key, np.zeros(len(arrays["obs"]), bool)) for key in _FLAGS}
     known = {"next_obs": arrays["obs"], **arrays, **flags}
     return Transitions(*(torch.from_numpy(known[key]) for key in (*NEEDED, "next_obs", *flags)))
 
@@ -153,38 +167,31 @@ def _transitions(arrays: Mapping[str, np.ndarray]) -> Transitions:
 def _stack(log: LogFile, part: Part, key: str, pattern: str) -> np.ndarray:
     """Return the columns that a pattern names side by side, as the file has them."""
     where, names = f"{log.path}{part.where}", _matching(pattern, part.columns)
-    usable = [name for name in names if _usable(part.columns[name])]
+    usable = [name for name in names if part.columns[name].usable]
     if pattern in names or not usable:
         usable = names
-    elif len(names) > len(usable):
-        note = (
-            f"no vectors of numbers, and left out of {key}: {', '.join(n for n in names if n not in usable)}"
-        )
-        log.notes += [note] * (note not in log.notes)
+    elif others := [name for name in names if name not in usable]:
+        log.note(f"no vectors of numbers, and left out of {key}: {', '.join(others)}")
     if not usable:
         raise InputError(f"{where} has no column {pattern!r} for {key}", f"it has: {_listed(part.columns)}")
     if key not in _VECTORS and len(usable) > 1:
         raise InputError(f"{where}: {key} is one column, and {pattern!r} is {', '.join(usable)}")
-    values = []
     for name in usable:
-        column = part.columns[name]
-        if column.kind not in ("number", "text" if key == "episode" else "number"):
-            raise DamagedFileError(f"{where}: '{name}' holds {column.kind}, not numbers")
-        values.append(column.read())
+        kind = part.columns[name].kind
+        if kind != "number" and not part.columns[name].holds(key):
+            raise DamagedFileError(f"{where}: '{name}' holds {kind}, not numbers")
+    values = [part.columns[name].read() for name in usable]
     if len(values) == 1:
         return values[0]
-    rows = {name: one.shape[:1] for name, one in zip(usable, values, strict=True)}
-    if len(set(rows.values())) != 1 or max(one.ndim for one in values) > 2:
+    rows = {name: column.shape[:1] for name, column in zip(usable, values, strict=True)}
+    if len(set(rows.values())) != 1 or max(column.ndim for column in values) > 2:
         raise DamagedFileError(f"{where}: {rows} rows of {key}, of at most one axis each, must be as many")
-    return np.concatenate([one.reshape(len(one), -1) for one in values], axis=1)
+    return np.concatenate([column.reshape(len(column), -1) for column in values], axis=1)
 
 
-def _usable(column: Column) -> bool:
-    return column.kind == "number" and column.axes < 2
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = sorted(names, key=natural)
+def _listed(names: Iterable[str], ordered: bool = False) -> str:
+    """Return names as a list in a line, in natural order unless theirs counts."""
+    every = list(names) if ordered else sorted(names, key=natural)
     shown = ", ".join(every[:_SHOWN]) + (f", and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")
     return shown.encode("unicode_escape").decode() or "nothing"
 
@@ -199,37 +206,33 @@ def _rows(log: LogFile, arrays: dict[str, np.ndarray], part: str, whole: bool) -
         # one observation more is that of one episode's end
         arrays, whole = arrays | {"obs": arrays["obs"][:-1], "next_obs": arrays["obs"][1:]}, True
     arrays = {key: values[1:] if len(values) == rows + 1 else values for key, values in arrays.items()}
-    lengths = {key: len(values) for key, values in arrays.items()}
-    if set(lengths.values()) != {rows} or not rows:
-        raise DamagedFileError(f"{where}: {lengths} rows; all lengths must be equal and not 0")
-    kept: dict[str, np.ndarray] = {}
-    for key, values in arrays.items():
-        if key in _VECTORS:
-            kept[key] = log.to_float32(
-                values[:, None] if values.ndim == 1 else values, 2, DSRL_NAMES[key], part
-            )
-        elif key in ("reward", "cost"):
-            kept[key] = log.to_float32(values, 1, DSRL_NAMES[key], part)
-    if not kept["obs"].size or not kept["action"].size:
-        raise DamagedFileError(f"{where}: observations or actions of no width")
-    if kept["obs"].shape != kept.get("next_obs", kept["obs"]).shape:
-        raise DamagedFileError(f"{where}: observations and next observations differ in shape")
+    shapes = {key: values.shape for key, values in arrays.items()}
+    if {shape[0] for shape in shapes.values()} != {rows} or not rows:
+        raise DamagedFileError(f"{where}: {shapes}: all must have as many rows, and some")
+    flat = {key: values.reshape(rows, -1) for key, values in arrays.items()}
+    if any(values.shape[1] != 1 for key, values in flat.items() if key not in _VECTORS):
+        raise DamagedFileError(f"{where}: {shapes}: all but {', '.join(_VECTORS)} are one value a row")
+    widths = [flat[key].shape[1] for key in ("obs", "action")]
+    if 0 in widths or flat.get("next_obs", flat["obs"]).shape[1] != widths[0]:
+        raise DamagedFileError(f"{where}: {shapes}: no width, or observations and next ones that differ")
+    columns = {key: values if key in _VECTORS else values[:, 0] for key, values in flat.items()}
+    kept = {
+        key: log.to_float32(columns[key], DSRL_NAMES[key], where)
+        for key in (*NEEDED, "next_obs")
+        if key in columns
+    }
     count = _rows_of_data(log, list(kept.values()), where)
-    for key in ("terminal", "timeout", "episode", "step"):
-        if key in arrays:
-            values = arrays[key].reshape(rows, -1)[:count]
-            if values.shape[1] != 1:
-                raise DamagedFileError(f"{where}: {key} has shape {arrays[key].shape}, expected (rows,)")
-            arrays[key] = values[:, 0]
-            if key in ("terminal", "timeout"):
-                if not np.isin(values, (0, 1)).all():
-                    raise DamagedFileError(f"{where}: {key} holds values other than 0 and 1")
-                kept[key] = values[:, 0].astype(bool)
-    kept = {key: values[:count] for key, values in kept.items()}
-    data = _transitions(kept)
+    columns = {key: values[:count] for key, values in (columns | kept).items()}
+    for key in _FLAGS:
+        if key in columns:
+            if not np.isin(columns[key], (0, 1)).all():
+                raise DamagedFileError(f"{where}: {key} holds values other than 0 and 1")
+            columns[key] = columns[key].astype(bool)
+    ids, step = columns.pop("episode", None), columns.pop("step", None)
+    data = _transitions(columns)
     # which of both an end is, if any, is asked later
     check_values(data._replace(timeouts=data.timeouts & ~data.terminals), where)
-    return _in_order(kept, arrays.get("episode"), arrays.get("step"), where, whole)
+    return _in_order(columns, ids, step, where, whole)
 
 
 def _in_order(
@@ -269,18 +272,23 @@ def _in_order(
 
 
 def _rows_of_data(log: LogFile, arrays: list[np.ndarray], where: str) -> int:
-    """Return how many rows of a part are data: those that its recorder never filled are not."""
-    count, choice = len(arrays[0]), log.options.tail
-    alike = rows_alike_at_end(arrays)
-    if not alike or choice == "keep":
+    """Return how many rows of a part are data: those that its recorder never filled are not.
+
+    Args:
+        arrays: float32 (N, ...) each.
+    """
+    rows = np.concatenate([values.reshape(len(values), -1) for values in arrays], axis=1)
+    count, last, choice = len(rows), rows[-1], log.options.tail
+    others = np.flatnonzero(~((rows == last) | (np.isnan(rows) & np.isnan(last))).all(1))
+    alike = count - (int(others[-1]) + 1 if len(others) else 0)
+    empty = bool(((last == 0) | np.isnan(last)).all())
+    if alike < (_LEAST_EMPTY if empty else _LEAST_ALIKE) or choice == "keep":
         return count
     doubt = f"the last {alike:,} rows are all alike, as rows are that were never filled"
-    if not choice:
+    if not choice or alike == count:
         remedy = "say --tail drop, or --tail keep where the robot stood still"
         raise InputError(f"{where}: {doubt} (from row {count - alike})", remedy)
-    if alike == count:
-        raise InputError(f"{where}: all its rows are alike", "nothing can be learned from them")
-    log.notes.append(f"{doubt}: dropped")
+    log.note(f"{doubt}: dropped")
     return count - alike
 
 
@@ -314,22 +322,19 @@ def _choose(log: LogFile, part: Part) -> dict[str, str]:
     if all(chosen.get(key) for key in (*NEEDED, "terminal")):
         return chosen
     doubts = _propose(part, chosen)
-    mapping = ",".join(
-        f"{key}={chosen[key].replace(',', '?')}"
-        for key in (*NEEDED, *(key for key in _CALLED if key not in NEEDED))
-        if chosen.get(key) or key in given
-    )
+    told = (key for key in _KEYS if chosen.get(key) or key in given)
+    mapping = ",".join(f"{key}={chosen[key].replace(',', '?')}" for key in told)
     line = f"{log.options.rerun} --map {shlex.quote(mapping)}"
     if doubts:
-        remedy = f"say what is right, as in: {line}"
-        held = f"it has: {_listed(columns)}"
-        raise InputError(f"{log.path}: {'; '.join(doubts)}", f"{held}; {remedy}")
-    log.notes.append(f"read as by: {line}")
+        remedy = f"it has: {_listed(columns)}; say what is right, as in: {line}"
+        raise InputError(f"{log.path}: {'; '.join(doubts)}", remedy)
+    log.note(f"read as by: {line}")
     _note_others(log, chosen, columns)
     return chosen
 
 
 def _note_others(log: LogFile, chosen: Mapping[str, str], columns: Mapping[str, Column]) -> None:
+    """Note in which order vectors are, and what is not used; InputError: a column is two things."""
     taken = {key: _matching(pattern, columns) for key, pattern in chosen.items() if pattern}
     every = [name for names in taken.values() for name in names]
     twice = sorted({name for name in every if every.count(name) > 1})
@@ -337,54 +342,39 @@ def _note_others(log: LogFile, chosen: Mapping[str, str], columns: Mapping[str, 
         raise InputError(f"{log.path}: --map takes {twice[0]!r} for two things", "write each out")
     for key in _VECTORS:
         if len(taken.get(key, [])) > 1:
-            log.notes.append(f"{key} is, in this order: {_listed_in_order(taken[key])}")
+            log.note(f"{key} is, in this order: {_listed(taken[key], ordered=True)}")
     if others := set(columns) - set(every):
-        log.notes.append(f"not used: {_listed(others)}")
+        log.note(f"not used: {_listed(others)}")
 
 
-def _listed_in_order(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return shown.encode("unicode_escape").decode()
-
-
-def _candidates(key: str, columns: Mapping[str, Column], free: Sequence[str]) -> list[str]:
-    """Return the patterns of free columns that are called as those of a key are, the likeliest first."""
-    found: list[str] = []
-    for name in _CALLED[key].split():
-        exact = [one for one in free if one.lower() in (name, f"infos/{name}")]
-        found += [
-            one
-            for one in exact
-            if key in _VECTORS
-            or (columns[one].axes == 0 and columns[one].kind in ("number", "text" * (key == "episode")))
-        ]
+def _candidates(key: str, columns: Mapping[str, Column]) -> list[str]:
+    """Return the patterns of columns that are called as those of a key are, the likeliest first."""
+    patterns: list[str] = []
+    for called in _CALLED[key].split():
+        exact = [name for name in columns if name.lower() in (called, f"infos/{called}")]
+        patterns += [name for name in exact if key in _VECTORS or columns[name].holds(key)]
         if exact or key not in _VECTORS:
             continue
         # a single letter is a name where a number follows alone
-        spelled = rf"({re.escape(name)}[-_./\[ ]?)({'[0-9]+]?' if len(name) == 1 else '.+'})"
+        spelled = rf"({re.escape(called)}[-_./\[ ]?)({'[0-9]+]?' if len(called) == 1 else '.+'})"
         begun: dict[str, list[str]] = {}
-        for one in free:
-            match = re.fullmatch(spelled, one, re.IGNORECASE)
-            if match and _usable(columns[one]) and (len(match[1]) > len(name) or match[2].isdecimal()):
-                begun.setdefault(f"{match[1]}*", []).append(one)
+        for name in sorted(columns, key=natural):
+            match = re.fullmatch(spelled, name, re.IGNORECASE)
+            if match and columns[name].usable and (len(match[1]) > len(called) or match[2].isdecimal()):
+                begun.setdefault(f"{match[1]}*", []).append(name)
         for pattern, names in begun.items():
-            fits = [one for one in _matching(pattern, columns) if _usable(columns[one])]
-            found.append(pattern if fits == names else "+".join(names))
-    return list(dict.fromkeys(found))
+            fits = [name for name in _matching(pattern, columns) if columns[name].usable]
+            patterns.append(pattern if fits == names else "+".join(names))
+    return list(dict.fromkeys(patterns))
 
 
 def _propose(part: Part, chosen: dict[str, str]) -> list[str]:
     """Add to the keys that are chosen what the other columns seem to be; returns what is doubtful in it."""
     columns, doubts = part.columns, list[str]()
-    free = [
-        name
-        for name in sorted(columns, key=natural)
-        if not any(name in _matching(pattern, columns) for pattern in chosen.values() if pattern)
-    ]
+    taken = {name for pattern in chosen.values() if pattern for name in _matching(pattern, columns)}
+    free = {name: columns[name] for name in sorted(columns, key=natural) if name not in taken}
     for key in _CALLED:
-        if key in chosen:
-            continue
-        patterns = _candidates(key, columns, free)
+        patterns = [] if key in chosen else _candidates(key, free)
         if key == "step":
             ids = columns.get(chosen.get("episode", ""))
             patterns = [name for name in patterns if _rises(columns[name], ids)]
@@ -393,22 +383,21 @@ def _propose(part: Part, chosen: dict[str, str]) -> list[str]:
         chosen[key] = patterns[0]
         if len(patterns) > 1 and key != "step":
             doubts.append(f"{key} may be {' or '.join(patterns)}")
-        free = [name for name in free if not any(name in _matching(one, columns) for one in patterns)]
+        for name in [name for pattern in patterns for name in _matching(pattern, free)]:
+            free.pop(name, None)
     flag = chosen.get("terminal", "")
     if flag.lower() in _ANY_END and "timeout" not in chosen and columns[flag].read().any():
         doubts.append(
             f"{flag!r} may flag the ends of the dynamics (terminal={flag}) or those of the recording "
             f"(timeout={flag})"
         )
-    told = part.whole or any(chosen.get(key) for key in ("episode", "terminal", "timeout"))
-    if not told and (constant := [name for name in free if _in_stretches(columns[name])]):
+    told = part.whole or any(chosen.get(key) for key in ("episode", *_FLAGS))
+    if not told and (constant := [name for name in free if _in_stretches(free[name])]):
         chosen["episode"] = constant[0]
-        free.remove(constant[0])
+        del free[constant[0]]
         doubts.append(f"episode may be {' or '.join(constant)}, constant over stretches of rows")
-    spare = [name for name in free if _usable(columns[name])]
-    flags = [
-        name for name in spare if columns[name].axes == 0 and np.isin(columns[name].read(), (0, 1)).all()
-    ]
+    spare = [name for name in free if free[name].usable]
+    flags = [name for name in spare if free[name].axes == 0 and np.isin(free[name].read(), (0, 1)).all()]
     for key in (key for key in NEEDED if not chosen.get(key)):
         seem = {"cost": flags, "obs": ["+".join(spare)] if spare else []}.get(key, [])
         chosen[key] = seem[0] if len(seem) == 1 else f"{key.upper()}-COLUMN"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harden.data.manifest import Attributes, parse_attributes
-from harden.errors import DamagedFileError, InputError
+from harden.errors import InputError
 from harden.types import Transitions
 
 # a shift of the flags is the cause when no more than this share of what contradicts them is left by it
 _LEFT = 0.1
 # flags from which a shift can be told by the size of the steps between observations alone, and by how much
 _LEAST_FLAGS, _LARGER = 3, 3.0
-# rows of zeros or NaN, and of any other numbers, that are more than a robot at rest would leave
-_LEAST_EMPTY, _LEAST_ALIKE = 2, 10
 # what holds of a log that harden wrote and flagged itself, attacked data among it
 _OURS: dict[str, Any] = {"at_horizon": "terminal", "at_break": "keep", "shift": 0, "tail": "keep"}
 DSRL_NAMES = {
@@ -30,6 +28,8 @@ DSRL_NAMES = {
     "terminal": "terminals",
     "timeout": "timeouts",
 }
+# terminals and timeouts, bool (N,) each
+Ends = tuple[np.ndarray, np.ndarray]
 
 
 class ImportOptions(NamedTuple):
@@ -38,8 +38,7 @@ class ImportOptions(NamedTuple):
     Args:
         columns: which columns are what, as `parse_columns` gives them.
         rerun: the command that imports the file, but for its `--map`: what a proposal is written behind.
-        env_id: the environment, "" for what the file says.
-        horizon: steps of the time limit, 0 for what the file says.
+        env_id, horizon: the environment and the steps of its time limit, "" and 0 for what the file says.
         at_horizon: what an end on the last step of the time limit is, flagged as a terminal: "timeout" or
             "terminal"; None, here and below: refuse to guess.
         at_break: what a row is that leads elsewhere than to the next row and that no flag ends: a "timeout",
@@ -84,7 +83,10 @@ class LogFile:
         self.names: dict[str, str] = dict(DSRL_NAMES)
         self.stated: dict[str, Any] = {}
         self.notes: list[str] = []
-        self._rounded: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Note what is not kept as it was, once."""
+        self.notes += [text] * (text not in self.notes)
 
     def header(self) -> Attributes:
         """Return what the log says of itself, with what the user says in its place; the options follow it.
@@ -100,51 +102,22 @@ class LogFile:
         self.options = self.options._replace(horizon=header.horizon)
         return header
 
-    def to_float32(self, values: np.ndarray, ndim: int, name: str, part: str = "") -> np.ndarray:
-        """Return numbers of any type as float32; what it can't hold exactly is noted by `finish`.
-
-        Args:
-            ndim: axes that they must have; of one axis more, the last may be 1 long.
-            name: of the array; part: of the file, such as ": episode 3".
+    def to_float32(self, values: np.ndarray, name: str, where: str) -> np.ndarray:
+        """Return numbers of any type as float32, and note where it can't hold them exactly.
 
         Raises:
-            DamagedFileError: another number of axes; InputError: a finite number beyond those of float32.
+            InputError: a finite number beyond those of float32.
         """
-        if values.ndim == ndim + 1 and values.shape[-1] == 1:
-            values = values[..., 0]
-        where = f"{self.path}{part}: '{name}'"
-        if values.ndim != ndim:
-            raise DamagedFileError(f"{where} has {values.ndim} axes, expected {ndim}")
         with np.errstate(over="ignore", invalid="ignore"):
             kept = np.require(values, np.float32, ["C", "W"])
             if values.dtype != np.float32 and not np.array_equal(kept.astype(values.dtype), values):
-                self._rounded.add(name)
+                self.note(f"rounded to float32, which is what harden keeps: {name}")
                 beyond = np.argwhere(np.isinf(kept) & np.isfinite(values))
                 if len(beyond):
                     number = f"{values[tuple(beyond[0])]:.6g} in row {beyond[0][0]}"
-                    raise InputError(f"{where} holds {number}", "float32 ends at 3.4e38: take a larger unit")
+                    what = f"{where}: '{name}' holds {number}"
+                    raise InputError(what, "float32 ends at 3.4e38: take a larger unit")
         return kept
-
-    def finish(self, stated: Attributes, data: Transitions) -> Log:
-        """Return the log that was read."""
-        if self._rounded:
-            names = ", ".join(sorted(self._rounded))
-            self.notes.append(f"rounded to float32, which is what harden keeps: {names}")
-        return Log(stated, data, self.notes)
-
-
-def rows_alike_at_end(arrays: Sequence[np.ndarray]) -> int:
-    """Return how many rows at the end are alike in every array; 0 where so few are that they may be data.
-
-    Args:
-        arrays: float32 (N, ...) each.
-    """
-    rows = np.concatenate([values.reshape(len(values), -1) for values in arrays], axis=1)
-    last = rows[-1]
-    others = np.flatnonzero(~((rows == last) | (np.isnan(rows) & np.isnan(last))).all(1))
-    alike = len(rows) - (int(others[-1]) + 1 if len(others) else 0)
-    empty = bool(((last == 0) | np.isnan(last)).all())
-    return alike if alike >= (_LEAST_EMPTY if empty else _LEAST_ALIKE) else 0
 
 
 def limit_ends(terminals: np.ndarray, horizon: int) -> np.ndarray:
@@ -183,29 +156,6 @@ def _better_shift(ends: Callable[[int], np.ndarray], obs: np.ndarray, follows: n
     return 0
 
 
-def _breaks(file: LogFile, ends: np.ndarray, follows: np.ndarray) -> np.ndarray:
-    """Return which rows are ends that no flag says, bool (N,), as their next observations show.
-
-    Raises:
-        InputError: there are such rows, and the user did not say what they are.
-    """
-    breaks, choice = np.r_[~follows & ~ends[:-1], False], file.options.at_break
-    if not breaks.any():
-        return breaks
-    doubt = (
-        f"{int(breaks.sum()):,} of the {int((~ends).sum()):,} rows that no flag ends lead elsewhere than to "
-        f"the next row (rows {_some(np.flatnonzero(breaks))})"
-    )
-    if not choice:
-        raise InputError(
-            f"{file.path}: {doubt}",
-            "say --at-break timeout where the recording was cut there, or keep where observations are noisy; "
-            "where next_observations are another row's, leave them out: the following row's are taken then",
-        )
-    file.notes.append(f"{doubt}: {'taken for timeouts' if choice == 'timeout' else 'kept as they are'}")
-    return breaks if choice == "timeout" else np.zeros_like(breaks)
-
-
 def find_ends(
     file: LogFile,
     obs: np.ndarray,
@@ -214,7 +164,7 @@ def find_ends(
     timeouts: np.ndarray | None,
     last: np.ndarray | None = None,
     gaps: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Ends:
     """Return terminals and timeouts as harden keeps them: apart, and with an end to the last episode.
 
     Args:
@@ -229,42 +179,53 @@ def find_ends(
     follows = None if next_obs is None else (next_obs[:-1] == obs[1:]).all(1)
     if gaps is not None and gaps.any():
         follows = ~gaps[:-1] if follows is None else follows & ~gaps[:-1]
+    none = np.zeros(len(obs), bool)
+    terminal = none if terminals is None else terminals
     if last is None:
-        flags = np.zeros(len(obs), bool) if terminals is None else terminals
-        terminal, timeout = _flagged_ends(file, obs, follows, flags, timeouts)
+        terminal, timeout = _flagged_ends(file, obs, follows, terminal, timeouts)
     else:
-        terminal, timeout = _known_ends(file, last, terminals, timeouts)
+        terminal, timeout = _known_ends(file, last, terminal, none if timeouts is None else timeouts)
     if follows is not None:
         timeout = timeout | _breaks(file, terminal | timeout, follows)
     if not terminal[-1] and not timeout[-1]:
-        file.notes.append("the last episode has no end in the file: its last row is taken for a timeout")
+        file.note("the last episode has no end in the file: its last row is taken for a timeout")
         timeout[-1] = True
     ends = np.flatnonzero(terminal | timeout)
     lengths = np.diff(ends, prepend=-1)
-    terminal[ends], timeout[ends] = settle_ends(file, lengths, terminal[ends], timeout[ends])
+    terminal[ends], timeout[ends] = _settle_ends(file, lengths, terminal[ends], timeout[ends])
     return terminal, timeout
 
 
-def _known_ends(
-    file: LogFile, last: np.ndarray, terminals: np.ndarray | None, timeouts: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of episodes whose last rows are known; InputError: others are flagged."""
-    terminal, timeout = (
-        np.zeros_like(last) if flags is None else _shifted(flags, file.options.shift or 0)
-        for flags in (terminals, timeouts)
+def _breaks(file: LogFile, ends: np.ndarray, follows: np.ndarray) -> np.ndarray:
+    """Return which rows are ends that no flag says, bool (N,); InputError: there are, and nobody said so."""
+    breaks, choice = np.r_[~follows & ~ends[:-1], False], file.options.at_break
+    if not breaks.any():
+        return breaks
+    doubt = (
+        f"{_some(breaks)} of the {int((~ends).sum()):,} that no flag ends lead elsewhere than to the next row"
     )
+    if not choice:
+        raise InputError(
+            f"{file.path}: {doubt}",
+            "say --at-break timeout where the recording was cut there, or keep where observations are noisy; "
+            "where next_observations are another row's, leave them out: the following row's are taken then",
+        )
+    file.note(f"{doubt}: {'taken for timeouts' if choice == 'timeout' else 'kept as they are'}")
+    return breaks & (choice == "timeout")
+
+
+def _known_ends(file: LogFile, last: np.ndarray, terminals: np.ndarray, timeouts: np.ndarray) -> Ends:
+    """Return the ends of episodes whose last rows are known; InputError: others are flagged."""
+    terminal, timeout = (_shifted(flags, file.options.shift or 0) for flags in (terminals, timeouts))
     inside = (terminal | timeout) & ~last
     if inside.any():
-        where = f"{int(inside.sum()):,} rows (rows {_some(np.flatnonzero(inside))})"
         raise InputError(
-            f"{file.path}: an episode ends before its last step, by the flags of {where}",
+            f"{file.path}: an episode ends before its last step, by the flags of {_some(inside)}",
             "flags that stand a row off are moved with --shift-flags; what is no end stays out of --map",
         )
     endless = last & ~(terminal | timeout)
     if endless.any():
-        file.notes.append(
-            f"{int(endless.sum()):,} episodes have no end flagged: their last step is taken for a timeout"
-        )
+        file.note(f"{endless.sum():,} episodes have no end flagged: their last step is taken for a timeout")
     return terminal, timeout | endless
 
 
@@ -274,28 +235,27 @@ def _flagged_ends(
     follows: np.ndarray | None,
     terminals: np.ndarray,
     timeouts: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Ends:
     """Return the ends that flags and the time limit say; errors as `find_ends`.
 
     Args:
         follows: bool (N - 1,), which rows lead to the next one; None where that can't be told.
     """
-    path, options, notes = file.path, file.options, file.notes
-    horizon = options.horizon
+    options, horizon = file.options, file.options.horizon
     if timeouts is None or not (terminals.any() or timeouts.any()):
         # an array that nobody filled says no more than none
         lacks = "has no timeouts" if timeouts is None else "flags no episode's end"
         timeouts = None
         if horizon:
-            notes.append(f"the file {lacks}: an episode without a terminal ends after {horizon} steps")
+            file.note(f"the file {lacks}: an episode without a terminal ends after {horizon} steps")
         elif follows is None or options.at_break != "timeout":
             also = "" if follows is None else ", or say --at-break timeout"
             raise InputError(
-                f"{path} {lacks}: where the time limit ended an episode can't be told",
+                f"{file.path} {lacks}: where the time limit ended an episode can't be told",
                 f"name an episode's steps with --horizon, or the column of its id with --map episode={also}",
             )
 
-    def flagged(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    def flagged(rows: int) -> Ends:
         moved = _shifted(terminals, rows)
         if timeouts is not None:
             return moved, _shifted(timeouts, rows)
@@ -306,19 +266,15 @@ def _flagged_ends(
 
     asked = options.shift is None and (terminals.any() or timeouts is not None)
     if asked and (better := _better_shift(ends, obs, follows)):
-        rows = np.flatnonzero(ends(0))
-        breaks = (rows + better)[(rows + better >= 0) & (rows + better < len(obs))]
         raise InputError(
-            f"{path}: the flags of ends stand a row {'late' if better < 0 else 'early'}: they are at rows "
-            f"{_some(rows)}, the observations break off at rows {_some(breaks)}",
+            f"{file.path}: the flags of ends stand a row {'late' if better < 0 else 'early'}: they are at "
+            f"{_some(ends(0))}, the observations break off at {_some(_shifted(ends(0), better))}",
             f"move them with --shift-flags {better}; if they are right, say --shift-flags 0",
         )
     return flagged(options.shift or 0)
 
 
-def settle_ends(
-    file: LogFile, lengths: np.ndarray, terminals: np.ndarray, timeouts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _settle_ends(file: LogFile, lengths: np.ndarray, terminals: np.ndarray, timeouts: np.ndarray) -> Ends:
     """Return of each episode whether the dynamics ended it, and whether the time limit did: never both.
 
     Loggers of Gym's older interface write `done`, true at the time limit as well, where a terminal is asked
@@ -338,31 +294,30 @@ def settle_ends(
             "give the time limit's steps with --horizon; where the file never flags it, say --map timeout=",
         )
     limit = horizon or int(lengths.max())
-    both = terminals & timeouts
-    at_limit = terminals & (lengths == limit)
+    both, at_limit = terminals & timeouts, terminals & (lengths == limit)
     # an end that is flagged as the limit's shows that the file tells the two apart
     apart = bool((timeouts & ~terminals & (lengths == limit)).any())
     # of an unknown limit there is no sign but that several episodes end on the same step, the last of all
     known = horizon > 0 or (int(at_limit.sum()) > 1 and limit > 1)
-    doubtful = both | (at_limit & (known and not apart))
-    doubt = f"{int(both.sum()):,} episodes end as terminal and timeout at once"
-    if not both.any():
+    doubtful = both | (at_limit & (choice == "timeout" if choice else known and not apart))
+    if doubtful.any():
         doubt = f"all {int(at_limit.sum()):,} episodes of {limit} steps, the most, end as terminals"
-    if choice:
-        doubtful = both | (at_limit & (choice == "timeout"))
-        if doubtful.any():
-            file.notes.append(f"{doubt}: kept as {choice}s")
-    elif doubtful.any():
-        raise InputError(
-            f"{file.path}: {doubt}, as in logs that write Gym's older 'done' for both",
-            "say --at-horizon timeout where the time limit cut them, --at-horizon terminal where the robot "
-            "failed or finished in that very step",
-        )
+        if both.any():
+            doubt = f"{int(both.sum()):,} episodes end as terminal and timeout at once"
+        if not choice:
+            raise InputError(
+                f"{file.path}: {doubt}, as in logs that write Gym's older 'done' for both",
+                "say --at-horizon timeout where the time limit cut them, --at-horizon terminal where the "
+                "robot failed or finished in that very step",
+            )
+        file.note(f"{doubt}: kept as {choice}s")
     if choice == "timeout":
         return terminals & ~doubtful, timeouts | doubtful
     return terminals, timeouts & ~doubtful
 
 
-def _some(rows: np.ndarray) -> str:
+def _some(marked: np.ndarray) -> str:
+    """Return how many rows are marked, bool (N,), and the first of them, in words."""
+    rows = np.flatnonzero(marked)
     shown = ", ".join(str(int(row)) for row in rows[:4])
-    return shown + (f", ... {int(rows[-1])}" if len(rows) > 4 else "")
+    return f"{len(rows):,} rows (rows {shown}{f', ... {int(rows[-1])}' if len(rows) > 4 else ''})"
