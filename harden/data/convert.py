@@ -19,7 +19,7 @@ from harden.data.formats.hdf5 import read_hdf5, write_dsrl
 from harden.data.formats.log import ImportOptions, Log, LogFile
 from harden.data.formats.minari import find_minari, read_minari, write_minari
 from harden.data.formats.tables import read_csv, read_lerobot, read_npz, read_parquet
-from harden.data.manifest import Attributes, DatasetInfo
+from harden.data.manifest import Attributes, DatasetInfo, provenance_of
 from harden.data.shard import describe
 from harden.errors import DamagedFileError, InputError, MissingInputError, foreign_errors
 from harden.storage.files import open_regular
@@ -177,14 +177,14 @@ def import_data(
     name = source or detect_format(path)
     stated, data, notes = read_log(path, name, options or ImportOptions())
     with whole_folder(out) as aside, DatasetWriter(aside, _info(stated, data)) as writer:
-        writer.append(data, **stated.provenance._asdict())
+        writer.append(data, **provenance_of(stated)._asdict())
     return Imported(name, writer.info, notes)
 
 
 def preview(path: Path, source: str | None, options: ImportOptions) -> tuple[dict[str, Any], list[str]]:
     """Return what an import would make, as `summarise` has it, and what it would not keep; errors alike."""
     stated, data, notes = read_log(path, source or detect_format(path), options)
-    shard = describe(path.name, "", data, stated.provenance)
+    shard = describe(path.name, "", data, provenance_of(stated))
     return summarise(_info(stated, data)._replace(shards=(shard,)), [(shard, data)]), notes
 
 

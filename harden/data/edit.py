@@ -18,16 +18,16 @@ from harden.data.manifest import (
     DatasetInfo,
     ShardInfo,
     check_kind,
-    kind_difference,
+    provenance_of,
     read_manifest,
     shard_files,
     write_manifest,
 )
 from harden.data.shard import read_whole_shard
-from harden.errors import HardenError, InputError, MissingInputError, StorageError
+from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
 from harden.seeds import generator
 from harden.storage.files import make_folder, read_errors, storage_errors, sync_folder
-from harden.storage.folders import FolderLock, require_new, whole_folder
+from harden.storage.folders import FolderLock, require_new, require_plain_name, whole_folder
 from harden.types import Transitions
 
 _ALL = (-math.inf, math.inf)
@@ -44,7 +44,7 @@ def _append(writer: DatasetWriter, dataset: Dataset, keep: Callable[[int, Transi
         kept = keep(before, data)
         before += len(kept)
         if bool(kept.any()):
-            writer.append(select(data, kept), **shard.provenance._asdict())
+            writer.append(select(data, kept), **provenance_of(shard)._asdict())
 
 
 def merge(paths: Sequence[Path], out: Path) -> DatasetInfo:
@@ -122,8 +122,8 @@ def split(path: Path, out: Path, shares: dict[str, float], seed: int) -> dict[st
     """
     if not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
         raise InputError(f"shares {list(shares.values())}", "shares are positive and sum to 1")
-    if not all(name.replace("-", "_").isidentifier() for name in shares):
-        raise InputError(f"parts {', '.join(shares)}", "a part's name is made of letters, digits, - and _")
+    for name in shares:
+        require_plain_name(name, "a part")
     dataset = Dataset(path)
     episodes = dataset.info.episodes
     order = torch.randperm(episodes, generator=generator("cpu", seed, "split"))
@@ -176,7 +176,10 @@ def repair(path: Path, dry_run: bool = False) -> Repaired:
         if not path.is_dir() or not ((path / "manifest.json").exists() or shard_files(path)):
             raise MissingInputError(f"{path} is not a data set's folder", "name one that holds shards")
     with contextlib.nullcontext() if dry_run else FolderLock(path):
-        old = info = _manifest(path)
+        old = None
+        with contextlib.suppress(MissingInputError, DamagedFileError):
+            old = read_manifest(path)
+        info = old
         listed = {shard.name: shard.sha256 for shard in old.shards} if old else {}
         whole: list[ShardInfo] = []
         damaged: dict[str, str] = {}
@@ -190,17 +193,14 @@ def repair(path: Path, dry_run: bool = False) -> Repaired:
                 damaged[file.name] = error.message
                 continue
             info = info or shard
-            difference = kind_difference(shard, info)
-            if difference is None:
+            named = f"{path}/manifest.json" if file.name in listed else "its data set"
+            try:
+                check_kind(info, shard, named, str(file), "remove the manifest, and repair again")
                 whole += shard.shards
-                continue
-            name, value, needed = difference
-            if file.name in listed:
-                remedy = (
-                    "nothing was done: remove the manifest and repair again, which makes it of the shards"
-                )
-                raise InputError(f"{path}/manifest.json has {name} {needed}, {file.name} {value}", remedy)
-            damaged[file.name] = f"{file} has {name} {value}, its data set has {needed}"
+            except InputError as error:
+                if file.name in listed:
+                    raise
+                damaged[file.name] = error.message
         if info is None or not whole:
             raise InputError(f"no shard of {path} is whole, nothing was changed", "collect the data again")
         info = info._replace(shards=tuple(whole))
@@ -210,15 +210,6 @@ def repair(path: Path, dry_run: bool = False) -> Repaired:
     names, aside = {shard.name for shard in whole}, [f"{name}: {why}" for name, why in damaged.items()]
     lost, taken_in = sorted(set(listed) - names - set(damaged)), sorted(names - set(listed)) if old else []
     return Repaired(info, aside, lost, taken_in)
-
-
-def _manifest(path: Path) -> DatasetInfo | None:
-    try:
-        return read_manifest(path)
-    except StorageError:
-        raise
-    except HardenError:
-        return None
 
 
 def _set_aside(path: Path, names: list[str]) -> None:

@@ -25,14 +25,7 @@ _MAX_LINKS = 8
 # HDF5's own filters and h5py's lzf: any other makes the library load code from a plugin folder
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 _ATTRIBUTE_SECONDS = 10.0
-# how files that are often taken for HDF5 begin
-_OTHER_FORMATS = (
-    (b"PK\x03\x04", "a zip archive, such as NumPy's .npz or PyTorch's .pt"),
-    (b"\x93NUMPY", "NumPy's .npy"),
-    (b"PAR1", "Parquet"),
-    (b"ARROW1", "Arrow (Feather)"),
-    (b"\x80", "a Python pickle"),
-)
+_IN_USE = ("unable to lock file", "already open for write")
 
 
 @contextmanager
@@ -53,22 +46,13 @@ def open_hdf5(path: Path, remedy: str) -> Iterator[h5py.File]:
     except HardenError:
         raise
     except Exception as error:
-        raise _unreadable(path, error, remedy) from error
-
-
-def _unreadable(path: Path, error: BaseException, remedy: str) -> DamagedFileError:
-    reason, what = describe_error(error), f"{path} can't be read as HDF5"
-    if "unable to lock file" in reason or "already open for write" in reason:
-        what = f"{path} is open for writing in another program, or was when that was killed"
-        remedy = "close it there; after a crash: h5clear -s FILE (of HDF5's tools), then look at its rows"
-        return DamagedFileError(what, remedy)
-    with path.open("rb") as file:
-        begin = file.read(16)
-    for head, name in _OTHER_FORMATS:
-        if begin.startswith(head):
-            remedy = "take it over by `harden data import`: docs/your-own-data.md, 'Logs in another format'"
-            return DamagedFileError(f"{path} is not HDF5 but {name}", remedy)
-    return DamagedFileError(f"{what} ({reason})", remedy)
+        what = f"{path} can't be read as HDF5 ({describe_error(error)})"
+        if any(sign in what for sign in _IN_USE):
+            what = f"{path} is open for writing in another program, or was when that was killed"
+            remedy = "close it there; after a crash: h5clear -s FILE (of HDF5's tools), then look at its rows"
+        elif not h5py.is_hdf5(path):
+            remedy += "; logs in another format are taken over by: harden data import"
+        raise DamagedFileError(what, remedy) from error
 
 
 def _resolve(group: h5py.Group, path: str, links: int = 0) -> Any:
@@ -138,13 +122,10 @@ def arrays_in(group: h5py.Group) -> list[tuple[str, str, int]]:
 
 
 def require_stored_here(item: h5py.Dataset, name: str) -> None:
-    """Refuse an array that reads other files, loads code or fills memory by a declaration alone.
+    """Refuse an array that reads other files, loads code or fills memory by a declaration: DamagedFileError.
 
     Rows that were never written hold the fill value. A vector of one number a row, such as flags that were
     never raised, may hold nothing else.
-
-    Raises:
-        DamagedFileError: says which.
     """
     plan, what = item.id.get_create_plist(), f"{item.file.filename} is refused: {name!r}"
     if plan.get_layout() == h5py.h5d.VIRTUAL:
@@ -192,17 +173,14 @@ def read_into(item: h5py.Dataset, values: np.ndarray, first: int) -> None:
 
 
 def attributes(group: h5py.Group, names: Iterable[str]) -> dict[str, Any]:
-    """Return those of the named attributes that are there, in plain Python.
+    """Return those of the named attributes that are there, in plain Python; DamagedFileError: it failed.
 
     HDF5 goes through the strings of a file by sizes that it takes from the file. Where a damaged one is 0 the
     library never comes back: they are read in a process that is killed then.
-
-    Raises:
-        DamagedFileError: it took too long, or what h5py raised.
     """
-    if not len(group.attrs):
-        return {}
     values: dict[str, Any] = {}
+    if not len(group.attrs):
+        return values
     with foreign_errors(f"{group.file.filename}: an attribute can't be read", kind=DamagedFileError):
         values = answer_of_fork(
             lambda: {name: _plain(group.attrs[name]) for name in names if name in group.attrs},

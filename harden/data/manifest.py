@@ -56,11 +56,6 @@ class Attributes(NamedTuple):
     behaviour: _Text = "imported"
     format_version: Literal[1] = FORMAT_VERSION
 
-    @property
-    def provenance(self) -> Provenance:
-        """Where its transitions come from."""
-        return Provenance(self.seed, self.policy_digest, self.behaviour)
-
 
 class ShardInfo(NamedTuple):
     """A shard's entry in the manifest."""
@@ -75,21 +70,21 @@ class ShardInfo(NamedTuple):
     policy_digest: str
     seed: _Seed
 
-    @property
-    def provenance(self) -> Provenance:
-        """Where its transitions come from."""
-        return Provenance(self.seed, self.policy_digest, self.behaviour)
-
     def difference(self, other: ShardInfo) -> str:
         """Return the first value that the manifest's entry has otherwise, "" where none is."""
-        # sums depend in their last digits on the order of adding
-        sums = ((self.reward, other.reward), (self.cost, other.cost))
-        if all(math.isclose(value, listed, abs_tol=1e-6) for value, listed in sums):
-            other = other._replace(reward=self.reward, cost=self.cost)
         for name, value, listed in zip(self._fields, self, other, strict=True):
-            if value != listed:
+            # sums depend in their last digits on the order of adding
+            same = value == listed
+            if isinstance(value, float) and isinstance(listed, float):
+                same = math.isclose(value, listed, abs_tol=1e-6)
+            if not same:
                 return f"{name} {value!r}, the manifest lists {listed!r}"
         return ""
+
+
+def provenance_of(stated: Attributes | ShardInfo) -> Provenance:
+    """Return where the transitions come from that a file's attributes or a manifest's entry is of."""
+    return Provenance(stated.seed, stated.policy_digest, stated.behaviour)
 
 
 class DatasetInfo(NamedTuple):
@@ -129,7 +124,7 @@ class DatasetInfo(NamedTuple):
     @property
     def provenance(self) -> Provenance:
         """Where all of it comes from; it counts as attacked where any of it is."""
-        first, *others = {shard.provenance for shard in self.shards}
+        first, *others = set(map(provenance_of, self.shards))
         if not others:
             return first
         behaviours = {shard.behaviour for shard in self.shards}
@@ -193,8 +188,7 @@ def read_manifest(folder: Path) -> DatasetInfo:
         MissingInputError: not there; StorageError: it may not be read.
         DamagedFileError: not a manifest of this format.
     """
-    path = folder / "manifest.json"
-    mend = f"mend it with: harden data repair {folder}"
+    path, mend = folder / "manifest.json", f"mend it with: harden data repair {folder}"
     with read_errors(folder):
         if not path.exists() and folder.is_dir() and shard_files(folder):
             raise MissingInputError(f"{path} is missing", mend)
@@ -205,14 +199,14 @@ def read_manifest(folder: Path) -> DatasetInfo:
         stated = {name: value[name] for name in DatasetInfo._fields if name in value}
         # by way of JSON, in which a tuple is a list: then every type is held strictly
         info = _MANIFEST.validate_json(json.dumps(stated), strict=True)
+        names = [shard.name for shard in info.shards]
+        if len(set(names)) != len(names) or any(shard.episodes > shard.transitions for shard in info.shards):
+            raise DamagedFileError(f"{path} lists a shard twice, or more episodes than rows")
     except ValidationError as error:
         problem = first_problem(error, stated)
         raise DamagedFileError(f"{path} is not a data set's manifest: {problem}", mend) from error
     except DamagedFileError as error:
         raise DamagedFileError(error.message, mend) from error
-    names = [shard.name for shard in info.shards]
-    if len(set(names)) != len(names) or any(shard.episodes > shard.transitions for shard in info.shards):
-        raise DamagedFileError(f"{path} lists a shard twice, or more episodes than rows", mend)
     return info
 
 
@@ -222,17 +216,12 @@ def write_manifest(folder: Path, info: DatasetInfo) -> None:
     write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION} | content)
 
 
-def kind_difference(info: Kind, wanted: Kind) -> tuple[str, Any, Any] | None:
-    """Return the first of sizes, environment and horizon that both know and that differs, and the two."""
-    for name in ("obs_dim", "act_dim", "env_id", "horizon"):
-        mine, needed = getattr(info, name), getattr(wanted, name)
-        if mine != needed and mine and needed:
-            return name, mine, needed
-    return None
-
-
 def check_kind(info: Kind, wanted: Kind, mine: str, theirs: str, remedy: str) -> None:
-    """Refuse data, called `mine`, that are not of the kind wanted, called `theirs`: InputError."""
-    if difference := kind_difference(info, wanted):
-        name, value, needed = difference
-        raise InputError(f"{mine} has {name} {value}, {theirs} has {needed}", remedy)
+    """Refuse data, called `mine`, that are not of the kind wanted, called `theirs`: InputError.
+
+    Sizes, environment and horizon are compared where both know them.
+    """
+    for name in ("obs_dim", "act_dim", "env_id", "horizon"):
+        value, needed = getattr(info, name), getattr(wanted, name)
+        if value != needed and value and needed:
+            raise InputError(f"{mine} has {name} {value}, {theirs} has {needed}", remedy)

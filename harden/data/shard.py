@@ -16,6 +16,7 @@ from harden.data.manifest import (
     Provenance,
     ShardInfo,
     parse_attributes,
+    provenance_of,
     shard_attributes,
 )
 from harden.errors import DamagedFileError, InputError
@@ -94,29 +95,21 @@ def write_shard(path: Path, data: Transitions, kind: Kind, provenance: Provenanc
 
 def describe(name: str, sha256: str, data: Transitions, provenance: Provenance) -> ShardInfo:
     """Return the manifest's entry of a shard of these transitions."""
-    episodes = int((data.terminals | data.timeouts).sum())
+    size = len(data.rewards), int((data.terminals | data.timeouts).sum())
     sums = float(data.rewards.double().sum()), float(data.costs.double().sum())
-    seed, policy_digest, behaviour = provenance
-    size = len(data.rewards), episodes
-    return ShardInfo(name, sha256, *size, *sums, behaviour, policy_digest, seed)
+    return ShardInfo(name, sha256, *size, *sums, **provenance._asdict())
 
 
 def _open_columns(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Return the arrays of a file in the DSRL layout, by field of Transitions."""
-    path, items, present = file.filename, {}, set(file)
+    path, items = file.filename, dict[str, h5py.Dataset]()
     for field, (name, _, ndim) in LAYOUT.items():
-        if name not in present:
-            names = ", ".join(name for name, _, _ in LAYOUT.values())
-            raise DamagedFileError(f"{path} has no '{name}'", f"the DSRL layout has: {names}")
         item = items[field] = numbers(file, name)
         if item.ndim != ndim or 0 in item.shape:
             raise DamagedFileError(f"{path}: '{name}' {item.shape} needs {ndim} axes, none of them 0 long")
-    lengths = {len(item) for item in items.values()}
-    if len(lengths) != 1 or items["obs"].shape != items["next_obs"].shape:
-        shapes = {field: item.shape for field, item in items.items()}
-        raise DamagedFileError(
-            f"{path}: arrays of lengths, or observations and next ones, that differ: {shapes}"
-        )
+    shapes = {field: item.shape for field, item in items.items()}
+    if len({shape[0] for shape in shapes.values()}) != 1 or shapes["obs"] != shapes["next_obs"]:
+        raise DamagedFileError(f"{path}: lengths, or observations and next ones, that differ: {shapes}")
     return items
 
 
@@ -159,7 +152,7 @@ def read_shard(path: Path) -> tuple[DatasetInfo, Transitions]:
     if not bool(data.terminals[-1] | data.timeouts[-1]):
         remedy = "let `harden data import` find it, with --horizon"
         raise DamagedFileError(f"{path} does not end with an episode's end", remedy)
-    return info._replace(shards=(describe(path.name, digest_file(path), data, stated.provenance),)), data
+    return info._replace(shards=(describe(path.name, digest_file(path), data, provenance_of(stated)),)), data
 
 
 def read_whole_shard(path: Path, sha256: str | None) -> tuple[DatasetInfo, Transitions]:

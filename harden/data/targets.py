@@ -16,7 +16,7 @@ from harden.storage.files import write_whole
 from harden.types import Targets
 
 FORMAT_VERSION = 2
-_LAYOUT = {"observations": 2, "actions": 3, "weights": 2, "old_mean": 2, "old_std": 2}
+_LAYOUT = ("observations", "actions", "weights", "old_mean", "old_std")
 _MADE_BY = "harden e-step"
 
 
@@ -84,31 +84,22 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
         MissingInputError: not there; DamagedFileError: not targets, other than what was written, of shapes
             that do not fit, NaN, or weights that do not sum to one.
     """
-
-    def damaged(reason: str) -> DamagedFileError:
-        return DamagedFileError(f"{path} is not whole targets: {reason}", f"make them with: {_MADE_BY}")
-
     with open_hdf5(path, f"make them with: {_MADE_BY}") as file:
         values = attributes(file, ("format_version", "digest", *TargetsHeader._fields))
-        if values.get("format_version") != FORMAT_VERSION:
-            version = values.get("format_version")
-            raise damaged(f"format version {version}, this harden reads {FORMAT_VERSION}")
-        items = {name: numbers(file, name) for name in _LAYOUT}
-        if any(item.ndim != _LAYOUT[name] for name, item in items.items()):
-            raise damaged(f"arrays of shapes {[item.shape for item in items.values()]}")
-        arrays = {name: read_array(item, np.float32) for name, item in items.items()}
-    with foreign_errors(f"{path} is not whole targets", kind=DamagedFileError):
+        arrays = {name: read_array(numbers(file, name), np.float32) for name in _LAYOUT}
+    with foreign_errors(f"{path} is not whole targets", f"make them with: {_MADE_BY}", DamagedFileError):
+        if values["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {values['format_version']}, this harden reads {FORMAT_VERSION}")
         header = _typed(values)
-        whole = values.get("digest") == _digest(arrays, header)
-    if not whole:
-        raise damaged("they do not have the digest that was written with them")
-    targets = Targets(*(torch.from_numpy(values) for values in arrays.values()))
-    states, particles, act_dim = targets.actions.shape
-    shapes = [tuple(column.shape) for column in targets]
-    wanted = [(states, targets.obs.shape[1]), (states, particles, act_dim), (states, particles)]
-    if not states or shapes != [*wanted, (states, act_dim), (states, act_dim)]:
-        raise damaged(f"arrays of shapes {shapes}")
-    whole = all(bool(column.isfinite().all()) for column in targets)
-    if not whole or not bool((targets.weights.sum(1) - 1).abs().max() < 1e-3):
-        raise damaged("NaN, or weights that do not sum to one")
+        if values["digest"] != _digest(arrays, header):
+            raise ValueError("they do not have the digest that was written with them")
+        targets = Targets(*(torch.from_numpy(array) for array in arrays.values()))
+        states, particles, act_dim = targets.actions.shape
+        shapes = [tuple(column.shape) for column in targets]
+        wanted = [(states, targets.obs.shape[1]), (states, particles, act_dim), (states, particles)]
+        if not states or shapes != [*wanted, (states, act_dim), (states, act_dim)]:
+            raise ValueError(f"arrays of shapes {shapes}")
+        whole = all(bool(column.isfinite().all()) for column in targets)
+        if not whole or not bool((targets.weights.sum(1) - 1).abs().max() < 1e-3):
+            raise ValueError("NaN, or weights that do not sum to one")
     return targets, header

@@ -19,6 +19,8 @@ from harden.data.manifest import Attributes
 from harden.data.shard import write_shard
 from harden.types import Transitions
 
+# what a log may say of itself
+STATED = [name for name in Attributes._fields if name != "format_version"]
 _EPISODE = re.compile(r"([A-Za-z_-]*)[0-9]+")
 
 
@@ -41,7 +43,7 @@ def read_hdf5(log: LogFile, path: Path, where: str = "", whole: bool = False) ->
         MissingInputError, DamagedFileError: as `open_hdf5`.
     """
     with open_hdf5(path, "write it again, or name another file") as file:
-        log.stated |= attributes(file, [name for name in Attributes._fields if name != "format_version"])
+        log.stated |= attributes(file, STATED)
         episodes = _episodes(file)
         for name in episodes:
             yield Part(f"{where}: {name.rpartition('/')[2]}", _columns(file[name]), True)
@@ -51,28 +53,24 @@ def read_hdf5(log: LogFile, path: Path, where: str = "", whole: bool = False) ->
 
 def _episodes(file: h5py.File) -> list[str]:
     """Return the groups that are an episode each: numbered, called alike, side by side and nothing else."""
-    for parent in ["", *(name for name in file if isinstance(name, str))]:
-        group = file[parent] if parent and _is_group(file, parent) else file
-        if parent and group is file:
-            continue
-        names = [name for name in group if isinstance(name, str)]
-        matches = [_EPISODE.fullmatch(name) for name in names if _is_group(group, name)]
+    parents = [name for name in file if isinstance(name, str) and _is_group(file, name)]
+    for parent in [".", *parents]:
+        group = file[parent]
+        names = [name for name in group if isinstance(name, str) and _is_group(group, name)]
+        matches = [_EPISODE.fullmatch(name) for name in names]
         if len({match and match[1] for match in matches}) == 1 and matches[0]:
-            return [f"{parent}/{name}" for name in sorted((m[0] for m in matches if m), key=natural)]
+            return [f"{parent}/{name}" for name in sorted(names, key=natural)]
     return []
 
 
 def _is_group(group: h5py.Group, name: str) -> bool:
-    return (
-        isinstance(group.get(name, getlink=True), h5py.HardLink)
-        and group.get(name, getclass=True) is h5py.Group
-    )
+    hard = isinstance(group.get(name, getlink=True), h5py.HardLink)
+    return hard and group.get(name, getclass=True) is h5py.Group
 
 
 def _columns(group: h5py.Group) -> dict[str, Column]:
-    return {name: Column(kind, axes, partial(_read, group, name)) for name, kind, axes in arrays_in(group)}
+    def read(name: str) -> np.ndarray:
+        values: np.ndarray = numbers(group, name)[()]
+        return values
 
-
-def _read(group: h5py.Group, name: str) -> np.ndarray:
-    values: np.ndarray = numbers(group, name)[()]
-    return values
+    return {name: Column(kind, axes, partial(read, name)) for name, kind, axes in arrays_in(group)}

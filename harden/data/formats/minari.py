@@ -15,10 +15,10 @@ import torch
 from harden.data.dataset import Dataset
 from harden.data.episodes import episodes
 from harden.data.formats.columns import Part
-from harden.data.formats.hdf5 import read_hdf5
+from harden.data.formats.hdf5 import STATED, read_hdf5
 from harden.data.formats.log import LogFile
 from harden.data.hdf5 import reserve_hdf5
-from harden.data.manifest import Attributes, shard_attributes
+from harden.data.manifest import shard_attributes
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.storage.files import read_json, storage_errors
 from harden.storage.folders import whole_folder
@@ -46,35 +46,30 @@ def read_minari(log: LogFile, path: Path) -> Iterator[Part]:
     """
     beside = path.with_name("metadata.json")
     metadata = read_json(beside, "the minari package")
-    if not isinstance(metadata, dict) or "total_episodes" not in metadata:
-        raise DamagedFileError(f"{beside} is not Minari's metadata")
-    if metadata.get("data_format") != "hdf5":
-        raise InputError(f"{beside}: data_format {metadata.get('data_format')!r}", "harden reads only hdf5")
-    stated, spec = metadata.get("harden", {}), metadata.get("env_spec")
-    with foreign_errors(f"{beside}: the environment can't be read", kind=DamagedFileError):
+    with foreign_errors(f"{beside} is not Minari's metadata", kind=DamagedFileError):
+        stored, total = metadata.get("data_format"), metadata["total_episodes"]
+        stated, spec = metadata.get("harden", {}), metadata.get("env_spec")
         if isinstance(spec, str):
             environment = json.loads(spec)
             stated = {"env_id": environment.get("id"), "horizon": environment.get("max_episode_steps")}
         # an environment without a time limit says null
-        names = [name for name in Attributes._fields if name != "format_version"]
-        log.stated = {name: stated[name] for name in names if stated.get(name) is not None}
+        log.stated = {name: stated[name] for name in STATED if stated.get(name) is not None}
+    if stored != "hdf5":
+        raise InputError(f"{beside}: data_format {stored!r}", "harden reads only hdf5")
     log.names |= {"cost": "infos/cost", "terminal": "terminations", "timeout": "truncations"}
     count = 0
     for part in read_hdf5(log, path):
         count += 1
         yield part
-    if metadata["total_episodes"] != count:
-        raise DamagedFileError(f"{path}: {count} episodes, {metadata['total_episodes']!r} in its metadata")
+    if total != count:
+        raise DamagedFileError(f"{path}: {count} episodes, {total!r} in its metadata")
 
 
 def write_minari(dataset: Dataset, path: Path) -> list[str]:
-    """Write a data set as Minari's, so that `minari.load_dataset` reads it.
+    """Write a data set as Minari's, so that `minari.load_dataset` reads it; returns what it can't express.
 
     Args:
         path: the folder to be made; it is named like the data set's id.
-
-    Returns:
-        What the layout can't express.
 
     Raises:
         InputError: the package is not installed, not an id, something is there already, or steps that do not
@@ -107,11 +102,7 @@ def write_minari(dataset: Dataset, path: Path) -> list[str]:
 
 
 def _buffers(dataset: Dataset) -> Iterator[Any]:
-    """Yield the episodes as the package takes them.
-
-    Raises:
-        InputError: an observation is not the next observation of the step before, to the bit.
-    """
+    """Yield the episodes as the package takes them; InputError: steps that do not share an observation."""
     from minari.data_collector import EpisodeBuffer
 
     for shard, data in dataset.verified_shards():
