@@ -9,11 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from harden.errors import HardenError, foreign_errors
 
@@ -26,28 +26,52 @@ class ChildEndedError(Exception):
         self.status = status
 
 
-class Child:
-    """A child process, in which an object answers requests.
+def start_child(words: Sequence[str], ours: bool = True) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a program with a socket to this process, the number of which is its last argument.
 
-    The child is a fresh interpreter, because a fork would copy torch's threads in whatever state they are. It
-    finds modules where this process does, and (-P) not first in the folder that the user stands in. It ends
-    when its pipe is closed: with this object, or with this process.
+    It is a fresh interpreter, because a fork would copy torch's threads in whatever state they are. It has to
+    end when its socket is closed: with the one that is returned, or with this process.
 
     Args:
-        module: dotted name; run as a program it calls `serve`.
+        words: the program and its arguments.
+        ours: it finds modules where this process does; another Python finds its own.
+
+    Raises:
+        OSError: there is no such program.
+    """
+    here, there = socket.socketpair()
+    more = {"OMP_NUM_THREADS": "1"}
+    if ours:
+        more["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    with there:
+        process = subprocess.Popen(
+            [*words, str(there.fileno())],
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | more,
+            process_group=0,  # or Ctrl-C reaches the child too, before the child ignores it
+        )
+    return process, here
+
+
+def exit_status(process: subprocess.Popen[bytes]) -> int | None:
+    """Return how a child ended whose socket broke, which it does a moment before; None: it did not."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+    return process.returncode
+
+
+class Child:
+    """A child process, in which an object answers requests; it ends with this object, or with this process.
+
+    Args:
+        module: dotted name; run as a program it calls `serve`. It is not looked for first (-P) in the folder
+            that the user stands in.
     """
 
     def __init__(self, module: str) -> None:
-        ours, theirs = socket.socketpair()
-        search = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdout=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search},
-            process_group=0,  # or Ctrl-C reaches the child too, before the child ignores it
-        )
-        theirs.close()
+        self.process, ours = start_child([sys.executable, "-P", "-m", module])
         self.pipe = Connection(ours.detach())
 
     def send(self, method: str, *arguments: Any, seconds: int = 0) -> None:
@@ -59,7 +83,7 @@ class Child:
         try:
             self.pipe.send((seconds, method, arguments))
         except OSError:
-            self._ended()
+            raise ChildEndedError(exit_status(self.process)) from None
 
     def receive(self) -> Any:
         """Return the answer to the oldest request that has none.
@@ -71,16 +95,10 @@ class Child:
         try:
             answered, value = self.pipe.recv()
         except (EOFError, OSError):
-            self._ended()
+            raise ChildEndedError(exit_status(self.process)) from None
         if not answered:
             raise value
         return value
-
-    def _ended(self) -> NoReturn:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # the pipe breaks a moment before the exit status is there
-            self.process.wait(timeout=5)
-        raise ChildEndedError(self.process.returncode)
 
     def close(self) -> None:
         """End the child, whatever it does."""

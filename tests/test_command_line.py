@@ -148,7 +148,6 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(logs: Path) -> 
     before = sorted(logs.rglob("*"))
     for words, paths in {
         ("init",): ["pipelines/ball-circle.toml"],
-        ("data", "info", "logs", "--json", "a.json"): ["a.json"],
         ("data", "repair", "logs"): ["logs/manifest.json"],
         ("data", "import", "logs.h5", "--out", "mine"): ["mine"],
         ("data", "export", "logs", "--to", "dsrl", "--out", "b.h5"): ["b.h5"],
@@ -175,7 +174,6 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(logs: Path) -> 
         ("data", "filter", "logs", "--episodes", "x", "--out", "safe"),
         ("data", "filter", "logs", "--out", "logs"),
         ("data", "repair", "nowhere"),
-        ("data", "info", "logs", "--json", "logs"),
         ("policy", "export", "nowhere", "--to", "safetensors", "--out", "a.safetensors"),
         ("report", "nowhere"),
         ("report", "policy", "--sign-off", " "),

@@ -258,9 +258,8 @@ def test_costs_are_found_by_name_or_refused_with_names(
     said = refused("data", "import", "d.hdf5", "--out", "set")
     assert "cost=COST-COLUMN" in said
     assert "infos/danger" in said
-    for number, words in enumerate((["--cost-key", "infos/danger"], ["--map", "cost=infos/danger"])):
-        harden("data", "import", "d.hdf5", *words, "--out", f"set{number}")
-        assert same(whole(f"set{number}"), DATA)
+    harden("data", "import", "d.hdf5", "--map", "cost=infos/danger", "--out", "set")
+    assert same(whole("set"), DATA)
     said = refused("data", "import", "d.hdf5", "--map", "cost=infos/none", "--out", "b")
     assert "no column 'infos/none'" in said
 

@@ -214,7 +214,7 @@ def test_legitimate_storage_is_read() -> None:
         file["cost"] = h5py.SoftLink("/costs")
         file.create_dataset("infos/contact", (1000,), bool, chunks=True)
         file["infos/camera"] = h5py.ExternalLink("elsewhere.h5", "/frames")
-    assert bring("--cost-key", "cost") == (EPISODES * STEPS, 0, EPISODES)
+    assert bring("--map", "cost=cost") == (EPISODES * STEPS, 0, EPISODES)
 
 
 def test_a_file_that_is_open_elsewhere_says_so() -> None:

@@ -88,7 +88,7 @@ def test_parts_of_an_observation_are_put_together_by_name() -> None:
     with pytest.raises(InputError, match=r"task\.obs_keys") as found:
         own("Parts")
     assert "speed: Space(1,) float32 from -2 to 2" in str(found.value), "the ranges are shown"
-    with pytest.raises(InputError, match="called heigth"):
+    with pytest.raises(InputError, match="heigth"):
         own("Parts", obs_keys=["place", "heigth"])
     turned = own("Parts", obs_keys=["speed", "place"])
     assert turned.obs_dim == 2
@@ -97,7 +97,7 @@ def test_parts_of_an_observation_are_put_together_by_name() -> None:
 
 
 def test_actions_without_limits_take_the_tasks() -> None:
-    with pytest.raises(InputError, match=r"no limits of its actions.*task\.action_low"):
+    with pytest.raises(InputError, match=r"-inf.*no limits.*task\.action_low"):
         own("Free")
     task = own("Free", action_low=[-2.0], action_high=[2.0])
     assert all(np.array_equal(a, b) for a, b in zip(played(task), played(own("Six")), strict=True))

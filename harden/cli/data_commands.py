@@ -24,25 +24,18 @@ def data() -> None:
 
 @data.command()
 @click.argument("path", type=FOLDER)
-@click.option("--json", "json_path", type=FOLDER, help="Write it all there, unrounded.")
-@pass_shared
-def info(shared: Shared, path: Path, json_path: Path | None) -> None:
+def info(path: Path) -> None:
     """Say what a data set holds."""
-    from harden.data import data_files, open_dataset, summarise
-    from harden.storage.files import require_apart, require_writable, write_json
+    from harden.data import open_dataset, summarise
 
     dataset = open_dataset(path)
-    if json_path is not None:
-        require_apart(json_path, *data_files(path))
-        require_writable(json_path)
-    figures = summarise(dataset.info, dataset.shards())
-    _print_figures(path, figures)
-    for line in dataset.unlisted():
+    _print_figures(path, summarise(dataset.info, dataset.shards()))
+    _print_notes(dataset.unlisted())
+
+
+def _print_notes(lines: Sequence[str]) -> None:
+    for line in lines:
         click.echo(f"note: {line}")
-    if json_path is not None:
-        shared.end_dry_run(json_path)
-        write_json(json_path, figures)
-        click.echo(f"-> {json_path}")
 
 
 def _print_figures(path: Path, figures: dict[str, Any]) -> None:
@@ -88,8 +81,7 @@ def verify(path: Path) -> None:
 
     dataset = open_dataset(path)
     problems = dataset.verify()
-    for line in dataset.unlisted():
-        click.echo(f"note: {line}; take it in with: harden data repair {path}")
+    _print_notes([f"{line}; take it in with: harden data repair {path}" for line in dataset.unlisted()])
     for problem in problems:
         click.echo(problem)
     if problems:
@@ -131,7 +123,6 @@ def repair(shared: Shared, path: Path) -> None:
     help="Columns of obs, action, reward, cost, and of next_obs, terminal, timeout, episode, step where the "
     "file has them; * stands for any letters, + is between several [proposed].",
 )
-@click.option("--cost-key", default="", help="The same as --map cost=COLUMN.")
 @click.option("--env-id", default="", help="Environment, where the file does not say.")
 @click.option("--horizon", type=click.IntRange(min=1), help="Steps of the time limit, likewise.")
 @click.option(
@@ -161,7 +152,6 @@ def import_file(
     path: Path,
     source: str | None,
     columns: tuple[str, ...],
-    cost_key: str,
     horizon: int | None,
     out: Path,
     **choices: Any,
@@ -173,18 +163,15 @@ def import_file(
     from harden.data import ImportOptions, import_data, parse_columns, preview
     from harden.storage.folders import require_place
 
-    mapping = parse_columns([*columns, *([f"cost={cost_key}"] if cost_key else [])])
-    options = ImportOptions(mapping, _without_map(context), horizon=horizon or 0, **choices)
+    options = ImportOptions(parse_columns(columns), _without_map(context), horizon=horizon or 0, **choices)
     if shared.dry_run:
         require_place(out)
         figures, notes = preview(path, source, options)
         _print_figures(path, figures)
-        for note in notes:
-            click.echo(f"note: {note}")
+        _print_notes(notes)
         shared.end_dry_run(out)
     done = import_data(path, out, source, options)
-    for note in done.notes:
-        click.echo(f"note: {note}")
+    _print_notes(done.notes)
     click.echo(f"imported {_size(done.info)} from {path} ({done.format}) -> {out}")
 
 
@@ -195,7 +182,7 @@ def _without_map(context: click.Context) -> str:
         value = context.params.get(option.name or "")
         if isinstance(option, click.Argument):
             words.append(str(value))
-        elif option.name not in ("columns", "cost_key") and value is not None and value != "":
+        elif option.name != "columns" and value is not None and value != "":
             words += [option.opts[0], str(value)]
     return shlex.join(words)
 
@@ -210,8 +197,7 @@ def export_file(shared: Shared, path: Path, target: str, out: Path) -> None:
     from harden.data import export_data
 
     _end_dry_run(shared, [path], out)
-    for note in export_data(path, out, target):
-        click.echo(f"note: {note}")
+    _print_notes(export_data(path, out, target))
     click.echo(f"-> {out}")
 
 

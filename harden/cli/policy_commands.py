@@ -7,10 +7,7 @@ from typing import Any
 
 import click
 
-from harden.cli.main import FOLDER, Context, Real, Shared, main, pass_shared, policy_options, stage_options
-
-# beyond it, networks of 32 bits say nothing that matters
-_RANGE = Real(min=0, min_open=True, max=1e6)
+from harden.cli.main import FOLDER, Context, Shared, main, pass_shared, policy_options, stage_options
 
 
 @main.group()
@@ -29,13 +26,12 @@ def policy() -> None:
 )
 @click.option("--out", type=FOLDER, required=True, help="The file.")
 @click.option("--data", type=FOLDER, help="Data set whose observations it is checked on.")
-@click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: drawn from +-this [2].")
 @pass_shared
-def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | None, reach: float) -> None:
+def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | None) -> None:
     """Write a policy's mean action, bounds inside, for a robot to run; checked against the original."""
     from harden.stages import policy_files as stage
 
-    ready = stage.export(policy_dir, kind, out, data=data, reach=reach)
+    ready = stage.export(policy_dir, kind, out, data=data)
     shared.end_dry_run(*ready.writes)
     done, checked_on = ready.work()
     median, tail = (1e6 * seconds for seconds in done.latency)
@@ -51,7 +47,6 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
 @click.argument("path", metavar="FILE", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Policy folder.")
 @click.option("--data", type=FOLDER, help="Data set of the task: compared on it, distilled on it.")
-@click.option("--range", "reach", type=_RANGE, default=2.0, help="Without data: compared on +-this [2].")
 @click.option("--overwrite", is_flag=True, help="Replace a policy that is there.")
 def import_(ctx: Context, path: Path, out: Path, **options: Any) -> None:
     """Make a policy folder of a policy file, or of module:function; TorchScript and functions are run."""

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
+from harden.child import exit_status, start_child
 from harden.config.tasks import TASKS, Task
 from harden.envs import worker
 from harden.errors import HardenError, InputError
 
 # an environment that is closed in good order is done by then
 _CLOSING_SECONDS = 2
+_PYTHON = "name a Python 3.8 or later that has NumPy and the simulator as task.python"
 
 
 class Step(NamedTuple):
@@ -64,11 +66,7 @@ def _given(task: Task, reply: dict[str, Any]) -> Any:
 
 
 class Worker:
-    """A simulation worker in a process of its own, under the task's Python.
-
-    It is a fresh interpreter, because a fork would copy torch's threads in whatever state they are. This
-    Python finds modules where this process does; another one where it does by itself. It ends when its socket
-    is closed: with this object, or with this process.
+    """A simulation worker in a process of its own, under the task's Python; it ends with this object.
 
     Raises:
         InputError: there is no such Python.
@@ -77,31 +75,15 @@ class Worker:
     def __init__(self, task: Task) -> None:
         self.task = task
         python = os.path.expanduser(task.python) or sys.executable
-        more = {"OMP_NUM_THREADS": "1"}
-        if not task.python:
-            more["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        ours, theirs = socket.socketpair()
         try:
-            self.process = subprocess.Popen(
-                [python, worker.__file__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=os.environ | more,
-                process_group=0,  # or Ctrl-C reaches it too, before it ignores that
-            )
+            self.process, self.pipe = start_child([python, worker.__file__], ours=not task.python)
         except OSError as error:
-            ours.close()
-            remedy = "name a Python 3.8 or later that has NumPy and the simulator"
-            raise InputError(
-                f"task.python = '{python}' can't be started ({error.strerror})", remedy
-            ) from error
-        finally:
-            theirs.close()
-        self.pipe, self.answered = ours, False
+            what = f"task.python = '{python}' can't be started ({error.strerror})"
+            raise InputError(what, _PYTHON) from error
+        self.answered = False
         # neither a simulator that hangs nor one that reads nothing holds harden up
-        ours.settimeout(task.timeout)
-        self.reader = ours.makefile("rb")
+        self.pipe.settimeout(task.timeout)
+        self.reader = self.pipe.makefile("rb")
 
     def send(self, asked: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
         """Put a request; HardenError: nobody is there any more."""
@@ -132,15 +114,11 @@ class Worker:
         if isinstance(error, TimeoutError):
             what = f"the simulation gave no answer within {self.task.timeout:g} s"
             raise kind(what, "where it needs longer, set task.timeout, in seconds") from error
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # the socket breaks a moment before the exit status is there
-            self.process.wait(timeout=5)
-        what = f"a simulation worker ended by itself (exit status {self.process.returncode})"
+        what = f"a simulation worker ended by itself (exit status {exit_status(self.process)})"
         if self.answered:
             remedy += ", with fewer workers if memory was short"
         elif self.task.python:
-            what = f"{self.task.python} ended before it answered (exit status {self.process.returncode})"
-            remedy = "name a Python 3.8 or later that has NumPy and the simulator as task.python"
+            remedy = f"it never answered: {_PYTHON}"
         raise kind(what, remedy) from error
 
     def hang_up(self) -> None:
@@ -158,6 +136,32 @@ class Worker:
             self.process.wait()
         self.reader.close()
         self.pipe.close()
+
+
+class Here:
+    """A worker without a process: it simulates where it is called."""
+
+    def __init__(self, task: Task) -> None:
+        # as a worker has it, and policies of one's own do
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        self.task, self.slots = task, worker.Slots()
+
+    def send(self, asked: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+        """Answer a request, which `receive` returns."""
+        self.answer = worker.answer(self.slots, asked, arrays)
+
+    def receive(self) -> tuple[Any, list[np.ndarray]]:
+        """Return the answer; errors as a Worker's."""
+        reply, arrays = self.answer
+        return _given(self.task, reply), arrays
+
+    def hang_up(self) -> None:
+        """Do nothing: there is nobody to be told."""
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.slots.close()
 
 
 def request(do: str, task: Task | None = None, **values: Any) -> dict[str, Any]:
@@ -186,34 +190,21 @@ class VectorEnv:
         require_environment(task)
         wanted = len(os.sched_getaffinity(0)) if workers is None else workers
         self.task, self.num_envs = task, num_envs
-        self.workers: list[Worker] = []
-        self.local: worker.Slots | None = None
         count = min(max(wanted, bool(task.python)), num_envs)
+        self.workers: list[Worker | Here] = []
         try:
-            if count == 0:
-                # as a worker has it, and policies of one's own do
-                if os.getcwd() not in sys.path:
-                    sys.path.append(os.getcwd())
-                self.local = worker.Slots()
-                answers = [
-                    self._ask_here({"do": "make", "with": {"task": task, "count": num_envs, "film": film}})
-                ]
-            else:
-                for _ in range(count):
-                    self.workers.append(Worker(task))
-                shares = [len(range(index, num_envs, count)) for index in range(count)]
-                requests = [(request("make", task, count=share, film=film), ()) for share in shares]
-                answers = self._ask_workers(dict(enumerate(requests)))
-            self.action_low, self.action_high = answers[0]
+            for _ in range(count):
+                self.workers.append(Worker(task))
+            self.workers = self.workers or [Here(task)]
+            count = len(self.workers)
+            shares = [len(range(index, num_envs, count)) for index in range(count)]
+            requests = {
+                i: (request("make", task, count=share, film=film), ()) for i, share in enumerate(shares)
+            }
+            self.action_low, self.action_high = self._ask_workers(requests)[0]
         except BaseException:
             self.close()
             raise
-
-    def _ask_here(self, asked: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
-        assert self.local is not None
-        reply, more = worker.answer(self.local, asked, arrays)
-        _given(self.task, reply)
-        return more
 
     def _ask_workers(
         self, requests: Mapping[int, tuple[dict[str, Any], Sequence[np.ndarray]]]
@@ -227,17 +218,15 @@ class VectorEnv:
         self, do: str, slots: np.ndarray, *values: np.ndarray, **options: Any
     ) -> list[tuple[np.ndarray, list[np.ndarray]]]:
         """Put a request to those that own the slots; returns each part and the rows that it belongs to."""
+        count = len(self.workers)
+        if not count:
+            raise HardenError("these environments are closed", "open new ones")
+        rows = {i: np.nonzero(slots % count == i)[0] for i in range(count) if (slots % count == i).any()}
+        requests = {
+            i: (request(do, **options), (slots[own] // count, *(value[own] for value in values)))
+            for i, own in rows.items()
+        }
         try:
-            if self.local is not None:
-                return [(np.arange(len(slots)), self._ask_here(request(do, **options), (slots, *values)))]
-            count = len(self.workers)
-            if not count:
-                raise HardenError("these environments are closed", "open new ones")
-            rows = {i: np.nonzero(slots % count == i)[0] for i in range(count) if (slots % count == i).any()}
-            requests = {
-                i: (request(do, **options), (slots[own] // count, *(value[own] for value in values)))
-                for i, own in rows.items()
-            }
             return list(zip(rows.values(), self._ask_workers(requests), strict=True))
         except BaseException:
             # an answer that stays in a pipe would be taken for the next request's
@@ -272,9 +261,6 @@ class VectorEnv:
         for each in self.workers:
             each.close()
         self.workers = []
-        if self.local is not None:
-            self.local.close()
-            self.local = None
 
     def __enter__(self) -> Self:
         return self

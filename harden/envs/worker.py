@@ -145,9 +145,7 @@ def _make(task: Any, film: bool) -> Any:
         remedy = "harden films environments that take render_mode='rgb_array'"
         raise Refused(f"{task.env_id} takes no render_mode", remedy) from error
     except gym.error.Error as error:
-        remedy = (
-            "name it as task.env = 'module:Class', 'module:function', or 'module:id' of what it registers"
-        )
+        remedy = "write task.env = 'module:Class', 'module:function' or, of what it registers, 'module:id'"
         raise Refused(f"there is no environment {task.env_id} ({_line(error)})", remedy) from error
 
 
@@ -156,12 +154,12 @@ def _box(space: Any) -> bool:
     return all(hasattr(space, name) for name in ("low", "high", "shape"))
 
 
-def _named(space: Any) -> str:
-    return f"{type(space).__name__}{tuple(space.shape)}" if _box(space) else type(space).__name__
-
-
 def _range(space: Any) -> str:
-    return f"{_named(space)} {space.dtype} from {np.min(space.low):g} to {np.max(space.high):g}"
+    """Return a space in words: what it is, and of a box its shape, type and range."""
+    kind = type(space).__name__
+    if not _box(space):
+        return kind
+    return f"{kind}{tuple(space.shape)} {space.dtype} from {np.min(space.low):g} to {np.max(space.high):g}"
 
 
 class Spaces:
@@ -177,39 +175,27 @@ class Spaces:
 
     def __init__(self, task: Any, env: Any) -> None:
         obs, act = env.observation_space, env.action_space
-        self.keys, parts, has = tuple(task.obs_keys), {"": obs}, f"{task.env_id} has"
-        if isinstance(getattr(obs, "spaces", None), dict):
-            parts = dict(obs.spaces)
-            offered = ", ".join(
-                f"{key}: {_range(part) if _box(part) else _named(part)}" for key, part in parts.items()
-            )
-            unknown = [key for key in self.keys if key not in parts]
-            if unknown or not self.keys:
-                remedy = "name those that the policy sees, in order, as task.obs_keys = ['...']"
-                which = f"no observation called {unknown[0]}" if unknown else "a dictionary of observations"
-                raise Refused(f"{has} {which} ({offered})", remedy)
-            parts = {key: parts[key] for key in self.keys}
-        elif self.keys:
-            raise Refused(
-                f"{has} observations that are {_named(obs)}, without keys", "leave task.obs_keys out"
-            )
-        if not (_box(act) and all(map(_box, parts.values()))):
-            kinds = " and ".join([*map(_named, parts.values()), _named(act)])
-            remedy = "observations and actions have to be vectors of real numbers: wrap the environment"
-            raise Refused(f"{has} spaces that are {kinds}, not Box and Box", remedy)
-        shapes = [tuple(part.shape) for part in ([] if self.keys else [obs]) + [act]]
-        if any(len(shape) != 1 for shape in shapes):
-            raise Refused(f"{has} spaces of shapes {shapes}", "wrap the environment so that both are vectors")
-        self.parts = list(parts.items())
+        inside = getattr(obs, "spaces", None)
+        self.keys, offered = tuple(task.obs_keys), dict(inside) if isinstance(inside, dict) else {}
+        if set(self.keys) - set(offered) or (offered and not self.keys):
+            listed = ", ".join(f"{key}: {_range(part)}" for key, part in offered.items()) or _range(obs)
+            what = f"{task.env_id} has observations ({listed}), and task.obs_keys is {list(self.keys)}"
+            raise Refused(what, "name there, in order, those of a dictionary that the policy sees")
+        parts = {key: offered[key] for key in self.keys} or {"": obs}
+        vectors = [*([] if self.keys else [obs]), act]
+        boxes = all(map(_box, [*parts.values(), act]))
+        if not boxes or any(len(space.shape) != 1 for space in vectors):
+            kinds = " and ".join(map(_range, [*parts.values(), act]))
+            what = f"{task.env_id} has spaces that are {kinds}, not Box and Box of one dimension"
+            raise Refused(what, "observations and actions have to be vectors of real numbers: " + _WRAP)
+        self.parts, self.act = list(parts.items()), act
         self.obs_dim, self.act_dim = sum(int(np.prod(part.shape)) for part in parts.values()), act.shape[0]
-        self.act, self.act_dtype = act, np.dtype(act.dtype)
 
     def require_sizes(self, task: Any) -> None:
         """Refuse sizes other than the task's."""
-        found, own = (self.obs_dim, self.act_dim), (task.obs_dim, task.act_dim)
-        if found != own:
-            what = f"{task.env_id} has {found[0]} coordinates and {found[1]} actions"
-            what += f", the task {own[0]} and {own[1]}"
+        own, said = (self.obs_dim, self.act_dim), (task.obs_dim, task.act_dim)
+        if own != said:
+            what = "{} has {} coordinates and {} actions, the task {} and {}".format(task.env_id, *own, *said)
             raise Refused(what, "say so with task.obs_dim and act_dim, or leave both out")
 
     def bounds(self, task: Any, trusted: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -220,17 +206,18 @@ class Spaces:
             trusted: the environment's hold whatever the task says.
         """
         own = np.asarray([self.act.low, self.act.high], dtype=np.float32)
-        ends, remedy = " to ".join(str(limit) for limit in own.tolist()), "task.action_low and action_high"
+        what, remedy = (
+            f"{task.env_id} has actions from {own[0]} to {own[1]}",
+            "task.action_low and action_high",
+        )
         if not np.isfinite(own).all() and not task.action_low:
-            raise Refused(f"{task.env_id} has no limits of its actions: {ends}", f"set them with {remedy}")
+            raise Refused(f"{what}, which are no limits", f"set them with {remedy}")
         if trusted:
             return own[0], own[1]
         ones = np.ones(self.act_dim)
         said = np.asarray([task.action_low or -ones, task.action_high or ones], dtype=np.float32)
         if said.shape != own.shape or not np.array_equal(np.where(np.isfinite(own), own, said), said):
-            theirs = " to ".join(str(limit) for limit in said.tolist())
-            what = f"{task.env_id} has actions from {ends}, the task's are from {theirs}"
-            raise Refused(what, f"say so with {remedy}")
+            raise Refused(f"{what}, the task's are from {said[0]} to {said[1]}", f"say so with {remedy}")
         return said[0], said[1]
 
 
@@ -302,17 +289,14 @@ class SeededEnv:
         values = self._values(lambda: self.env.step(action), (_STEP, (*_STEP[:2], "cost", *_STEP[2:])))
         (obs, reward), (terminal, truncated, info) = values[:2], values[-3:]
         self.steps += 1
-        if len(values) == len(_STEP):
-            if not isinstance(info, dict) or self.task.cost_key not in info:
-                keys = ", ".join(map(str, info)) if isinstance(info, dict) else "no dictionary"
-                remedy = (
-                    f"set task.cost_key to the one that is the cost ({keys or 'none is there'}), or {_WRAP}"
-                )
-                raise self._error(f"gives no info['{self.task.cost_key}']", remedy)
-            cost = info[self.task.cost_key]
-        else:
-            cost = values[2]
-        cost, reward = self._number(cost, "cost"), self._number(reward, "reward")
+        key = self.task.cost_key
+        if len(values) > len(_STEP):
+            info, key = {"cost": values[2]}, "cost"
+        if not isinstance(info, dict) or key not in info:
+            keys = ", ".join(map(str, info)) if isinstance(info, dict) else type(info).__name__
+            remedy = f"set task.cost_key to the one that is the cost ({keys or 'none is there'}), or {_WRAP}"
+            raise self._error(f"gives no info['{key}']", remedy)
+        cost, reward = self._number(info[key], "cost"), self._number(reward, "reward")
         # the tolerance of harden.config.tasks.Task.allows_cost: what rounding leaves outside
         if not 0 <= cost <= self.task.max_step_cost * (1 + 1e-3):
             remedy = "set task.max_step_cost to the highest cost of a step, or wrap the environment"
@@ -320,7 +304,7 @@ class SeededEnv:
         limit = self.steps >= self.task.horizon or (bool(truncated) and not self.bullet)
         return StepResult(self._observation(obs), reward, cost, bool(terminal), limit and not terminal)
 
-    def _error(self, what: str, remedy: str) -> Refused:
+    def _error(self, what: str, remedy: str = _WRAP) -> Refused:
         return Refused(f"a step of {self.task.env_id} {what}", remedy)
 
     def _values(self, call: Callable[[], Any], either: Sequence[tuple[str, ...]]) -> tuple[Any, ...]:
@@ -347,14 +331,14 @@ class SeededEnv:
 
     def _observation(self, value: Any) -> np.ndarray:
         """Return an observation as float32 (obs_dim,)."""
-        if self.spaces.keys:
-            if not isinstance(value, dict) or not set(self.spaces.keys) <= set(value):
-                raise self._error(f"observes {type(value).__name__} without all of {self.spaces.keys}", _WRAP)
-            value = np.concatenate([np.ravel(value[key]) for key in self.spaces.keys])
-        obs = np.asarray(value)
-        if obs.shape != (self.spaces.obs_dim,) or obs.dtype.kind not in "biuf":
-            what = f"observes {obs.dtype} {obs.shape}, not numbers ({self.spaces.obs_dim},) as its space says"
-            raise self._error(what, _WRAP)
+        keys = self.spaces.keys
+        if keys:
+            if not isinstance(value, dict) or not set(keys) <= set(value):
+                raise self._error(f"observes {type(value).__name__} without all of {keys}")
+            value = np.concatenate([np.ravel(value[key]) for key in keys])
+        obs, size = np.asarray(value), self.spaces.obs_dim
+        if obs.shape != (size,) or obs.dtype.kind not in "biuf":
+            raise self._error(f"observes {obs.dtype} {obs.shape}, not numbers ({size},) as its space says")
         return obs.astype(np.float32, copy=False)
 
     def frame(self, width: int) -> np.ndarray:
@@ -426,7 +410,7 @@ class Slots:
             "obs_dim": spaces.obs_dim,
             "act_dim": spaces.act_dim,
             "observes": [[key, _range(part)] for key, part in spaces.parts],
-            "acts": f"{_named(spaces.act)} {spaces.act_dtype}",
+            "acts": _range(spaces.act),
             "horizon": env.time_limit,
             "python": platform.python_version(),
             "numpy": np.__version__,
@@ -470,7 +454,10 @@ def answer(
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return the answer to a request, whatever the simulation raises."""
     try:
-        given, more = getattr(slots, request["do"])(*arrays, **request.get("with", {}))
+        values = dict(request.get("with", {}))
+        if "task" in values:
+            values["task"] = SimpleNamespace(**values["task"])
+        given, more = getattr(slots, request["do"])(*arrays, **values)
         return {"gives": given}, more
     except Refused as error:
         return {"refused": [error.what, error.remedy]}, []
@@ -493,9 +480,6 @@ def _serve(descriptor: int) -> None:
     with contextlib.suppress(EOFError, OSError), pipe.makefile("rb") as reader:
         while True:
             request, arrays = read_message(reader)
-            values = request.setdefault("with", {})
-            if "task" in values:
-                values["task"] = SimpleNamespace(**values["task"])
             if request.get("protocol", PROTOCOL) != PROTOCOL:
                 write_message(pipe, {"failed": f"this worker speaks protocol {PROTOCOL}"})
             elif np is None:

@@ -75,7 +75,7 @@ def own_pipeline(env: str, python: str, assignments: Sequence[str]) -> Begun:
     found = [
         f"simulated by {versions}",
         f"observes {said['obs_dim']} numbers: {observes}",
-        f"takes {said['act_dim']} numbers: {said['acts']}, from {low} to {high}",
+        f"takes {said['act_dim']} numbers: {said['acts']}; they are from {low} to {high}",
         f"time limit: {said['horizon'] or 'none of its own'}",
         f"a first step: reward {said['step']['reward']:g}, cost {said['step']['cost']:g}",
     ]

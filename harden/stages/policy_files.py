@@ -41,24 +41,21 @@ from harden.training.state import Row
 from harden.training.workspace import describe
 from harden.types import Transitions
 
-_DRAWN = 10_000
+# observations to compare on where there are no data: how many, and how far each coordinate reaches
+_DRAWN, _REACH = 10_000, 2.0
 # of the action range; a copy that is further off acts otherwise than its original
 _FAILED = 0.1
 
 
-def check_observations(data: Dataset | None, reach: float, obs_dim: int) -> tuple[Tensor, str]:
+def check_observations(data: Dataset | None, obs_dim: int) -> tuple[Tensor, str]:
     """Return observations to compare policies on, of a data set or drawn, and what they are in words.
-
-    Args:
-        data: a data set, None to draw.
-        reach: half-width of the uniform range that each coordinate is drawn from.
 
     Raises:
         InputError: a data set of other observations.
     """
     if data is None:
         drawn = torch.rand(_DRAWN, obs_dim, generator=generator("cpu", 0, "check-observations"))
-        return reach * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{reach:g}, {reach:g}]"
+        return _REACH * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{_REACH:g}, {_REACH:g}]"
     obs = data.recent(_DRAWN).obs
     if obs.shape[1] != obs_dim:
         what = f"{data.path} has observations of {obs.shape[1]} coordinates"
@@ -67,7 +64,7 @@ def check_observations(data: Dataset | None, reach: float, obs_dim: int) -> tupl
 
 
 def export(
-    policy_dir: Path, kind: str, out: Path, *, data: Path | None = None, reach: float = 2.0
+    policy_dir: Path, kind: str, out: Path, *, data: Path | None = None
 ) -> Ready[tuple[Exported, str]]:
     """Write a policy for a robot, checked against the original.
 
@@ -75,7 +72,7 @@ def export(
         policy_dir: a policy folder.
         kind: onnx, torchscript or safetensors.
         out: the file.
-        data, reach: what it is checked on, as in `check_observations`.
+        data: what it is checked on, as in `check_observations`.
 
     Returns:
         What `export_policy` returns, and what the policy was checked on in words.
@@ -87,7 +84,7 @@ def export(
     """
     loaded = load_policy(policy_dir)
     dataset = None if data is None else open_dataset(data)
-    obs, words = check_observations(dataset, reach, loaded.policy.architecture["obs_dim"])
+    obs, words = check_observations(dataset, loaded.policy.architecture["obs_dim"])
     require_apart(out, *policy_files(policy_dir), *(data_files(data) if data else ()))
     require_writable(out)
     return Ready(lambda: (export_policy(loaded, kind, out, obs), words), [policy_dir, data], [out])
@@ -257,7 +254,6 @@ class Source:
         named, reading: as in `open_policy`.
         data: the actions are compared on its observations, and a distillation learns from them; episodes of
             the policy itself where not given.
-        reach: without data, half-width of the range that observations to compare on are drawn from.
         simulate: there may be roll-outs, where the task has an environment.
         device: where a distillation is computed.
 
@@ -276,7 +272,6 @@ class Source:
         reading: Reading,
         *,
         data: Dataset | None = None,
-        reach: float = 2.0,
         simulate: bool = True,
         device: torch.device = CPU,
         report: Reporter = QUIET,
@@ -287,7 +282,7 @@ class Source:
         if self.ready is not None:
             return
         self.simulate = simulate and bool(config.task_row.env_id)
-        obs, checked_on = check_observations(data, reach, config.task_row.obs_dim)
+        obs, checked_on = check_observations(data, config.task_row.obs_dim)
         self.tried = try_foreign(named, reading, config, obs, report)
         if self.tried.adopted is not None:
             spread = self.tried.foreign.spread or _default_spread(task_bounds(config))
@@ -345,7 +340,6 @@ def import_policy(
     *,
     reading: Reading = Reading(),  # noqa: B008
     data: Path | None = None,
-    reach: float = 2.0,
     overwrite: bool = False,
     device: torch.device = CPU,
     report: Reporter = QUIET,
@@ -369,7 +363,7 @@ def import_policy(
     if path.is_dir():
         raise InputError(f"{path} is a folder", "name somebody else's policy file")
     dataset = None if data is None else open_dataset(data, config.task_row)
-    source = Source(config, path, reading, data=dataset, reach=reach, device=device, report=report)
+    source = Source(config, path, reading, data=dataset, device=device, report=report)
     require_folder(out)
 
     def work() -> Imported:
