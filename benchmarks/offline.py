@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harden.config.file import find_pipeline, load_config
-from harden.data import export_data, import_data, open_dataset
+from harden.data import ImportOptions, export_data, open_dataset, read_log, store_log
 from harden.nets.saved import load_policy
 from harden.progress import Reporter
 from harden.stages.collect import collect
@@ -77,7 +77,7 @@ def make_logs(logs: Logs, seed: int, work: Path, report: Reporter) -> Path:
     collect(config, place, episodes=EPISODES, policy_dir=teacher, out=out, report=report).work()
     if logs.through_dsrl:
         export_data(out, work / "logs.h5", "dsrl")
-        import_data(work / "logs.h5", made)
+        store_log(read_log(work / "logs.h5", None, ImportOptions()), made)
     return made
 
 

@@ -129,6 +129,12 @@ def serve(handler: object) -> None:
             pipe.send(reply)
 
 
+def limit_memory(room: int) -> None:
+    """Let this process take so many bytes of memory beside those that it has."""
+    most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + room
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def answer_of_fork(work: Callable[[], Any], seconds: float, room: int = 0) -> Any:
     """Return what `work` returns in a fork of this process, for a call that may never come back.
 
@@ -146,9 +152,7 @@ def answer_of_fork(work: Callable[[], Any], seconds: float, room: int = 0) -> An
         try:
             try:
                 if room:
-                    pages = int(Path("/proc/self/statm").read_text().split()[0])
-                    most = pages * resource.getpagesize() + room
-                    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+                    limit_memory(room)
                 writer.send((work(), None))
             except Exception as failure:
                 writer.send((None, failure))

@@ -377,8 +377,6 @@ def test_info_by_brute_force(stored: Path) -> None:
     np.testing.assert_allclose(found["observations"]["std"], obs.double().numpy().std(0), rtol=1e-6)
     np.testing.assert_allclose(found["observations"]["mean"], obs.double().numpy().mean(0), rtol=1e-9)
     assert found["observations"]["min"] == obs.amin(0).tolist()
-    assert [shard["max_length"] for shard in found["shards"]] == [3, 3]
-    assert Dataset(Path("random")).info.digest == found["digest"]
 
 
 # what is copied is verified

@@ -19,13 +19,13 @@ from harden.data import (
     DatasetWriter,
     ImportOptions,
     TargetsHeader,
-    detect_format,
     export_data,
     parse_columns,
     read_log,
     read_targets,
     write_targets,
 )
+from harden.data.convert import detect_format
 from harden.errors import HardenError
 from harden.method.learner import new_learner
 from harden.nets import Critics, GaussianPolicy

@@ -209,11 +209,11 @@ def test_what_is_not_told_or_could_be_two_things_is_asked(kind: str) -> None:
 @pytest.mark.parametrize(
     ("write", "column", "said"),
     [
-        (write_csv, ["fast", *["slow"] * 11], "holds text"),
+        (write_csv, ["fast", *["slow"] * 11], "not numbers"),
         (write_csv, ["1", *[""] * 11], "row 1"),
         (write_parquet, [[1.0], *[[1.0, 2.0]] * 11], "different lengths"),
         (write_parquet, [{"x": 1.0}] * 12, "struct"),
-        (write_npz, np.array([{"x": 1}] * 12, dtype=object), "pickled objects"),
+        (write_npz, np.array([{"x": 1}] * 12, dtype=object), "Object arrays"),
         (write_npz, np.zeros(12, dtype=[("x", "f4")]), "not numbers"),
     ],
 )

@@ -160,19 +160,17 @@ def import_file(
 
     A dry run shows what would be made of them.
     """
-    from harden.data import ImportOptions, import_data, parse_columns, preview
+    from harden.data import ImportOptions, parse_columns, preview, read_log, store_log
     from harden.storage.folders import require_place
 
     options = ImportOptions(parse_columns(columns), _without_map(context), horizon=horizon or 0, **choices)
+    require_place(out)
+    log = read_log(path, source, options)
     if shared.dry_run:
-        require_place(out)
-        figures, notes = preview(path, source, options)
-        _print_figures(path, figures)
-        _print_notes(notes)
-        shared.end_dry_run(out)
-    done = import_data(path, out, source, options)
-    _print_notes(done.notes)
-    click.echo(f"imported {_size(done.info)} from {path} ({done.format}) -> {out}")
+        _print_figures(path, preview(log))
+    _print_notes(log.notes)
+    shared.end_dry_run(out)
+    click.echo(f"imported {_size(store_log(log, out))} from {path} ({log.format}) -> {out}")
 
 
 def _without_map(context: click.Context) -> str:

@@ -109,8 +109,7 @@ def paper_settings(task: str, on_policy: bool) -> dict[str, Any]:
     tables = tomllib.loads(_PAPER.read_text(encoding="utf-8"))
     family = tables["on-policy" if on_policy else "off-policy"]
     settings = _merge(_merge(tables["all"], family["all"]), family[task])
-    for key in family["unset"]:
-        section, name = key.split(".")
+    for section, name in (key.split(".") for key in family["unset"]):
         settings = _merge(settings, {section: {name: None}})
     return settings
 

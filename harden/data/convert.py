@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,14 +57,6 @@ _SECONDS, _SECONDS_A_BYTE = 60.0, 1e-6
 _ROOM, _ROOM_A_BYTE = 1 << 31, 100
 
 
-class Imported(NamedTuple):
-    """What an import brought: the file's format, the data set made of it, and what is not kept as it was."""
-
-    format: str
-    info: DatasetInfo
-    notes: list[str]
-
-
 def _files(path: Path) -> list[Path]:
     """Return the files of a log that is one file an episode: those of a folder, or that a pattern names."""
     if not path.exists() and glob.has_magic(str(path)):
@@ -111,17 +102,18 @@ def detect_format(path: Path) -> str:
     return found[0] if found else _SUFFIXES.get(path.suffix.lower(), "hdf5")
 
 
-def read_log(path: Path, source: str, options: ImportOptions) -> Log:
+def read_log(path: Path, source: str | None, options: ImportOptions) -> Log:
     """Read a foreign log in a process of its own, with limits of time and memory.
 
     Args:
         path: a file, a folder, or a pattern of file names, of which each is an episode.
-        source: one of READERS.
+        source: one of READERS, detected where not given.
 
     Raises:
         MissingInputError, DamagedFileError: it is not there, or not of that format.
         InputError: values that nothing may learn from, what can be read in two ways or is not told.
     """
+    source = source or detect_format(path)
     if source == "minari":
         path = find_minari(path)
     files = [] if source == "lerobot" else _files(path)
@@ -133,25 +125,15 @@ def read_log(path: Path, source: str, options: ImportOptions) -> Log:
         if not files:
             yield from reader(log, path)
 
-    def read() -> tuple[Attributes, list[tuple[str, tuple[int, ...]]], list[str]]:
+    def read() -> tuple[Attributes, list[np.ndarray], list[str]]:
         log = LogFile(path, options)
-        stated, data, notes = read_columns(log, parts(log))
-        with os.fdopen(os.dup(shared), "wb") as out:
-            for column in data:
-                out.write(column.contiguous().numpy().data)
-        return stated, [(str(column.numpy().dtype), tuple(column.shape)) for column in data], notes
+        stated, data = read_columns(log, parts(log))
+        return stated, [column.numpy() for column in data], log.notes
 
-    shared = os.memfd_create("log")
-    try:
+    with foreign_errors(f"{path} can't be read", kind=DamagedFileError):
         limits = _SECONDS + size * _SECONDS_A_BYTE, _ROOM + size * _ROOM_A_BYTE
-        with foreign_errors(f"{path} can't be read", kind=DamagedFileError):
-            stated, kinds, notes = answer_of_fork(read, *limits)
-        os.lseek(shared, 0, os.SEEK_SET)
-        with os.fdopen(os.dup(shared), "rb") as made:
-            arrays = [np.fromfile(made, dtype, int(np.prod(shape))).reshape(shape) for dtype, shape in kinds]
-    finally:
-        os.close(shared)
-    return Log(stated, Transitions(*map(torch.from_numpy, arrays)), notes)
+        stated, arrays, notes = answer_of_fork(read, *limits)
+    return Log(source, stated, Transitions(*map(torch.from_numpy, arrays)), notes)
 
 
 def _size(path: Path) -> int:
@@ -160,36 +142,21 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def import_data(
-    path: Path, out: Path, source: str | None = None, options: ImportOptions | None = None
-) -> Imported:
-    """Make a data set of a foreign log, by way of memory.
-
-    Args:
-        path: a file, a folder, or a pattern of file names.
-        source: the format, one of READERS; detected where not given.
+def store_log(log: Log, out: Path) -> DatasetInfo:
+    """Make a data set of a log that was read.
 
     Raises:
-        As `read_log`; InputError: nothing can be kept, a horizon out of range, something at `out`; nothing is
-            left behind.
+        InputError: something at `out`, or nothing can be kept; nothing is left behind.
     """
-    require_new(out)
-    name = source or detect_format(path)
-    stated, data, notes = read_log(path, name, options or ImportOptions())
-    with whole_folder(out) as aside, DatasetWriter(aside, _info(stated, data)) as writer:
-        writer.append(data, **provenance_of(stated)._asdict())
-    return Imported(name, writer.info, notes)
+    with whole_folder(out) as aside, DatasetWriter(aside, log.info) as writer:
+        writer.append(log.data, **provenance_of(log.stated)._asdict())
+    return writer.info
 
 
-def preview(path: Path, source: str | None, options: ImportOptions) -> tuple[dict[str, Any], list[str]]:
-    """Return what an import would make, as `summarise` has it, and what it would not keep; errors alike."""
-    stated, data, notes = read_log(path, source or detect_format(path), options)
-    shard = describe(path.name, "", data, provenance_of(stated))
-    return summarise(_info(stated, data)._replace(shards=(shard,)), [(shard, data)]), notes
-
-
-def _info(stated: Attributes, data: Transitions) -> DatasetInfo:
-    return DatasetInfo(stated.env_id, stated.horizon, data.obs.shape[1], data.actions.shape[1], ())
+def preview(log: Log) -> dict[str, Any]:
+    """Return what `store_log` would make, as `summarise` has it."""
+    shard = describe("shard", "", log.data, provenance_of(log.stated))
+    return summarise(log.info._replace(shards=(shard,)), [(shard, log.data)])
 
 
 def export_data(path: Path, out: Path, target: str) -> list[str]:

@@ -182,18 +182,16 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
     def _take_in(self, info: DatasetInfo, unlisted: list[Path]) -> DatasetInfo:
         """Take in a whole shard that a crash kept out of the manifest."""
         path = next_shard(self.path, info)
+        mend = f"mend it with: harden data repair {self.path}"
         if unlisted != [path]:
             # no crash leaves that: somebody removed the manifest, or put files there
-            raise DamagedFileError(
-                f"{self.path} holds {len(unlisted)} shards that its manifest does not list",
-                f"take them in with: harden data repair {self.path}",
-            )
-        aside = f"set it aside with: harden data repair {self.path}"
+            what = f"{self.path} holds {len(unlisted)} shards that its manifest does not list"
+            raise DamagedFileError(what, mend)
         try:
             whole, _ = read_shard(path)
         except DamagedFileError as error:
-            raise DamagedFileError(error.message, aside) from error
-        check_kind(whole, info, str(path), "its data set", aside)
+            raise DamagedFileError(error.message, mend) from error
+        check_kind(whole, info, str(path), "its data set", mend)
         info = info._replace(shards=(*info.shards, *whole.shards))
         write_manifest(self.path, info)
         return info
@@ -203,10 +201,8 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
         attacked = self.info.attacked
         if self.info.shards and attacked != (behaviour == MC_BEHAVIOUR):
             held, new = ("attacked", "benign") if attacked else ("benign", "attacked")
-            raise InputError(
-                f"data set {self.path} holds {held} transitions, these are {new} ones ({behaviour})",
-                "the two are never mixed: collect into another folder with --out",
-            )
+            what = f"data set {self.path} holds {held} transitions, these are {new} ones ({behaviour})"
+            raise InputError(what, "the two are never mixed: collect into another folder with --out")
 
     def append(self, data: Transitions, *, seed: int, policy_digest: str, behaviour: str) -> ShardInfo:
         """Write one shard; when this returns, it is on the disk for good.

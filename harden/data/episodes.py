@@ -72,18 +72,18 @@ def summarise(info: DatasetInfo, parts: Iterable[tuple[ShardInfo, Transitions]])
         parts: its shards, as `Dataset.shards` reads them.
 
     Returns:
-        env_id, horizon, sizes; `reward`, `cost` and `length` of an episode as mean and quantiles; how many
-        episodes ended by the dynamics and by the time limit; range, mean and standard deviation of each
-        coordinate of observations and actions; `continuous`, the share of steps whose next observation is the
-        next step's observation (below 1 where observations were attacked, near 0 where a conversion shifted
-        them); and the same in short for each shard.
+        What the manifest says of it as a whole; `reward`, `cost` and `length` of an episode as mean and
+        quantiles; how many episodes ended by the dynamics and by the time limit; range, mean and standard
+        deviation of each coordinate of observations and actions; `continuous`, the share of steps whose next
+        observation is the next step's observation (below 1 where observations were attacked, near 0 where a
+        conversion shifted them); and `shards`, the manifest's entries with means and ends.
     """
     shards = list[dict[str, Any]]()
     figures, inner, same = list[tuple[Tensor, ...]](), 0, 0
     obs, actions = list[tuple[Tensor, ...]](), list[tuple[Tensor, ...]]()
     for shard, data in parts:
-        reward, cost, length = *totals(data), lengths(data)
-        figures.append((reward, cost, length))
+        reward, cost = totals(data)
+        figures.append((reward, cost, lengths(data)))
         obs.append(_moments(data.obs))
         actions.append(_moments(data.actions))
         goes_on = ~(data.terminals | data.timeouts)[:-1]
@@ -91,20 +91,15 @@ def summarise(info: DatasetInfo, parts: Iterable[tuple[ShardInfo, Transitions]])
         same += int(((data.next_obs[:-1] == data.obs[1:]).all(1) & goes_on).sum())
         ends = {"terminals": int(data.terminals.sum()), "timeouts": int(data.timeouts.sum())}
         means = {"mean_reward": float(reward.mean()), "mean_cost": float(cost.mean())}
-        extent = {"min_length": int(length.min()), "max_length": int(length.max())}
-        shards.append(shard._asdict() | ends | means | extent)
-    rewards, costs, rows = map(torch.cat, zip(*figures, strict=True))
-    return info._asdict() | {
-        "digest": info.digest,
-        "transitions": info.transitions,
-        "episodes": info.episodes,
-        "attacked": info.attacked,
-        "terminals": sum(entry["terminals"] for entry in shards),
-        "timeouts": sum(entry["timeouts"] for entry in shards),
+        shards.append(shard._asdict() | ends | means)
+    whole = zip(("reward", "cost", "length"), map(torch.cat, zip(*figures, strict=True)), strict=True)
+    return {
+        **{
+            name: getattr(info, name) for name in ("env_id", "horizon", "transitions", "episodes", "attacked")
+        },
+        **{name: sum(entry[name] for entry in shards) for name in ("terminals", "timeouts")},
+        **{name: _spread(values) for name, values in whole},
         "continuous": same / inner if inner else 1.0,
-        "reward": _spread(rewards),
-        "cost": _spread(costs),
-        "length": _spread(rows),
         "observations": _pooled(obs),
         "actions": _pooled(actions),
         "shards": shards,

@@ -22,6 +22,8 @@ _MAX_RATIO = 1100
 # bytes that are unpacked in memory to read one row
 _MAX_CHUNK = 1 << 28
 _MAX_LINKS = 8
+# of a log: episodes, steps and coordinates; what has more, such as pictures, is not read
+_MOST_AXES = 3
 # HDF5's own filters and h5py's lzf: any other makes the library load code from a plugin folder
 _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 _ATTRIBUTE_SECONDS = 10.0
@@ -90,12 +92,12 @@ def numbers(group: h5py.Group, name: str) -> h5py.Dataset:
     return item
 
 
-def arrays_in(group: h5py.Group) -> list[tuple[str, str, int]]:
-    """Return the arrays in a group and in what is in it: path, "number" or what else, axes but the first.
+def named_arrays(group: h5py.Group) -> dict[str, np.ndarray | str]:
+    """Return the arrays of numbers in a group and below it by path; of others what they are, in words.
 
-    What can't be told is not among them, and what is declared is not judged.
+    What can't be told is not among them, and nothing is refused: who needs it does that.
     """
-    found, seen = list[tuple[str, str, int]](), set[int]()
+    arrays, seen = dict[str, np.ndarray | str](), set[int]()
 
     def walk(inside: h5py.Group, prefix: str) -> None:
         for name in inside:
@@ -105,12 +107,17 @@ def arrays_in(group: h5py.Group) -> list[tuple[str, str, int]]:
             with contextlib.suppress(Exception):
                 link = inside.get(name, getlink=True)
                 if isinstance(link, h5py.ExternalLink):
-                    found.append((prefix + name, "what a link leads to elsewhere", 0))
+                    arrays[prefix + name] = "what a link leads to elsewhere"
                     continue
                 item = _resolve(inside, name)
                 if isinstance(item, h5py.Dataset) and item.shape:
-                    kind = "number" if item.dtype.kind in "fiub" else str(item.dtype)
-                    found.append((prefix + name, kind, len(item.shape) - 1))
+                    arrays[prefix + name] = f"{len(item.shape)} axes of {item.dtype}"
+                    if item.dtype.kind in "fiub" and len(item.shape) <= _MOST_AXES:
+                        try:
+                            require_stored_here(item, name)
+                            arrays[prefix + name] = item[()]
+                        except Exception as error:
+                            arrays[prefix + name] = describe_error(error)
                 elif isinstance(link, h5py.HardLink) and isinstance(item, h5py.Group):
                     place = h5py.h5o.get_info(item.id).addr
                     if place not in seen:
@@ -118,7 +125,7 @@ def arrays_in(group: h5py.Group) -> list[tuple[str, str, int]]:
                         walk(item, f"{prefix}{name}/")
 
     walk(group, "")
-    return found
+    return arrays
 
 
 def require_stored_here(item: h5py.Dataset, name: str) -> None:

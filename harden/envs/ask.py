@@ -14,11 +14,7 @@ from harden.errors import InputError
 
 
 def describe(task: Task, play: bool = False) -> tuple[dict[str, Any], list[float], list[float]]:
-    """Ask the environment of a task, once, in a worker.
-
-    Args:
-        task: whose sizes and bounds need not be known.
-        play: take a step, and say what it gives.
+    """Ask the environment of a task, whose sizes and bounds need not be known, once, in a worker.
 
     Returns:
         What `harden.envs.worker.Slots.describe` says, and the lowest and the highest action, (act_dim,) each.

@@ -42,12 +42,11 @@ class Step(NamedTuple):
 def require_environment(task: Task) -> None:
     """Refuse to simulate a task of which there are only data, as it names no environment: InputError."""
     if not task.env_id:
-        remedy = (
+        raise InputError(
+            f"task '{task.name}': it has no environment (task.env is empty), and this simulates",
             "learn from stored data with harden train --offline, and try a policy in a world model of them "
-            "with harden evaluate --imagined"
+            "with harden evaluate --imagined",
         )
-        what = "it has no environment (task.env is empty), and this simulates"
-        raise InputError(f"task '{task.name}': {what}", remedy)
 
 
 def _kind(task: Task) -> type[HardenError]:

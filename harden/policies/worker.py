@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harden.child import serve
+from harden.child import limit_memory, serve
 from harden.errors import DamagedFileError, InputError, foreign_errors
 
 MOST_BYTES = 256 * 2**20
@@ -44,8 +44,7 @@ class Worker:
     def start(self, library: str) -> None:
         """Import the library that runs the file, and limit the memory that is taken from then on."""
         importlib.import_module(library)
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES,) * 2)
+        limit_memory(MEMORY_BYTES)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     def load_onnx(self, path: Path) -> tuple[bytes, bool, list[tuple[str, str, list[Any]]], list[str]]:

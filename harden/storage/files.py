@@ -48,10 +48,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what, remedy = (
-            f"can't write {path} ({error.strerror or error})",
-            "name a folder that you may write to",
-        )
+        what = f"can't write {path} ({error.strerror or error})"
+        remedy = "name a folder that you may write to"
         if error.errno in _NO_ROOM:
             what = f"no room left on the disk while writing {path}"
             remedy = "nothing already stored was touched: free some space and run the command again"
@@ -116,10 +114,7 @@ def write_whole(path: Path, write: Callable[[Path], Written]) -> Written:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
     Args:
-        write: writes the content to the temporary path that it is given.
-
-    Returns:
-        What `write` returns.
+        write: writes the content to the temporary path that it is given; what it returns is returned.
 
     Raises:
         StorageError: no room or no permission; the old file is as it was.
@@ -149,9 +144,8 @@ def put_aside(parent: Path, folder: bool) -> Iterator[Path]:
             try:
                 if folder:
                     path.mkdir()
-                    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                else:
-                    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+                lock = os.open(path, flags | os.O_CLOEXEC, 0o666)
             except FileExistsError:
                 # somebody put it there, and it is left to them
                 stack.pop_all()
@@ -183,18 +177,14 @@ def clear_unfinished(folder: Path) -> None:
                 os.close(left)
 
 
-def _try_folder(path: Path) -> None:
-    # into the folder itself, or into the nearest one above it that there is; nothing is left behind
-    whole = path.absolute()
-    nearest = next(folder for folder in (whole, *whole.parents) if folder.exists())
-    with tempfile.TemporaryFile(dir=nearest):
-        pass
-
-
 def require_folder(path: Path) -> None:
     """Refuse a folder, there or still to be made, that can't be written into: StorageError."""
     with storage_errors(path):
-        _try_folder(path)
+        # into the folder itself, or into the nearest one above it that there is; nothing is left behind
+        whole = path.absolute()
+        nearest = next(folder for folder in (whole, *whole.parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
 
 
 def require_writable(path: Path) -> None:
@@ -202,7 +192,7 @@ def require_writable(path: Path) -> None:
     with storage_errors(path):
         if path.is_dir():
             raise StorageError(f"can't write {path} (it is a folder)", "name a file")
-        _try_folder(path.parent)
+    require_folder(path.parent)
 
 
 def is_among(path: Path, others: Iterable[Path]) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from harden.data.formats.log import DSRL_NAMES, Log, LogFile, find_ends
+from harden.data.formats.log import DSRL_NAMES, LogFile, find_ends
+from harden.data.manifest import Attributes
 from harden.data.shard import check_values
 from harden.errors import DamagedFileError, InputError
 from harden.types import Transitions
@@ -41,27 +42,8 @@ _SHOWN = 40
 _KEYS = dict.fromkeys((*NEEDED, *_CALLED))
 
 
-class Column(NamedTuple):
-    """A column that is not read yet.
-
-    Args:
-        kind: "number", "text", or the name of another type.
-        axes: of one row's value: 0 for a number, 1 for a vector.
-        read: returns it, (rows, ...).
-    """
-
-    kind: str
-    axes: int
-    read: Callable[[], np.ndarray]
-
-    @property
-    def usable(self) -> bool:
-        """Whether it may be part of a vector."""
-        return self.kind == "number" and self.axes < 2
-
-    def holds(self, key: str) -> bool:
-        """Return whether it may be what a key of one value a row says."""
-        return self.axes == 0 and (self.kind == "number" or (self.kind == "text" and key == "episode"))
+# an array of a row's values each, or in words what is there instead
+Column = np.ndarray | str
 
 
 class Part(NamedTuple):
@@ -75,6 +57,17 @@ class Part(NamedTuple):
     where: str
     columns: Mapping[str, Column]
     whole: bool
+
+
+def _is_vector(column: Column) -> bool:
+    """Return whether a column may be part of a vector: numbers, one or several a row."""
+    return isinstance(column, np.ndarray) and column.dtype.kind in "fiub" and column.ndim in (1, 2)
+
+
+def _holds(column: Column, key: str) -> bool:
+    """Return whether a column may be what a key of one value a row says."""
+    kinds = "fiubU" if key == "episode" else "fiub"
+    return isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in kinds
 
 
 def parse_columns(words: Sequence[str]) -> dict[str, str]:
@@ -108,8 +101,8 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return sorted(filter(fits, names), key=natural)
 
 
-def read_columns(log: LogFile, parts: Iterable[Part]) -> Log:
-    """Make transitions of named columns.
+def read_columns(log: LogFile, parts: Iterable[Part]) -> tuple[Attributes, Transitions]:
+    """Make transitions of named columns; returns also what the log says of itself.
 
     A column of one row more than the actions holds what was there before the first step as well: of
     observations each row is then followed by the next one, of anything else the first row is left out. Arrays
@@ -155,7 +148,7 @@ def read_columns(log: LogFile, parts: Iterable[Part]) -> Log:
         data = _derive_next(data)
     if not len(data.rewards):
         raise InputError(f"{log.path} holds no episode of which anything can be kept")
-    return Log(header, data, log.notes)
+    return header, data
 
 
 def _transitions(arrays: Mapping[str, np.ndarray]) -> Transitions:
@@ -167,7 +160,7 @@ def _transitions(arrays: Mapping[str, np.ndarray]) -> Transitions:
 def _stack(log: LogFile, part: Part, key: str, pattern: str) -> np.ndarray:
     """Return the columns that a pattern names side by side, as the file has them."""
     where, names = f"{log.path}{part.where}", _matching(pattern, part.columns)
-    usable = [name for name in names if part.columns[name].usable]
+    usable = [name for name in names if _is_vector(part.columns[name])]
     if pattern in names or not usable:
         usable = names
     elif others := [name for name in names if name not in usable]:
@@ -176,11 +169,13 @@ def _stack(log: LogFile, part: Part, key: str, pattern: str) -> np.ndarray:
         raise InputError(f"{where} has no column {pattern!r} for {key}", f"it has: {_listed(part.columns)}")
     if key not in _VECTORS and len(usable) > 1:
         raise InputError(f"{where}: {key} is one column, and {pattern!r} is {', '.join(usable)}")
+    values = list[np.ndarray]()
     for name in usable:
-        kind = part.columns[name].kind
-        if kind != "number" and not part.columns[name].holds(key):
+        column = part.columns[name]
+        if isinstance(column, str) or (column.dtype.kind not in "fiub" and not _holds(column, key)):
+            kind = column if isinstance(column, str) else column.dtype
             raise DamagedFileError(f"{where}: '{name}' holds {kind}, not numbers")
-    values = [part.columns[name].read() for name in usable]
+        values.append(column)
     if len(values) == 1:
         return values[0]
     rows = {name: column.shape[:1] for name, column in zip(usable, values, strict=True)}
@@ -352,7 +347,7 @@ def _candidates(key: str, columns: Mapping[str, Column]) -> list[str]:
     patterns: list[str] = []
     for called in _CALLED[key].split():
         exact = [name for name in columns if name.lower() in (called, f"infos/{called}")]
-        patterns += [name for name in exact if key in _VECTORS or columns[name].holds(key)]
+        patterns += [name for name in exact if key in _VECTORS or _holds(columns[name], key)]
         if exact or key not in _VECTORS:
             continue
         # a single letter is a name where a number follows alone
@@ -360,10 +355,10 @@ def _candidates(key: str, columns: Mapping[str, Column]) -> list[str]:
         begun: dict[str, list[str]] = {}
         for name in sorted(columns, key=natural):
             match = re.fullmatch(spelled, name, re.IGNORECASE)
-            if match and columns[name].usable and (len(match[1]) > len(called) or match[2].isdecimal()):
+            if match and _is_vector(columns[name]) and (len(match[1]) > len(called) or match[2].isdecimal()):
                 begun.setdefault(f"{match[1]}*", []).append(name)
         for pattern, names in begun.items():
-            fits = [name for name in _matching(pattern, columns) if columns[name].usable]
+            fits = [name for name in _matching(pattern, columns) if _is_vector(columns[name])]
             patterns.append(pattern if fits == names else "+".join(names))
     return list(dict.fromkeys(patterns))
 
@@ -386,7 +381,7 @@ def _propose(part: Part, chosen: dict[str, str]) -> list[str]:
         for name in [name for pattern in patterns for name in _matching(pattern, free)]:
             free.pop(name, None)
     flag = chosen.get("terminal", "")
-    if flag.lower() in _ANY_END and "timeout" not in chosen and columns[flag].read().any():
+    if flag.lower() in _ANY_END and "timeout" not in chosen and np.any(columns[flag]):
         doubts.append(
             f"{flag!r} may flag the ends of the dynamics (terminal={flag}) or those of the recording "
             f"(timeout={flag})"
@@ -396,8 +391,8 @@ def _propose(part: Part, chosen: dict[str, str]) -> list[str]:
         chosen["episode"] = constant[0]
         del free[constant[0]]
         doubts.append(f"episode may be {' or '.join(constant)}, constant over stretches of rows")
-    spare = [name for name in free if free[name].usable]
-    flags = [name for name in spare if free[name].axes == 0 and np.isin(free[name].read(), (0, 1)).all()]
+    spare = [name for name in free if _is_vector(free[name])]
+    flags = [name for name in spare if _holds(free[name], "cost") and np.isin(free[name], (0, 1)).all()]
     for key in (key for key in NEEDED if not chosen.get(key)):
         seem = {"cost": flags, "obs": ["+".join(spare)] if spare else []}.get(key, [])
         chosen[key] = seem[0] if len(seem) == 1 else f"{key.upper()}-COLUMN"
@@ -408,17 +403,17 @@ def _propose(part: Part, chosen: dict[str, str]) -> list[str]:
 
 def _rises(column: Column, ids: Column | None) -> bool:
     """Return whether a column counts on for most rows of an episode, as time does."""
-    values = column.read()
+    values = np.asarray(column)
     if ids is not None:
-        values = values[np.argsort(ids.read(), kind="stable")]
+        values = values[np.argsort(np.asarray(ids), kind="stable")]
     return values.dtype.kind in "fiu" and bool((np.diff(values.astype(np.float64)) > 0).mean() > 0.5)
 
 
 def _in_stretches(column: Column) -> bool:
     """Return whether a column is constant over stretches of rows, each value in one, as an id is."""
-    if column.kind not in ("number", "text") or column.axes:
+    values = np.asarray(column)
+    if not _holds(values, "episode"):
         return False
-    values = column.read()
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
         return False
     stretches = 1 + int((values[1:] != values[:-1]).sum())

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
 
 from harden.data.dataset import Dataset
-from harden.data.formats.columns import Column, Part, natural
+from harden.data.formats.columns import Part, natural
 from harden.data.formats.log import LogFile
-from harden.data.hdf5 import arrays_in, attributes, numbers, open_hdf5
+from harden.data.hdf5 import attributes, named_arrays, open_hdf5
 from harden.data.manifest import Attributes
 from harden.data.shard import write_shard
 from harden.types import Transitions
@@ -46,9 +44,9 @@ def read_hdf5(log: LogFile, path: Path, where: str = "", whole: bool = False) ->
         log.stated |= attributes(file, STATED)
         episodes = _episodes(file)
         for name in episodes:
-            yield Part(f"{where}: {name.rpartition('/')[2]}", _columns(file[name]), True)
+            yield Part(f"{where}: {name.rpartition('/')[2]}", named_arrays(file[name]), True)
         if not episodes:
-            yield Part(where, _columns(file), whole)
+            yield Part(where, named_arrays(file), whole)
 
 
 def _episodes(file: h5py.File) -> list[str]:
@@ -66,11 +64,3 @@ def _episodes(file: h5py.File) -> list[str]:
 def _is_group(group: h5py.Group, name: str) -> bool:
     hard = isinstance(group.get(name, getlink=True), h5py.HardLink)
     return hard and group.get(name, getclass=True) is h5py.Group
-
-
-def _columns(group: h5py.Group) -> dict[str, Column]:
-    def read(name: str) -> np.ndarray:
-        values: np.ndarray = numbers(group, name)[()]
-        return values
-
-    return {name: Column(kind, axes, partial(read, name)) for name, kind, axes in arrays_in(group)}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harden.data.manifest import Attributes, parse_attributes
+from harden.data.manifest import Attributes, DatasetInfo, parse_attributes
 from harden.errors import InputError
 from harden.types import Transitions
 
@@ -58,11 +58,25 @@ class ImportOptions(NamedTuple):
 
 
 class Log(NamedTuple):
-    """A foreign log in memory: what it says of itself, whole episodes, and what is not kept as it was."""
+    """A foreign log in memory.
 
+    Args:
+        format: of the file.
+        stated: what it says of itself.
+        data: whole episodes.
+        notes: what is not kept as it was, one line each.
+    """
+
+    format: str
     stated: Attributes
     data: Transitions
     notes: list[str]
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The data set that it is to become, still empty."""
+        sizes = self.data.obs.shape[1], self.data.actions.shape[1]
+        return DatasetInfo(self.stated.env_id, self.stated.horizon, *sizes, ())
 
 
 class LogFile:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harden.data.formats.columns import Column, Part, natural
+from harden.data.formats.columns import Part, natural
 from harden.data.formats.log import LogFile
-from harden.errors import DamagedFileError, InputError
+from harden.errors import DamagedFileError, InputError, describe_error
 from harden.storage.files import open_regular, read_json
 
 # CSV: what a column holds is told by so much of the file
@@ -53,63 +52,48 @@ def read_csv(log: LogFile, path: Path, where: str = "", whole: bool = False) -> 
         read_options=arrow.csv.ReadOptions(use_threads=False, block_size=min(size + 1, _MOST_BLOCK)),
         parse_options=arrow.csv.ParseOptions(delimiter=divider),
     )
-    yield Part(where, _columns(log, arrow, table.schema, table.column), whole)
+    yield Part(where, _arrays(log, arrow, table), whole)
 
 
 def read_parquet(log: LogFile, path: Path, where: str = "", whole: bool = False) -> Iterator[Part]:
-    """Yield the one part of a Parquet file; a column is read when it is asked for."""
+    """Yield the one part of a Parquet file."""
     arrow = _package()
     open_regular(path).close()
-    file = arrow.parquet.ParquetFile(arrow.OSFile(str(path)))
-
-    def read(name: str) -> Any:
-        return file.read([name], use_threads=False).column(name)
-
-    yield Part(where, _columns(log, arrow, file.schema_arrow, read), whole)
+    table = arrow.parquet.ParquetFile(arrow.OSFile(str(path))).read(use_threads=False)
+    yield Part(where, _arrays(log, arrow, table), whole)
 
 
-def _columns(log: LogFile, arrow: Any, schema: Any, read: Any) -> dict[str, Column]:
-    types, columns = arrow.types, {}
-    for name in schema.names:
-        if schema.names.count(name) > 1:
+def _arrays(log: LogFile, arrow: Any, table: Any) -> dict[str, np.ndarray | str]:
+    """Return a table's columns of numbers, times and text as arrays; of others what they are, in words."""
+    names, arrays = table.column_names, dict[str, np.ndarray | str]()
+    for name in names:
+        if names.count(name) > 1:
             raise InputError(f"{log.path} has two columns called {name!r}", "name each once")
-    numbers = ("integer", "floating", "boolean", "decimal", "temporal", "null")
-    for field in schema:
-        kind, axes = field.type, 0
-        while _is_list(kind):
-            kind, axes = kind.value_type, axes + 1
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        word = "text" if types.is_string(kind) or types.is_large_string(kind) else str(kind)
-        if any(getattr(types, f"is_{name}")(kind) for name in numbers):
-            word = "number"
-        columns[field.name] = Column(word, axes, partial(_values, log, arrow, field.name, read))
-    return columns
+        arrays[name] = _array(arrow, table.column(name).combine_chunks())
+    return arrays
 
 
-def _is_list(kind: Any) -> bool:
-    return hasattr(kind, "value_type") and not hasattr(kind, "index_type")
-
-
-def _values(log: LogFile, arrow: Any, name: str, read: Any) -> np.ndarray:
-    """Return a column of Arrow's as an array; what is null in it is NaN."""
-    column, widths, types = read(name).combine_chunks(), list[int](), arrow.types
-    rows = len(column)
-    while _is_list(column.type):
+def _array(arrow: Any, column: Any) -> np.ndarray | str:
+    """Return a column of Arrow's as an array, what is null in it as NaN; in words what it holds else."""
+    rows, widths, types, kind = len(column), list[int](), arrow.types, str(column.type)
+    while hasattr(column.type, "value_type") and not types.is_dictionary(column.type):
         lengths = arrow.compute.list_value_length(column).unique().to_pylist()
         if len(lengths) > 1 or None in lengths:
-            raise DamagedFileError(f"{log.path}: '{name}' holds vectors of different lengths, or none")
+            return "vectors of different lengths, or none"
         widths += lengths or [0]
         column = column.flatten()
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if types.is_temporal(column.type):
         column = column.cast(arrow.int64())
-    if column.null_count and (types.is_string(column.type) or types.is_boolean(column.type)):
-        raise DamagedFileError(f"{log.path}: '{name}' lacks values")
-    if column.null_count or types.is_decimal(column.type):
-        column = column.cast(arrow.float64())
-    values = column.to_numpy(zero_copy_only=False)
-    return (values.astype(str) if values.dtype == object else values).reshape(rows, *widths)
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        return kind if column.null_count or widths else np.array(column.to_pylist())
+    try:
+        lossless = not column.null_count and not types.is_decimal(column.type)
+        values = (column if lossless else column.cast(arrow.float64())).to_numpy(zero_copy_only=False)
+    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError):
+        return kind
+    return values.reshape(rows, *widths) if values.dtype.kind in "fiub" else kind
 
 
 def read_lerobot(log: LogFile, path: Path) -> Iterator[Part]:
@@ -122,7 +106,7 @@ def read_lerobot(log: LogFile, path: Path) -> Iterator[Part]:
     rows = 0
     for file in files:
         for part in read_parquet(log, file, f": {file.relative_to(path)}", whole=True):
-            rows += len(part.columns["index"].read()) if "index" in part.columns else 0
+            rows += len(part.columns.get("index", ""))
             yield part
     if rows != info.get("total_frames"):
         raise DamagedFileError(f"{path} holds {rows:,} frames, its info says {info.get('total_frames')!r}")
@@ -131,16 +115,12 @@ def read_lerobot(log: LogFile, path: Path) -> Iterator[Part]:
 def read_npz(log: LogFile, path: Path, where: str = "", whole: bool = False) -> Iterator[Part]:
     """Yield the one part of a file of arrays by name, as `numpy.savez` writes it; nothing is unpickled."""
     open_regular(path).close()
-    kinds, columns = dict.fromkeys("fiub", "number") | {"U": "text"}, {}
+    columns = dict[str, np.ndarray | str]()
     with np.load(path, allow_pickle=False) as arrays:
         for name in arrays.files:
             try:
                 values = arrays[name]
-            except ValueError:
-                # it is refused where it is asked for
-                columns[name] = Column("pickled objects", 0, partial(np.empty, 0))
-                continue
-            if isinstance(values, np.ndarray) and values.ndim:
-                kind = kinds.get(values.dtype.kind, f"{values.dtype}")
-                columns[name] = Column(kind, values.ndim - 1, partial(np.asarray, values))
+                columns[name] = values if np.ndim(values) else "one value"
+            except ValueError as error:
+                columns[name] = describe_error(error)
     yield Part(where, columns, whole)
