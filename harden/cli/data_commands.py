@@ -60,17 +60,12 @@ def _print_figures(path: Path, figures: dict[str, Any]) -> None:
 
 
 def _print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
-    heads = list(next(iter(rows.values())))
-    cells = {
-        name: [f"{row[head]:.5g}" if isinstance(row[head], float) else str(row[head]) for head in heads]
-        for name, row in rows.items()
-    }
     width = max(len(name) for name in [title, *rows])
-    columns = [max(11, *map(len, column)) for column in zip(heads, *cells.values(), strict=True)]
     click.echo()
-    for name, texts in [(title, heads), *cells.items()]:
-        line = "".join(f"  {text:>{wide}}" for text, wide in zip(texts, columns, strict=True))
-        click.echo(f"{name:<{width}}{line}")
+    heads = list(next(iter(rows.values())))
+    for name, cells in [(title, heads), *((name, row.values()) for name, row in rows.items())]:
+        texts = (f"{cell:.5g}" if isinstance(cell, float) else str(cell) for cell in cells)
+        click.echo(f"{name:<{width}}" + "".join(f"  {text:>13}" for text in texts))
 
 
 @data.command()

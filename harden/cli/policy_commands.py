@@ -35,10 +35,8 @@ def export(shared: Shared, policy_dir: Path, kind: str, out: Path, data: Path | 
     shared.end_dry_run(*ready.writes)
     done, checked_on = ready.work()
     median, tail = (1e6 * seconds for seconds in done.latency)
-    click.echo(
-        f"exported: differs by at most {done.error:.2g} on {checked_on}; one decision takes "
-        f"{median:.0f} us (median; 99 % within {tail:.0f} us) -> {out}"
-    )
+    time = f"one decision takes {median:.0f} us (median; 99 % within {tail:.0f} us)"
+    click.echo(f"exported: differs by at most {done.error:.2g} on {checked_on}; {time} -> {out}")
 
 
 @policy.command("import")
@@ -54,10 +52,8 @@ def import_(ctx: Context, path: Path, out: Path, **options: Any) -> None:
 
     done = ctx.run(stage.import_policy, path, out, **options)
     click.echo(f"{done} -> {out}")
-    click.echo(
-        "it has no critics yet: harden evaluate fits some for its attacks; harden fit-critics -p PIPELINE "
-        f"--policy {out} puts the policy with some into that pipeline's run"
-    )
+    more = f"harden fit-critics -p PIPELINE --policy {out} puts it with some into that pipeline's run"
+    click.echo(f"it has no critics yet: harden evaluate fits some for its attacks; {more}")
 
 
 @policy.command()

@@ -44,14 +44,8 @@ _UNREAD = {
     b"\x93NUMPY": ("NumPy's .npy, one array", "write all arrays of the log with numpy.savez"),
     b"\x80": ("a Python pickle, which could run code", "write it as Parquet or npz where you trust it"),
 }
-_SUFFIXES = {
-    ".hdf5": "hdf5",
-    ".h5": "hdf5",
-    ".parquet": "parquet",
-    ".npz": "npz",
-    ".csv": "csv",
-    ".tsv": "csv",
-}
+_SUFFIXES = {".hdf5": "hdf5", ".h5": "hdf5", ".parquet": "parquet", ".npz": "npz"}
+_SUFFIXES |= {".csv": "csv", ".tsv": "csv"}
 # what a file may take: a part that depends on its size, and one that does not
 _SECONDS, _SECONDS_A_BYTE = 60.0, 1e-6
 _ROOM, _ROOM_A_BYTE = 1 << 31, 100
@@ -83,9 +77,7 @@ def detect_format(path: Path) -> str:
     if files := _files(path):
         kinds = {detect_format(file) for file in files}
         if len(kinds) > 1:
-            raise InputError(
-                f"{path}: files of {', '.join(sorted(kinds))}", "name those of one with a pattern"
-            )
+            raise InputError(f"{path}: files of {', '.join(sorted(kinds))}", "name one kind with a pattern")
         return kinds.pop()
     if path.is_dir():
         raise InputError(f"{path} holds no log", f"name a file, or a folder of {', '.join(_SUFFIXES)}")

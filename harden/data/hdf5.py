@@ -71,9 +71,7 @@ def _resolve(group: h5py.Group, path: str, links: int = 0) -> Any:
         elif isinstance(link, h5py.SoftLink) and links < _MAX_LINKS:
             item = _resolve(group.file if link.path.startswith("/") else item, link.path, links + 1)
         else:
-            raise DamagedFileError(
-                f"{group.file.filename} is refused: {part!r} is a link that leads elsewhere"
-            )
+            raise DamagedFileError(f"{group.file.filename} is refused: the link {part!r} leads elsewhere")
     return item
 
 
@@ -189,10 +187,8 @@ def attributes(group: h5py.Group, names: Iterable[str]) -> dict[str, Any]:
     if not len(group.attrs):
         return values
     with foreign_errors(f"{group.file.filename}: an attribute can't be read", kind=DamagedFileError):
-        values = answer_of_fork(
-            lambda: {name: _plain(group.attrs[name]) for name in names if name in group.attrs},
-            _ATTRIBUTE_SECONDS,
-        )
+        there = [name for name in names if name in group.attrs]
+        values = answer_of_fork(lambda: {k: _plain(group.attrs[k]) for k in there}, _ATTRIBUTE_SECONDS)
     return values
 
 

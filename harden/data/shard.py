@@ -79,9 +79,8 @@ def empty_rows(rows: int, kind: Kind) -> Transitions:
     """Return room for transitions; InputError: there is none."""
     shapes = column_shapes(rows, kind)
     try:
-        return Transitions(
-            *(torch.from_numpy(np.empty(shapes[name], dtype)) for name, (_, dtype, _) in LAYOUT.items())
-        )
+        arrays = (np.empty(shapes[field], dtype) for field, (_, dtype, _) in LAYOUT.items())
+        return Transitions(*map(torch.from_numpy, arrays))
     except (MemoryError, ValueError):
         raise InputError(f"{rows:,} transitions do not fit into memory") from None
 

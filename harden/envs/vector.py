@@ -42,11 +42,8 @@ class Step(NamedTuple):
 def require_environment(task: Task) -> None:
     """Refuse to simulate a task of which there are only data, as it names no environment: InputError."""
     if not task.env_id:
-        raise InputError(
-            f"task '{task.name}': it has no environment (task.env is empty), and this simulates",
-            "learn from stored data with harden train --offline, and try a policy in a world model of them "
-            "with harden evaluate --imagined",
-        )
+        what = f"task '{task.name}' has no environment (task.env is empty), and this simulates"
+        raise InputError(what, "use data: harden train --offline, and harden evaluate --imagined")
 
 
 def _kind(task: Task) -> type[HardenError]:

@@ -206,10 +206,8 @@ class Spaces:
             trusted: the environment's hold whatever the task says.
         """
         own = np.asarray([self.act.low, self.act.high], dtype=np.float32)
-        what, remedy = (
-            f"{task.env_id} has actions from {own[0]} to {own[1]}",
-            "task.action_low and action_high",
-        )
+        what = f"{task.env_id} has actions from {own[0]} to {own[1]}"
+        remedy = "task.action_low and action_high"
         if not np.isfinite(own).all() and not task.action_low:
             raise Refused(f"{what}, which are no limits", f"set them with {remedy}")
         if trusted:
@@ -264,9 +262,8 @@ class SeededEnv:
             client = self.env.bc
             if task.fixed_time_step:
                 # the attributes set the number of steps only at construction: the client must be told itself
-                client.setPhysicsEngineParameter(
-                    fixedTimeStep=task.fixed_time_step, numSubSteps=task.substeps
-                )
+                timing = {"fixedTimeStep": task.fixed_time_step, "numSubSteps": task.substeps}
+                client.setPhysicsEngineParameter(**timing)
             self.env.stored_state_id = client.saveState()
 
     def reset(self, seed: int) -> np.ndarray:
@@ -370,10 +367,8 @@ class SeededEnv:
             client.resetBasePositionAndOrientation(zone.body_id, (0, 0, -1), (0, 0, 0, 1))
         view = client.computeViewMatrixFromYawPitchRoll(target, distance, yaw, pitch, 0, 2)
         lens = client.computeProjectionMatrixFOV(50, _ASPECT, 0.1, 100.0)
-        _, _, pixels, _, _ = client.getCameraImage(
-            width, height, view, lens, renderer=client.ER_TINY_RENDERER
-        )
-        return np.asarray(pixels, dtype=np.uint8).reshape(height, width, -1)[:, :, :3].copy()
+        picture = client.getCameraImage(width, height, view, lens, renderer=client.ER_TINY_RENDERER)
+        return np.asarray(picture[2], dtype=np.uint8).reshape(height, width, -1)[:, :, :3].copy()
 
     def close(self) -> None:
         """Close the environment."""

@@ -73,8 +73,7 @@ def export_policy(loaded: LoadedPolicy, kind: str, path: Path, obs: Tensor) -> E
         obs: what it is checked on, (B, obs_dim).
 
     Raises:
-        InputError: what the format needs is not installed.
-        HardenError: the written policy acts otherwise; the file was not put there.
+        InputError: what the format needs is not installed; HardenError: the written policy acts otherwise.
     """
     # plain layers, so that whoever reads the file need know of no scale
     policy = loaded.policy.unscaled()

@@ -140,11 +140,7 @@ def call_limited(path: Path, function: Callable[..., Any], *arguments: Any) -> A
 
 
 def check_file(path: Path, remedy: str) -> None:
-    """Refuse what can't be a policy before it is read.
-
-    Raises:
-        MissingInputError: no such file; StorageError: it may not be read; DamagedFileError: far too large.
-    """
+    """Refuse what can't be a policy before it is read: as `require_file`, or far too large."""
     require_file(path, remedy)
     if (size := path.stat().st_size) > MOST_BYTES:
         raise DamagedFileError(f"{path} has {size:,} bytes", f"a policy file has at most {MOST_BYTES:,}")
@@ -175,21 +171,13 @@ def chosen_outputs(names: Sequence[str], reading: Reading, path: Path) -> list[s
     Raises:
         InputError: several outputs and the user chose none, no such output, or no spread.
     """
-    listed = ", ".join(names)
-    if reading.output is None and reading.spread is None and len(names) > 1:
-        remedy = "choose the action's with --output NAME, and say what a second one is with --spread"
-        raise InputError(f"{path} gives {len(names)} outputs: {listed}", remedy)
     first = reading.output or names[0]
-    if first not in names:
-        raise InputError(f"{path} has no output '{first}'", f"--output is one of: {listed}")
-    if reading.spread in (None, "none"):
-        return [first]
     others = [name for name in names if name != first]
-    if len(others) != 1:
-        raise InputError(
-            f"{path} gives the outputs {listed}", "--spread is of the second of two: leave it out"
-        )
-    return [first, *others]
+    unsaid = reading.output is None and reading.spread is None and others
+    if unsaid or first not in names or (reading.spread not in (None, "none") and len(others) != 1):
+        remedy = "choose the action's with --output NAME, and say what the other one of two is with --spread"
+        raise InputError(f"{path} gives the outputs {', '.join(names)}", remedy)
+    return [first] if reading.spread in (None, "none") else [first, *others]
 
 
 def as_gaussian(outputs: Sequence[Tensor], reading: Reading) -> tuple[Tensor, Tensor | None]:
@@ -224,11 +212,8 @@ def answer(policy: ForeignPolicy, obs: Tensor, act_dim: int, named: object) -> t
     # rounding differs with the size of a batch, in half precision by more than a little
     alike = torch.allclose(few, mean[:8], rtol=1e-2, atol=1e-2)
     if not alike or not torch.allclose(few, again, rtol=0, atol=1e-5):
-        raise InputError(
-            f"{named} gives another action each time: it keeps a state between calls, as a recurrent or a "
-            "stacked policy does, or it draws its actions",
-            f"{MEMORYLESS}; of one that draws, export the mean action",
-        )
+        what = f"{named} gives another action each time: it is recurrent, stacked, or draws its actions"
+        raise InputError(what, f"{MEMORYLESS}; of one that draws, export the mean action")
     return mean, std
 
 
@@ -250,11 +235,7 @@ def policy_name(named: str | Path | Callable[..., Any]) -> str:
 
 
 def import_function(named: str) -> ForeignPolicy:
-    """Import module:function, from where Python looks and the working folder, as a foreign policy.
-
-    Raises:
-        InputError: no such module or function, the module fails, or it can't be called.
-    """
+    """Import module:function, from where Python looks and the working folder; InputError: it is none."""
     module_name, _, path = named.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

@@ -76,14 +76,10 @@ def write_onnx(path: Path, module: nn.Module, obs_dim: int, manifest: dict[str, 
 
 
 def _arrange(rows: np.ndarray, shape: list[Any], path: Path) -> tuple[int, list[np.ndarray]]:
-    """Return how many rows a model takes at once, and rows in parts of that shape, the last one filled up.
+    """Return how many rows a model takes at once, and rows (B, obs_dim) in parts of its input's shape.
 
-    Args:
-        rows: (B, obs_dim).
-        shape: of the model's input; a size that is free is no int. [] where the file does not say it.
-
-    Raises:
-        InputError: it takes other observations, or several at once.
+    In the shape a size that is free is no int, and it is [] where the file does not say it. The last part is
+    filled up. InputError: it takes other observations, or several at once.
     """
     *outer, features = [size if isinstance(size, int) else None for size in shape or (None, None)]
     obs_dim = rows.shape[1]

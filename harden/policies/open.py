@@ -111,11 +111,8 @@ def try_foreign(
     share, clipped = float(outside.any(dim=1).float().mean()), ""
     if share > _MATTERS:
         ranges = (f"[{low:g}, {high:g}]" for low, high in zip(bounds.low, bounds.high, strict=True))
-        clipped = (
-            f"{100 * share:.0f} % of its answers lie outside the action range, "
-            f"{' by '.join(dict.fromkeys(ranges))}, and are clipped; they reach from "
-            f"{float(actions.min()):g} to {float(actions.max()):g}: scale them to it"
-        )
+        clipped = f"{100 * share:.0f} % of its answers are clipped to {' by '.join(dict.fromkeys(ranges))}: "
+        clipped += f"scale them, which reach from {float(actions.min()):g} to {float(actions.max()):g}"
     policy = foreign.adopted
     if policy is None or policy.architecture["obs_dim"] != obs.shape[1]:
         return Tried(foreign, clipped, None, 0.0)

@@ -64,9 +64,8 @@ def read_zip(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _bounds(space: dict[str, str], path: Path) -> tuple[Tensor, Tensor]:
     """Return the lowest and the highest action of the space that a zip tells of in text."""
     with foreign_errors(f"{path}: its action space can't be read as a Box of one dimension", _REMEDY):
-        low, high = (
-            torch.tensor([float(n) for n in space[name].strip("[]").split()]) for name in ("low", "high")
-        )
+        ends = (space[name].strip("[]").split() for name in ("low", "high"))
+        low, high = (torch.tensor([float(number) for number in end]) for end in ends)
         if low.shape != high.shape or not bool((low < high).all()):
             raise ValueError(f"from {low.tolist()} to {high.tolist()}")
         return low, high

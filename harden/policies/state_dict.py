@@ -168,10 +168,7 @@ class Network(NamedTuple):
 
 
 def open_state_dict(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
-    """Read a state dict in safetensors: one that harden exported, or the parameters of an MLP.
-
-    Arguments and errors are those of `open_foreign`, and errors of `from_parameters`.
-    """
+    """Read a state dict in safetensors that harden exported, or an MLP's; as `open_foreign` says."""
     unreadable = foreign_errors(f"{path} can't be read as safetensors", kind=DamagedFileError)
     with unreadable, safe_open(path, framework="pt", device="cpu") as handle:
         exported = "about" in (handle.metadata() or {})

@@ -30,9 +30,8 @@ def start_session(content: bytes) -> Any:
     options.log_severity_level = 4
     # with more threads, their stacks alone exceed the limit of memory on a machine of many cores
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        content, options, providers=["CPUExecutionProvider"], enable_fallback=0
-    )
+    where = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(content, options, providers=where, enable_fallback=0)
 
 
 class Worker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,9 +104,8 @@ def policy_info(
         config: gives the task that a file is read for.
         named, reading: as in `open_policy`.
     """
-    policy, critics, manifest = (
-        load_policy(named) if named.is_dir() else open_policy(named, config, report, reading)
-    )
+    loaded = load_policy(named) if named.is_dir() else open_policy(named, config, report, reading)
+    policy, critics, manifest = loaded
     shape, task = policy.architecture, config.task_row
 
     def count(module: torch.nn.Module) -> str:
@@ -173,9 +172,8 @@ class Imported(NamedTuple):
             text = f"distilled: root mean square ({100 * self.share:.1f} % of the action range) {how}"
         for name, row in (("original", self.original), ("copy", self.copy)):
             if row is not None:
-                text += (
-                    f"; over ten episodes the {name} has reward {row['reward']:.1f}, cost {row['cost']:.2f}"
-                )
+                figures = "reward {reward:.1f}, cost {cost:.2f}".format(**row)
+                text += f"; over ten episodes the {name} has {figures}"
         if not self.exact and self.original is None:
             text += "; what return that costs was not simulated"
         return f"{text}; warning: {self.clipped}" if self.clipped else text
@@ -212,9 +210,8 @@ def distil(
     split = split_episodes(rows, options.held_out, config.seed)
     columns = (rows.obs, policy.clip(mean), std)
     fit, stop, held_out = (tuple(column[part] for column in columns) for part in split[:3])
-    fit_imitation(
-        policy, distil_loss, fit, stop, options, seed=config.seed, device=device, logs=None, report=report
-    )
+    how: dict[str, Any] = {"seed": config.seed, "device": device, "logs": None, "report": report}
+    fit_imitation(policy, distil_loss, fit, stop, options, **how)
     error = score(policy, *held_out[:2]).action_error
     with torch.no_grad():
         off = (policy.mean(held_out[0]) - held_out[1]) / (2 * policy.half_range)
@@ -297,11 +294,9 @@ class Source:
         imported = {"format": foreign.kind} | self.imported._asdict()
         learned = "" if how.exact or self.data is None else self.data.info.digest
         inputs = {"data": learned, "policy": "", "file": foreign.identity}
-        words = {"variant": "imported", "made_by": "harden policy import", "imported": imported}
-        digest = module_digest(policy)
-        self.ready = LoadedPolicy(
-            policy, None, describe(self.config, **words, inputs=inputs, policy_digest=digest)
-        )
+        words: dict[str, Any] = {"variant": "imported", "made_by": "harden policy import"}
+        words |= {"imported": imported, "inputs": inputs, "policy_digest": module_digest(policy)}
+        self.ready = LoadedPolicy(policy, None, describe(self.config, **words))
         return self.ready
 
     def take(self) -> LoadedPolicy:
@@ -322,11 +317,9 @@ class Source:
             rows, where = own_episodes(original, config, report), "held-out episodes of its own"
         policy, how = distil(foreign, config, rows, named, self.device, report)
         if how.share > _FAILED:
-            raise InputError(
-                f"{named} can't be distilled: on {where} the copy's actions are off by "
-                f"{100 * how.share:.0f} % of the action range",
-                self.tried.clipped or "give more data of its own, or raise imitation.steps",
-            )
+            what = f"{named} can't be distilled: on {where} the copy is off by {100 * how.share:.0f} % of the"
+            remedy = self.tried.clipped or "give more data of its own, or raise imitation.steps"
+            raise InputError(f"{what} action range", remedy)
         if self.simulate:
             tried = try_both(config, original, policy)
             how = how._replace(original=tried[0], copy=tried[1])

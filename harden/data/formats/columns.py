@@ -76,9 +76,7 @@ def parse_columns(words: Sequence[str]) -> dict[str, str]:
     for word in (part.strip() for text in words for part in text.split(",") if part.strip()):
         key, equals, pattern = word.partition("=")
         if key not in _CALLED or not equals or key in mapping:
-            remedy = (
-                f"write each key once, as in obs=pos_*+vel_*,action=a_*; the keys are: {', '.join(_KEYS)}"
-            )
+            remedy = f"write each once, as in obs=pos_*+vel_*,action=a_*; the keys are: {', '.join(_KEYS)}"
             raise InputError(f"--map: {word!r} is not KEY=COLUMN", remedy)
         mapping[key] = pattern
     return mapping
@@ -140,10 +138,9 @@ def read_columns(log: LogFile, parts: Iterable[Part]) -> tuple[Attributes, Trans
     data = _transitions(whole | dict(zip(("terminal", "timeout"), ends, strict=True)))
     if next_obs is None:
         log.note(
-            "the file has no next observations: they are the observations that follow in the same episode; "
-            f"the last rows of {int(ends[1].sum())} episodes that the time limit ended are dropped, since "
-            f"what followed is not there; the {int(ends[0].sum())} that the dynamics ended keep theirs, "
-            "with their own observation as the next one"
+            "the file has no next observations: those of the row that follows are taken; "
+            f"the last rows of {int(ends[1].sum())} episodes that the time limit ended are dropped, "
+            f"the {int(ends[0].sum())} that the dynamics ended keep theirs, and are followed by themselves"
         )
         data = _derive_next(data)
     if not len(data.rewards):
@@ -382,10 +379,7 @@ def _propose(part: Part, chosen: dict[str, str]) -> list[str]:
             free.pop(name, None)
     flag = chosen.get("terminal", "")
     if flag.lower() in _ANY_END and "timeout" not in chosen and np.any(columns[flag]):
-        doubts.append(
-            f"{flag!r} may flag the ends of the dynamics (terminal={flag}) or those of the recording "
-            f"(timeout={flag})"
-        )
+        doubts.append(f"{flag!r} may flag ends of the dynamics (terminal={flag}) or any (timeout={flag})")
     told = part.whole or any(chosen.get(key) for key in ("episode", *_FLAGS))
     if not told and (constant := [name for name in free if _in_stretches(free[name])]):
         chosen["episode"] = constant[0]

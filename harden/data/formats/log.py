@@ -215,15 +215,10 @@ def _breaks(file: LogFile, ends: np.ndarray, follows: np.ndarray) -> np.ndarray:
     breaks, choice = np.r_[~follows & ~ends[:-1], False], file.options.at_break
     if not breaks.any():
         return breaks
-    doubt = (
-        f"{_some(breaks)} of the {int((~ends).sum()):,} that no flag ends lead elsewhere than to the next row"
-    )
+    doubt = f"{_some(breaks)} of {int((~ends).sum()):,} that no flag ends lead elsewhere than to the next row"
     if not choice:
-        raise InputError(
-            f"{file.path}: {doubt}",
-            "say --at-break timeout where the recording was cut there, or keep where observations are noisy; "
-            "where next_observations are another row's, leave them out: the following row's are taken then",
-        )
+        remedy = "say --at-break timeout where the recording was cut there, or keep where there is noise; "
+        raise InputError(f"{file.path}: {doubt}", remedy + "next observations of another row's are left out")
     file.note(f"{doubt}: {'taken for timeouts' if choice == 'timeout' else 'kept as they are'}")
     return breaks & (choice == "timeout")
 
@@ -233,10 +228,8 @@ def _known_ends(file: LogFile, last: np.ndarray, terminals: np.ndarray, timeouts
     terminal, timeout = (_shifted(flags, file.options.shift or 0) for flags in (terminals, timeouts))
     inside = (terminal | timeout) & ~last
     if inside.any():
-        raise InputError(
-            f"{file.path}: an episode ends before its last step, by the flags of {_some(inside)}",
-            "flags that stand a row off are moved with --shift-flags; what is no end stays out of --map",
-        )
+        what = f"{file.path}: an episode ends before its last step, by the flags of {_some(inside)}"
+        raise InputError(what, "move flags that stand a row off with --shift-flags, or unmap them")
     endless = last & ~(terminal | timeout)
     if endless.any():
         file.note(f"{endless.sum():,} episodes have no end flagged: their last step is taken for a timeout")
@@ -263,11 +256,9 @@ def _flagged_ends(
         if horizon:
             file.note(f"the file {lacks}: an episode without a terminal ends after {horizon} steps")
         elif follows is None or options.at_break != "timeout":
-            also = "" if follows is None else ", or say --at-break timeout"
-            raise InputError(
-                f"{file.path} {lacks}: where the time limit ended an episode can't be told",
-                f"name an episode's steps with --horizon, or the column of its id with --map episode={also}",
-            )
+            remedy = "name an episode's steps with --horizon, or the column of its id with --map episode="
+            remedy += "" if follows is None else ", or say --at-break timeout"
+            raise InputError(f"{file.path} {lacks}: where a time limit ended one can't be told", remedy)
 
     def flagged(rows: int) -> Ends:
         moved = _shifted(terminals, rows)
@@ -303,10 +294,8 @@ def _settle_ends(file: LogFile, lengths: np.ndarray, terminals: np.ndarray, time
     """
     horizon, choice = file.options.horizon, file.options.at_horizon
     if horizon and lengths.max() > horizon:
-        raise InputError(
-            f"{file.path}: the longest episode has {lengths.max()} steps, the horizon is {horizon}",
-            "give the time limit's steps with --horizon; where the file never flags it, say --map timeout=",
-        )
+        what = f"{file.path}: the longest episode has {lengths.max()} steps, the horizon is {horizon}"
+        raise InputError(what, "give the limit's with --horizon; say --map timeout= where it is not flagged")
     limit = horizon or int(lengths.max())
     both, at_limit = terminals & timeouts, terminals & (lengths == limit)
     # an end that is flagged as the limit's shows that the file tells the two apart
@@ -319,11 +308,8 @@ def _settle_ends(file: LogFile, lengths: np.ndarray, terminals: np.ndarray, time
         if both.any():
             doubt = f"{int(both.sum()):,} episodes end as terminal and timeout at once"
         if not choice:
-            raise InputError(
-                f"{file.path}: {doubt}, as in logs that write Gym's older 'done' for both",
-                "say --at-horizon timeout where the time limit cut them, --at-horizon terminal where the "
-                "robot failed or finished in that very step",
-            )
+            remedy = "say --at-horizon timeout where the limit cut them, as in logs of Gym's older 'done', "
+            raise InputError(f"{file.path}: {doubt}", remedy + "--at-horizon terminal where the robot failed")
         file.note(f"{doubt}: kept as {choice}s")
     if choice == "timeout":
         return terminals & ~doubtful, timeouts | doubtful

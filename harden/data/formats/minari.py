@@ -84,9 +84,8 @@ def write_minari(dataset: Dataset, path: Path) -> list[str]:
     if not _ID.fullmatch(path.name):
         raise InputError(f"'{path.name}' is no Minari id", "name the folder like the data set: NAME-v0")
     info = dataset.info
-    obs_space, action_space = (
-        gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32) for size in (info.obs_dim, info.act_dim)
-    )
+    box, sizes = gymnasium.spaces.Box, (info.obs_dim, info.act_dim)
+    obs_space, action_space = (box(-np.inf, np.inf, (size,), np.float32) for size in sizes)
     with whole_folder(path) as aside, storage_errors(path):
         # the package mistakes a path from the working folder for one from its own
         folder = aside.absolute() / "data"
@@ -111,10 +110,8 @@ def _buffers(dataset: Dataset) -> Iterator[Any]:
             shared = episode.next_obs[:-1].view(torch.int32) == episode.obs[1:].view(torch.int32)
             if not bool(shared.all()):
                 row = int(torch.nonzero(~shared)[0][0])
-                raise InputError(
-                    f"{shard.name}, its episode {number}: what followed step {row} is not what the next saw",
-                    "Minari keeps one observation for both: what noise or attack changed goes --to dsrl",
-                )
+                what = f"{shard.name}, its episode {number}: what followed step {row} is not what came next"
+                raise InputError(what, "Minari keeps one observation for both: export it --to dsrl")
             yield EpisodeBuffer(
                 observations=torch.cat((episode.obs, episode.next_obs[-1:])).numpy(),
                 actions=episode.actions.numpy(),
