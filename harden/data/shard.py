@@ -79,8 +79,7 @@ def empty_rows(rows: int, kind: Kind) -> Transitions:
     """Return room for transitions; InputError: there is none."""
     shapes = column_shapes(rows, kind)
     try:
-        arrays = (np.empty(shapes[field], dtype) for field, (_, dtype, _) in LAYOUT.items())
-        return Transitions(*map(torch.from_numpy, arrays))
+        return Transitions(*(torch.from_numpy(np.empty(shapes[k], row[1])) for k, row in LAYOUT.items()))
     except (MemoryError, ValueError):
         raise InputError(f"{rows:,} transitions do not fit into memory") from None
 
