@@ -11,19 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-
-from harden.errors import HardenError, foreign_errors
-
-
-class ChildEndedError(Exception):
-    """A child process ended by itself; a status below zero is the number of the signal that ended it."""
-
-    def __init__(self, status: int | None) -> None:
-        super().__init__(f"exit status {status}")
-        self.status = status
 
 
 def start_child(words: Sequence[str], ours: bool = True) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -60,73 +49,6 @@ def exit_status(process: subprocess.Popen[bytes]) -> int | None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=5)
     return process.returncode
-
-
-class Child:
-    """A child process, in which an object answers requests; it ends with this object, or with this process.
-
-    Args:
-        module: dotted name; run as a program it calls `serve`. It is not looked for first (-P) in the folder
-            that the user stands in.
-    """
-
-    def __init__(self, module: str) -> None:
-        self.process, ours = start_child([sys.executable, "-P", "-m", module])
-        self.pipe = Connection(ours.detach())
-
-    def send(self, method: str, *arguments: Any, seconds: int = 0) -> None:
-        """Ask for a method of the child's object; ChildEndedError: the child is not there any more.
-
-        Args:
-            seconds: after so many of them the kernel ends the child; 0 for no limit.
-        """
-        try:
-            self.pipe.send((seconds, method, arguments))
-        except OSError:
-            raise ChildEndedError(exit_status(self.process)) from None
-
-    def receive(self) -> Any:
-        """Return the answer to the oldest request that has none.
-
-        Raises:
-            ChildEndedError: the child is not there any more.
-            HardenError: what the method raised, or one line about another error that it raised.
-        """
-        try:
-            answered, value = self.pipe.recv()
-        except (EOFError, OSError):
-            raise ChildEndedError(exit_status(self.process)) from None
-        if not answered:
-            raise value
-        return value
-
-    def close(self) -> None:
-        """End the child, whatever it does."""
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
-
-
-def serve(handler: object) -> None:
-    """Answer the requests of the parent by the methods of an object, until the pipe closes.
-
-    The pipe is the file descriptor that is the program's only argument.
-    """
-    pipe = Connection(int(sys.argv[1]))
-    # either may reach all processes of a run; the parent decides when the work ends
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            seconds, method, arguments = pipe.recv()
-            signal.alarm(seconds)
-            try:
-                with foreign_errors("a child process failed", kind=HardenError):
-                    reply: tuple[bool, Any] = True, getattr(handler, method)(*arguments)
-            except HardenError as error:
-                reply = False, error
-            signal.alarm(0)
-            pipe.send(reply)
 
 
 def limit_memory(room: int) -> None:

@@ -159,8 +159,6 @@ def test_a_task_has_its_files_name_and_the_run_says_what_the_simulator_said() ->
     task = completed(load_config(Path("point.toml"))).task
     assert isinstance(task, OwnTask)
     assert (task.name, task.action_high) == ("point", (2.0,))
-    Path("old.toml").write_text('[own_task]\nname = "x"')
-    assert "env = 'module:id'" in refused("status", "-p", "old.toml")
 
 
 def test_a_film_shows_the_clean_episode_beside_the_attacked_one() -> None:

@@ -7,14 +7,12 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from harden.data import open_dataset
 from harden.nets.saved import load_policy
-from harden.policies.worker import Worker
 from support.commands import SETTINGS, harden, refused
 
 ROOT = Path(__file__).parents[1]
@@ -36,24 +34,10 @@ SIZES = SETTINGS + [
 ]
 
 
-class Here:
-    """Reads a zip in this process: a child takes seconds to start, and test_policy_files.py has one."""
-
-    def __init__(self, path: Path, library: str) -> None:
-        self.path, self.child = path, self
-
-    def ask(self, method: str) -> Any:
-        """Return what a worker answers."""
-        return getattr(Worker(), method)(self.path)
-
-    def close(self) -> None:
-        """Nothing is left."""
-
-
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read zips in this process."""
-    monkeypatch.setattr("harden.policies.sb3.LimitedProcess", Here)
+    """Read zips in this process: a child takes seconds to start, and test_policy_files.py has one."""
+    monkeypatch.setattr("harden.policies.sb3.call_limited", lambda path, read: read(path))
 
 
 def test_the_page_from_a_zip_to_a_hardened_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

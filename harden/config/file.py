@@ -20,20 +20,6 @@ _PAPER = Path(__file__).parent / "paper.toml"
 DEFAULT_PIPELINE = Path("pipelines/ball-circle.toml")
 
 
-def _tree_of(assignment: str) -> dict[str, Any]:
-    """Return the tree that an assignment such as "mstep.steps=10" stands for."""
-    key, equals, text = assignment.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"'--set {assignment}' is not an assignment", "write it as --set section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        value = text
-    for name in reversed(key.strip().split(".")):
-        value = {name: value}
-    return value
-
-
 def _merge(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Return a tree with another one's keys over it."""
     merged = dict(tree)
@@ -51,7 +37,16 @@ def assigned(assignments: Sequence[str]) -> dict[str, Any]:
     """Return the sections that assignments such as "mstep.steps=10" make; InputError: one is none."""
     tree: dict[str, Any] = {}
     for assignment in assignments:
-        tree = _merge(tree, _tree_of(assignment))
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            what = f"'--set {assignment}' is not an assignment"
+            raise InputError(what, "write it as --set section.key=value")
+        value: Any = text
+        with suppress(ValueError, RecursionError):
+            value = tomllib.loads(f"value = {text}")["value"]
+        for name in reversed(key.strip().split(".")):
+            value = {name: value}
+        tree = _merge(tree, value)
     return tree
 
 

@@ -53,19 +53,14 @@ class PipelineConfig(sections.Section):
     ppo: sections.OnPolicy = sections.OnPolicy()
     evaluate: sections.Evaluation = sections.Evaluation()
 
-    @field_validator("task")
+    @field_validator("task", "variant")
     @classmethod
-    def _known(cls, task: str | sections.OwnTask) -> str | sections.OwnTask:
-        if isinstance(task, str) and task not in TASKS:
-            names = known_names(task, TASKS, "choose one of")
-            raise ValueError(f"{names} (or describe another one as a table [task])")
-        return task
-
-    @field_validator("variant")
-    @classmethod
-    def _a_row(cls, name: str) -> str:
-        if name not in VARIANTS:
-            raise ValueError(known_names(name, VARIANTS, "choose one of"))
+    def _a_row(cls, name: Any, info: ValidationInfo) -> Any:
+        rows, more = list(VARIANTS), ""
+        if info.field_name == "task":
+            rows, more = list(TASKS), " (or describe another one as a table [task])"
+        if isinstance(name, str) and name not in rows:
+            raise ValueError(known_names(name, rows, "choose one of") + more)
         return name
 
     @field_validator("preset")
@@ -133,8 +128,6 @@ class PipelineConfig(sections.Section):
 def _similar_keys(key: str) -> str:
     """Return the keys that an unknown one may have been meant for, or all of its section."""
     section, _, name = key.rpartition(".")
-    if key == "own_task":
-        return "it is task now: [task], with env = 'module:id' in place of env_id and module"
     fields = (PipelineConfig().model_dump() | {"task": sections.OwnTask.model_fields}).get(section)
     known = list(fields) if isinstance(fields, dict) else list(PipelineConfig.model_fields)
     if not section and (elsewhere := [full for full in keys() if full.endswith(f".{name}")]):
@@ -192,8 +185,6 @@ def _blamed(key: str, where: str, assignments: Sequence[str]) -> str:
     return f"{where} with {' '.join(near)}" if near else where
 
 
-# keys that came since, with what was so without them
-_BEFORE: dict[str, dict[str, Any]] = {"critics": {"scale_rewards": False}}
 # keys of earlier versions, and today's that say the same
 _RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "critics": {"gamma": ("gamma_reward", "gamma_cost"), "n_step": ("n_step_reward", "n_step_cost")},
@@ -215,8 +206,8 @@ def renamed(tree: dict[str, Any]) -> dict[str, Any]:
         new[section] = old
     # the table of a task of the user's own, which none of the stored ones is of
     new.pop("own_task", None)
-    for section, values in _BEFORE.items():
-        new[section] = values | new.get(section, {})
+    # a key that came since, and what was so without it
+    new["critics"] = {"scale_rewards": False} | new["critics"]
     if new.get("estep", {}).get("limit_start", "") is None:
         new["estep"] = new["estep"] | {"limit_start": "limit"}
     return new

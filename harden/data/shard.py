@@ -47,18 +47,17 @@ def check_values(data: Transitions, where: str, first: int = 0) -> None:
     """
     # by numpy, on one thread: threads that wait for each other cost more than they save, beside other work
     arrays = columns(data)
+
+    def refuse(bad: np.ndarray, what: str, remedy: str) -> None:
+        if bad.any():
+            raise InputError(f"{where}: {what} in row {first + int(np.argwhere(bad)[0][0])}", remedy)
+
     for name, column in arrays.items():
-        if column.dtype != np.bool_ and not np.isfinite(column).all():
+        if column.dtype != np.bool_:
             what = f"'{name}' holds NaN or an infinite value"
-            row = first + int(np.argwhere(~np.isfinite(column))[0][0])
-            raise InputError(f"{where}: {what} in row {row}", "remove that episode, or collect it again")
-    costs, both = arrays["costs"], arrays["terminals"] & arrays["timeouts"]
-    if costs.min(initial=0) < 0:
-        row = int(np.argmax(costs < 0))
-        raise InputError(f"{where}: cost {costs[row]} in row {first + row}", "costs are at least 0")
-    if both.any():
-        what = f"row {first + int(np.argmax(both))} is both a terminal and a timeout"
-        raise InputError(f"{where}: {what}", "an episode ends in one way")
+            refuse(~np.isfinite(column), what, "remove that episode, or collect it again")
+    refuse(arrays["costs"] < 0, "a cost below 0", "costs are at least 0")
+    refuse(arrays["terminals"] & arrays["timeouts"], "both kinds of end", "an episode ends in one way")
 
 
 def columns(data: Transitions) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harden.child import Child, ChildEndedError
+from harden.child import exit_status, start_child
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
+from harden.policies import worker
 from harden.policies.reading import Reading
-from harden.policies.worker import MOST_BYTES
 from harden.storage.files import require_file
 
 # for one request to a child process; a policy answers within milliseconds
@@ -110,40 +111,54 @@ class LimitedProcess:
     """
 
     def __init__(self, path: Path, library: str) -> None:
-        self.path, self.child = path, Child("harden.policies.worker")
-        self.child.send("start", library)
-        self.child.receive()
+        # (-P) modules are not looked for first in the folder that the user stands in
+        self.process, ours = start_child([sys.executable, "-P", "-m", worker.__name__])
+        self.path, self.pipe = path, Connection(ours.detach())
+        self._call(worker.limit, library, seconds=0)
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """Return what a method of `harden.policies.worker.Worker` answers.
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function makes of the file.
 
         Raises:
-            InputError: what the method raises, or the file took too long or too much memory.
+            InputError: what the function raises, or the file took too long or too much memory.
         """
+        return self._call(function, self.path, *arguments, seconds=SECONDS)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any, seconds: int) -> Any:
         try:
-            self.child.send(method, self.path, *arguments, seconds=SECONDS)
-            return self.child.receive()
-        except ChildEndedError as error:
-            late = error.status == -signal.SIGALRM
-            why = f"took more than {SECONDS} s" if late else f"ended its process with status {error.status}"
+            self.pipe.send((seconds, function, arguments))
+            answered, value = self.pipe.recv()
+        except (EOFError, OSError) as error:
+            status = exit_status(self.process)
+            late = status == -signal.SIGALRM
+            why = f"took more than {SECONDS} s" if late else f"ended its process with status {status}"
             remedy = "it runs under limits of time and memory; a policy answers within milliseconds"
             raise InputError(f"{self.path} {why} when it was run", remedy) from error
+        if not answered:
+            raise value
+        return value
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
 
 
 def call_limited(path: Path, function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a function of a module makes of a file, in a LimitedProcess; errors as its `ask`."""
     process = LimitedProcess(path, function.__module__)
     try:
-        return process.ask("call", function, *arguments)
+        return process.ask(function, *arguments)
     finally:
-        process.child.close()
+        process.close()
 
 
 def check_file(path: Path, remedy: str) -> None:
     """Refuse what can't be a policy before it is read: as `require_file`, or far too large."""
     require_file(path, remedy)
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise DamagedFileError(f"{path} has {size:,} bytes", f"a policy file has at most {MOST_BYTES:,}")
+    if (size := path.stat().st_size) > worker.MOST_BYTES:
+        raise DamagedFileError(f"{path} has {size:,} bytes", f"at most {worker.MOST_BYTES:,} are read")
 
 
 def require_one_input(path: Path, names: Sequence[str]) -> None:

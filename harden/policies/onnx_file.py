@@ -23,6 +23,7 @@ from harden.policies import foreign
 from harden.policies.adopt import Bounds, Node, adopt_weights
 from harden.policies.foreign import ForeignPolicy, LimitedProcess, as_gaussian
 from harden.policies.reading import Reading
+from harden.policies.worker import load_onnx, run_onnx
 from harden.storage.files import digest_file
 
 INPUT, OUTPUT = "observation", "action"
@@ -113,7 +114,7 @@ def open_onnx(path: Path, reading: Reading, bounds: Bounds, _: Tensor) -> Foreig
 
     process = LimitedProcess(path, "onnxruntime")
     # with the numbers that lie in files beside it, if any
-    content, complete, inputs, outputs = process.ask("load_onnx")
+    content, complete, inputs, outputs = process.ask(load_onnx)
     foreign.require_one_input(path, [name for name, _, _ in inputs])
     _, kind, shape = inputs[0]
     if kind not in _TYPES:
@@ -122,7 +123,7 @@ def open_onnx(path: Path, reading: Reading, bounds: Bounds, _: Tensor) -> Foreig
 
     def run_some(obs: Tensor) -> list[Tensor]:
         at_once, parts = _arrange(obs.numpy().astype(_TYPES[kind]), shape, path)
-        columns = list(zip(*process.ask("run_onnx", wanted, parts), strict=True))
+        columns = list(zip(*process.ask(run_onnx, wanted, parts), strict=True))
         with foreign_errors(f"{path} can't be run on observations {tuple(obs.shape)}"):
             return [_joined(column, at_once, path)[: len(obs)] for column in columns]
 

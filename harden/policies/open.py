@@ -70,7 +70,7 @@ def open_foreign(
         report.say(f"{named} is code: it is being imported and run, because you named it")
         return import_function(str(named))
     remedy = f"name a policy folder, a file whose suffix is one of {', '.join(SUFFIXES)}, or module:function"
-    check_file(path, f"make a policy with harden train; or {remedy}")
+    check_file(path, f"make it with: harden train; or {remedy}")
     if kind is None:
         raise InputError(f"{named} does not say its format", f"{remedy}; or give --from")
     if kind == "torchscript":
