@@ -26,11 +26,15 @@ from support.commands import harden, refused
 from support.transitions import DATA, ENDS, HOW, LENGTHS, NAMES, TASK, counted, same, write_flat
 
 
-@pytest.fixture
-def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set of two shards, from two policies, below the working folder."""
+@pytest.fixture(autouse=True)
+def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with DatasetWriter(tmp_path / "set", TASK) as writer:
+
+
+@pytest.fixture
+def stored() -> Path:
+    """A data set of two shards, from two policies, below the working folder."""
+    with DatasetWriter(Path("set"), TASK) as writer:
         writer.append(Transitions(*(column[:4] for column in DATA)), **HOW)
         writer.append(
             Transitions(*(column[4:] for column in DATA)), **HOW | {"seed": 4, "behaviour": "random"}
@@ -194,8 +198,7 @@ def test_minari_cannot_hold_observations_that_steps_do_not_share(stored: Path) -
     assert same(open_dataset(Path("back")).recent(3), noisy)
 
 
-def test_a_dsrl_file_that_says_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_dsrl_file_that_says_nothing_of_itself() -> None:
     write_flat(Path("d.hdf5"), DATA)
     said = harden(
         "data", "import", "d.hdf5", "--env-id", TASK.env_id, "--horizon", "200", "--out", "set"
@@ -205,10 +208,7 @@ def test_a_dsrl_file_that_says_nothing_of_itself(tmp_path: Path, monkeypatch: py
     assert open_dataset(Path("set"), TASK).info.horizon == 200
 
 
-def test_column_vectors_doubles_and_numbers_for_flags(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_column_vectors_doubles_and_numbers_for_flags() -> None:
     with h5py.File("d.hdf5", "w") as file:
         for name, column in zip(NAMES, DATA, strict=True):
             values = column.numpy().astype(">f8" if name != "terminals" else np.uint8)
@@ -226,10 +226,7 @@ def test_column_vectors_doubles_and_numbers_for_flags(
     assert "timeout holds values other than 0 and 1" in refused("data", "import", "d.hdf5", "--out", "bad")
 
 
-def test_next_observations_are_derived_within_episodes_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_next_observations_are_derived_within_episodes_only() -> None:
     write_flat(Path("d.hdf5"), DATA, without=("next_observations",))
     said = harden("data", "import", "d.hdf5", "--out", "set").output
     assert "the last rows of 2 episodes that the time limit ended are dropped" in said
@@ -241,8 +238,7 @@ def test_next_observations_are_derived_within_episodes_only(
     assert same(whole("set"), expected)
 
 
-def test_an_episode_of_which_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_an_episode_of_which_nothing_can_be_kept() -> None:
     write_flat(Path("d.hdf5"), counted([1, 1], ["timeout", "timeout"]), without=("next_observations",))
     assert "holds no episode of which anything can be kept" in refused(
         "data", "import", "d.hdf5", "--out", "set"
@@ -250,10 +246,7 @@ def test_an_episode_of_which_nothing_can_be_kept(tmp_path: Path, monkeypatch: py
     assert [path.name for path in Path().iterdir()] == ["d.hdf5"]
 
 
-def test_costs_are_found_by_name_or_refused_with_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_costs_are_found_by_name_or_refused_with_names() -> None:
     write_flat(Path("d.hdf5"), DATA, without=("costs",), **{"infos/danger": DATA.costs.numpy()})
     said = refused("data", "import", "d.hdf5", "--out", "set")
     assert "cost=COST-COLUMN" in said
@@ -264,10 +257,7 @@ def test_costs_are_found_by_name_or_refused_with_names(
     assert "no column 'infos/none'" in said
 
 
-def test_timeouts_that_a_file_lacks_come_from_the_horizon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_timeouts_that_a_file_lacks_come_from_the_horizon() -> None:
     data = counted([4, 2, 4, 3], ["timeout", "terminal", "terminal", "timeout"])
     write_flat(Path("d.hdf5"), data, without=("timeouts",))
     assert "--horizon" in refused("data", "import", "d.hdf5", "--out", "set")
@@ -276,10 +266,7 @@ def test_timeouts_that_a_file_lacks_come_from_the_horizon(
     assert same(whole("set"), data)
 
 
-def test_timeouts_that_nobody_filled_come_from_the_horizon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_timeouts_that_nobody_filled_come_from_the_horizon() -> None:
     data = counted([4, 4, 2], ["timeout"] * 3)
     write_flat(Path("d.hdf5"), data._replace(timeouts=torch.zeros(10, dtype=torch.bool)))
     said = refused("data", "import", "d.hdf5", "--out", "set")
@@ -318,10 +305,7 @@ def test_an_episode_longer_than_the_horizon_is_refused(stored: Path, target: str
         ("env_id", [1, 2], "[1, 2]"),
     ],
 )
-def test_an_attribute_that_no_data_set_can_keep_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object, shown: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_an_attribute_that_no_data_set_can_keep_is_named(name: str, value: object, shown: str) -> None:
     write_flat(Path("d.hdf5"), DATA)
     with h5py.File("d.hdf5", "r+") as file:
         file.attrs[name] = value
@@ -336,8 +320,7 @@ def test_an_attribute_that_no_data_set_can_keep_is_named(
         assert "2147483647" in refused("data", "import", "d.hdf5", "--horizon", "3000000000", "--out", "x")
 
 
-def test_attributes_as_other_tools_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_attributes_as_other_tools_write_them() -> None:
     write_flat(Path("d.hdf5"), DATA)
     with h5py.File("d.hdf5", "r+") as file:
         file.attrs.update({"horizon": 200.0, "seed": np.array([7]), "behaviour": np.bytes_("random")})
@@ -359,8 +342,7 @@ def test_a_time_limit_of_minari_that_no_data_set_can_keep_is_named(stored: Path,
     assert open_dataset(Path("back")).info.horizon == 200
 
 
-def test_rows_that_end_twice_are_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_rows_that_end_twice_are_terminals() -> None:
     twice = DATA._replace(timeouts=DATA.timeouts | DATA.terminals)
     write_flat(Path("d.hdf5"), twice)
     words = ["data", "import", "d.hdf5", "--out"]
@@ -383,53 +365,45 @@ def test_time_limits_by_counting(episodes: list[tuple[int, bool]], horizon: int)
     np.testing.assert_array_equal(limit_ends(terminals, horizon), expected)
 
 
-def _no_group(path: Path) -> None:
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        del file["episode_1"]
+def _no_group(file: h5py.File) -> None:
+    del file["episode_1"]
 
 
-def _short(path: Path) -> None:
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        del file["episode_1/observations"]
-        file["episode_1/observations"] = np.zeros((1, TASK.obs_dim), np.float32)
+def _short(file: h5py.File) -> None:
+    del file["episode_1/observations"]
+    file["episode_1/observations"] = np.zeros((1, TASK.obs_dim), np.float32)
 
 
-def _early(path: Path) -> None:
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        file["episode_0/terminations"][0] = True
+def _early(file: h5py.File) -> None:
+    file["episode_0/terminations"][0] = True
 
 
-def _linked(path: Path) -> None:
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        del file["episode_1/infos/cost"]
-        file["episode_1/infos/cost"] = h5py.ExternalLink("/etc/passwd", "/costs")
+def _linked(file: h5py.File) -> None:
+    del file["episode_1/infos/cost"]
+    file["episode_1/infos/cost"] = h5py.ExternalLink("/etc/passwd", "/costs")
 
 
-def _nested(path: Path) -> None:
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        del file["episode_0/observations"]
-        file["episode_0/observations/left"] = np.zeros((4, 2))
+def _nested(file: h5py.File) -> None:
+    del file["episode_0/observations"]
+    file["episode_0/observations/left"] = np.zeros((4, 2))
 
 
-def _no_costs(path: Path) -> None:
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        file["episode_2/infos"].move("cost", "danger")
+def _no_costs(file: h5py.File) -> None:
+    file["episode_2/infos"].move("cost", "danger")
 
 
-def _virtual(path: Path) -> None:
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        del file["episode_1/infos/cost"]
-        layout = h5py.VirtualLayout((2,), np.float32)
-        layout[:] = h5py.VirtualSource("/etc/passwd", "costs", (2,))
-        file.create_virtual_dataset("episode_1/infos/cost", layout)
+def _virtual(file: h5py.File) -> None:
+    del file["episode_1/infos/cost"]
+    layout = h5py.VirtualLayout((2,), np.float32)
+    layout[:] = h5py.VirtualSource("/etc/passwd", "costs", (2,))
+    file.create_virtual_dataset("episode_1/infos/cost", layout)
 
 
-def _one_more(path: Path) -> None:
-    with h5py.File(path / "data/main_data.hdf5", "r+") as file:
-        file.copy("episode_0", "episode_4")
+def _one_more(file: h5py.File) -> None:
+    file.copy("episode_0", "episode_4")
 
 
-SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
+SPOILED: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "gap": (_no_group, "3 episodes"),
     "short": (_short, "different shapes"),
     "early": (_early, "ends before its last step"),
@@ -438,7 +412,7 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "more episodes than said": (_one_more, "5 episodes"),
     "nested": (_nested, "main_data.hdf5"),
     "no costs": (_no_costs, "it has: actions, infos/danger"),
-    "metadata": (lambda path: (path / "data/metadata.json").write_text("[]"), "is not Minari's metadata"),
+    "metadata": (lambda _: Path("out-v0/data/metadata.json").write_text("[]"), "is not Minari's metadata"),
 }
 
 
@@ -446,7 +420,8 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_a_minari_folder_that_is_not_whole_is_refused(stored: Path, kind: str) -> None:
     harden("data", "export", "set", "--to", "minari", "--out", "out-v0")
     spoil, said = SPOILED[kind]
-    spoil(Path("out-v0"))
+    with h5py.File("out-v0/data/main_data.hdf5", "r+") as file:
+        spoil(file)
     assert said in refused("data", "import", "out-v0", "--from", "minari", "--out", "back")
     assert not Path("back").exists()
 
@@ -478,10 +453,7 @@ def test_what_is_not_there_or_there_already(stored: Path, words: list[str], said
     assert sorted(Path().rglob("*")) == before
 
 
-def test_a_nan_in_a_foreign_file_names_its_row_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_nan_in_a_foreign_file_names_its_row_and_leaves_nothing() -> None:
     write_flat(Path("d.hdf5"), DATA._replace(rewards=DATA.rewards.where(torch.arange(10) != 6, torch.nan)))
     assert "'rewards' holds NaN or an infinite value in row 6" in refused(
         "data", "import", "d.hdf5", "--out", "set"

@@ -87,7 +87,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def tried_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try TorchScript programs in this process, but for the tests of the limits: a child takes seconds."""
-    monkeypatch.setattr("harden.policies.torchscript.call_limited", lambda path, f, *words: f(path, *words))
+    monkeypatch.setattr("harden.policies.foreign.call_limited", lambda path, f, *words: f(path, *words))
 
 
 def script(module: nn.Module, path: str) -> None:
@@ -811,7 +811,7 @@ def test_a_program_without_an_end_or_a_limit_is_stopped_before_it_runs_here(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harden.policies.foreign.SECONDS", 3)
-    monkeypatch.setattr("harden.policies.torchscript.call_limited", call_limited)
+    monkeypatch.setattr("harden.policies.foreign.call_limited", call_limited)
     script(Endless(), "endless.pt")
     script(Hungry(), "hungry.pt")
     for name in ("endless.pt", "hungry.pt"):

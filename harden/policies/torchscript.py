@@ -17,15 +17,8 @@ from torch import Tensor, nn
 
 from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.nets import GaussianPolicy
+from harden.policies import foreign
 from harden.policies.adopt import Bounds, Node, adopt_weights
-from harden.policies.foreign import (
-    MEMORYLESS,
-    ForeignPolicy,
-    as_gaussian,
-    call_limited,
-    chosen_outputs,
-    require_one_input,
-)
 from harden.policies.reading import Reading
 from harden.storage.files import digest_file
 
@@ -89,7 +82,7 @@ class Program:
             # the program's own weights stay as they are: only observations get gradients
             for weight in self.module.parameters():
                 weight.requires_grad_(False)
-        require_one_input(path, [item.name for item in arguments if not item.has_default_value()])
+        foreign.require_one_input(path, [item.name for item in arguments if not item.has_default_value()])
         types = (value.dtype for value in state.values() if value.is_floating_point())
         self.dtype = next(types, torch.float32)
 
@@ -110,7 +103,8 @@ class Program:
             self.forms = self.forms[number:]
             return [value.float() for value in outputs]
         if refusals[0].__cause__ and (count := self._stacked(rows)):
-            raise InputError(f"{self.path} takes {count} observations at once: a stacked policy", MEMORYLESS)
+            what = f"{self.path} takes {count} observations at once: a stacked policy"
+            raise InputError(what, foreign.MEMORYLESS)
         # of the whole batch, which is what it should take
         raise refusals[0]
 
@@ -132,7 +126,7 @@ class Program:
                 outputs = self.module(part)
             several = outputs if isinstance(outputs, tuple | list) else [outputs]
             named = outputs if isinstance(outputs, dict) else {str(i): part for i, part in enumerate(several)}
-            names = chosen_outputs(list(named), self.reading, self.path) if named else []
+            names = foreign.chosen_outputs(list(named), self.reading, self.path) if named else []
             answers.append([named[name] for name in names])
             fine = (isinstance(value, Tensor) and value.is_floating_point() for value in answers[-1])
             if not names or not all(fine):
@@ -149,21 +143,21 @@ def try_program(path: Path, reading: Reading, obs: np.ndarray) -> None:
     Program(path, reading)(torch.from_numpy(obs))
 
 
-def open_torchscript(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
+def open_torchscript(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> foreign.ForeignPolicy:
     """Load a TorchScript policy: observations in, actions out, or actions and a spread.
 
     It is tried in a child process under limits of time and memory before it is loaded into this process,
     where it is asked as it is, whole, and gradients flow through it. Arguments and errors are those of
     `open_foreign`.
     """
-    call_limited(path, try_program, reading, obs[:_TRIED].numpy())
+    foreign.call_limited(path, try_program, reading, obs[:_TRIED].numpy())
     program = Program(path, reading)
 
     def run(obs: Tensor) -> tuple[Tensor, Tensor | None]:
-        return as_gaussian(program(obs), reading)
+        return foreign.as_gaussian(program(obs), reading)
 
     adopted = _adopted(program.module, bounds)
-    return ForeignPolicy("torchscript", run, adopted, differentiable=True, identity=digest_file(path))
+    return foreign.ForeignPolicy("torchscript", run, adopted, differentiable=True, identity=digest_file(path))
 
 
 def _adopted(module: Any, bounds: Bounds) -> GaussianPolicy | None:

@@ -27,15 +27,8 @@ from harden.seeds import generator
 from harden.stages.fit_policy import free_folder
 from harden.stages.ready import Ready
 from harden.storage.files import require_apart, require_folder, require_writable
+from harden.training import imitation
 from harden.training.collection import collect_episodes
-from harden.training.imitation import (
-    CPU,
-    distil_loss,
-    fit_imitation,
-    require_episodes,
-    score,
-    split_episodes,
-)
 from harden.training.keeping import try_policy
 from harden.training.state import Row
 from harden.training.workspace import describe
@@ -95,7 +88,7 @@ def policy_info(
     named: Path,
     *,
     reading: Reading = Reading(),  # noqa: B008
-    device: torch.device = CPU,
+    device: torch.device = imitation.CPU,
     report: Reporter = QUIET,
 ) -> Ready[dict[str, str]]:
     """Say what a policy folder holds, or what is made of somebody else's policy: label to text.
@@ -199,7 +192,7 @@ def distil(
     """
     options, bounds = config.imitation, task_bounds(config)
     mean, std = answer(foreign, rows.obs, config.task_row.act_dim, path)
-    policy = new_learner(config, CPU).policy
+    policy = new_learner(config, imitation.CPU).policy
     set_spread(policy, torch.full_like(policy.half_range, bounds.init_std))
     spread = KEPT_INSIDE
     if std is None:
@@ -207,12 +200,12 @@ def distil(
     margin = 0.01 * (policy.max_std - policy.min_std)
     floor, ceiling = policy.min_std + margin, policy.max_std - margin
     std = torch.maximum(torch.minimum(std, ceiling * policy.half_range), floor * policy.half_range)
-    split = split_episodes(rows, options.held_out, config.seed)
+    split = imitation.split_episodes(rows, options.held_out, config.seed)
     columns = (rows.obs, policy.clip(mean), std)
     fit, stop, held_out = (tuple(column[part] for column in columns) for part in split[:3])
     how: dict[str, Any] = {"seed": config.seed, "device": device, "logs": None, "report": report}
-    fit_imitation(policy, distil_loss, fit, stop, options, **how)
-    error = score(policy, *held_out[:2]).action_error
+    imitation.fit_imitation(policy, imitation.distil_loss, fit, stop, options, **how)
+    error = imitation.score(policy, *held_out[:2]).action_error
     with torch.no_grad():
         off = (policy.mean(held_out[0]) - held_out[1]) / (2 * policy.half_range)
     share = float(off.square().mean().sqrt())
@@ -228,7 +221,7 @@ def own_episodes(policy: GaussianPolicy, config: PipelineConfig, report: Reporte
     """
     plain = config.model_copy(update={"collect": config.collect.model_copy(update=PLAIN_ROLL_OUTS)})
     count, parts = config.evaluate.independent_episodes, list[Transitions]()
-    require_episodes(count, f"evaluate.independent_episodes is {count}, and a copy is fitted to them")
+    imitation.require_episodes(count, f"evaluate.independent_episodes is {count}, which a copy is fitted to")
     with VectorEnv(config.task_row, min(config.collect.envs, count), config.collect.workers) as envs:
         for behaviour, size in (("policy-sample", count - count // 2), ("policy-noise", count // 2)):
             at, radius = len(parts) * (count - count // 2), config.train_epsilon
@@ -270,7 +263,7 @@ class Source:
         *,
         data: Dataset | None = None,
         simulate: bool = True,
-        device: torch.device = CPU,
+        device: torch.device = imitation.CPU,
         report: Reporter = QUIET,
     ) -> None:
         self.config, self.named, self.data, self.device, self.report = config, named, data, device, report
@@ -334,7 +327,7 @@ def import_policy(
     reading: Reading = Reading(),  # noqa: B008
     data: Path | None = None,
     overwrite: bool = False,
-    device: torch.device = CPU,
+    device: torch.device = imitation.CPU,
     report: Reporter = QUIET,
 ) -> Ready[Imported]:
     """Make a policy folder, without critics, of somebody else's policy.
