@@ -453,14 +453,6 @@ def test_what_is_not_there_or_there_already(stored: Path, words: list[str], said
     assert sorted(Path().rglob("*")) == before
 
 
-def test_a_nan_in_a_foreign_file_names_its_row_and_leaves_nothing() -> None:
-    write_flat(Path("d.hdf5"), DATA._replace(rewards=DATA.rewards.where(torch.arange(10) != 6, torch.nan)))
-    assert "'rewards' holds NaN or an infinite value in row 6" in refused(
-        "data", "import", "d.hdf5", "--out", "set"
-    )
-    assert [path.name for path in Path().iterdir()] == ["d.hdf5"]
-
-
 _DSRL = """
 import sys
 import numpy as np

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 from harden.data import Dataset, DatasetWriter, ImportOptions, read_log
-from harden.data.hdf5 import open_hdf5
 from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, HardenError
 from support.commands import refused
@@ -206,12 +204,6 @@ def test_attributes_of_another_kind(shard: Path, name: str, value: object) -> No
     for words in (["filter", str(shard)], ["merge", str(shard)]):
         assert name.replace("_", " ") in refused("data", *words, "--out", str(out)).replace("_", " ")
         assert not out.exists()
-
-
-def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.h5")
-    with pytest.raises(DamagedFileError), open_hdf5(tmp_path / "pipe.h5", "nothing"):
-        pass
 
 
 @pytest.mark.parametrize(

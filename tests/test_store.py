@@ -100,12 +100,6 @@ def test_a_foreign_file_without_attributes_is_a_data_set(tmp_path: Path) -> None
     assert same(dataset.recent(9), data)
 
 
-def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
-    with DatasetWriter(tmp_path, TASK), pytest.raises(InputError, match="another process"):
-        DatasetWriter(tmp_path, TASK)
-    DatasetWriter(tmp_path, TASK).close()
-
-
 def test_a_shard_that_a_crash_kept_from_the_manifest_is_taken_in(stored: Path) -> None:
     manifest = json.loads((stored / "manifest.json").read_text())
     manifest["shards"].pop()
@@ -244,18 +238,6 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="can't write"):
         DatasetWriter(tmp_path / "file" / "set", TASK)
-
-
-def test_a_flipped_byte_is_found(stored: Path) -> None:
-    path = stored / "shard-00001.h5"
-    with h5py.File(path) as file:
-        offset = file["rewards"].id.get_offset()
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 1
-    path.write_bytes(content)
-    problems = Dataset(stored).verify()
-    assert len(problems) == 1
-    assert "shard-00001.h5" in problems[0]
 
 
 @pytest.mark.parametrize(
