@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from harden.config.pipeline import PipelineConfig
 from harden.config.variants import VARIANTS
 from harden.errors import InputError
 from harden.method import adversary as adversary_ops
@@ -15,7 +16,15 @@ from harden.method import e_step as estep_ops
 from harden.method import m_step as mstep_ops
 from harden.method.adversary import adversary_share
 from harden.method.bellman import Backups
-from harden.method.critic_step import TdTargets, critic_step, td_loss, td_targets
+from harden.method.critic_step import (
+    Batch,
+    PerCritic,
+    fit_critics,
+    make_batch,
+    next_actions,
+    td_loss,
+    td_targets,
+)
 from harden.method.e_step import EStepStates, draw_states, e_step
 from harden.method.learner import Learner, new_learner
 from harden.method.m_step import attack_states, lagrangian
@@ -23,6 +32,13 @@ from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
 from harden.types import Targets
 from support.learners import CPU, TERMS, batch, configure, recorded_streams, targets_for
+
+
+def targets_of(learner: Learner, rows: Backups, config: PipelineConfig, epsilon: float) -> PerCritic:
+    """Return what the critics regress to on some rows of the replay."""
+    drawn = make_batch(rows, config, epsilon)
+    (actions,) = next_actions(learner, [drawn], config, epsilon)
+    return td_targets(learner.target_critics, drawn, actions, config)
 
 
 @pytest.fixture
@@ -41,7 +57,7 @@ class TestCritics:
         with torch.no_grad():
             next_reward = learner.target_critics.q_reward(data.next_obs, action)
             next_cost = learner.target_critics.q_cost(data.next_obs, action)
-        rewards, costs = td_targets(learner, data, config, 0.0)
+        rewards, costs = targets_of(learner, data, config, 0.0)
         torch.testing.assert_close(rewards, data.rewards + data.discounts * next_reward)
         torch.testing.assert_close(costs, (data.costs + data.discounts * next_cost).clamp(min=0))
 
@@ -61,7 +77,7 @@ class TestCritics:
         with torch.no_grad():
             next_reward = learner.target_critics.q_reward(data.next_obs, torch.zeros(32, 2))
             next_cost = learner.target_critics.q_cost(other, torch.zeros(32, 2))
-        rewards, costs = td_targets(learner, data, config, 0.0)
+        rewards, costs = targets_of(learner, data, config, 0.0)
         assert torch.equal(seen[0], data.next_obs)
         assert torch.equal(seen[1], other)
         torch.testing.assert_close(rewards, data.rewards + data.discounts * next_reward)
@@ -69,7 +85,7 @@ class TestCritics:
 
     def test_terminals_keep_their_own_cost_and_no_future(self, learner: Learner) -> None:
         data = batch()
-        rewards, costs = td_targets(learner, data, configure(), 0.0)
+        rewards, costs = targets_of(learner, data, configure(), 0.0)
         ended = data.discounts == 0
         torch.testing.assert_close(rewards[ended], data.rewards[ended])
         torch.testing.assert_close(costs[ended], data.costs[ended])
@@ -78,7 +94,7 @@ class TestCritics:
     def test_cost_targets_stay_where_discounted_costs_lie(self, learner: Learner, bias: float) -> None:
         with torch.no_grad():
             list(learner.target_critics.ensemble.biases)[-1].fill_(bias)
-        costs = td_targets(learner, batch(), configure(), 0.0).costs
+        costs = targets_of(learner, batch(), configure(), 0.0).costs
         assert float(costs.min()) >= 0.0
         assert float(costs.max()) <= 1 / (1 - 0.97) + 1e-3
 
@@ -91,9 +107,9 @@ class TestCritics:
 
         monkeypatch.setattr(adversary_ops, "perturb", perturb)
         data = batch()
-        plain = td_targets(learner, data, configure(variant="safer"), 0.05)
+        plain = targets_of(learner, data, configure(variant="safer"), 0.05)
         assert not seen
-        attacked = td_targets(learner, data, configure(variant="safer-long"), 0.05)
+        attacked = targets_of(learner, data, configure(variant="safer-long"), 0.05)
         assert seen == [("mc", True)]
         assert torch.equal(plain[0], attacked[0]), "the reward critic's future is benign"
         with torch.no_grad():
@@ -102,7 +118,7 @@ class TestCritics:
         torch.testing.assert_close(attacked[1], expected, msg="the policy acts by its mean, attacked")
         assert not torch.equal(plain[1], attacked[1])
         by_sample = configure(variant="safer-long", adversary={"long_horizon": "sample"})
-        assert not torch.equal(attacked[1], td_targets(learner, data, by_sample, 0.05)[1])
+        assert not torch.equal(attacked[1], targets_of(learner, data, by_sample, 0.05)[1])
 
     def test_under_attack_the_cost_looks_one_step_ahead(self, learner: Learner) -> None:
         """The steps that an n-step return runs over were not attacked."""
@@ -112,7 +128,7 @@ class TestCritics:
         cases = [("safer-long", 0.05, True), ("safer-long", 0.0, False), ("safer", 0.05, False)]
         for variant, epsilon, same in cases:
             config = configure(variant=variant)
-            of_both = [td_targets(learner, rows, config, epsilon) for rows in (alone, ahead)]
+            of_both = [targets_of(learner, rows, config, epsilon) for rows in (alone, ahead)]
             assert torch.equal(of_both[0].costs, of_both[1].costs) == same
             assert not torch.equal(of_both[0].rewards, of_both[1].rewards)
 
@@ -122,10 +138,10 @@ class TestCritics:
         # something to be learned, and no bootstrap whose targets move
         replay = replay._replace(rewards=replay.obs[:, 0], discounts=torch.zeros(256))
         before = [p.clone() for p in learner.target_critics.parameters()]
-        losses = [float(critic_step(learner, replay, config, 0.0)) for _ in range(60)]
+        losses = fit_critics(learner, replay, config, 0.0, 60).tolist()
         assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
         assert learner.counters.critic_steps == 60
-        critic_step(again, replay, config, 0.0)
+        fit_critics(again, replay, config, 0.0, 1)
         online = list(again.critics.parameters())
         for old, new, target in zip(before, online, again.target_critics.parameters(), strict=True):
             torch.testing.assert_close(target, 0.9 * old + 0.1 * new)
@@ -137,8 +153,8 @@ class TestCritics:
         values = learner.critics(data.obs, data.actions)
         wanted = (*[data.rewards] * reward_critics, data.costs)
         expected = sum(((v - t) ** 2).mean() for v, t in zip(values, wanted, strict=True))
-        targets = TdTargets(data.rewards, data.costs)
-        torch.testing.assert_close(td_loss(learner.critics, data, targets), expected)
+        targets = PerCritic(data.rewards, data.costs)
+        torch.testing.assert_close(td_loss(learner.critics, Batch.of(data), targets), expected)
 
 
 class TestEStep:
@@ -170,7 +186,10 @@ class TestEStep:
     def test_states_and_batches_are_drawn_where_the_data_are(self, learner: Learner) -> None:
         data = Backups(*(column.to("meta") for column in batch()))
         assert draw_states(learner, data.obs, 4, 8).device.type == "meta"
-        assert critic_ops.draw_batch(learner, data, configure(variant="cvpo"), 0.0).obs.device.type == "meta"
+        assert (
+            critic_ops.draw_batch(learner, data, configure(variant="cvpo"), 0.0).rewards.obs.device.type
+            == "meta"
+        )
 
     def test_chunks_change_nothing(self, learner: Learner, monkeypatch) -> None:
         obs = torch.randn(50, 8)
@@ -392,7 +411,7 @@ def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     targets, _, _ = e_step(learner, EStepStates.clean(states), config, TERMS)
     attack_states(learner, targets, config, 0.05)
     adversary_share(learner, states, config, 0.05)
-    critic_step(learner, batch(), config, 0.05)
+    fit_critics(learner, batch(), config, 0.05, 1)
     named = [
         ("states", 3),
         ("particles", 3),
@@ -404,7 +423,7 @@ def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) 
         ("td", 5),
     ]
     assert streams == [("cpu", 11, *place) for place in named]
-    td_targets(learner, batch(), configure(variant="cvpo", critics={"n_step_cost": 3}), 0.0)
+    targets_of(learner, batch(), configure(variant="cvpo", critics={"n_step_cost": 3}), 0.0)
     assert torch.equal(torch.get_rng_state(), others)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from harden.config.pipeline import PipelineConfig
 from harden.method import critic_step as critic_ops
 from harden.method import dual
 from harden.method.adversary import mc_attack
-from harden.method.bellman import backups
-from harden.method.critic_step import chain_backups, imagined_loss
+from harden.method.bellman import Backups, backups
+from harden.method.critic_step import chain_backups, draw_batch, next_actions, td_loss, td_targets
 from harden.method.e_step import EStepStates, costs_around, e_step, estep_states
 from harden.method.imagination import (
     all_chains,
@@ -244,6 +245,15 @@ def test_chains_are_due_some_rounds_after_the_last() -> None:
     assert len(chain_backups(learner, config).costs) > len(before.costs)
 
 
+def imagined_loss(
+    learner: Learner, drawn: Backups, chains: Backups, config: PipelineConfig, epsilon: float
+) -> torch.Tensor:
+    """Return the loss of a critic step on rows of the replay and of chains."""
+    rows = draw_batch(learner, drawn, config, epsilon, chains)
+    (actions,) = next_actions(learner, [rows], config, epsilon)
+    return td_loss(learner.critics, rows, td_targets(learner.target_critics, rows, actions, config))
+
+
 def test_cost_critics_learn_from_chains_and_reward_critics_do_not() -> None:
     learner, config, _ = imagining(world=SMALL_WORLD | {"n_step": 3}, critics={"gamma_cost": 0.9})
     chains, drawn = chain_backups(learner, config), batch(16)
@@ -264,7 +274,7 @@ def test_cost_critics_learn_from_chains_and_reward_critics_do_not() -> None:
 
 
 def test_the_loss_of_costs_is_the_mean_over_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, config, _ = imagining()
+    learner, config, _ = imagining(critics={"batch": 16})
     chains, drawn, critics = chain_backups(learner, config), batch(16), learner.critics
     monkeypatch.setattr(critic_ops, "mc_attack", lambda policy, target, obs, *rest: obs + 0.01)
     draws = []

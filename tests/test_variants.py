@@ -196,9 +196,9 @@ def test_a_policy_can_be_attacked_by_its_own_critics_while_it_acts(folder: Path)
 def test_adv_em_cvpo_attacks_what_is_replayed_and_not_what_follows() -> None:
     config, replay = configure(variant="adv-em-cvpo", critics={"batch": 64}), batch(256)
     learner = new_learner(config, torch.device("cpu"))
-    drawn = draw_batch(learner, replay, config, EPSILON)
-    plain = draw_batch(learner, replay, configure(variant="cvpo", critics={"batch": 64}), EPSILON)
-    for name in ("actions", "rewards", "costs", "next_obs", "discounts"):
+    drawn = draw_batch(learner, replay, config, EPSILON).rewards
+    plain = draw_batch(learner, replay, configure(variant="cvpo", critics={"batch": 64}), EPSILON).rewards
+    for name in ("actions", "gained", "next_obs", "discounts"):
         assert torch.equal(getattr(drawn, name), getattr(plain, name)), name
     moved = (drawn.obs - plain.obs).abs().amax(1)
     assert 0.9 * EPSILON < float(moved.max()) <= EPSILON * 1.0001
@@ -206,7 +206,7 @@ def test_adv_em_cvpo_attacks_what_is_replayed_and_not_what_follows() -> None:
         before = learner.critics.q_cost(plain.obs, learner.policy.mean(plain.obs))
         after = learner.critics.q_cost(plain.obs, learner.policy.mean(drawn.obs))
     assert bool((after >= before).all())
-    assert torch.equal(draw_batch(learner, replay, config, 0.0).obs, plain.obs)
+    assert torch.equal(draw_batch(learner, replay, config, 0.0).rewards.obs, plain.obs)
 
 
 def test_adv_em_cvpo_fits_the_policy_at_attacked_states_of_benign_data(folder: Path) -> None:

@@ -14,9 +14,8 @@ from harden.attacks.ball import Norm
 from harden.attacks.linear import LinearAdversary
 from harden.config.pipeline import PipelineConfig
 from harden.envs.rollout import Acted, Simulate, Simulation, rollout
-from harden.method import bellman
 from harden.method.bellman import Backups, backups
-from harden.method.critic_step import TdTargets, polyak_update, td_loss
+from harden.method.critic_step import Batch, PerCritic, polyak_update, td_loss, td_targets
 from harden.nets import Critics, GaussianPolicy
 from harden.progress import Reporter
 from harden.seeds import derive, episode_seeds, generator
@@ -103,19 +102,15 @@ class _Adversary:
         """
         draw = generator(self.device, self.config.seed, "planner-td", self.steps)
         size = (self.config.critics.batch,)
-        rows = torch.randint(len(replay.rewards), size, generator=draw, device=self.device)
-        batch = Backups(*(column[rows] for column in replay))
+        index = torch.randint(len(replay.rewards), size, generator=draw, device=self.device)
+        rows = Backups(*(column[index] for column in replay))
         attacked = perturb(
-            ATTACKS["learned"], self.policy, self.target, batch.next_obs, self.radius, self.inside, draw
+            ATTACKS["learned"], self.policy, self.target, rows.next_obs, self.radius, self.inside, draw
         )
         with torch.no_grad():
-            reward_after = self.target.q_reward(batch.next_obs, self.policy.mean(batch.next_obs))
-            cost_after = self.target.q_cost(batch.next_obs, self.policy.mean(attacked))
-            rewards = bellman.td_target(batch.rewards, batch.discounts, reward_after)
-            costs = bellman.td_target(batch.costs, batch.cost_discounts, cost_after)
-            ceiling = bellman.cost_ceiling(self.config.task_row.max_step_cost, self.config.critics.gamma_cost)
-            targets = TdTargets(rewards, costs.clamp(0.0, ceiling))
-        loss = td_loss(self.critics, batch, targets)
+            actions = PerCritic(self.policy.mean(rows.next_obs), self.policy.mean(attacked))
+        batch = Batch.of(rows)
+        loss = td_loss(self.critics, batch, td_targets(self.target, batch, actions, self.config))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,96 +19,188 @@ from harden.progress import Track
 from harden.seeds import generator
 from harden.types import Transitions
 
+# critic steps whose attacks climb together: the policy stands still meanwhile, and more rows cost less each
+_AT_ONCE = 8
 
-def draw_batch(learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float) -> Backups:
-    """Draw this critic step's minibatch uniformly from the replay, attacked where the variant says so.
 
-    Source: Algorithm 6, line 5.
+class Rows(NamedTuple):
+    """What one kind of critic learns from (B rows).
+
+    Args:
+        obs, actions: (B, obs_dim) and (B, act_dim), where its values are fitted.
+        gained: (B,), the discounted rewards or costs of the steps that it looks ahead.
+        next_obs: (B, obs_dim), where it bootstraps from.
+        discounts: (B,), what the value there counts.
     """
-    step = learner.counters.critic_steps
-    place = generator("cpu", learner.seed, "critic-batch", step)
-    rows = torch.randint(len(replay.rewards), (config.critics.batch,), generator=place)
-    rows = rows.to(replay.rewards.device)
-    batch = Backups(*(column.index_select(0, rows) for column in replay))
-    return batch._replace(obs=attack_replayed(learner, batch.obs, config, epsilon, "critic-adversary", step))
+
+    obs: Tensor
+    actions: Tensor
+    gained: Tensor
+    next_obs: Tensor
+    discounts: Tensor
 
 
-class TdTargets(NamedTuple):
-    """What the reward critics and the cost critics regress to, (B,) each."""
+class Batch(NamedTuple):
+    """A critic step's rows: those of the reward critics, and those of the cost critics."""
+
+    rewards: Rows
+    costs: Rows
+
+    @classmethod
+    def of(cls, rows: Backups) -> Batch:
+        """Return rows of the replay, each critic looking ahead as far as it is set to."""
+        of_reward = Rows(rows.obs, rows.actions, rows.rewards, rows.next_obs, rows.discounts)
+        return cls(
+            of_reward, Rows(rows.obs, rows.actions, rows.costs, rows.cost_next_obs, rows.cost_discounts)
+        )
+
+
+class PerCritic(NamedTuple):
+    """One value for the reward critics, and one for the cost critics: a', or what to regress to."""
 
     rewards: Tensor
     costs: Tensor
 
 
-def td_targets(learner: Learner, batch: Backups, config: PipelineConfig, epsilon: float) -> TdTargets:
-    """Return what each critic regresses to.
+def expects_attack(config: PipelineConfig, epsilon: float) -> bool:
+    """Return whether Q_c is the cost under an adversary that stays; SAFER's own has a benign future."""
+    variant = config.variant_row
+    return variant.imagined or (variant.long_horizon and epsilon > 0)
+
+
+def draw_batch(
+    learner: Learner,
+    replay: Backups,
+    config: PipelineConfig,
+    epsilon: float,
+    chains: Backups | None = None,
+    ahead: int = 0,
+) -> Batch:
+    """Draw a critic step's rows uniformly from the replay, attacked where the variant says so.
 
     Args:
-        learner: gives the policy, the target critics and the place of the random stream.
-        batch: rows of the replay.
-        epsilon: radius that a long-horizon cost critic expects its adversary to have.
+        learner: gives the place of the random streams.
+        replay: benign rows.
+        config: the pipeline.
+        epsilon: radius of a variant that attacks what it replays.
+        chains: what was imagined under attack, of a variant that imagines.
+        ahead: how many critic steps later the batch is for.
+
+    Source: Algorithm 6, line 5.
+    """
+    step, size = learner.counters.critic_steps + ahead, config.critics.batch
+    rows = _drawn(learner, replay, size, "critic-batch", step)
+    rows = rows._replace(obs=attack_replayed(learner, rows.obs, config, epsilon, "critic-adversary", step))
+    imagined = None if chains is None else _drawn(learner, chains, size // 2, "chain-batch", step)
+    return make_batch(rows, config, epsilon, imagined)
+
+
+def make_batch(
+    rows: Backups, config: PipelineConfig, epsilon: float, imagined: Backups | None = None
+) -> Batch:
+    """Return what the critics of a variant learn from rows of the replay.
+
+    Args:
+        rows: benign ones.
+        config: the pipeline.
+        epsilon: radius of the attack that Q_c expects, if it does.
+        imagined: half as many rows of attacked chains, looked ahead `world.n_step` steps: the cost critics
+            learn from these and from half of the others.
+
+    Deviation: where Q_c expects an attack it looks one step ahead in benign rows, whatever
+        `critics.n_step_cost` is: the logged steps between were not attacked.
+    """
+    batch = Batch.of(rows)
+    if expects_attack(config, epsilon):
+        benign = Rows(rows.obs, rows.actions, rows.step_costs, rows.step_next_obs, rows.step_discounts)
+        batch = batch._replace(costs=benign)
+    if imagined is not None:
+        half, chained = len(imagined.costs), Batch.of(imagined).costs
+        pairs = zip(batch.costs, chained, strict=True)
+        batch = batch._replace(costs=Rows(*(torch.cat((seen[half:], other)) for seen, other in pairs)))
+    return batch
+
+
+def _drawn(learner: Learner, rows: Backups, count: int, stream: str, step: int) -> Backups:
+    index = torch.randint(len(rows.rewards), (count,), generator=generator("cpu", learner.seed, stream, step))
+    index = index.to(rows.rewards.device)
+    return Backups(*(column.index_select(0, index) for column in rows))
+
+
+@torch.no_grad()
+def next_actions(
+    learner: Learner, batches: Sequence[Batch], config: PipelineConfig, epsilon: float
+) -> list[PerCritic]:
+    """Return a' of each batch: what the policy does where each kind of critic bootstraps from.
+
+    Args:
+        learner: gives the policy, the target critics and the place of the random streams.
+        batches: of this critic step and of those that follow.
+        epsilon: radius of the attack that Q_c expects, if it does.
+
+    Source: Eq. 58, 59; a' is drawn from pi(.|s').
+    Deviation: where Q_c expects an attack, its a' is the mean of pi(.|nu(s')), or a draw
+        (`adversary.long_horizon`): by the mean it is the cost of the policy as it will act. Eq. 59 has a
+        benign future.
+    """
+    policy, first = learner.policy, learner.counters.critic_steps
+    draws = [generator(learner.device, learner.seed, "td", first + i) for i in range(len(batches))]
+    of_reward = [policy.sample(b.rewards.next_obs, draw) for b, draw in zip(batches, draws, strict=True)]
+    if not expects_attack(config, epsilon):
+        same = config.critics.n_step_cost == config.critics.n_step_reward
+        of_cost = [
+            action if same else policy.sample(b.costs.next_obs, draw)
+            for b, action, draw in zip(batches, of_reward, draws, strict=True)
+        ]
+        return [PerCritic(*pair) for pair in zip(of_reward, of_cost, strict=True)]
+    obs = torch.cat([b.costs.next_obs for b in batches])
+    if epsilon > 0:
+        draw = generator(learner.device, learner.seed, "td-adversary", first)
+        radius = config.task_row.radius(epsilon)
+        obs = mc_attack(policy, learner.target_critics, obs, radius, config.adversary, draw)
+    by_mean = config.adversary.long_horizon == "mean"
+    actions = policy.mean(obs) if by_mean else policy.sample(obs, draws[0])
+    attacked = actions.split([len(b.costs.next_obs) for b in batches])
+    return [PerCritic(*pair) for pair in zip(of_reward, attacked, strict=True)]
+
+
+@torch.no_grad()
+def td_targets(target: Critics, batch: Batch, actions: PerCritic, config: PipelineConfig) -> PerCritic:
+    """Return what each critic regresses to, (B,) each.
+
+    Args:
+        target: the target critics.
+        batch: a critic step's rows.
+        actions: a' of each.
 
     Source: Eq. 58, 59.
     Deviation: the cost's target is held in [0, C_m / (1 - gamma)], where every discounted cost lies; without
-        it the cost critic drifts below zero once violations are rare. In a long-horizon variant its a' is
-        the mean of pi(.|nu(s')), or a sample (`adversary.long_horizon`): Q_c is the cost under an adversary
-        that stays, by the mean that of the policy as it will act. It looks one step ahead whatever
-        `critics.n_step_cost` is: the logged steps between were not attacked.
+        it the cost critic drifts below zero once violations are rare.
     """
-    policy, target = learner.policy, learner.target_critics
-    draw = generator(learner.device, learner.seed, "td", learner.counters.critic_steps)
-    with torch.no_grad():
-        actions = policy.sample(batch.next_obs, draw)
-    if config.variant_row.long_horizon and epsilon > 0:
-        next_reward = target.q_reward(batch.next_obs, actions)
-        next_cost = _attacked_cost(learner, batch.step_next_obs, config, epsilon, draw)
-        costs = bellman.td_target(batch.step_costs, batch.step_discounts, next_cost)
-    else:
-        if config.critics.n_step_cost == config.critics.n_step_reward:
-            next_reward, next_cost = target.q_both(batch.next_obs, actions)
-        else:
-            with torch.no_grad():
-                cost_actions = policy.sample(batch.cost_next_obs, draw)
-            next_reward = target.q_reward(batch.next_obs, actions)
-            next_cost = target.q_cost(batch.cost_next_obs, cost_actions)
-        costs = bellman.td_target(batch.costs, batch.cost_discounts, next_cost)
-    rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
+    of_reward, of_cost = batch
+    next_reward = target.q_reward(of_reward.next_obs, actions.rewards)
+    next_cost = target.q_cost(of_cost.next_obs, actions.costs)
+    rewards = bellman.td_target(of_reward.gained, of_reward.discounts, next_reward)
+    costs = bellman.td_target(of_cost.gained, of_cost.discounts, next_cost)
     ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma_cost)
-    return TdTargets(rewards, costs.clamp(0.0, ceiling))
+    return PerCritic(rewards, costs.clamp(0.0, ceiling))
 
 
-def _attacked_cost(
-    learner: Learner, obs: Tensor, config: PipelineConfig, epsilon: float, draw: torch.Generator
-) -> Tensor:
-    """Return Q_c(s', a') with a' from pi(.|nu(s')), (B,).
-
-    Deviation: Eq. 59 has a benign future.
-    """
-    policy, target = learner.policy, learner.target_critics
-    obs_adv = obs
-    if epsilon > 0:
-        obs_adv = mc_attack(policy, target, obs, config.task_row.radius(epsilon), config.adversary, draw)
-    with torch.no_grad():
-        by_mean = config.adversary.long_horizon == "mean"
-        actions = policy.mean(obs_adv) if by_mean else policy.sample(obs_adv, draw)
-        return target.q_cost(obs, actions)
-
-
-def td_loss(critics: Critics, batch: Backups, targets: TdTargets) -> Tensor:
+def td_loss(critics: Critics, batch: Batch, targets: PerCritic) -> Tensor:
     """Return the mean squared Bellman error, summed over all critics.
 
     Args:
         critics: the online critics.
-        batch: rows of the replay.
+        batch: a critic step's rows.
         targets: what to regress to.
 
     Source: Eq. 58, 59; the sum of independent losses has each critic's own gradient.
     """
-    values = critics(batch.obs, batch.actions)
-    rewards = targets.rewards / critics.reward_scale
-    of_reward = (values[critics.reward_members] - rewards).square().mean(1).sum()
-    of_cost = (values[critics.cost_members] - targets.costs).square().mean(1).sum()
-    return of_reward + of_cost
+    of_reward, of_cost = batch
+    q_reward = critics.ensemble(of_reward.obs, of_reward.actions, critics.reward_members)
+    q_cost = critics.ensemble(of_cost.obs, of_cost.actions, critics.cost_members)
+    reward_loss = (q_reward - targets.rewards / critics.reward_scale).square().mean(1).sum()
+    return reward_loss + (q_cost - targets.costs).square().mean(1).sum()
 
 
 def polyak_update(target: Critics, online: Critics, polyak: float) -> None:
@@ -118,59 +211,16 @@ def polyak_update(target: Critics, online: Critics, polyak: float) -> None:
         torch._foreach_lerp_(then, now, 1.0 - polyak)
 
 
-def imagined_loss(
-    learner: Learner, batch: Backups, chains: Backups, config: PipelineConfig, epsilon: float
-) -> Tensor:
-    """Return the Bellman error of a variant that imagines, summed over all critics.
-
-    The reward critics learn from the benign batch; the cost critics from half of it, a step ahead, and from
-    as many rows of attacked chains, `world.n_step` steps ahead. Both bootstrap from the policy's mean under
-    the attack that goes on.
-
-    Args:
-        batch: benign rows of the replay.
-        chains: imagined ones, looked ahead.
-        epsilon: radius of the attack.
-
-    Source: Eq. 58, 59; the cost's future is under attack, where Eq. 59 has a benign one.
-    """
-    policy, critics, target = learner.policy, learner.critics, learner.target_critics
-    step, half = learner.counters.critic_steps, len(batch.rewards) // 2
-    place = generator("cpu", learner.seed, "chain-batch", step)
-    rows = torch.randint(len(chains.costs), (half,), generator=place).to(chains.costs.device)
-    seen = Backups(*(column[half:] for column in batch))
-    imagined = Backups(*(column.index_select(0, rows) for column in chains))
-    draw = generator(learner.device, learner.seed, "td", step)
-    with torch.no_grad():
-        next_reward = target.q_reward(batch.next_obs, policy.sample(batch.next_obs, draw))
-    next_obs = torch.cat((seen.step_next_obs, imagined.cost_next_obs))
-    next_cost = _attacked_cost(learner, next_obs, config, epsilon, draw)
-    discounts = torch.cat((seen.step_discounts, imagined.cost_discounts))
-    costs = bellman.td_target(torch.cat((seen.step_costs, imagined.costs)), discounts, next_cost)
-    ceiling = bellman.cost_ceiling(config.task_row.max_step_cost, config.critics.gamma_cost)
-    q_reward = critics.ensemble(batch.obs, batch.actions, critics.reward_members)
-    obs, actions = torch.cat((seen.obs, imagined.obs)), torch.cat((seen.actions, imagined.actions))
-    q_cost = critics.ensemble(obs, actions, critics.cost_members)
-    rewards = bellman.td_target(batch.rewards, batch.discounts, next_reward)
-    of_reward = (q_reward - rewards / critics.reward_scale).square().mean(1).sum()
-    return of_reward + (q_cost - costs.clamp(0.0, ceiling)).square().mean(1).sum()
-
-
-def critic_step(
-    learner: Learner, replay: Backups, config: PipelineConfig, epsilon: float, chains: Backups | None = None
-) -> Tensor:
+def critic_step(learner: Learner, batch: Batch, actions: PerCritic, config: PipelineConfig) -> Tensor:
     """Do one update of all critics and their targets; return the loss before it, scalar.
 
     Args:
-        chains: imagined ones, of a variant that imagines.
+        batch: the step's rows.
+        actions: a' of each.
 
     Source: Eq. 58-61.
     """
-    batch = draw_batch(learner, replay, config, epsilon)
-    if chains is None:
-        loss = td_loss(learner.critics, batch, td_targets(learner, batch, config, epsilon))
-    else:
-        loss = imagined_loss(learner, batch, chains, config, epsilon)
+    loss = td_loss(learner.critics, batch, td_targets(learner.target_critics, batch, actions, config))
     learner.critic_optimizer.zero_grad(set_to_none=True)
     loss.backward()
     learner.critic_optimizer.step()
@@ -193,16 +243,23 @@ def fit_critics(
         learner: its critics and their targets are changed in place.
         replay: what is learned from.
         config: the pipeline.
-        epsilon: radius that a long-horizon cost critic expects, and in which a variant attacks the replay.
+        epsilon: radius that Q_c expects, and in which a variant attacks the replay.
         steps: updates.
         track: where progress is reported.
+
+    Deviation: the attacks that Q_c expects in some steps in a row climb the target critics as they are before
+        the first of them.
     """
-    losses = []
+    losses: list[Tensor] = []
     chains = chain_backups(learner, config) if config.variant_row.imagined else None
-    for step in range(1, steps + 1):
-        losses.append(critic_step(learner, replay, config, epsilon, chains))
-        if track is not None and step % 50 == 0:
-            track(step, f"loss {float(losses[-1]):.4g}")
+    at_once = _AT_ONCE if expects_attack(config, epsilon) else 1
+    while len(losses) < steps:
+        count = min(at_once, steps - len(losses))
+        batches = [draw_batch(learner, replay, config, epsilon, chains, ahead) for ahead in range(count)]
+        for batch, actions in zip(batches, next_actions(learner, batches, config, epsilon), strict=True):
+            losses.append(critic_step(learner, batch, actions, config))
+            if track is not None and len(losses) % 50 == 0:
+                track(len(losses), f"loss {float(losses[-1]):.4g}")
     return torch.stack(losses) if losses else torch.zeros(0)
 
 
