@@ -53,11 +53,7 @@ def assigned(assignments: Sequence[str]) -> dict[str, Any]:
 def find_pipeline(path: Path) -> Path:
     """Return the pipeline file meant: the path itself, or the pipeline of that name, here or shipped.
 
-    A name is what results are kept under and what other commands are told with -p.
-
-    Raises:
-        MissingInputError: neither is there.
-        InputError: it is a folder.
+    A name is what results are kept under and what other commands are told with -p. InputError: there is none.
     """
     shipped = {file.stem: file for file in PRESETS.glob("*.toml")}
     # a name may be too long to be looked for, or its folder closed

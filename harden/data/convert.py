@@ -135,11 +135,7 @@ def _size(path: Path) -> int:
 
 
 def store_log(log: Log, out: Path) -> DatasetInfo:
-    """Make a data set of a log that was read.
-
-    Raises:
-        InputError: something at `out`, or nothing can be kept; nothing is left behind.
-    """
+    """Make a data set of a log that was read; InputError: something is at `out`."""
     with whole_folder(out) as aside, DatasetWriter(aside, log.info) as writer:
         writer.append(log.data, **provenance_of(log.stated)._asdict())
     return writer.info
@@ -152,10 +148,6 @@ def preview(log: Log) -> dict[str, Any]:
 
 
 def export_data(path: Path, out: Path, target: str) -> list[str]:
-    """Write a data set in a foreign format; returns what that can't express, one line each.
-
-    Raises:
-        InputError: something is at `out`, or the format can't hold these data.
-    """
+    """Write a data set in a foreign format, which it has to fit; returns what is lost, one line each."""
     require_new(out)
     return WRITERS[target](Dataset(path), out)

@@ -31,13 +31,10 @@ BLOCK_ROWS = 1000
 
 
 class Dataset:
-    """A data set opened for reading.
+    """A data set opened for reading; `info` is its task, sizes and shards.
 
     Args:
         path: the folder, or one file in the DSRL layout, which has no manifest and so no checksums.
-
-    Attributes:
-        info: its task, sizes and shards.
 
     Raises:
         MissingInputError: not there; StorageError: it may not be read; DamagedFileError: not a data set.
@@ -64,11 +61,7 @@ class Dataset:
         return self.info.transitions
 
     def read(self, start: int, stop: int) -> Transitions:
-        """Read rows `start` to `stop`, from the shards that hold them only.
-
-        Raises:
-            DamagedFileError: a shard is damaged or not what the manifest says.
-        """
+        """Read rows `start` to `stop` from the shards that hold them; DamagedFileError: one is not whole."""
         start, stop = max(start, 0), min(stop, len(self))
         if start >= stop:
             raise InputError(f"rows {start} to {stop} of a data set of {len(self)}")
@@ -205,11 +198,7 @@ class DatasetWriter(contextlib.AbstractContextManager["DatasetWriter"]):
             raise InputError(what, "the two are never mixed: collect into another folder with --out")
 
     def append(self, data: Transitions, *, seed: int, policy_digest: str, behaviour: str) -> ShardInfo:
-        """Write one shard; when this returns, it is on the disk for good.
-
-        Args:
-            data: whole episodes.
-            seed, policy_digest, behaviour: how they came about.
+        """Write one shard of whole episodes; when this returns, it is on the disk for good.
 
         Raises:
             InputError: not the task's shapes, NaN, an episode without its end, or of another kind than those

@@ -151,13 +151,6 @@ def require_stored_here(item: h5py.Dataset, name: str) -> None:
         raise DamagedFileError(f"{what} declares shape {shape}, far more than it stores ({stored:,} bytes)")
 
 
-def read_array(item: h5py.Dataset, dtype: type) -> np.ndarray:
-    """Return an array in a type of memory; errors as `read_into`."""
-    values = np.empty(item.shape, dtype)
-    read_into(item, values, 0)
-    return values
-
-
 def read_into(item: h5py.Dataset, values: np.ndarray, first: int) -> None:
     """Fill an array of memory with rows from `first` on; DamagedFileError: flags other than 0 and 1."""
     rows = np.s_[first : first + len(values)]
@@ -219,12 +212,9 @@ def hdf5_image(arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> byt
 
 
 def reserve_hdf5(path: Path, room: int) -> None:
-    """Make an empty file that h5py is to fill, and take `room` bytes for it from the disk.
+    """Make an empty file that h5py is to fill, with `room` bytes of the disk; OSError: there is none.
 
     The reason is that of `hdf5_image`. h5py gives back what is left over when it closes the file.
-
-    Raises:
-        OSError: what the file system refused, such as for want of room.
     """
     with path.open("wb") as plain:
         plain.write(hdf5_image({}, {}))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import torch
 
-from harden.data.hdf5 import attributes, hdf5_image, numbers, open_hdf5, read_array
+from harden.data.hdf5 import attributes, hdf5_image, numbers, open_hdf5
 from harden.errors import DamagedFileError, foreign_errors
 from harden.storage.files import write_whole
 from harden.types import Targets
@@ -78,15 +78,10 @@ def _digest(arrays: dict[str, np.ndarray], header: TargetsHeader) -> str:
 
 
 def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
-    """Read what `write_targets` wrote.
-
-    Raises:
-        MissingInputError: not there; DamagedFileError: not targets, other than what was written, of shapes
-            that do not fit, NaN, or weights that do not sum to one.
-    """
+    """Read what `write_targets` wrote; MissingInputError: not there; DamagedFileError: other than that."""
     with open_hdf5(path, f"make them with: {_MADE_BY}") as file:
         values = attributes(file, ("format_version", "digest", *TargetsHeader._fields))
-        arrays = {name: read_array(numbers(file, name), np.float32) for name in _LAYOUT}
+        arrays = {name: numbers(file, name)[()].astype(np.float32, copy=False) for name in _LAYOUT}
     with foreign_errors(f"{path} is not whole targets", f"make them with: {_MADE_BY}", DamagedFileError):
         if values["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {values['format_version']}, this harden reads {FORMAT_VERSION}")

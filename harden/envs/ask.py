@@ -31,11 +31,7 @@ def describe(task: Task, play: bool = False) -> tuple[dict[str, Any], list[float
 
 
 def completed(config: PipelineConfig) -> PipelineConfig:
-    """Return a configuration whose task says all that its environment knows: horizon, sizes and bounds.
-
-    Raises:
-        InputError: there is no such environment, it can't be used as it is, or it has no time limit.
-    """
+    """Return a configuration whose task says all that its environment knows; errors as `describe`."""
     task = config.task
     if isinstance(task, str) or not task.unsaid:
         return config

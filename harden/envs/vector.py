@@ -62,11 +62,7 @@ def _given(task: Task, reply: dict[str, Any]) -> Any:
 
 
 class Worker:
-    """A simulation worker in a process of its own, under the task's Python; it ends with this object.
-
-    Raises:
-        InputError: there is no such Python.
-    """
+    """A simulation worker in a process of its own, under the task's Python; InputError: there is none."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

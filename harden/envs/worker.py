@@ -96,20 +96,15 @@ class StepResult(NamedTuple):
     timeout: bool
 
 
-def _python_of(module: str) -> Any:
-    """Return a module, or refuse one that can't be imported."""
+def _python_of(module: str, *others: str) -> Any:
+    """Return a module or the first of some others that is there, or refuse the last."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        if others:
+            return _python_of(*others)
         remedy = f"run harden from the folder that holds it, or install it for {sys.executable}"
         raise Refused(f"module '{module}' can't be imported ({error})", remedy) from error
-
-
-def _gymnasium() -> Any:
-    try:
-        return importlib.import_module("gymnasium")
-    except ImportError:
-        return _python_of("gym")
 
 
 def _accepting(factory: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +126,7 @@ def _make(task: Any, film: bool) -> Any:
         found = getattr(found, name, None)
     if callable(found):
         return found(**_accepting(found, options))
-    gym = _gymnasium()
+    gym = _python_of("gymnasium", "gym")
     maker = getattr(module, "make", None)
     if not callable(maker) or next(iter(inspect.signature(maker).parameters), "") != "id":
         maker = gym.make

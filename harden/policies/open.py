@@ -35,12 +35,8 @@ from harden.progress import QUIET, Reporter
 # a path, module:function, or a function
 Named = str | Path | Callable[..., Any]
 
-OPENERS = {
-    "onnx": open_onnx,
-    "torchscript": open_torchscript,
-    "safetensors": open_state_dict,
-    "sb3": open_sb3,
-}
+OPENERS = {"onnx": open_onnx, "torchscript": open_torchscript, "sb3": open_sb3}
+OPENERS |= {"safetensors": open_state_dict}
 # the last is what torch.save writes for most, which is refused by its content
 SUFFIXES = {".onnx": "onnx", ".safetensors": "safetensors", ".zip": "sb3"}
 SUFFIXES |= dict.fromkeys((".pt", ".ts", ".pth"), "torchscript")
@@ -176,11 +172,7 @@ def not_ours(named: Named, remedy: str) -> InputError:
 def open_ours(
     named: Path | None, config: PipelineConfig, report: Reporter, reading: Reading
 ) -> LoadedPolicy | None:
-    """Return a policy that something is learned from, as `open_policy` does; None where none is named.
-
-    Raises:
-        InputError: somebody else's whose weights can't be taken over.
-    """
+    """Return a policy to learn from, as `open_policy` does, None where none is named; else it is refused."""
     if named is None:
         return None
     loaded = open_policy(named, config, report, reading)

@@ -41,11 +41,7 @@ _FAILED = 0.1
 
 
 def check_observations(data: Dataset | None, obs_dim: int) -> tuple[Tensor, str]:
-    """Return observations to compare policies on, of a data set or drawn, and what they are in words.
-
-    Raises:
-        InputError: a data set of other observations.
-    """
+    """Return observations to compare policies on, of a data set or drawn, and what they are in words."""
     if data is None:
         drawn = torch.rand(_DRAWN, obs_dim, generator=generator("cpu", 0, "check-observations"))
         return _REACH * (2 * drawn - 1), f"{_DRAWN:,} observations drawn from [-{_REACH:g}, {_REACH:g}]"
@@ -293,11 +289,7 @@ class Source:
         return self.ready
 
     def take(self) -> LoadedPolicy:
-        """Return our policy, distilled now where its weights could not be taken over.
-
-        Raises:
-            InputError: a distillation that failed, or too few episodes for one.
-        """
+        """Return our policy, distilled now where its weights were not taken over; InputError: that failed."""
         if self.ready is not None:
             return self.ready
         config, named, report, foreign = self.config, self.named, self.report, self.tried.foreign

@@ -45,8 +45,7 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
     """Read what `write_tensors` wrote, by the command `made_by`.
 
     Raises:
-        MissingInputError: no such file; StorageError: it may not be read.
-        DamagedFileError: not ours, truncated, altered, or holding NaN or infinity.
+        MissingInputError, StorageError: not there, or it may not be read; DamagedFileError: other than that.
     """
     remedy = f"make it again with: {made_by}"
     require_file(path, f"make it with: {made_by}")

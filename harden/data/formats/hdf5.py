@@ -23,11 +23,7 @@ _EPISODE = re.compile(r"([A-Za-z_-]*)[0-9]+")
 
 
 def write_dsrl(dataset: Dataset, path: Path) -> list[str]:
-    """Write a data set as one file in the DSRL layout, by way of memory; nothing in it is lost.
-
-    Raises:
-        StorageError: no room; DamagedFileError: a shard is damaged; InputError: it does not fit into memory.
-    """
+    """Write a data set as one file in the DSRL layout, by way of memory; nothing in it is lost."""
     parts = [data for _, data in dataset.verified_shards()]
     data = Transitions(*map(torch.cat, zip(*parts, strict=True)))
     write_shard(path, data, dataset.info, dataset.info.provenance)
@@ -35,11 +31,7 @@ def write_dsrl(dataset: Dataset, path: Path) -> list[str]:
 
 
 def read_hdf5(log: LogFile, path: Path, where: str = "", whole: bool = False) -> Iterator[Part]:
-    """Yield the parts of an HDF5 file: its groups that are episodes, by their names, or all of it.
-
-    Raises:
-        MissingInputError, DamagedFileError: as `open_hdf5`.
-    """
+    """Yield the parts of an HDF5 file: its groups that are episodes, by their names, or all of it."""
     with open_hdf5(path, "write it again, or name another file") as file:
         log.stated |= attributes(file, STATED)
         episodes = _episodes(file)

@@ -117,11 +117,7 @@ class LogFile:
         return header
 
     def to_float32(self, values: np.ndarray, name: str, where: str) -> np.ndarray:
-        """Return numbers of any type as float32, and note where it can't hold them exactly.
-
-        Raises:
-            InputError: a finite number beyond those of float32.
-        """
+        """Return numbers as float32, and note where it can't hold them; InputError: one is beyond it."""
         with np.errstate(over="ignore", invalid="ignore"):
             kept = np.require(values, np.float32, ["C", "W"])
             if values.dtype != np.float32 and not np.array_equal(kept.astype(values.dtype), values):

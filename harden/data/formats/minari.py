@@ -35,14 +35,10 @@ def find_minari(path: Path) -> Path:
 
 
 def read_minari(log: LogFile, path: Path) -> Iterator[Part]:
-    """Yield the episodes of a Minari data set.
-
-    Args:
-        path: its HDF5 file, with the metadata beside it.
+    """Yield the episodes of a Minari data set by its HDF5 file, with the metadata beside it.
 
     Raises:
-        MissingInputError, DamagedFileError: as `open_hdf5`; another number of episodes than the metadata say.
-        InputError: it is not stored as HDF5.
+        DamagedFileError: no Minari's, or another number of episodes; InputError: not stored as HDF5.
     """
     beside = path.with_name("metadata.json")
     metadata = read_json(beside, "the minari package")
