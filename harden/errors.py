@@ -6,6 +6,7 @@ Anything else that escapes is a defect of ours, and the command line shows it as
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -96,3 +97,13 @@ def foreign_errors(what: str, remedy: str = "", kind: type[HardenError] = InputE
     # a script that ends itself when it is imported would end harden, and look like success
     except (Exception, SystemExit) as error:
         raise kind(f"{what} ({describe_error(error)})", remedy) from error
+
+
+def require_extra(extra: str, *names: str) -> None:
+    """Refuse to go on without the packages of an optional extra: InputError names the first missing."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            remedy = f"install it with: pip install 'harden[{extra}]'"
+            raise InputError(f"{name} is not installed", remedy) from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import shlex
+import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -325,15 +325,8 @@ def test_links_that_lead_out_of_a_group_an_episode_are_not_followed() -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name.split(".")[0] == "pyarrow":
-            raise ImportError(name)
-        return plain(name, *args, **options)
-
     path = write_csv()
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "harden[logs]" in refuse(path)
 
 

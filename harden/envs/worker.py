@@ -134,11 +134,6 @@ def _make(task: Any, film: bool) -> Any:
         # a package's own comes first: Safety-Gymnasium's ids fail on the wrappers that Gymnasium puts on.
         # The checker's wrapper costs as much as the physics of a ball
         return maker(task.env_id, **_accepting(maker, {**options, "disable_env_checker": True}))
-    except TypeError as error:
-        if "render_mode" not in str(error):
-            raise
-        remedy = "harden films environments that take render_mode='rgb_array'"
-        raise Refused(f"{task.env_id} takes no render_mode", remedy) from error
     except gym.error.Error as error:
         remedy = "write task.env = 'module:Class', 'module:function' or, of what it registers, 'module:id'"
         raise Refused(f"there is no environment {task.env_id} ({_line(error)})", remedy) from error
@@ -337,17 +332,13 @@ class SeededEnv:
         """Return what is seen now, uint8 (height, width, 3), in a width of its own where it has one."""
         if self.bullet:
             return self._bullet_frame(width)
-        render = getattr(self.env, "render", None)
         try:
-            seen = render() if render is not None else None
+            picture = np.asarray(self.env.render())
+            if picture.ndim != 3 or picture.shape[2] not in (3, 4) or picture.dtype.kind not in "iu":
+                raise ValueError(f"{picture.dtype} {picture.shape} is no picture")
         except Exception as error:
-            remedy = "where there is no screen MuJoCo draws with MUJOCO_GL=egl or MUJOCO_GL=osmesa"
+            remedy = "it has to take render_mode='rgb_array'; without a screen MuJoCo needs MUJOCO_GL=egl"
             raise Refused(f"render of {self.task.env_id} fails ({_line(error)})", remedy) from error
-        picture = np.asarray(seen)
-        if picture.ndim != 3 or picture.shape[2] not in (3, 4) or picture.dtype.kind not in "iu":
-            modes = (getattr(self.env, "metadata", None) or {}).get("render_modes", "not said")
-            what = f"render of {self.task.env_id} gives {type(seen).__name__} {picture.shape}, no picture"
-            raise Refused(what, f"it has to take render_mode='rgb_array' (its render_modes: {modes})")
         return np.ascontiguousarray(picture[:, :, :3], dtype=np.uint8)
 
     def _bullet_frame(self, width: int) -> np.ndarray:

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harden.errors import HardenError
+from harden.errors import HardenError, require_extra
 from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, module_digest
 from harden.policies.adopt import TOLERANCE
-from harden.policies.onnx_file import INPUT, OUTPUT, require_onnx, write_onnx
+from harden.policies.onnx_file import INPUT, OUTPUT, write_onnx
 from harden.policies.state_dict import read_exported, write_state_dict
 from harden.policies.torchscript import Program, write_torchscript
 from harden.policies.worker import start_session
@@ -46,7 +46,7 @@ class MeanAction(nn.Module):
 def _reopen(kind: str, path: Path) -> Callable[[Tensor], Tensor]:
     """Return the written policy as its runtime runs it."""
     if kind == "onnx":
-        require_onnx("onnxruntime")
+        require_extra("onnx", "onnxruntime")
         session = start_session(path.read_bytes())
         return lambda obs: torch.from_numpy(session.run([OUTPUT], {INPUT: obs.numpy()})[0])
     if kind == "torchscript":

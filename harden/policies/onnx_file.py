@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harden.errors import InputError, foreign_errors
+from harden.errors import InputError, foreign_errors, require_extra
 from harden.nets import GaussianPolicy
 from harden.policies import foreign
 from harden.policies.adopt import Bounds, Node, adopt_weights
@@ -33,16 +33,6 @@ _ROWS = 1024
 _TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 _OPERATIONS = {"Gemm": "linear", "MatMul": "product", "Add": "add", "Mul": "mul"}
 _OPERATIONS |= {"Relu": "relu", "Tanh": "tanh", "Min": "minimum", "Max": "maximum"}
-
-
-def require_onnx(*names: str) -> None:
-    """Refuse to go on without packages of the onnx extra: InputError names the first missing."""
-    for name in names:
-        try:
-            __import__(name)
-        except ImportError as error:
-            remedy = "install it with: pip install 'harden[onnx]'"
-            raise InputError(f"{name} is not installed", remedy) from error
 
 
 @contextlib.contextmanager
@@ -62,7 +52,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 def write_onnx(path: Path, module: nn.Module, obs_dim: int, manifest: dict[str, Any]) -> None:
     """Write a module as one self-contained file with a free batch size; InputError: no onnx extra."""
-    require_onnx("onnx", "onnxscript")
+    require_extra("onnx", "onnx", "onnxscript")
     with _quiet_exporter():
         names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
         names["dynamic_shapes"] = {INPUT: {0: "batch"}}
@@ -109,7 +99,7 @@ def open_onnx(path: Path, reading: Reading, bounds: Bounds, _: Tensor) -> Foreig
 
     Arguments and errors are those of `open_foreign`; also InputError: no onnx extra.
     """
-    require_onnx("onnx", "onnxruntime")
+    require_extra("onnx", "onnx", "onnxruntime")
     import onnx
 
     process = LimitedProcess(path, "onnxruntime")

@@ -19,7 +19,7 @@ from harden.data.formats.hdf5 import STATED, read_hdf5
 from harden.data.formats.log import LogFile
 from harden.data.hdf5 import reserve_hdf5
 from harden.data.manifest import shard_attributes
-from harden.errors import DamagedFileError, InputError, foreign_errors
+from harden.errors import DamagedFileError, InputError, foreign_errors, require_extra
 from harden.storage.files import read_json, storage_errors
 from harden.storage.folders import whole_folder
 
@@ -71,11 +71,9 @@ def write_minari(dataset: Dataset, path: Path) -> list[str]:
         InputError: the package is not installed, not an id, something is there already, or steps that do not
             share an observation.
     """
-    try:
-        from minari import __version__
-        from minari.dataset.minari_storage import MinariStorage
-    except ImportError:
-        raise InputError("minari is not installed", "install it with: pip install 'harden[minari]'") from None
+    require_extra("minari", "minari")
+    from minari import __version__
+    from minari.dataset.minari_storage import MinariStorage
 
     if not _ID.fullmatch(path.name):
         raise InputError(f"'{path.name}' is no Minari id", "name the folder like the data set: NAME-v0")

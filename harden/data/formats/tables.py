@@ -10,7 +10,7 @@ import numpy as np
 
 from harden.data.formats.columns import Part, natural
 from harden.data.formats.log import LogFile
-from harden.errors import DamagedFileError, InputError, describe_error
+from harden.errors import DamagedFileError, InputError, describe_error, require_extra
 from harden.storage.files import open_regular, read_json
 
 # CSV: what a column holds is told by so much of the file
@@ -26,13 +26,9 @@ _LEROBOT = {
 
 def _package() -> Any:
     """Return pyarrow; InputError: it is not installed."""
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError("pyarrow is not installed", "install it with: pip install 'harden[logs]'") from None
+    require_extra("logs", "pyarrow", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet")
+    import pyarrow
+
     return pyarrow
 
 
