@@ -14,6 +14,8 @@ from harden.errors import InputError
 
 # the readers of harden.data, without importing it for a list of words
 _FORMATS = ["hdf5", "dsrl", "d4rl", "robomimic", "minari", "lerobot", "parquet", "csv", "npz"]
+_AT_HORIZON, _AT_BREAK = click.Choice(["timeout", "terminal"]), click.Choice(["timeout", "keep"])
+_TAIL = click.Choice(["drop", "keep"])
 _OUT = click.option("--out", type=FOLDER, required=True, help="Where it goes; nothing may be there yet.")
 
 
@@ -82,10 +84,8 @@ def verify(path: Path) -> None:
     if problems:
         mend = f"keep what is whole with: harden data repair {path}" if dataset.has_manifest else ""
         raise InputError(f"{path} has {len(problems)} problems", mend)
-    if dataset.has_manifest:
-        click.echo(f"{path} is whole")
-    else:
-        click.echo(f"{path}: values and structure are sound; a single file has no checksum stored to compare")
+    alone = ": values and structure are sound; a single file has no checksum stored to compare"
+    click.echo(f"{path}{' is whole' if dataset.has_manifest else alone}")
 
 
 @data.command()
@@ -97,12 +97,10 @@ def repair(shared: Shared, path: Path) -> None:
 
     done = mend(path, shared.dry_run)
     would = "would be " * shared.dry_run
-    for line in done.aside:
-        click.echo(f"{would}set aside in {path / 'damaged'}: {line}")
-    for name in done.lost:
-        click.echo(f"lost: {name}")
-    for name in done.taken_in:
-        click.echo(f"{would}taken in: {name}")
+    aside = f"{would}set aside in {path / 'damaged'}"
+    for what, shards in ((aside, done.aside), ("lost", done.lost), (f"{would}taken in", done.taken_in)):
+        for line in shards:
+            click.echo(f"{what}: {line}")
     click.echo(f"{path} holds {_size(done.info)} in {len(done.info.shards)} whole shards")
     shared.end_dry_run(path / "manifest.json")
 
@@ -120,24 +118,10 @@ def repair(shared: Shared, path: Path) -> None:
 )
 @click.option("--env-id", default="", help="Environment, where the file does not say.")
 @click.option("--horizon", type=click.IntRange(min=1), help="Steps of the time limit, likewise.")
-@click.option(
-    "--at-horizon",
-    type=click.Choice(["timeout", "terminal"]),
-    help="What an end on the last step of the time limit is, where the file flags it as a terminal.",
-)
-@click.option(
-    "--at-break",
-    type=click.Choice(["timeout", "keep"]),
-    help="What a row is that leads elsewhere than to the next one without a flag: an end, or none.",
-)
-@click.option(
-    "--shift-flags", "shift", type=click.IntRange(-1, 1), help="Rows to move the flags of ends by; 0: right."
-)
-@click.option(
-    "--tail",
-    type=click.Choice(["drop", "keep"]),
-    help="Rows at the end that are all alike, as if never filled.",
-)
+@click.option("--at-horizon", type=_AT_HORIZON, help="What a terminal on the time limit's last step is.")
+@click.option("--at-break", type=_AT_BREAK, help="What a row is that leads elsewhere without a flag.")
+@click.option("--shift-flags", "shift", type=click.IntRange(-1, 1), help="Rows to move flags of ends by.")
+@click.option("--tail", type=_TAIL, help="Rows at the end that are all alike, as if never filled.")
 @_OUT
 @pass_shared
 @click.pass_context

@@ -9,6 +9,8 @@ import click
 
 from harden.cli.main import FOLDER, Context, Shared, main, pass_shared, policy_options, stage_options
 
+_FORMATS = click.Choice(["onnx", "torchscript", "safetensors"])
+
 
 @main.group()
 def policy() -> None:
@@ -17,13 +19,7 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("policy_dir", metavar="POLICY", type=FOLDER)
-@click.option(
-    "--to",
-    "kind",
-    type=click.Choice(["onnx", "torchscript", "safetensors"]),
-    required=True,
-    help="Format to write.",
-)
+@click.option("--to", "kind", type=_FORMATS, required=True, help="Format to write.")
 @click.option("--out", type=FOLDER, required=True, help="The file.")
 @click.option("--data", type=FOLDER, help="Data set whose observations it is checked on.")
 @pass_shared

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import inspect
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -251,14 +251,12 @@ def policy_name(named: str | Path | Callable[..., Any]) -> str:
 
 def import_function(named: str) -> ForeignPolicy:
     """Import module:function, from where Python looks and the working folder; InputError: it is none."""
-    module_name, _, path = named.partition(":")
+    module_name = named.partition(":")[0]
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     remedy = f"name it as module:function, from a folder where python -c 'import {module_name}' works"
     with foreign_errors(f"policy '{named}' can't be imported", remedy):
-        function: Any = importlib.import_module(module_name)
-        for part in path.split("."):
-            function = getattr(function, part)
+        function = pkgutil.resolve_name(named)
     if not callable(function):
         raise InputError(f"policy '{named}' is no function", _CONTRACT)
     return from_function(function, named)
