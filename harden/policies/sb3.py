@@ -21,7 +21,7 @@ from harden.errors import DamagedFileError, InputError, foreign_errors
 from harden.policies.adopt import Bounds
 from harden.policies.foreign import ForeignPolicy, call_limited
 from harden.policies.reading import ACTIVATIONS, Reading
-from harden.policies.state_dict import Facts, from_parameters
+from harden.policies.state_dict import from_parameters
 from harden.policies.worker import MOST_BYTES, MOST_NUMBERS
 
 _OWN_CLASS = re.compile(r"(stable_baselines3|sb3_contrib)\.")
@@ -61,18 +61,23 @@ def read_zip(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return {name: value.float().contiguous().numpy() for name, value in named.items()}, told
 
 
-def _bounds(space: dict[str, str], path: Path) -> tuple[Tensor, Tensor]:
+def _bounds(told: dict[str, Any], path: Path) -> tuple[Tensor, Tensor]:
     """Return the lowest and the highest action of the space that a zip tells of in text."""
     with foreign_errors(f"{path}: its action space can't be read as a Box of one dimension", _REMEDY):
-        ends = (space[name].strip("[]").split() for name in ("low", "high"))
+        ends = (told["space"][name].strip("[]").split() for name in ("low", "high"))
         low, high = (torch.tensor([float(number) for number in end]) for end in ends)
         if low.shape != high.shape or not bool((low < high).all()):
             raise ValueError(f"from {low.tolist()} to {high.tolist()}")
         return low, high
 
 
-def _facts(told: dict[str, Any], path: Path) -> Facts:
-    """Return what a zip says of its parameters; InputError: a policy that Stable-Baselines3 does not have."""
+def open_sb3(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
+    """Read the policy in a zip of Stable-Baselines3, in a child process under limits of time and memory.
+
+    Arguments and errors are those of `open_foreign`; one that is more than an MLP of the library's own is
+    refused.
+    """
+    arrays, told = call_limited(path, read_zip)
     options = told["options"]
     extractor = options.get("features_extractor_class", "FlattenExtractor'>")
     activation = None
@@ -87,17 +92,8 @@ def _facts(told: dict[str, Any], path: Path) -> Facts:
         if not known:
             raise InputError(f"{path} has a {name} of its own ({value})", _REMEDY)
     squash = "tanh" if options.get("squash_output") == "True" else None
+    reading = reading._replace(activation=reading.activation or activation, squash=reading.squash or squash)
     with foreign_errors(f"{path}: its clip_mean can't be read", kind=DamagedFileError):
         clip_mean = float(options.get("clip_mean", 2.0))
-    return Facts(activation, squash, _bounds(told["space"], path), clip_mean)
-
-
-def open_sb3(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -> ForeignPolicy:
-    """Read the policy in a zip of Stable-Baselines3, in a child process under limits of time and memory.
-
-    Arguments and errors are those of `open_foreign`; one that is more than an MLP of the library's own is
-    refused.
-    """
-    arrays, told = call_limited(path, read_zip)
-    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return from_parameters("sb3", path, state, _facts(told, path), reading, bounds, obs.shape[1])
+    state, limits = {name: torch.from_numpy(array) for name, array in arrays.items()}, _bounds(told, path)
+    return from_parameters("sb3", path, state, reading, bounds, obs.shape[1], limits, clip_mean)

@@ -130,23 +130,6 @@ _LAYOUTS = (
 )
 # what RSL-RL adds to the standard deviation it divides by, and does not store
 _RSL_EPSILON = 1e-2
-# what Stable-Baselines3 clips the mean of state-dependent exploration to, before the tanh
-_CLIP_MEAN = 2.0
-
-
-class Facts(NamedTuple):
-    """What is known of a state dict beside its numbers; None where it is not.
-
-    Args:
-        activation, squash: of the hidden layers and of the last.
-        bounds: the lowest and the highest action of the environment that it is for, (act_dim,) each.
-        clip_mean: half-width of what the mean is clipped to before it is squashed.
-    """
-
-    activation: str | None = None
-    squash: str | None = None
-    bounds: tuple[Tensor, Tensor] | None = None
-    clip_mean: float | None = None
 
 
 class Network(NamedTuple):
@@ -174,7 +157,7 @@ def open_state_dict(path: Path, reading: Reading, bounds: Bounds, obs: Tensor) -
         exported = "about" in (handle.metadata() or {})
         state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     if not exported:
-        return from_parameters("safetensors", path, state, Facts(), reading, bounds, obs.shape[1])
+        return from_parameters("safetensors", path, state, reading, bounds, obs.shape[1])
     policy = read_exported(path)
     require_sizes(path, policy.architecture["obs_dim"], obs.shape[1], policy.architecture["act_dim"], bounds)
     return ForeignPolicy("safetensors", policy, policy, "the file's", True, digest_file(path))
@@ -184,18 +167,20 @@ def from_parameters(
     kind: str,
     path: Path,
     state: dict[str, Tensor],
-    facts: Facts,
     reading: Reading,
     bounds: Bounds,
     obs_dim: int,
+    limits: tuple[Tensor, Tensor] | None = None,
+    clip_mean: float = 2.0,
 ) -> ForeignPolicy:
     """Return the policy of an MLP's parameters.
 
     Args:
         kind, path: of the file that they are from.
         state: parameters by name.
-        facts: what the file says of them.
-        reading: what the user says, which counts before what the file and the names say.
+        reading: what the user or the file says, which counts before what the names say.
+        limits: the lowest and the highest action that the file says, (act_dim,) each.
+        clip_mean: what Stable-Baselines3 clips the mean of state-dependent exploration to, before the tanh.
 
     Raises:
         DamagedFileError: NaN; InputError: names that are not understood, a recurrent or stacked policy,
@@ -203,22 +188,20 @@ def from_parameters(
     """
     layers, std, scaled, layout, clipped = read_network(path, state)
     require_sizes(path, layers[0].weight.shape[1], obs_dim, len(layers[-1].bias), bounds)
-    activation = reading.activation or facts.activation or layout.activation
-    squash = reading.squash or facts.squash or layout.squash
+    activation, squash = reading.activation or layout.activation, reading.squash or layout.squash
     if activation is None or squash is None:
         options = f"--activation {'|'.join(ACTIVATIONS)} and --squash {'|'.join(SQUASHES)}"
         raise InputError(f"{path} does not say its activations", f"say them with {options}")
     notes = [layout.unsaid] if layout.unsaid else []
-    if not reading.activation and facts == Facts():
+    if not reading.activation and limits is None:
         of = f"its names are those of {layout.owner}"
         notes.insert(0, f"{of}, whose {activation} is taken for its hidden layers (or give --activation)")
-    own = scaled or facts.bounds or bounds[:2]
+    own = scaled or limits or bounds[:2]
     same = all(torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, bounds[:2], strict=True))
     low, high = bounds[:2] if same else own
     if not same:
         notes.append(f"its actions are from {low.tolist()} to {high.tolist()}, which is not the task's range")
-    clip_mean = (facts.clip_mean or _CLIP_MEAN) if clipped else None
-    plain = (activation, squash, clip_mean) == ("relu", "tanh", None) and same
+    plain = (activation, squash, clipped, same) == ("relu", "tanh", False, True)
     adopted, spread = make_policy(layers, bounds) if plain else None, ""
     if adopted is not None and std is not None:
         spread = "the file's" if set_spread(adopted, std / adopted.half_range) else KEPT_INSIDE
@@ -229,11 +212,11 @@ def from_parameters(
         for layer in layers[:-1]:
             h = nonlinear(nn.functional.linear(h, *layer))
         mean = nn.functional.linear(h, *layers[-1])
-        if clip_mean is not None:
+        if clipped:
             mean = mean.clamp(-clip_mean, clip_mean)
         if squash == "tanh":
             mean = (low + high) / 2 + (high - low) / 2 * torch.tanh(mean)
-        elif facts.bounds:
+        elif limits:
             mean = torch.maximum(torch.minimum(mean, high), low)
         return mean, None if std is None else std.expand_as(mean)
 
