@@ -67,9 +67,9 @@ def evaluate(
     Raises:
         InputError: no such policy, attack or key, or a policy of another task.
     """
+    from harden.config.attacks import parse_attacks
     from harden.config.file import find_pipeline, load_config, variations
     from harden.envs.ask import completed
-    from harden.evaluation.entries import parse_attacks
     from harden.stages.evaluate import evaluate as stage
     from harden.training.workspace import pick_device
 

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 from tqdm import tqdm
@@ -57,30 +57,24 @@ class Reporter:
                 left = (time.monotonic() - began) * (total / done - 1) if done else math.nan
             return "  ".join(filter(None, (note, "" if math.isnan(left) else time_left(left))))
 
-        if self.quiet or total <= 0:
-            yield lambda done, note="", left=None: signals.check()
-        elif sys.stderr.isatty():
+        def show(done: float, note: str = "", left: float | None = None) -> None:
+            nonlocal last
+            signals.check()
+            now = time.monotonic()
+            if bar is not None:
+                bar.set_postfix_str(timed(done, note, left), refresh=False)
+                bar.update(done - bar.n)
+            elif shown and now - last >= _LINE_EVERY_S:
+                last = now
+                line = f"{label}: {done:,.0f} of {total:,.0f} {unit} ({100 * done / total:.0f} %)"
+                print(f"{line} {timed(done, note, left)}".rstrip(), file=sys.stderr, flush=True)
+
+        shown, bar = not self.quiet and total > 0, None
+        if shown and sys.stderr.isatty():
             options = {"leave": False, "file": sys.stderr, "bar_format": _BAR, "miniters": 0}
-            with tqdm(total=total, desc=label, unit=unit, **options) as bar:
-
-                def draw(done: float, note: str = "", left: float | None = None) -> None:
-                    signals.check()
-                    bar.set_postfix_str(timed(done, note, left), refresh=False)
-                    bar.update(done - bar.n)
-
-                yield draw
-        else:
-
-            def write(done: float, note: str = "", left: float | None = None) -> None:
-                nonlocal last
-                signals.check()
-                now = time.monotonic()
-                if now - last >= _LINE_EVERY_S:
-                    last = now
-                    line = f"{label}: {done:,.0f} of {total:,.0f} {unit} ({100 * done / total:.0f} %)"
-                    print(f"{line} {timed(done, note, left)}".rstrip(), file=sys.stderr, flush=True)
-
-            yield write
+            bar = tqdm(total=total, desc=label, unit=unit, **options)
+        with bar or nullcontext():
+            yield show
 
 
 QUIET = Reporter(quiet=True)

@@ -23,7 +23,7 @@ from harden.attacks import (
 )
 from harden.attacks.ball import Norm
 from harden.attacks.evolution import search
-from harden.attacks.rows import action_difference, max_cost, max_reward, min_reward
+from harden.attacks.objectives import action_difference, max_cost, max_reward, min_reward
 from harden.config.tasks import TASKS
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv

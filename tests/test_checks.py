@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
+from harden.config.attacks import parse_attacks
 from harden.config.tasks import TASKS
 from harden.envs.vector import VectorEnv
 from harden.evaluation.checks import Checked, check, strongest
-from harden.evaluation.entries import Trial, parse_attacks
+from harden.evaluation.entries import Trial
 from harden.evaluation.trials import Victim, evaluate_policy, flat_share
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy

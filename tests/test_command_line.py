@@ -121,12 +121,25 @@ def test_threads_are_those_asked_for(folder: Path) -> None:
     assert torch.get_num_threads() == 1
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["list", "tasks"], ["init"]])
-def test_what_computes_nothing_does_not_wait_for_torch(folder: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["train", "--help"], 0),
+        (["list", "tasks"], 0),
+        (["list", "attacks"], 0),
+        (["list", "keys"], 0),
+        (["init"], 0),
+        (["evaluate", "--attack", "mcc"], 2),
+        (["train", "--variant", "saferr"], 2),
+        (["collect", "-p", "nowhere"], 2),
+    ],
+)
+def test_what_computes_nothing_does_not_wait_for_torch(folder: Path, words: list[str], code: int) -> None:
     program = (
         "import sys, click.testing, harden.cli as cli\n"
         f"result = click.testing.CliRunner().invoke(cli.main, {words})\n"
-        "sys.exit(result.exit_code or 'torch' in sys.modules)"
+        f"sys.exit('torch' in sys.modules or result.exit_code != {code})"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
@@ -206,7 +219,10 @@ def test_init_never_overwrites(folder: Path) -> None:
             "invalid value for '--every': 0 is not in the range 1<=x<=10000",
         ),
         (["evaluate", "--norm", "l3"], "invalid value for '--norm': 'l3' is not one of 'linf', 'l2'"),
-        (["list"], "missing argument '{tasks|attacks|variants|keys}'. Choose from: tasks, attacks"),
+        (
+            ["list"],
+            "missing argument '{tasks|attacks|variants|keys}'. Choose from: tasks, attacks, variants, keys",
+        ),
         (["list", "tasks", "more"], "got unexpected extra argument (more)"),
         (["data", "split", "logs"], "missing argument 'NAME=SHARE...'"),
     ],

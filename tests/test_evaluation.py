@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from harden.attacks import ATTACKS, Strength
+from harden.config.attacks import parse_attacks
 from harden.config.tasks import TASKS
 from harden.envs.rollout import Rollout
 from harden.errors import DamagedFileError, InputError, MissingInputError
@@ -19,7 +20,6 @@ from harden.evaluation.entries import (
     Trial,
     entry,
     paired,
-    parse_attacks,
     summarise,
     table,
     violation_interval,

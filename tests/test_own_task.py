@@ -21,7 +21,7 @@ from harden.data import open_dataset
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.nets.saved import LoadedPolicy, load_policy
-from support.commands import SMALL, harden, refused
+from support.commands import SMALL, harden, refused, stages
 
 OWN = """
 [task]
@@ -70,7 +70,8 @@ def test_a_task_of_ones_own_goes_through_the_whole_pipeline(folder: Path) -> Non
     assert found["threat_model"]["epsilon_unit"] == [0.1, 0.3]
     harden("train", *POINT, "--overwrite")
     assert load_policy("checkpoints/point/policy").policy.architecture["high"] == [2.0]
-    assert "missing" not in harden("status", "-p", "point.toml", *SETTINGS).output.split("evaluate")[0]
+    found = stages(harden("status", "-p", "point.toml", *SETTINGS).output)
+    assert {state for stage, state in found.items() if stage != "evaluate"} == {"done"}
 
 
 def test_the_data_do_not_depend_on_where_they_are_simulated(folder: Path) -> None:

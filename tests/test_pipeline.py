@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 
+from harden.config.attacks import parse_attacks
 from harden.config.file import find_pipeline, load_config
 from harden.config.tasks import TASKS
 from harden.data import open_dataset, read_targets
-from harden.evaluation.entries import parse_attacks
 from harden.method.learner import Learner
 from harden.stages.collect import collect
 from harden.stages.e_step import e_step

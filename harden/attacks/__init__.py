@@ -1,4 +1,4 @@
-"""Attacks on observations: one row each, and `perturb` as the only way in."""
+"""Attacks on observations: the rows of config/attacks.py, and `perturb` as the only way in."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from harden.attacks import adam, ball, evolution, pgd, slopes
 from harden.attacks.ball import Norm
 from harden.attacks.linear import LinearAdversary
+from harden.attacks.objectives import OBJECTIVES
 from harden.attacks.pgd import Starts
-from harden.attacks.rows import ATTACKS, Attack
+from harden.config.attacks import ATTACKS, Attack
 from harden.errors import InputError
 from harden.nets import Critics, GaussianPolicy
 from harden.seeds import generator
@@ -22,6 +23,7 @@ AttackModel = Critics | LinearAdversary
 
 __all__ = [
     "ATTACKS",
+    "OBJECTIVES",
     "Attack",
     "AttackModel",
     "LinearAdversary",
@@ -33,6 +35,8 @@ __all__ = [
     "require_ready",
     "risk_threshold",
 ]
+
+_NOISES = {noise.__name__: noise for noise in (ball.sample, ball.sample_gaussian)}
 
 
 class Strength(NamedTuple):
@@ -182,7 +186,7 @@ def perturb(
         return obs
     radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
     if attack.noise is not None:
-        obs_adv = obs + attack.noise(obs, radius, strength.norm, generator)
+        obs_adv = obs + _NOISES[attack.noise](obs, radius, strength.norm, generator)
     elif attack.plays:
         assert isinstance(critics, LinearAdversary)
         obs_adv = obs + critics.perturbation(obs, radius, strength.norm)
@@ -212,8 +216,8 @@ def _search(
     start: Tensor | None,
 ) -> Tensor:
     """Return what the search for one objective's maximum found, (B, obs_dim)."""
-    objective, norm = attack.objective, strength.norm
-    assert objective is not None
+    assert attack.objective is not None
+    objective, norm = OBJECTIVES[attack.objective], strength.norm
 
     def value(clean: Tensor, attacked: Tensor) -> Tensor:
         return objective(policy, critics, clean, attacked)
@@ -238,6 +242,7 @@ def _best(
 ) -> Tensor:
     """Return state by state the candidate with the highest objective, the clean observation among them."""
     assert attack.objective is not None
+    objective = OBJECTIVES[attack.objective]
     candidates = torch.stack([obs, *tried])
-    values = torch.stack([attack.objective(policy, critics, obs, candidate) for candidate in candidates])
+    values = torch.stack([objective(policy, critics, obs, candidate) for candidate in candidates])
     return candidates[values.argmax(0), torch.arange(len(obs), device=obs.device)]

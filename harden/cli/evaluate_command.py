@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harden.cli.main import FOLDER, Context, Numbers, Shared, main, pass_shared, policy_options, stage_options
+from harden.config.attacks import parse_attacks
 from harden.errors import InputError, MissingInputError
 
 
@@ -17,7 +18,8 @@ from harden.errors import InputError, MissingInputError
 @click.option("--policy", "named", type=FOLDER, help="Policy folder, policy file, or module:function.")
 @click.option(
     "--attack",
-    "attacks",
+    "names",
+    callback=lambda ctx, option, value: parse_attacks(value),
     default="random,mc,mr",
     show_default=True,
     help="Names, with commas, or all; natural always runs.",
@@ -46,7 +48,7 @@ from harden.errors import InputError, MissingInputError
 def evaluate(
     ctx: Context,
     named: Path | None,
-    attacks: str,
+    names: list[str],
     radii: bool,
     data: Path | None,
     json_path: Path | None,
@@ -54,7 +56,7 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Try a policy, natural and under attack."""
-    from harden.evaluation.entries import parse_attacks, table
+    from harden.evaluation.entries import table
     from harden.evaluation.radius import radius_table
     from harden.evaluation.reading import Reported
     from harden.evaluation.reference import line_of
@@ -66,7 +68,7 @@ def evaluate(
     outs = [path for path in (json_path, ctx.workspace.evaluation if named is None else None) if path]
     if data is None and named is None and (ctx.workspace.data / "manifest.json").is_file():
         data = ctx.workspace.data
-    policy, names = named or ctx.workspace.policy, parse_attacks(attacks)
+    policy = named or ctx.workspace.policy
     options |= {"also": ctx.also, "data": data, "outs": outs, "page": html}
     options["run"] = ctx.workspace.run if named is None else None
     options["breaking"] = names if radii else ()

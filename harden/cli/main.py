@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -91,9 +92,18 @@ _STANDS = {
     "benchmark": "finished runs are in the ledger: the same command goes on with the others",
     "init": "remove what it wrote, and run it again",
 }
-# what they name is read from tables, and torch takes seconds to import
-_WITHOUT_TORCH = ("list", "init")
 _ELSEWHERE = "what was stored before stands, its own result is written at its end: run it again"
+
+
+def _set_threads(count: int) -> None:
+    """Set how many threads torch computes with, without importing it: what is refused does not wait for it.
+
+    One by default: more are no faster on networks this small, and results depend on their number.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+    names = "OMP_NUM_THREADS", "MKL_NUM_THREADS"
+    os.environ |= dict.fromkeys(names, str(count)) | {"MKL_DYNAMIC": "FALSE"}
 
 
 class Command(click.Command):
@@ -117,11 +127,7 @@ class Command(click.Command):
         """Run it with their values in the context instead of among its own."""
         names = [field.name for field in dataclasses.fields(Shared)]
         ctx.obj = Shared(**{name: ctx.params.pop(name) for name in names})
-        if ctx.info_name not in _WITHOUT_TORCH:
-            import torch
-
-            # one by default: more are no faster on networks this small, and results depend on their number
-            torch.set_num_threads(ctx.obj.threads)
+        _set_threads(ctx.obj.threads)
         try:
             with signals.kept():
                 return super().invoke(ctx)
@@ -185,13 +191,16 @@ def stage_options(command: F) -> F:
         shared: Shared, pipeline: Path | None, assignments: tuple[str, ...], device: str, **options: Any
     ) -> Any:
         from harden.config.file import DEFAULT_PIPELINE, find_pipeline, load_config, variations
+
+        path = pipeline or DEFAULT_PIPELINE
+        file = find_pipeline(path)
+        checked = load_config(file, [*assignments, *_as_keys(options)])
+        # torch comes with these, and takes a second: a wrong word is refused before
         from harden.envs.ask import completed
         from harden.progress import Reporter
         from harden.training.workspace import Workspace, pick_device
 
-        path = pipeline or DEFAULT_PIPELINE
-        file = find_pipeline(path)
-        loaded = completed(load_config(file, [*assignments, *_as_keys(options)]))
+        loaded = completed(checked)
         values = {name: options.pop(name) for name in _SEVERAL if name in options}
         several = {name: v if isinstance(v, list) else [v] for name, v in values.items() if v is not None}
         config, *also = variations(loaded, several)

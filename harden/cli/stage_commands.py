@@ -218,7 +218,7 @@ def list_names(what: str) -> None:
 
         rows = keys()
     else:
-        from harden.evaluation.entries import NAMES
+        from harden.config.attacks import NAMES
 
         rows = NAMES
     for name, summary in rows.items():

@@ -7,8 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harden.attacks import ATTACKS
-from harden.config.tasks import TASKS
+from harden.config.attacks import ATTACKS
 from harden.config.variants import VARIANTS
 from harden.errors import InputError
 from harden.evaluation.checks import strongest
@@ -42,92 +41,65 @@ def write_card(path: Path) -> Path:
     if evaluation and evaluation["policy"].get("policy_digest") != manifest["policy_digest"]:
         evaluation = None
     steps = [load_curve(file)["env_steps"][-1] for file in more if file.is_file()]
-    lines = [
-        f"# Model card: {manifest['variant']} on {manifest['task']}",
-        f"Made by `harden policy card` from what is stored; policy `{manifest['policy_digest'][:16]}`.",
-        "## What it is for",
-        *_purpose(manifest),
-        "## What it was trained on",
-        *(f"- {line}" for line in _training(manifest, *steps)),
-        "## Threat model",
-        *(f"- {name}: {value}" for name, value in _threat(manifest, evaluation).items()),
-        "## Numbers",
-        *_numbers(evaluation),
-        "## Limits",
-        *(f"- {line}" for line in _limits(manifest, evaluation)),
-    ]
+    lines = list(_card(manifest, evaluation, *steps))
     # the rows of a list or a table stand together, all else apart
     gaps = ("" if a[:1] == b[:1] and b[:1] in "-|" else "\n" for a, b in pairwise([*lines, ""]))
-    write_text(
-        folder / CARD,
-        "".join(f"{line}\n{gap}" for line, gap in zip(lines, gaps, strict=True)).rstrip() + "\n",
-    )
+    text = "".join(f"{line}\n{gap}" for line, gap in zip(lines, gaps, strict=True))
+    write_text(folder / CARD, text.rstrip() + "\n")
     return folder / CARD
 
 
-def _own(manifest: dict[str, Any], key: str) -> Any:
-    """Return a key of the policy's task, as the pipeline has it."""
-    config, name = manifest["config"], manifest["task"]
-    task = config["task"] if isinstance(config.get("task"), dict) else config.get("own_task") or {}
-    default = task.get(key, getattr(TASKS.get(name), key, "unknown"))
-    return default if config.get(key) is None else config[key]
-
-
-def _purpose(manifest: dict[str, Any]) -> Iterator[str]:
-    sizes, variant = manifest["policy"], VARIANTS[manifest["variant"]]
+def _card(manifest: dict[str, Any], evaluation: dict[str, Any] | None, steps: float = 0) -> Iterator[str]:
+    variant, sizes, task = VARIANTS[manifest["variant"]], manifest["policy"], manifest["task"]
+    yield f"# Model card: {variant.name} on {task}"
+    yield f"Made by `harden policy card` from what is stored; policy `{manifest['policy_digest'][:16]}`."
+    yield "## What it is for"
+    limit = f" that may cost {evaluation['cost_limit']:g}" if evaluation else ""
     yield (
-        f"It decides the {sizes['act_dim']} numbers of an action of {manifest['task']} "
+        f"It decides the {sizes['act_dim']} numbers of an action of {task} "
         f"({manifest['env_id'] or 'no simulation'}) by the {sizes['obs_dim']} of one observation, in "
-        f"episodes of {manifest['horizon']} steps that may cost {_own(manifest, 'cost_limit'):g}."
+        f"episodes of {manifest['horizon']} steps{limit}."
     )
-    hardened = "It is meant to stay within that while its observations are attacked"
+    hardened = "It is meant to stay within its cost limit while its observations are attacked"
     vanilla = "It is what hardened policies are measured against, for no robot whose sensors may err"
     yield f"{hardened if variant.adversarial else vanilla}. `{variant.name}`: {variant.summary}."
-
-
-def _training(manifest: dict[str, Any], steps: float = 0) -> Iterator[str]:
+    yield "## What it was trained on"
     if offline := manifest.get("offline"):
-        yield f"stored logs alone: {offline['transitions']:,} transitions, digest `{offline['data'][:16]}`"
+        yield f"- stored logs alone: {offline['transitions']:,} transitions, digest `{offline['data'][:16]}`"
     else:
-        kind = "attacked" if VARIANTS[manifest["variant"]].collects_under_attack else "benign"
-        yield f"{kind} roll-outs of its own" + (f": {steps:,.0f} steps of simulation" if steps else "")
+        kind = "attacked" if variant.collects_under_attack else "benign"
+        yield f"- {kind} roll-outs of its own" + (f": {steps:,.0f} steps of simulation" if steps else "")
     if given := (manifest.get("origin") or {}).get("policy_digest"):
-        yield f"begun from a given policy, `{given[:16]}`"
+        yield f"- begun from a given policy, `{given[:16]}`"
     if fitted := manifest.get("refitted_critics"):
-        yield f"its critics were fitted to it afterwards, in {fitted['episodes']} benign episodes of its own"
-    yield f"published: {manifest.get('kept', 'as it was fitted')}; seed {manifest['config']['seed']}"
-    yield "with " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())
-
-
-def _threat(manifest: dict[str, Any], evaluation: dict[str, Any] | None) -> dict[str, Any]:
+        yield f"- its critics were fitted to it afterwards, in {fitted['episodes']} benign episodes"
+    yield f"- published: {manifest.get('kept', 'as it was fitted')}; seed {manifest['config']['seed']}"
+    yield "- with " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())
+    yield "## Threat model"
+    yield "- what is moved: what the policy observes, at every step of an episode, and nothing else"
     told = threat(evaluation) if evaluation else None
-    where = "what the policy observes, at every step of an episode, and nothing else"
-    facts = told["facts"] if told else {"epsilon, the task's": _own(manifest, "epsilon")}
-    return {"what is moved": where} | facts
-
-
-def _numbers(evaluation: dict[str, Any] | None) -> Iterator[str]:
+    yield from (f"- {name}: {value}" for name, value in (told["facts"] if told else {}).items())
+    yield "## Numbers"
+    limits = [
+        "one task, in one simulator or one set of logs: nothing here was measured on a robot",
+        "an attack that finds nothing proves nothing: a stronger one may find something",
+        *manifest.get("ending", {}).get("warnings", ()),
+    ]
     if evaluation is None:
         yield "None yet: `harden evaluate` makes them."
-        return
-    yield f"**{verdict(evaluation)['headline']}.**"
-    yield "| attack | reward | cost | 95 % interval of the mean cost | episodes over the limit |"
-    yield "|---|---|---|---|---|"
-    for row in strongest(evaluation["results"]):
-        cost, (low, high), over = row["cost"]["mean"], row["cost"]["ci95"], 100 * row["violation_rate"]
-        name, reward = f"{row['attack']} {setting(row)}".strip(), row["reward"]["mean"]
-        yield f"| {name} | {reward:.1f} | {cost:.2f} | {low:.2f} to {high:.2f} | {over:.0f} % |"
-    yield f"Means over {evaluation['episodes']} episodes, the same starts for each attack."
-
-
-def _limits(manifest: dict[str, Any], evaluation: dict[str, Any] | None) -> Iterator[str]:
-    yield "one task, in one simulator or one set of logs: nothing here was measured on a robot"
-    yield "an attack that finds nothing proves nothing: a stronger one may find something"
-    yield from manifest.get("ending", {}).get("warnings", ())
-    if evaluation is None:
-        return
-    yield from (f"not shown, {lack}" for lack in verdict(evaluation)["lacks"])
-    yield from (f"{w['check']}: {w['message']}" for w in evaluation.get("warnings", ()))
-    tried = {row["attack"] for row in evaluation["results"]}
-    if missing := [name for name in ATTACKS if name not in tried]:
-        yield f"attacks that were not tried: {', '.join(missing)}"
+    else:
+        yield f"**{verdict(evaluation)['headline']}.**"
+        yield "| attack | reward | cost | 95 % interval of the mean cost | episodes over the limit |"
+        yield "|---|---|---|---|---|"
+        for row in strongest(evaluation["results"]):
+            cost, (low, high), over = row["cost"]["mean"], row["cost"]["ci95"], 100 * row["violation_rate"]
+            name, reward = f"{row['attack']} {setting(row)}".strip(), row["reward"]["mean"]
+            yield f"| {name} | {reward:.1f} | {cost:.2f} | {low:.2f} to {high:.2f} | {over:.0f} % |"
+        yield f"Means over {evaluation['episodes']} episodes, the same starts for each attack."
+        limits += [f"not shown, {lack}" for lack in verdict(evaluation)["lacks"]]
+        limits += [f"{w['check']}: {w['message']}" for w in evaluation.get("warnings", ())]
+        tried = {row["attack"] for row in evaluation["results"]}
+        missing = ", ".join(name for name in ATTACKS if name not in tried)
+        limits += [f"attacks that were not tried: {missing}"] * bool(missing)
+    yield "## Limits"
+    yield from (f"- {limit}" for limit in limits)

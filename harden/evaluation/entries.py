@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from harden.attacks import ATTACKS, PaperStrength, Strength
+from harden.attacks import PaperStrength, Strength
+from harden.config.attacks import ATTACKS, NATURAL, WORST
 from harden.config.tasks import Task
 from harden.envs.rollout import Rollout
-from harden.errors import InputError, known_names
 
 _RESAMPLES = 9999
 
@@ -64,14 +64,6 @@ def paired(
     return summarise(first - other)
 
 
-NATURAL, WORST = "natural", "worst"
-NAMES = {
-    NATURAL: "no attack",
-    **{row.name: row.summary for row in ATTACKS.values()},
-    WORST: "for each episode seed the costliest of the attacks run beside it, natural among them",
-}
-
-
 class Trial(NamedTuple):
     """How a policy is tried.
 
@@ -92,24 +84,6 @@ class Trial(NamedTuple):
     seed: int
     amad_share: float = 0.25
     gradients: bool = True
-
-
-def parse_attacks(names: str) -> list[str]:
-    """Return the attacks meant by "mc,mr" or "all": natural first and always, worst last.
-
-    Raises:
-        InputError: an unknown name, or worst with no attack to be the worst of.
-    """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if "all" in wanted:
-        wanted = list(NAMES)
-    for name in wanted:
-        if name not in NAMES:
-            raise InputError(f"unknown attack '{name}'", known_names(name, [*NAMES, "all"]))
-    attacks = list(dict.fromkeys(name for name in wanted if name in ATTACKS))
-    if WORST in wanted and not attacks:
-        raise InputError("'worst' is taken over the attacks run beside it", "name some, such as mc,mr,worst")
-    return [NATURAL, *attacks, *([WORST] if WORST in wanted else [])]
 
 
 # how an attack climbs, where it does

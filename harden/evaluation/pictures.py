@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harden.config.attacks import NATURAL
 from harden.evaluation.checks import curves
-from harden.evaluation.entries import NATURAL
 from harden.evaluation.verdict import at_radius, meant_radius
 
 Evaluations = Sequence[tuple[str, dict[str, Any]]]

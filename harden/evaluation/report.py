@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harden.config.attacks import NAMES
 from harden.errors import InputError
 from harden.evaluation import pictures
 from harden.evaluation.checks import CHECKS, strongest
-from harden.evaluation.entries import NAMES, paired
+from harden.evaluation.entries import paired
 from harden.evaluation.radius import radius_words
 from harden.evaluation.reading import Reported
 from harden.evaluation.threat import threat

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from harden.attacks import (
-    ATTACKS,
-    Attack,
+    OBJECTIVES,
     AttackModel,
     LinearAdversary,
     PaperStrength,
@@ -24,9 +23,10 @@ from harden.attacks import (
     risk_threshold,
 )
 from harden.attacks.ball import Norm
+from harden.config.attacks import ATTACKS, NATURAL, WORST, Attack
 from harden.config.tasks import Task
 from harden.envs.rollout import Acted, Progress, Rollout, Simulate, rollout
-from harden.evaluation.entries import NATURAL, WORST, Trial, entry, settings, worst_entry
+from harden.evaluation.entries import Trial, entry, settings, worst_entry
 from harden.evaluation.reference import reference
 from harden.nets import Critics, GaussianPolicy
 from harden.progress import QUIET, Reporter
@@ -161,7 +161,7 @@ def flat_share(
     radius = torch.as_tensor(epsilon, dtype=obs.dtype, device=obs.device)
     clean = obs.repeat(_POINTS, 1)
     delta = ball.sample(clean, radius, norm, generator).requires_grad_()
-    value = attack.objective(policy, critics, clean, clean + delta)
+    value = OBJECTIVES[attack.objective](policy, critics, clean, clean + delta)
     (gradient,) = torch.autograd.grad(value.sum(), delta)
     with torch.no_grad():
         gain = (gradient * radius).norm(p=1 if norm == "linf" else 2, dim=1)
@@ -180,10 +180,9 @@ def _searched(name: str, victim: Victim, trial: Trial, task: Task, obs: Tensor) 
         raises its objective, and how far the best of 256 random corners does, means over the states.
     """
     attack, policy = ATTACKS[name], victim.policy
-    objective = attack.objective
-    if objective is None or attack.candidates or attack.gated or trial.epsilon <= 0:
+    if attack.objective is None or attack.candidates or attack.gated or trial.epsilon <= 0:
         return {}
-    facts: dict[str, Any] = {}
+    facts, objective = dict[str, Any](), OBJECTIVES[attack.objective]
     sample = obs[:: -(-len(obs) // _SAMPLED_STATES)]
     critics, epsilon = victim.critics_for(attack, trial.epsilon), task.radius(trial.epsilon)
     if attack.climbs and trial.gradients:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harden.attacks import ATTACKS, Strength, perturb
-from harden.attacks.rows import max_cost
+from harden.attacks.objectives import max_cost
 from harden.config.pipeline import PipelineConfig
 from harden.config.sections import Adversary
 from harden.method.learner import Learner

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from harden.attacks import ATTACKS
+from harden.config.attacks import ATTACKS, NATURAL
 from harden.config.pipeline import PipelineConfig
 from harden.config.tasks import Task
 from harden.envs.rollout import rollout
 from harden.envs.vector import Step, VectorEnv, require_environment
 from harden.errors import InputError, known_names
-from harden.evaluation.entries import NATURAL
 from harden.evaluation.trials import actor
 from harden.policies.open import open_policy
 from harden.policies.reading import Reading

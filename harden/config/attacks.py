@@ -1,66 +1,10 @@
-"""The attacks: one row each, and what they ascend: one function each, one value a state."""
+"""The attacks: one row each. What they are made of is in harden/attacks/."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
-from harden.attacks import ball
-from harden.attacks.ball import Norm
-from harden.nets import Critics, GaussianPolicy, gaussian
-
-# the critics are None for an objective that asks none
-Objective = Callable[[GaussianPolicy, Any, Tensor, Tensor], Tensor]
-Noise = Callable[[Tensor, Tensor, Norm, torch.Generator], Tensor]
-
-
-def max_cost(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:
-    """Return Q_c(s, pi(nu(s))): the critic sees the clean observation, the policy the attacked one.
-
-    Args:
-        obs, obs_adv: (B, obs_dim).
-
-    Returns:
-        (B,), to be maximised.
-
-    Source: Eq. 68 and Algorithm 3, with Q = Q_c.
-    Deviation: they print a minus sign, which descends.
-    """
-    return critics.q_cost(obs, policy.mean(obs_adv))
-
-
-def max_reward(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:
-    """Return Q_r(s, pi(nu(s))), to be maximised: a tempting policy is an unsafe one.
-
-    Args, Returns: as in `max_cost`.
-
-    Source: Eq. 68 and Algorithm 3, with Q = Q_r.
-    Deviation: they print a minus sign, which descends.
-    """
-    return critics.q_reward(obs, policy.mean(obs_adv))
-
-
-def min_reward(policy: GaussianPolicy, critics: Critics, obs: Tensor, obs_adv: Tensor) -> Tensor:
-    """Return -Q_r(s, pi(nu(s))), to be maximised: the attack that robust RL without costs is measured by.
-
-    Args, Returns: as in `max_cost`.
-    """
-    return -critics.q_reward(obs, policy.mean(obs_adv))
-
-
-def action_difference(
-    policy: GaussianPolicy, critics: Critics | None, obs: Tensor, obs_adv: Tensor
-) -> Tensor:
-    """Return KL(pi(.|s) || pi(.|nu(s))), to be maximised; it asks no critic, and is flat where nu(s) = s.
-
-    Args, Returns: as in `max_cost`.
-
-    Source: Zhang et al. 2020 (SA-MDP), section 4 (MAD).
-    """
-    return gaussian.kl(*policy(obs), *policy(obs_adv))
+from harden.errors import InputError, known_names
 
 
 class Attack(NamedTuple):
@@ -69,8 +13,8 @@ class Attack(NamedTuple):
     Args:
         name: how commands call it.
         summary: one line for a reader.
-        objective: what it maximises, state by state.
-        noise: what draws its perturbations where it has no objective.
+        objective: what it maximises, state by state: a function in harden/attacks/objectives.py.
+        noise: what draws its perturbations where it has no objective: a function in harden/attacks/ball.py.
         critics: whose critics it needs: the policy's own, independently trained ones, those of an adversary
             that learned to plan, or none.
         style: its own way to search, as evaluation files call it; unset, it climbs in the style asked.
@@ -83,8 +27,8 @@ class Attack(NamedTuple):
 
     name: str
     summary: str
-    objective: Objective | None = None
-    noise: Noise | None = None
+    objective: str | None = None
+    noise: str | None = None
     critics: Literal["own", "independent", "learned"] | None = None
     style: str | None = None
     fresh_start: bool = False
@@ -102,25 +46,25 @@ class Attack(NamedTuple):
 ATTACKS: dict[str, Attack] = {
     attack.name: attack
     for attack in (
-        Attack("random", "uniform noise in the ball", noise=ball.sample, style="uniform"),
+        Attack("random", "uniform noise in the ball", noise="sample", style="uniform"),
         Attack(
             "gaussian",
             "Gaussian noise of deviation epsilon, projected onto the ball",
-            noise=ball.sample_gaussian,
+            noise="sample_gaussian",
             style="gaussian",
         ),
-        Attack("mc", "maximum cost: ascends Q_c", max_cost, critics="own", aim=("cost", 1)),
-        Attack("mr", "maximum reward: ascends Q_r", max_reward, critics="own", aim=("reward", 1)),
+        Attack("mc", "maximum cost: ascends Q_c", "max_cost", critics="own", aim=("cost", 1)),
+        Attack("mr", "maximum reward: ascends Q_r", "max_reward", critics="own", aim=("reward", 1)),
         Attack(
             "mad",
             "maximal action difference: ascends KL(pi(.|s) || pi(.|nu(s)))",
-            action_difference,
+            "action_difference",
             fresh_start=True,
         ),
         Attack(
             "amad",
             "adaptive mad: only in the states with the highest Q_c",
-            action_difference,
+            "action_difference",
             critics="own",
             fresh_start=True,
             gated=True,
@@ -128,14 +72,14 @@ ATTACKS: dict[str, Attack] = {
         Attack(
             "min-reward",
             "minimum reward: descends Q_r",
-            min_reward,
+            "min_reward",
             critics="own",
             aim=("reward", -1),
         ),
         Attack(
             "black-box",
             "maximum cost without gradients: a search that asks for values of Q_c",
-            max_cost,
+            "max_cost",
             critics="own",
             style="evolution",
             aim=("cost", 1),
@@ -151,31 +95,56 @@ ATTACKS: dict[str, Attack] = {
         Attack(
             "learned",
             "an adversary trained to maximise cost that plans: mc on Q_c of the future under its own attack",
-            max_cost,
+            "max_cost",
             critics="learned",
             aim=("cost", 1),
         ),
         Attack(
             "mc-independent",
             "mc on critics trained independently of the policy's own",
-            max_cost,
+            "max_cost",
             critics="independent",
             aim=("cost", 1),
         ),
         Attack(
             "mr-independent",
             "mr on critics trained independently of the policy's own",
-            max_reward,
+            "max_reward",
             critics="independent",
             aim=("reward", 1),
         ),
         Attack(
             "combined",
             "state by state the one with the highest Q_c of: both noises, mc, mr, mad, min-reward, black-box",
-            max_cost,
+            "max_cost",
             critics="own",
             candidates=("random", "gaussian", "mc", "mr", "mad", "min-reward", "black-box"),
             aim=("cost", 1),
         ),
     )
 }
+
+NATURAL, WORST = "natural", "worst"
+NAMES = {
+    NATURAL: "no attack",
+    **{row.name: row.summary for row in ATTACKS.values()},
+    WORST: "for each episode seed the costliest of the attacks run beside it, natural among them",
+}
+
+
+def parse_attacks(names: str) -> list[str]:
+    """Return the attacks meant by "mc,mr" or "all": natural first and always, worst last.
+
+    Raises:
+        InputError: an unknown name, or worst with no attack to be the worst of.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if "all" in wanted:
+        wanted = list(NAMES)
+    for name in wanted:
+        if name not in NAMES:
+            raise InputError(f"unknown attack '{name}'", known_names(name, [*NAMES, "all"]))
+    attacks = list(dict.fromkeys(name for name in wanted if name in ATTACKS))
+    if WORST in wanted and not attacks:
+        raise InputError("'worst' is taken over the attacks run beside it", "name some, such as mc,mr,worst")
+    return [NATURAL, *attacks, *([WORST] if WORST in wanted else [])]
