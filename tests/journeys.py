@@ -37,6 +37,7 @@ SIZES = {
     "evaluate.episodes": 10,
     "evaluate.attack_steps": 10,
     "evaluate.restarts": 2,
+    "evaluate.queries": 50,
     "evaluate.independent_episodes": 20,
     "evaluate.independent_steps": 800,
 }
