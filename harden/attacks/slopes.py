@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harden.attacks.rows import Objective, max_cost, max_reward, min_reward
+from harden.attacks.objectives import Objective, max_cost, max_reward, min_reward
 from harden.nets import Critics, GaussianPolicy
 
 # from (obs, obs_adv), (B, obs_dim) each, to values, (B,), and their gradients by obs_adv, (B, obs_dim)
