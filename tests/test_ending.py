@@ -54,6 +54,7 @@ def test_less_than_half_of_the_reward_or_a_cost_above_the_limit_is_told(
     for module in (stage, stage.finish_run.__globals__):
         where = module if isinstance(module, dict) else vars(module)
         monkeypatch.setitem(where, "try_policy", lambda *_: next(tries))
+    monkeypatch.setitem(stage.finish_run.__globals__, "imagined_cost", lambda *_: 0.0)
     told = harden(*WORDS, "--overwrite", "--init", str(given)).output.splitlines()[-2:]
     assert all(line.startswith("warning:") for line in told)
     assert "10 %" in told[0] or "10%" in told[0]
@@ -62,6 +63,21 @@ def test_less_than_half_of_the_reward_or_a_cost_above_the_limit_is_told(
     said = harden("status", *SETTINGS).output
     assert stages(said)["fit-policy"] == "done"
     assert "limit of 5" in said
+
+
+def test_what_the_world_model_expects_under_attack_above_the_limit_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def expected(*given: object) -> float:
+        asked.append(given[-1])
+        return 7.25
+
+    monkeypatch.setitem(stage.finish_run.__globals__, "imagined_cost", expected)
+    told = harden(*WORDS, "--set", "variant=safer-model").output
+    assert asked == [0.05], "at the full radius"
+    assert any("7.2" in line and "limit of 5" in line for line in told.splitlines()[-3:])
 
 
 def rewards(*values: float, **more: object) -> RunRecord:
@@ -100,7 +116,7 @@ def test_a_collapse_is_said_when_it_happens_and_at_the_end(
     (warned,) = (index for index, line in enumerate(lines) if "training had in refresh 1" in line)
     assert "refresh 2/" in lines[warned - 1]
     assert all(" left" in line for line in lines if line.startswith("refresh "))
-    assert "training had in refresh 1" in done.stdout.splitlines()[-1]
+    assert any("training had in refresh 1" in line for line in done.stdout.splitlines()[-3:])
 
 
 def test_status_says_how_far_a_run_is_and_whether_it_runs(

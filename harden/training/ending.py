@@ -6,7 +6,7 @@ from typing import Any
 
 from harden.config.pipeline import PipelineConfig
 from harden.method.critic_step import fit_critics
-from harden.method.imagination import attacked_actor, imagine_attacks, learn_world
+from harden.method.imagination import attacked_actor, imagine_attacks, imagined_cost, learn_world
 from harden.method.schedules import scheduled
 from harden.nets.saved import module_digest
 from harden.progress import Reporter
@@ -60,6 +60,8 @@ def finish_run(run: Run, supply: RollOuts, report: Reporter) -> list[str]:
         ending["attacked_cost"] = try_actions(config, attacked, supply.trials)["cost"]
         if refused := _unsafe(config, ending):
             ending["refused"] = refused
+    elif config.variant_row.imagined:
+        ending["attacked_cost"] = imagined_cost(learner, learner.policy, firsts, config, epsilon)
     warnings = [
         *_none_kept(config, record, floor),
         *filter(None, [collapse(config, record)]),
@@ -101,6 +103,11 @@ def _of_policy(config: PipelineConfig, end: dict[str, float], start: dict[str, f
     if end["cost"] > limit:
         found.append(
             f"the policy costs {end['cost']:.1f} an episode without an attack, above the limit of {limit:g}"
+        )
+    if end.get("attacked_cost", 0.0) > limit:
+        found.append(
+            f"under attack the world model expects a cost of {end['attacked_cost']:.1f} an episode, above "
+            f"the limit of {limit:g}: harden evaluate --attack mc,mr says what it is"
         )
     return found
 
