@@ -269,3 +269,15 @@ def test_a_step_that_costs_more_than_the_task_allows_is_refused(folder: Path, wo
 
 def test_the_paper_has_no_settings_for_it(folder: Path) -> None:
     assert "own" in refused("train", "-p", "point.toml", "--set", "preset=paper")
+
+
+def test_where_episodes_end_early_a_refresh_has_more_of_them(folder: Path) -> None:
+    Path("point.toml").write_text(OWN.replace("PointMass-v0", "PointMassBrief-v0"))
+    sizes = {"train.episodes": 2, "train.warm_up_episodes": 3, "train.env_steps": 140}
+    harden("train", *POINT, *(w for key, value in sizes.items() for w in ("--set", f"{key}={value}")))
+    shards = open_dataset(Path("datasets/point")).info.shards
+    # 3 episodes of 20 steps have room for 3 + 2 + 1 + 1 of 6, as long as another one of 20 would fit
+    assert [shard.transitions for shard in shards] == [42, 24, 24]
+    harden(
+        "train", *POINT, "--resume", *(w for key, value in sizes.items() for w in ("--set", f"{key}={value}"))
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
@@ -63,6 +64,7 @@ class RollOuts:
     ) -> None:
         self.config, self.learner, self.report = config, learner, report
         self.writer, self.envs, self.trials = writer, envs, envs
+        self.horizon = config.task_row.horizon
 
     @property
     def digest(self) -> str:
@@ -70,33 +72,43 @@ class RollOuts:
         return self.writer.info.digest
 
     def gather(self, history: list[Row]) -> None:
-        """Collect a refresh's episodes, or take up those that a killed run had stored already."""
+        """Collect a refresh's steps, or take up those that a killed run had stored already.
+
+        Where episodes end early there are more of them: a robot that falls would else learn from a fraction
+        of the steps that training is given.
+        """
         config, writer, learner = self.config, self.writer, self.learner
-        episodes = self.episodes(not history)
         first = int(history[-1]["episodes"]) if history else 0
         digest = module_digest(learner.policy)
-        if writer.info.shards and writer.info.episodes == first + episodes:
+        if writer.info.shards:
             last = writer.info.shards[-1]
-            if (last.policy_digest, last.episodes, last.seed) == (digest, episodes, config.seed):
+            same = (last.policy_digest, last.seed) == (digest, config.seed)
+            if same and writer.info.episodes - last.episodes == first:
                 self.shard = last
                 return
-        first = writer.info.episodes
         behaviour, epsilon = config.behaviour, scheduled(config, learner.counters.refresh).epsilon
-        data = collect_episodes(
-            self.envs,
-            learner.policy,
-            learner.critics,
-            config,
-            first,
-            episodes,
-            behaviour,
-            epsilon,
-            self.report,
-        ).transitions
+        left, parts, stored = self.episodes(not history) * self.horizon, [], writer.info.episodes
+        while left >= self.horizon:
+            # as many as fit if each takes its time
+            episodes = left // self.horizon
+            part = collect_episodes(
+                self.envs,
+                learner.policy,
+                learner.critics,
+                config,
+                stored,
+                episodes,
+                behaviour,
+                epsilon,
+                self.report,
+            ).transitions
+            parts.append(part)
+            stored, left = stored + episodes, left - len(part.rewards)
+        data = Transitions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         self.shard = writer.append(data, seed=config.seed, policy_digest=digest, behaviour=behaviour)
 
     def episodes(self, first: bool) -> int:
-        """Return how many episodes a refresh has."""
+        """Return how many episodes a refresh has, where each takes its time."""
         return self.config.train.warm_up_episodes if first else self.config.train.episodes
 
     def load(self) -> Loaded:
@@ -151,7 +163,7 @@ class ImaginedRollOuts(RollOuts):
         branches = logged.branches(config, slots)
         super().__init__(config, learner, writer, branches, report)
         self.trials, self.logged = logged.envs(config, slots), logged
-        self.share = branches.horizon / task.horizon
+        self.horizon, self.share = branches.horizon, branches.horizon / task.horizon
 
     def episodes(self, first: bool) -> int:
         """Return how many episodes a refresh has."""

@@ -32,6 +32,21 @@ class PointMass(gymnasium.Env):
         return self.state.copy(), velocity, bool(position < -3), False, info
 
 
+class PointMassBrief(PointMass):
+    """The same, over after six steps."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Start, and count from here."""
+        self.count = 0
+        return super().reset(seed=seed)
+
+    def step(self, action: np.ndarray) -> Any:
+        """Advance, or end."""
+        self.count += 1
+        obs, reward, _, _, info = super().step(action)
+        return obs, reward, self.count == 6, False, info
+
+
 class PointMassByKey(PointMass):
     """The same with two keys in place of a force."""
 
@@ -41,6 +56,7 @@ class PointMassByKey(PointMass):
 for name, kind in (
     ("PointMass-v0", PointMass),
     ("PointMassFree-v0", PointMass),
+    ("PointMassBrief-v0", PointMassBrief),
     ("PointMassByKey-v0", PointMassByKey),
 ):
     gymnasium.register(name, entry_point=kind)
