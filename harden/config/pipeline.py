@@ -189,6 +189,7 @@ def _blamed(key: str, where: str, assignments: Sequence[str]) -> str:
 _RENAMED: dict[str, dict[str, tuple[str, ...]]] = {
     "critics": {"gamma": ("gamma_reward", "gamma_cost"), "n_step": ("n_step_reward", "n_step_cost")},
     "mstep": {"beta_robust_max": ("kl_robust_weight",)},
+    "adversary": {"long_horizon": ()},
     # of training from logs as it was before it worked in a world model of them
     "offline": {"kl_bound": (), "pessimism": (), "support": ()},
 }

@@ -159,8 +159,7 @@ class ByHand(Section):
 class Adversary(Section):
     """The MC adversary that training defends against; `epsilon` unset is the task's.
 
-    The ceiling of lam rises with the scheduled epsilon from `estep.lam_max` to `lam_max`, unset the same. A
-    long-horizon critic values the attacked policy's mean or a `sample` of it.
+    The ceiling of lam rises with the scheduled epsilon from `estep.lam_max` to `lam_max`, unset the same.
     """
 
     epsilon: NonNegative | None = None
@@ -169,7 +168,6 @@ class Adversary(Section):
     step_share: Positive = 2.0
     every: Count = 2
     lam_max: Positive | None = 8.0
-    long_horizon: Literal["mean", "sample"] = "mean"
     ramp_start: Share = 0.05
     ramp: Share = 0.35
 

@@ -139,9 +139,8 @@ def next_actions(
         epsilon: radius of the attack that Q_c expects, if it does.
 
     Source: Eq. 58, 59; a' is drawn from pi(.|s').
-    Deviation: where Q_c expects an attack, its a' is the mean of pi(.|nu(s')), or a draw
-        (`adversary.long_horizon`): by the mean it is the cost of the policy as it will act. Eq. 59 has a
-        benign future.
+    Deviation: where Q_c expects an attack, its a' is the mean of pi(.|nu(s')): the cost of the policy as it
+        will act. Eq. 59 has a benign future, and a draw.
     """
     policy, first = learner.policy, learner.counters.critic_steps
     draws = [generator(learner.device, learner.seed, "td", first + i) for i in range(len(batches))]
@@ -158,9 +157,7 @@ def next_actions(
         draw = generator(learner.device, learner.seed, "td-adversary", first)
         radius = config.task_row.radius(epsilon)
         obs = mc_attack(policy, learner.target_critics, obs, radius, config.adversary, draw)
-    by_mean = config.adversary.long_horizon == "mean"
-    actions = policy.mean(obs) if by_mean else policy.sample(obs, draws[0])
-    attacked = actions.split([len(b.costs.next_obs) for b in batches])
+    attacked = policy.mean(obs).split([len(b.costs.next_obs) for b in batches])
     return [PerCritic(*pair) for pair in zip(of_reward, attacked, strict=True)]
 
 
