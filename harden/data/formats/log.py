@@ -213,8 +213,9 @@ def _breaks(file: LogFile, ends: np.ndarray, follows: np.ndarray) -> np.ndarray:
         return breaks
     doubt = f"{_some(breaks)} of {int((~ends).sum()):,} that no flag ends lead elsewhere than to the next row"
     if not choice:
-        remedy = "say --at-break timeout where the recording was cut there, or keep where there is noise; "
-        raise InputError(f"{file.path}: {doubt}", remedy + "next observations of another row's are left out")
+        remedy = "say --at-break timeout where the recording was cut there, keep where there is noise; where "
+        remedy += "next observations are another row's, leave them out: the following row's are taken then"
+        raise InputError(f"{file.path}: {doubt}", remedy)
     file.note(f"{doubt}: {'taken for timeouts' if choice == 'timeout' else 'kept as they are'}")
     return breaks & (choice == "timeout")
 
@@ -225,7 +226,7 @@ def _known_ends(file: LogFile, last: np.ndarray, terminals: np.ndarray, timeouts
     inside = (terminal | timeout) & ~last
     if inside.any():
         what = f"{file.path}: an episode ends before its last step, by the flags of {_some(inside)}"
-        raise InputError(what, "move flags that stand a row off with --shift-flags, or unmap them")
+        raise InputError(what, "move flags with --shift-flags, or leave them out of --map")
     endless = last & ~(terminal | timeout)
     if endless.any():
         file.note(f"{endless.sum():,} episodes have no end flagged: their last step is taken for a timeout")
