@@ -72,7 +72,6 @@ class Worker:
         except OSError as error:
             what = f"task.python = '{python}' can't be started ({error.strerror})"
             raise InputError(what, _PYTHON) from error
-        self.answered = False
         # neither a simulator that hangs nor one that reads nothing holds harden up
         self.pipe.settimeout(task.timeout)
         self.reader = self.pipe.makefile("rb")
@@ -97,21 +96,17 @@ class Worker:
             self._lost(error)
         except (ValueError, LookupError, TypeError) as error:
             raise _kind(self.task)(f"the simulation worker said what makes no sense ({error})") from error
-        self.answered = True
         return _given(self.task, reply), arrays
 
     def _lost(self, error: Exception) -> NoReturn:
         """Say why there is no answer."""
-        kind, remedy = _kind(self.task), "what was stored stands; run the command again"
+        kind = _kind(self.task)
         if isinstance(error, TimeoutError):
             what = f"the simulation gave no answer within {self.task.timeout:g} s"
             raise kind(what, "where it needs longer, set task.timeout, in seconds") from error
         what = f"a simulation worker ended by itself (exit status {exit_status(self.process)})"
-        if self.answered:
-            remedy += ", with fewer workers if memory was short"
-        elif self.task.python:
-            remedy = f"it never answered: {_PYTHON}"
-        raise kind(what, remedy) from error
+        remedy = "what was stored stands; run the command again, with fewer workers if memory was short"
+        raise kind(what, f"{remedy}, or {_PYTHON}" if self.task.python else remedy) from error
 
     def hang_up(self) -> None:
         """Tell it to end."""

@@ -252,8 +252,8 @@ class SeededEnv:
             client = self.env.bc
             if task.fixed_time_step:
                 # the attributes set the number of steps only at construction: the client must be told itself
-                timing = {"fixedTimeStep": task.fixed_time_step, "numSubSteps": task.substeps}
-                client.setPhysicsEngineParameter(**timing)
+                seconds, parts = task.fixed_time_step, task.substeps
+                client.setPhysicsEngineParameter(fixedTimeStep=seconds, numSubSteps=parts)
             self.env.stored_state_id = client.saveState()
 
     def reset(self, seed: int) -> np.ndarray:

@@ -199,8 +199,10 @@ def distil(
     split = imitation.split_episodes(rows, options.held_out, config.seed)
     columns = (rows.obs, policy.clip(mean), std)
     fit, stop, held_out = (tuple(column[part] for column in columns) for part in split[:3])
-    how: dict[str, Any] = {"seed": config.seed, "device": device, "logs": None, "report": report}
-    imitation.fit_imitation(policy, imitation.distil_loss, fit, stop, options, **how)
+    loss, seed = imitation.distil_loss, config.seed
+    imitation.fit_imitation(
+        policy, loss, fit, stop, options, seed=seed, device=device, logs=None, report=report
+    )
     error = imitation.score(policy, *held_out[:2]).action_error
     with torch.no_grad():
         off = (policy.mean(held_out[0]) - held_out[1]) / (2 * policy.half_range)
