@@ -104,6 +104,10 @@ def test_ppo_lagrangian_learns_the_task_within_the_cost_limit(folder: Path) -> N
     assert natural["cost"]["mean"] <= 5
 
 
+def test_the_three_journeys_of_a_person_come_to_their_ends(folder: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "tests/journeys.py", folder], check=True)
+
+
 def test_two_rounds_by_hand_halve_the_cost_under_attack(folder: Path) -> None:
     """As a person runs the stages: fifty episodes of a vanilla policy, then two rounds of usual sizes."""
     given = str(ROOT / "checkpoints/released/ball-circle/cvpo")
