@@ -299,7 +299,7 @@ def test_an_unwritable_log(folder: Path, words: list[str]) -> None:
 def test_independent_critics_are_fitted_where_they_can_be_kept(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("attackers.collect", "attackers.plan_adversary"):
+    for name in ("collect.collect", "attackers.plan_adversary"):
         monkeypatch.setattr(f"harden.stages.{name}", None)
     for attack in ("mc-independent", "learned"):
         words = ["--attack", attack, "--independent", "/proc/x"]

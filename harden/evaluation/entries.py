@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from harden.attacks import PaperStrength, Strength
 from harden.config.attacks import ATTACKS, NATURAL, WORST
@@ -25,6 +24,8 @@ def summarise(values: np.ndarray) -> dict[str, Any]:
     Returns:
         {"mean", "std", "ci95": [low, high]}; the deviation is the sample's (N - 1), 0 for one episode.
     """
+    from scipy import stats
+
     mean = float(np.mean(values))
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     if std == 0.0:
@@ -42,6 +43,8 @@ def violation_interval(costs: np.ndarray, cost_limit: float) -> list[float]:
 
     Source: Clopper and Pearson 1934.
     """
+    from scipy import stats
+
     interval = stats.binomtest(int(np.sum(costs > cost_limit)), len(costs)).proportion_ci(0.95)
     return [float(interval.low), float(interval.high)]
 

@@ -27,11 +27,7 @@ from harden.nets.saved import LoadedPolicy, load_critics, module_digest, save_cr
 from harden.policies.foreign import OpaquePolicy
 from harden.progress import Reporter
 from harden.seeds import derive
-from harden.stages.collect import append_episodes, collect
-from harden.stages.fit_critics import fit_critics
-from harden.stages.policy_files import distil
 from harden.storage.files import require_folder
-from harden.training.imitation import CPU, require_episodes
 from harden.training.workspace import Workspace, describe
 
 # critics, and what is known of how they were made
@@ -150,6 +146,8 @@ class Attackers:
         episodes = options.independent_episodes
         more = [fit.train_epsilon, [episodes, options.independent_steps], fit.collect.envs]
         if isinstance(self.loaded.policy, OpaquePolicy):
+            from harden.training.imitation import require_episodes
+
             named = f"evaluate.independent_episodes is {episodes}"
             require_episodes(episodes, f"{named}, and somebody else's policy is imitated first")
             more.append(_FITTED)
@@ -171,6 +169,11 @@ class Attackers:
 
     def _fit(self, fit: PipelineConfig) -> Made:
         """Collect the episodes in a folder of their own, and return the critics that are fitted to them."""
+        # they bring Lightning, which takes longer to import than an evaluation to begin
+        from harden.stages.collect import append_episodes, collect
+        from harden.stages.fit_critics import fit_critics
+        from harden.stages.policy_files import distil
+
         policy, episodes, report = self.loaded.policy, fit.evaluate.independent_episodes, self.report
         parts = {"policy-sample": episodes - episodes // 2, "policy-noise": episodes // 2}
         parts = {} if self.logs else {behaviour: count for behaviour, count in parts.items() if count}
@@ -185,7 +188,7 @@ class Attackers:
                     radius = fit.train_epsilon
                     append_episodes(fit, out, policy, None, count, behaviour, radius, digest, report)
                 rows = open_dataset(data, fit.task_row).recent(fit.imitation.rows)
-                copy, how = distil(policy.source, fit, rows, data, CPU, report)
+                copy, how = distil(policy.source, fit, rows, data, torch.device("cpu"), report)
                 facts = {"surrogate_error": how.error, "surrogate_share": how.share}
                 save_policy(bare, copy, None, describe(fit))
             else:

@@ -33,10 +33,9 @@ from harden.progress import QUIET, Reporter
 from harden.stages.attackers import Attackers
 from harden.stages.ready import Ready
 from harden.storage.files import is_among, require_apart, require_folder, require_writable, write_json
-from harden.training.imitation import CPU
-from harden.training.logged import judging_world
 from harden.training.workspace import versions
 
+_CPU = torch.device("cpu")
 Named = Path | str | Callable[..., Any]
 
 _OF_POLICY = ("variant", "policy_digest", "critics_digest", "offline", "format", "how")
@@ -109,7 +108,7 @@ def evaluate(
     outs: Sequence[Path] = (),
     run: Path | None = None,
     page: Path | None = None,
-    device: torch.device = CPU,
+    device: torch.device = _CPU,
     report: Reporter = QUIET,
 ) -> Ready[dict[str, Any]]:
     """Try a policy and write the evaluation file; somebody's code is run when it is opened.
@@ -193,6 +192,8 @@ def evaluate(
         simulate: Simulate = partial(VectorEnv, task, workers=config.collect.workers)
         about: dict[str, Any] = {}
         if imagined and logs is not None:
+            from harden.training.logged import judging_world
+
             logged = judging_world(config, logs, world_file, report)
             simulate = partial(logged.envs, config, apart=True)
             about["horizon"] = task.horizon
