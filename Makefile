@@ -52,9 +52,9 @@ check: $(STAMP) ## ruff and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) $(RIVAL)/.installed ## speed of a round beside FSRL's CVPO, and Lightning's overhead
+bench: $(STAMP) $(RIVAL)/.installed ## speed beside the rivals: rounds, attacks, reading, start-up (ten minutes)
 	@echo "== benchmark (leave the machine alone meanwhile)"
-	$(BIN)/python benchmarks/round.py --rival $(RIVAL)/bin/python --json benchmarks/results/round.json
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --rival $(RIVAL)/bin/python
 
 bench-rival-env: $(RIVAL)/.installed ## install FSRL, the benchmark's rival, into an environment of its own
 	@echo "== installed in $(RIVAL)"

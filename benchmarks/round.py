@@ -1,6 +1,4 @@
-"""Speed of one EM round on one thread: its phases, Lightning's overhead, and FSRL's CVPO beside it.
-
-    make bench
+"""Speed of one EM round on one thread: its phases, Lightning's overhead, FSRL's CVPO beside it.
 
 The round is timed as the training loop does it; gradient steps of fit-policy in a bare loop and inside a
 Lightning Trainer; where --rival names a Python with fast-safe-rl, its update is timed too.
@@ -10,9 +8,7 @@ median block counts.
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import statistics
 import subprocess
 import tempfile
@@ -30,10 +26,8 @@ from harden.method.critic_step import fit_critics, make_replay
 from harden.method.learner import new_learner
 from harden.method.m_step import RobustMStep, TargetBatches
 from harden.method.schedules import scheduled
-from harden.storage.files import write_json
 from harden.training.loop import expectation, maximisation
 from harden.training.trainer import make_fabric, make_trainer
-from harden.training.workspace import versions
 from harden.types import Transitions
 
 ROWS = 80_000
@@ -184,7 +178,7 @@ class Rival:
 
 
 def measure(rival_python: str | None, blocks: int, updates: int) -> dict[str, Any]:
-    """Time everything in alternating blocks and return medians."""
+    """Time everything in alternating blocks; returns seconds an update of each, and medians by phase."""
     ours, alike = Rounds(configure(2)), Rounds(configure(1))
     runners: dict[str, Callable[[int], float]] = {"harden": ours, "harden_one_reward_critic": alike}
     rival = None if rival_python is None else Rival(rival_python, ours.config)
@@ -205,47 +199,9 @@ def measure(rival_python: str | None, blocks: int, updates: int) -> dict[str, An
             phases[name].append(spent / updates)
     folder.cleanup()
 
-    def ms(values: list[float]) -> float:
-        return round(1e3 * statistics.median(values), 3)
-
-    def ratio(name: str, other: str) -> float:
-        pairs = zip(seconds[name], seconds[other], strict=True)
-        return round(statistics.median(a / b for a, b in pairs), 3)
-
     result: dict[str, Any] = {
-        "command": "make bench",
         "what": "one round: N=256 states, K=16, networks (128,128), M=1, no adversary, 1 thread",
-        "blocks": blocks,
-        "updates_a_block": updates,
-        "ms_an_update": {name: ms(values) for name, values in seconds.items()},
-        "updates_a_second": {name: round(1e3 / ms(values), 1) for name, values in seconds.items()},
-        "phases_ms": {name: ms(values) for name, values in phases.items()},
-        "steps_of_fit_policy_an_update": 5,
-        "trainer_overhead_on_fit_policy": round(ratio("fit_policy_in_trainer", "fit_policy_bare") - 1.0, 3),
+        "seconds": seconds,
+        "phases_ms": {name: round(1e3 * statistics.median(spent), 3) for name, spent in phases.items()},
     }
-    if rival is not None:
-        result["ratio_to_fsrl"] = {
-            "default, two reward critics": ratio("harden", "fsrl"),
-            "one reward critic, as FSRL has": ratio("harden_one_reward_critic", "fsrl"),
-        }
-        result["rival"] = rival.versions
-    return result | {"versions": versions(), "machine": platform.machine()}
-
-
-def main() -> None:
-    """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rival", help="Python of an environment with fast-safe-rl")
-    parser.add_argument("--json", type=Path, help="write the result there")
-    parser.add_argument("--blocks", type=int, default=15)
-    parser.add_argument("--updates", type=int, default=60, help="updates a block")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    result = measure(options.rival, options.blocks, options.updates)
-    print(json.dumps(result, indent=2))
-    if options.json:
-        write_json(options.json, result)
-
-
-if __name__ == "__main__":
-    main()
+    return result if rival is None else result | {"rival": rival.versions}

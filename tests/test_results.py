@@ -49,14 +49,3 @@ def test_the_attacks_page_says_what_the_committed_evaluations_found() -> None:
             curve = [one for one in results(f"{policy}-epsilon") if one["attack"] == attack]
             cells = [f"{one['reward']['mean']:.0f} / {one['cost']['mean']:.1f}" for one in curve]
             assert f"| {label} | `{attack}` | {' | '.join(cells)} |" in page
-
-
-def test_the_attacks_page_says_how_fast_they_were() -> None:
-    page = (ROOT / "docs/attacks.md").read_text()
-    found = json.loads((ROOT / "benchmarks/results/attack_speed.json").read_text())
-    whole, attack = found["lockstep"]["seconds"]["all"], found["lockstep"]["seconds"]["attack"]
-    assert f"{found['lockstep']['states']:,} attacked states in {whole:.1f} s, {attack:.1f} s of it" in page
-    assert (
-        f"{1000 * found['one_state']['seconds']:.0f} ms a state, {found['times_as_fast']['wall']:.0f} times"
-        in page
-    )

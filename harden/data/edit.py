@@ -44,7 +44,8 @@ def _append(writer: DatasetWriter, dataset: Dataset, keep: Callable[[int, Transi
         kept = keep(before, data)
         before += len(kept)
         if bool(kept.any()):
-            writer.append(select(data, kept), **provenance_of(shard)._asdict())
+            part = data if bool(kept.all()) else select(data, kept)
+            writer.append(part, **provenance_of(shard)._asdict())
 
 
 def merge(paths: Sequence[Path], out: Path) -> DatasetInfo:
