@@ -17,13 +17,11 @@ import time
 
 COMMANDS = {
     "harden --help": 0,
-    "harden train --help": 0,
     "harden list attacks": 0,
     "harden list keys": 0,
     "harden status": 0,
     "harden evaluate --attack mcc": 2,
     "harden train --variant saferr": 2,
-    "harden train --set train.env_step=1": 2,
     "harden evalute": 2,
 }
 
