@@ -54,7 +54,7 @@ check: $(STAMP) ## ruff and the type checker
 
 bench: $(STAMP) $(RIVAL)/.installed ## speed beside the rivals: rounds, attacks, reading, start-up (ten minutes)
 	@echo "== benchmark (leave the machine alone meanwhile)"
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --rival $(RIVAL)/bin/python
+	$(BIN)/python benchmarks/bench.py --rival $(RIVAL)/bin/python
 
 bench-rival-env: $(RIVAL)/.installed ## install FSRL, the benchmark's rival, into an environment of its own
 	@echo "== installed in $(RIVAL)"

@@ -19,6 +19,10 @@ All files are removed. `--only attack reading` measures some parts anew, and lea
 
 from __future__ import annotations
 
+# before NumPy, whose threads it sets
+import harden  # noqa: F401
+
+# isort: split
 import argparse
 import os
 import resource

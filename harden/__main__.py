@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from harden import signals
@@ -12,8 +11,6 @@ from harden.errors import Interrupted
 def main() -> None:
     """Run the command line; never returns."""
     signals.listen()
-    # an attack's products are too small for NumPy's threads, which would take the simulation's cores
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         try:
             from harden.cli import main as command_line
