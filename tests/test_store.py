@@ -23,6 +23,7 @@ from lightning import LightningModule
 
 from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter, open_dataset, repair
+from harden.data.manifest import installed
 from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
 from harden.training.trainer import fit, make_trainer
@@ -374,3 +375,7 @@ def test_what_may_not_be_stored_is_not(tmp_path: Path, spoil: object) -> None:
     with DatasetWriter(tmp_path, TASK) as writer, pytest.raises(HardenError):
         writer.append(spoil(make([3])), **HOW)  # type: ignore[operator]
     assert not list(tmp_path.glob("*.h5"))
+
+
+def test_a_library_that_is_not_installed_has_no_version() -> None:
+    assert list(installed("harden", "a-library-that-nobody-wrote", "h5py")) == ["harden", "h5py"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import re
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -143,11 +144,20 @@ _ATTRIBUTES = TypeAdapter(Attributes)
 _MANIFEST = TypeAdapter(DatasetInfo)
 
 
+def installed(*libraries: str) -> dict[str, str]:
+    """Return the version of each library that is installed here; the simulation's are not everywhere."""
+    found = {}
+    for name in libraries:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def shard_attributes(kind: Kind, provenance: Provenance) -> dict[str, Any]:
     """Return what a file in the DSRL layout says of itself, where harden wrote it."""
-    libraries = ("harden", "torch", "gymnasium", "bullet-safety-gym", "pybullet", "h5py")
+    libraries = installed("harden", "torch", "gymnasium", "bullet-safety-gym", "pybullet", "h5py")
     stated = {"format_version": FORMAT_VERSION, "env_id": kind.env_id, "horizon": kind.horizon}
-    return stated | provenance._asdict() | {f"version_{name}": version(name) for name in libraries}
+    return stated | provenance._asdict() | {f"version_{name}": found for name, found in libraries.items()}
 
 
 def parse_attributes(values: dict[str, Any], where: str) -> Attributes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from harden.config.pipeline import PipelineConfig
+from harden.data.manifest import installed
 from harden.errors import InputError
 from harden.storage.folders import require_plain_name
 
@@ -81,7 +81,7 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on, and the number of threads, on which its last bits do."""
     names = ("harden", "torch", "numpy", "lightning", "gymnasium", "bullet-safety-gym", "pybullet")
     of_python = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
-    return of_python | {name: version(name) for name in names}
+    return of_python | installed(*names)
 
 
 def describe(config: PipelineConfig, **more: Any) -> dict[str, Any]:
