@@ -71,10 +71,9 @@ def test_nothing_is_simulated_and_the_run_says_so(folder: Path) -> None:
     assert 0 < about["offline"]["world"]["error"] < 0.9
     curve = (run / "learning_curve.csv").read_text().splitlines()
     assert len(curve) == 4
-    # as many imagined steps as the same training simulates, in episodes of twenty
+    # as many imagined steps as the same training simulates, as far as episodes of twenty go into them
     imagined = open_dataset(run / "imagined").info
-    assert imagined.episodes == 3 * 2 * 200 // 20
-    assert imagined.transitions <= 20 * imagined.episodes
+    assert 3 * 2 * 200 - 3 * 20 < imagined.transitions <= 3 * 2 * 200
 
 
 def test_status_does_not_miss_data_that_were_given(folder: Path) -> None:

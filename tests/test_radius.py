@@ -145,7 +145,7 @@ def test_the_report_shows_it_of_one_policy_and_of_two(
     for compare in (False, True):
         write_report(tmp_path / "r.html", shown, compare)
         page = (tmp_path / "r.html").read_text()
-        assert page.count("Breaking radius") == 2 + compare
+        assert page.count("<caption>Breaking radius") == 2 + compare
         assert "above 0.2" in page
     row = shown[0].evaluation["breaking_radius"][0]
     assert verdict(shown[0].evaluation)["breaks_at"] == row["epsilon"]

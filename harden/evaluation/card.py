@@ -21,6 +21,11 @@ from harden.storage.files import write_text
 CARD = "card.md"
 
 
+def has_card(manifest: dict[str, Any]) -> bool:
+    """Return whether a manifest says which pipeline made its policy: a clone's and a brought one's do not."""
+    return manifest.get("variant") in VARIANTS and isinstance(manifest.get("config"), dict)
+
+
 def write_card(path: Path) -> Path:
     """Write the card of a run's policy, or of a policy folder's, into that folder; return where.
 
@@ -35,7 +40,7 @@ def write_card(path: Path) -> Path:
     folder = stored.parent if more else path
     of_run = folder / "policy"
     manifest = load_policy(of_run if of_run.is_dir() else folder).manifest
-    if manifest.get("variant") not in VARIANTS or not isinstance(manifest.get("config"), dict):
+    if not has_card(manifest):
         raise InputError(f"{folder} does not say which pipeline made it", "name a run, or a policy of one")
     evaluation = load_evaluation(stored) if stored.is_file() else None
     if evaluation and evaluation["policy"].get("policy_digest") != manifest["policy_digest"]:

@@ -16,7 +16,7 @@ from harden.data import data_files, open_dataset
 from harden.envs.rollout import Simulate
 from harden.envs.vector import VectorEnv, require_environment
 from harden.errors import InputError
-from harden.evaluation.card import CARD, write_card
+from harden.evaluation.card import CARD, has_card, write_card
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
 from harden.evaluation.radius import breaking_radii
@@ -164,6 +164,8 @@ def evaluate(
     if imagined:
         require_writable(world_file)
     opened = open_policy(named, config, report, reading)
+    if not has_card(opened.manifest):
+        run = None
     folder = independent or critics_folder(path)
 
     def attempt(
