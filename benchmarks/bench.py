@@ -43,6 +43,7 @@ import torch
 from torch import Tensor
 
 from harden.attacks import ATTACKS, Strength, perturb
+from harden.attacks.objectives import OBJECTIVES
 from harden.config.tasks import TASKS
 from harden.data import Dataset, DatasetWriter
 from harden.envs.rollout import Acted, rollout
@@ -186,14 +187,18 @@ def shares(
     """Return the share of the best gain known, by attack and way, over three seeds."""
     rows = {}
     for attack in ("mc", "mr", "min-reward"):
-        objective = ATTACKS[attack].objective
-        assert objective is not None
+        objective = OBJECTIVES[str(ATTACKS[attack].objective)]
         with torch.no_grad():
             clean = objective(victim.policy, victim.critics, obs, obs)
 
-            def gain(strength: Strength, seed: int, attack: str = attack, clean: Tensor = clean) -> Tensor:
-                adv = search(attack, strength, seed)
-                return ATTACKS[attack].objective(victim.policy, victim.critics, obs, adv) - clean  # type: ignore[misc]
+            def gain(
+                strength: Strength,
+                seed: int,
+                name: str = attack,
+                objective: Any = objective,
+                clean: Tensor = clean,
+            ) -> Tensor:
+                return objective(victim.policy, victim.critics, obs, search(name, strength, seed)) - clean
 
             ways = {"plain": PLAIN, "settling": SETTLING}
             gains = {name: torch.stack([gain(way, seed) for seed in range(3)]) for name, way in ways.items()}
