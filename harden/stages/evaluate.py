@@ -57,11 +57,6 @@ def trial_of(config: PipelineConfig, gradients: bool) -> Trial:
     return Trial(*how, gradients)
 
 
-def _effort(trial: Trial) -> int:
-    strength = trial.strength
-    return strength.steps * (strength.restarts if isinstance(strength, Strength) else 1)
-
-
 def critics_folder(named: Path) -> Path:
     """Return where critics that are fitted to a policy are kept where the user names no folder."""
     if named.is_dir():
@@ -184,7 +179,8 @@ def evaluate(
             if not searched:
                 return {}
             # of several efforts the weaker would only find a larger radius
-            how = partial(attackers.at, victim), task, searched, max(trials, key=_effort), tried
+            hardest = max(trials, key=lambda trial: trial.strength.steps * trial.strength.restarts)
+            how = partial(attackers.at, victim), task, searched, hardest, tried
             return {"breaking_radius": breaking_radii(*how, **options)}
 
         return tried, made, radii
