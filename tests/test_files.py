@@ -23,7 +23,7 @@ from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import load_policy, module_digest, save_policy
 from harden.policies.adopt import Bounds
 from harden.policies.state_dict import open_state_dict, write_state_dict
-from harden.storage.files import digest_file, read_json, write_json, write_text
+from harden.storage.files import digest_file, read_json, require_writable, write_json, write_text
 from harden.storage.tensor_file import read_tensors, write_tensors
 from harden.training.state import load_state, save_state
 
@@ -205,6 +205,18 @@ def test_a_write_follows_no_link_and_clears_what_the_killed_left(
         write_text(out / "a.txt", "mine")
     assert sorted(path.name for path in out.iterdir()) == sorted(["a.txt", alive.name, other.name])
     assert precious.read_text() == "precious"
+
+
+def test_a_write_replaces_no_pipe_device_or_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for make in (os.mkfifo, os.mkdir, lambda at: at.symlink_to("/dev/null")):
+        make(out)
+        kind = out.lstat().st_mode
+        for write in (require_writable, lambda at: write_text(at, "mine")):
+            with pytest.raises(StorageError):
+                write(out)
+        assert out.lstat().st_mode == kind
+        out.rmdir() if out.is_dir() else out.unlink()
 
 
 def trained(seed: int = 0) -> Learner:

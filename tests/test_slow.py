@@ -74,7 +74,7 @@ def test_every_stage_by_hand_at_its_default_size(folder: Path) -> None:
     harden("fit-critics", *pipeline)
     harden("e-step", *pipeline)
     with h5py.File(folder / "checkpoints/plain/targets.h5") as file:
-        assert file["actions"].shape == (20_000, 32, 2)
+        assert file["actions"].shape == (20_000, 16, 2)
         weights = torch.tensor(file["weights"][:])
     torch.testing.assert_close(weights.sum(1), torch.ones(20_000), rtol=0, atol=1e-5)
     harden("fit-policy", *pipeline, "--steps", "200")

@@ -117,9 +117,10 @@ def write_whole(path: Path, write: Callable[[Path], Written]) -> Written:
         write: writes the content to the temporary path that it is given; what it returns is returned.
 
     Raises:
-        StorageError: no room or no permission; the old file is as it was.
+        StorageError: no room or no permission, or no file is what stands there; what there was is as it was.
     """
     make_folder(path.parent)
+    _require_replaceable(path)
     with storage_errors(path), put_aside(path.parent, folder=False) as aside:
         written = write(aside)
         with open(aside, "rb") as handle:
@@ -189,10 +190,16 @@ def require_folder(path: Path) -> None:
 
 def require_writable(path: Path) -> None:
     """Refuse a file that could not be written, before the long work whose result it is: StorageError."""
-    with storage_errors(path):
-        if path.is_dir():
-            raise StorageError(f"can't write {path} (it is a folder)", "name a file")
+    _require_replaceable(path)
     require_folder(path.parent)
+
+
+def _require_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of a folder, a pipe or a device, as /dev/null is: StorageError."""
+    with storage_errors(path):
+        if path.exists() and not path.is_file():
+            what = "it is a folder" if path.is_dir() else "it is no regular file"
+            raise StorageError(f"can't write {path} ({what})", "name a file")
 
 
 def is_among(path: Path, others: Iterable[Path]) -> bool:
