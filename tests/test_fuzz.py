@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import io
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+import onnx
+
+# a log is read in a fork of this process, which would import it again for each
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet  # noqa: F401
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from torch import nn
 
+from harden.config.file import find_pipeline, load_config
 from harden.config.pipeline import make_config
 from harden.data import (
     Dataset,
@@ -26,10 +39,14 @@ from harden.data import (
     write_targets,
 )
 from harden.data.convert import detect_format
-from harden.errors import HardenError
+from harden.errors import DamagedFileError, HardenError
 from harden.method.learner import new_learner
 from harden.nets import Critics, GaussianPolicy
 from harden.nets.saved import load_policy, save_policy
+from harden.policies.foreign import probe_observations
+from harden.policies.open import try_foreign
+from harden.policies.reading import Reading
+from harden.progress import QUIET
 from harden.storage.tensor_file import read_tensors, write_tensors
 from harden.training.state import load_state, save_state
 from harden.types import Targets
@@ -51,14 +68,25 @@ INPUTS = {
     "csv": 10_000,
     "parquet": 10_000,
     "npz": 10_000,
+    "files": 10_000,
+    "names": 10_000,
     "lerobot": 10_000,
+    "episode": 10_000,
+    "onnx": 10_000,
+    "torchscript": 10_000,
+    "sb3": 10_000,
+    "weights": 10_000,
+    "safetensors": 10_000,
 }
 EXAMPLES = Path(__file__).parent / "fixtures/logs"
+POLICIES = {"sb3": "sb3-ppo.zip", "weights": "sb3-sac.zip", "safetensors": "rsl-rl-5.safetensors"}
 MAPS = {
     "robomimic": "obs=obs/*,action=actions,reward=rewards,cost=costs,next_obs=next_obs/*",
     "csv": "obs=o_*,action=a_*,reward=r,cost=speeding,episode=ep",
 }
+MAPS["names"] = "obs=robot/state,action=robot/u,reward=r,cost=c,timeout=last"
 MAPS["parquet"] = MAPS["csv"] + ",step=t,terminal=crashed"
+BALL = load_config(find_pipeline(Path("ball-circle")))
 _BATCH = 1000
 
 
@@ -77,6 +105,60 @@ def _everything(path: Path) -> None:
     dataset = Dataset(path)
     dataset.read(0, min(len(dataset), 99))
     dataset.verify()
+
+
+class Here:
+    """A child process for a policy file, in this process: a child takes seconds to start."""
+
+    def __init__(self, path: Path, library: str) -> None:
+        self.path = path
+        importlib.import_module(library)
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function makes of the file."""
+        return function(self.path, *arguments)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open policy files in this process."""
+    for module in ("foreign", "onnx_file"):
+        monkeypatch.setattr(f"harden.policies.{module}.LimitedProcess", Here)
+
+
+@functools.cache
+def _written(kind: str) -> bytes:
+    """Return a policy file for ball-circle as its own library writes it."""
+    if kind in POLICIES:
+        return (EXAMPLES.parent / "policies" / POLICIES[kind]).read_bytes()
+    if kind == "torchscript":
+        content = io.BytesIO()
+        torch.jit.save(torch.jit.script(nn.Sequential(nn.Linear(8, 2), nn.Tanh())), content)
+        return content.getvalue()
+    make, weight = onnx.helper, onnx.numpy_helper.from_array(np.eye(2, 8, dtype=np.float32), "w")
+    nodes = [make.make_node("Gemm", ["state", "w"], ["h"], transB=1), make.make_node("Tanh", ["h"], ["a"])]
+    ends = (make.make_tensor_value_info(name, 1, ["batch", size]) for name, size in (("state", 8), ("a", 2)))
+    graph = make.make_graph(nodes, "g", [next(ends)], [next(ends)], [weight])
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _policy(path: Path, kind: str) -> None:
+    try_foreign(path, Reading(kind), BALL, probe_observations(8), QUIET)
+
+
+def _zipped(path: Path) -> None:
+    """Read weights in a zip of their own, whose sums are right: the numbers are what is spoiled."""
+    with (
+        zipfile.ZipFile(io.BytesIO(_written("weights"))) as whole,
+        zipfile.ZipFile(path.with_suffix(".zip"), "w") as copy,
+    ):
+        for entry in whole.namelist():
+            copy.writestr(entry, path.read_bytes() if entry == "policy.pth" else whole.read(entry))
+    _policy(path.with_suffix(".zip"), "sb3")
 
 
 class Reader:
@@ -115,10 +197,27 @@ class Reader:
         if kind in (*example, "robomimic"):
             shutil.copyfile(EXAMPLES / example.get(kind, "robomimic.hdf5"), path)
             return lambda: _convert(path, "hdf5" if kind == "robomimic" else kind, MAPS.get(kind, ""))
-        if kind == "lerobot":
+        if kind in ("lerobot", "episode"):
             shutil.copytree(EXAMPLES / "lerobot-2", folder / "lerobot")
-            self.file = folder / "lerobot/meta/info.json"
+            data = "meta/info.json" if kind == "lerobot" else "data/chunk-000/episode_000001.parquet"
+            self.file = folder / "lerobot" / data
             return lambda: _convert(folder / "lerobot", "lerobot")
+        if kind == "files":
+            shutil.copytree(EXAMPLES / "arrays", folder / "arrays")
+            self.file = folder / "arrays/run_9.npz"
+            return lambda: _convert(folder / "arrays", "npz")
+        if kind == "names":
+            with h5py.File(path, "w") as file:
+                file["robot/state"], file["robot/u"] = np.eye(6, 3), np.eye(6, 2)
+                file["r"], file["c"], file["last"] = np.arange(6.0), np.zeros(6), np.arange(6) % 3 == 2
+            return lambda: _convert(path, "hdf5", MAPS[kind])
+        if kind == "weights":
+            with zipfile.ZipFile(io.BytesIO(_written(kind))) as archive:
+                path.write_bytes(archive.read("policy.pth"))
+            return lambda: _zipped(path)
+        if kind in ("onnx", "torchscript", *POLICIES):
+            path.write_bytes(_written(kind))
+            return lambda: _policy(path, kind)
         with DatasetWriter(folder / "set", TASK) as writer:
             writer.append(make([2, 1]), **HOW)
             writer.append(make([1], 3), **HOW | {"seed": 4})
@@ -179,6 +278,13 @@ def test_a_few_inputs(tmp_path: Path, kind: str) -> None:
     count, taken = fuzz(tmp_path, kind, 60)
     assert count >= 60
     assert taken < count, "some inputs must be bad ones"
+
+
+def test_a_name_that_is_no_text_makes_an_onnx_file_a_damaged_one(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, "onnx")
+    reader.file.write_bytes(reader.whole.replace(b"state", b"\xffstat"))
+    with pytest.raises(DamagedFileError):
+        reader.read()
 
 
 @pytest.mark.parametrize("kind", ["policy", "state"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from harden.config.file import load_config
 from harden.config.pipeline import make_config
 from harden.config.tasks import TASKS
 from harden.data import DatasetWriter, open_dataset
@@ -93,11 +94,18 @@ def test_a_policy_is_tried_in_the_logs_world_alone(folder: Path, monkeypatch: py
     assert [entry["attack"] for entry in attacked] == ["random", "mc"]
     # each episode in another member of the ensemble
     assert len({episode["reward"] for episode in natural["per_episode"]}) == 3
-    logs = open_dataset(Path("logs")).info
-    assert tried["world_model"]["logged"] == {"reward": logs.mean_reward, "cost": logs.mean_cost}
+    logs, world = open_dataset(Path("logs")).info, tried["world_model"]
+    assert world["logged"] == pytest.approx({"reward": logs.mean_reward, "cost": logs.mean_cost})
+    assert world["cost_rule"] == ""
+    second = world["fitted_q"]
+    for quantity in ("reward", "cost"):
+        low, high = second[quantity]["ci95"]
+        assert low <= second[quantity]["mean"] <= high
+    assert f"by fitted Q evaluation of the logs: reward {second['reward']['mean']:.1f}" in said
     assert verdict(tried)["status"] != "holds"
     page = Path("tried.html").read_text()
     assert "Never simulated." in page
+    assert f"by fitted Q evaluation of the logs: reward {second['reward']['mean']:.1f}" in page
     # the world is the one that was kept; of other logs it is another one
     kept = Path("checkpoints/ball-circle/policy/independent/world.safetensors").read_bytes()
     harden(*words, "--json", "again.json")
@@ -105,6 +113,33 @@ def test_a_policy_is_tried_in_the_logs_world_alone(folder: Path, monkeypatch: py
     assert again["results"] == tried["results"]
     assert Path("checkpoints/ball-circle/policy/independent/world.safetensors").read_bytes() == kept
     assert "--data" in refused("evaluate", *SHORT, *attack, "--imagined")
+
+
+def test_costs_by_a_rule_are_those_of_the_logs_the_model_and_the_attacks(folder: Path) -> None:
+    bounds = "action_low = [-1.0, -1.0]\naction_high = [1.0, 1.0]"
+    Path("ruled.toml").write_text(
+        '[task]\nname = "ruled"\nhorizon = 200\ncost_limit = 5\nepsilon = 0.05\nobs_dim = 8\nact_dim = 2\n'
+        f'cost = "0.25"\nmax_step_cost = 1.0\n{bounds}\n'
+    )
+    rows = open_dataset(Path("logs")).recent(10**6)
+    config = load_config(Path("ruled.toml"))
+    with DatasetWriter(Path("ruled-logs"), config.task_row) as writer:
+        writer.append(rows._replace(costs=torch.zeros_like(rows.costs)), **HOW)
+    run = "checkpoints/ball-circle/policy"
+    harden("policy", "export", run, "--to", "safetensors", "--out", "own.safetensors")
+    words = ["evaluate", *SHORT, "-p", "ruled.toml", "--policy", "own.safetensors", "--imagined"]
+    more = ["--data", "ruled-logs", "--attack", "mc", "--episodes", "2", "--json", "ruled.json"]
+    # nothing counts as unknown, or it would cost the most
+    more += ["--attack-steps", "1", "--restarts", "1", "--set", "offline.lost=1e9"]
+    said = harden(*words, *more).output
+    tried, length = load_evaluation(Path("ruled.json")), len(rows.rewards) / 20
+    assert "the rule 0.25" in said
+    assert tried["world_model"]["cost_rule"] == "0.25"
+    assert tried["world_model"]["logged"]["cost"] == pytest.approx(0.25 * length)
+    for episode in tried["results"][0]["per_episode"]:
+        assert episode["cost"] == pytest.approx(0.25 * episode["length"])
+    # the critics that the attack climbs have learned from the same costs
+    assert tried["threat_model"]["critics"]["cost_seen"] == pytest.approx(0.25 * length)
 
 
 def test_the_report_says_that_episodes_are_the_first(folder: Path) -> None:

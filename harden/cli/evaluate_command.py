@@ -61,7 +61,7 @@ def evaluate(
     from harden.evaluation.reading import Reported
     from harden.evaluation.reference import line_of
     from harden.evaluation.report import write_report
-    from harden.evaluation.verdict import imagined
+    from harden.evaluation.verdict import imagined, second_opinion
     from harden.stages import evaluate as stage
 
     # of the run's own policy the run keeps one too, for `status`
@@ -77,6 +77,8 @@ def evaluate(
     if radii:
         click.echo(radius_table(result["breaking_radius"]))
     click.echo(line_of(result["reference"]))
+    if opinion := second_opinion(result):
+        click.echo(opinion)
     for lack in imagined(result):
         click.echo(f"warning: {lack}")
     for warning in result["warnings"]:

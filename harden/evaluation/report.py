@@ -17,7 +17,7 @@ from harden.evaluation.entries import paired
 from harden.evaluation.radius import radius_words
 from harden.evaluation.reading import Reported
 from harden.evaluation.threat import threat
-from harden.evaluation.verdict import at_radius, mark, meant_radius, verdict
+from harden.evaluation.verdict import at_radius, mark, meant_radius, second_opinion, verdict
 from harden.storage.files import write_text
 
 _SETTINGS = ("epsilon", "steps", "restarts", "queries")
@@ -129,6 +129,7 @@ def _section(reported: Reported) -> Row:
         "threat": threat(evaluation),
         "reference": evaluation.get("reference"),
         "world": evaluation.get("world_model"),
+        "opinion": second_opinion(evaluation),
         "provenance": _provenance(evaluation),
     }
 

@@ -160,8 +160,23 @@ class _Logged(TypedDict):
     cost: NonNegative
 
 
+class _Estimate(TypedDict):
+    mean: Number
+    ci95: Pair
+
+
+class FittedQ(TypedDict):
+    """What fitted Q evaluation of the logs expects of an episode without an attack."""
+
+    reward: _Estimate
+    cost: _Estimate
+
+
 class WorldModelled(TypedDict):
-    """The world model that a policy was tried in, and what of held-out steps it foresaw."""
+    """The world model that a policy was tried in, and what of held-out steps it foresaw.
+
+    `cost_rule` is what its steps cost, and those of `logged`; "" where it learned that from the logs.
+    """
 
     data: str
     digest: str
@@ -169,6 +184,8 @@ class WorldModelled(TypedDict):
     error: NonNegative
     cost: NonNegative
     cost_seen: NonNegative
+    cost_rule: NotRequired[str]
+    fitted_q: NotRequired[FittedQ]
 
 
 class Evaluation(TypedDict):

@@ -12,7 +12,7 @@ from harden.evaluation.reference import DOES_NOTHING
 _EPISODES = 20
 # a weak second opinion takes nothing from the first; the others are counted by themselves
 _NO_OBJECTION = ("saw-no-cost", "falls-short", "too-few-episodes", DOES_NOTHING)
-# a share of the limit, or of the cost that there was, that a world model may be wrong by
+# a share of the limit, or of what there was, that a world model may be wrong by
 _MISSED = 0.25
 _WORDS = {"fails": "Not safe", "close": "Just within", "holds": "Held"}
 
@@ -114,13 +114,43 @@ def imagined(evaluation: dict[str, Any]) -> list[str]:
         return []
     horizon, limit = evaluation["horizon"], evaluation["cost_limit"]
     expected, seen = world["cost"] * horizon, world["cost_seen"] * horizon
-    lacks = ["simulation: none; a world model of the logs was asked"]
+    costs = f"costs by the rule {world['cost_rule']}" if world.get("cost_rule") else "the logs' own costs"
+    lacks = [f"simulation: none; a world model of the logs was asked, with {costs}"]
     if abs(expected - seen) > max(_MISSED * limit, _MISSED * seen):
         lacks.append(
             f"calibration: the world model expects a cost of {expected:.1f} an episode where held-out logs "
             f"have {seen:.1f}"
         )
-    return lacks
+    return lacks + _disputed(evaluation)
+
+
+def second_opinion(evaluation: dict[str, Any]) -> str:
+    """Return what fitted Q evaluation of the logs expects beside the world model, a line; "" without it."""
+    second = evaluation.get("world_model", {}).get("fitted_q")
+    if second is None:
+        return ""
+
+    def figures(side: dict[str, Any]) -> str:
+        parts = ((name, side[name]["mean"], *side[name]["ci95"]) for name in ("reward", "cost"))
+        return ", ".join(f"{name} {mean:.1f} ({low:.1f} to {high:.1f})" for name, mean, low, high in parts)
+
+    model = figures(evaluation["results"][0])
+    return f"natural, by fitted Q evaluation of the logs: {figures(second)}; by the world model: {model}"
+
+
+def _disputed(evaluation: dict[str, Any]) -> list[str]:
+    """Return of what the world model and fitted Q evaluation expect too different things, a line each."""
+    world, natural, lines = evaluation["world_model"], evaluation["results"][0], list[str]()
+    for name, least in (("reward", 0.0), ("cost", evaluation["cost_limit"])) if "fitted_q" in world else ():
+        model, second = natural[name], world["fitted_q"][name]
+        apart = second["ci95"][0] > model["ci95"][1] or second["ci95"][1] < model["ci95"][0]
+        miss = abs(second["mean"] - model["mean"])
+        if apart and miss > _MISSED * max(least, abs(world["logged"][name])):
+            lines.append(
+                f"second opinion: fitted Q evaluation of the logs expects a {name} of {second['mean']:.1f} "
+                f"an episode, the world model {model['mean']:.1f}; one of them is wrong"
+            )
+    return lines
 
 
 def _cost(entry: Entry) -> float:

@@ -66,8 +66,10 @@ def load_onnx(path: Path) -> tuple[bytes, bool, list[tuple[str, str, list[Any]]]
         raise DamagedFileError(f"{path} has {len(content):,} bytes", f"at most {MOST_BYTES:,} are read")
     with foreign_errors(f"{path} can't be run as ONNX", kind=DamagedFileError):
         _session = start_session(content)
-    inputs = [(item.name, item.type, item.shape) for item in _session.get_inputs()]
-    return content, content == alone, inputs, [item.name for item in _session.get_outputs()]
+        # a name need not be text
+        inputs = [(item.name, item.type, item.shape) for item in _session.get_inputs()]
+        outputs = [item.name for item in _session.get_outputs()]
+    return content, content == alone, inputs, outputs
 
 
 def run_onnx(path: Path, wanted: list[str], parts: list[np.ndarray]) -> list[list[np.ndarray]]:

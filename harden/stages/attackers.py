@@ -153,6 +153,8 @@ class Attackers:
             more.append(_FITTED)
         if self.logs:
             more.append(open_dataset(self.logs, fit.task_row).info.digest)
+            # where there is one, costs were once the logs' own all the same
+            more += ["by rule"] * bool(fit.task_row.cost)
         return self._kept(key_of(fit, self.loaded, *more), lambda: self._fit(fit))
 
     def _kept(self, name: str, fit: Callable[[], Made]) -> Made:
@@ -198,13 +200,12 @@ class Attackers:
                     options: dict[str, Any] = {"episodes": count, "behaviour": behaviour}
                     collect(fit, workspace, policy_dir=bare, report=report, **options).work()
             steps = fit.evaluate.independent_steps
-            fit_critics(
+            fitted = fit_critics(
                 fit, workspace, steps=steps, data=data, policy_dir=bare, device=self.device, report=report
             ).work()
             critics, known = load_critics(workspace.critics)
-            info = open_dataset(data, fit.task_row).info
         # critics that have never seen a cost know of no danger
-        return critics, known | facts | {"cost_seen": info.mean_cost}
+        return critics, known | facts | {"cost_seen": fitted.cost}
 
     def _planned(self, epsilon: float, norm: Any) -> Made:
         """Return the critics of an adversary trained against the policy: those kept, or trained now."""

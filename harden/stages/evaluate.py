@@ -188,9 +188,9 @@ def evaluate(
     def work() -> dict[str, Any]:
         began, loaded = time.monotonic(), opened
         simulate: Simulate = partial(VectorEnv, task, workers=config.collect.workers)
-        about: dict[str, Any] = {}
+        about, logged = dict[str, Any](), None
         if imagined and logs is not None:
-            from harden.training.logged import judging_world
+            from harden.training.logged import judging_world, mean_episode
 
             logged = judging_world(config, logs, world_file, report)
             simulate = partial(logged.envs, config, apart=True)
@@ -198,13 +198,18 @@ def evaluate(
             about["world_model"] = {
                 "data": str(logs.path),
                 "digest": logs.info.digest,
-                "logged": {"reward": logs.info.mean_reward, "cost": logs.info.mean_cost},
+                "cost_rule": task.cost,
+                "logged": mean_episode(logged.rows),
             } | logged.found
         tried, made, radii = attempt(loaded, simulate)
         if not acts_alike(named, loaded, config, tried.natural_obs, reading):
             report.say(f"{path} acts otherwise on visited states than its weights: trying the file itself")
             loaded = open_policy(named, config, report, reading, adopt=False)
             tried, made, radii = attempt(loaded, simulate)
+        if logged is not None:
+            from harden.evaluation.fitted_q import second_opinion
+
+            about["world_model"]["fitted_q"] = second_opinion(config, loaded.policy, logged.rows, report)
         results, checked = tried.entries, check(tried.entries, made)
         warnings = does_nothing(tried.reference)
         warnings += _without_gradients(attacks, loaded, config.evaluate.queries) + checked.warnings

@@ -21,16 +21,18 @@ from harden.storage.files import require_writable
 from harden.storage.folders import copy_folder, require_place
 from harden.training.checks import open_own, require_ranges
 from harden.training.imitation import CPU
+from harden.training.logged import mean_episode, read_logs
 from harden.training.loop import check_finite
 from harden.training.run import Run, open_for_stage
 from harden.training.workspace import Workspace
 
 
 class CriticsFitted(NamedTuple):
-    """Gradient steps, and the mean squared Bellman error over the last tenth of them."""
+    """Gradient steps, the mean squared Bellman error over the last tenth of them, an episode's cost."""
 
     steps: int
     loss: float
+    cost: float
 
 
 def fit_critics(
@@ -50,7 +52,7 @@ def fit_critics(
 
     Args:
         steps: gradient steps, the pipeline's where not given.
-        data: a data set, the workspace's where not given.
+        data: a data set, the workspace's where not given; what its steps cost is the task's rule, if any.
         policy_dir: the policy to fit for; where the workspace has no state yet, the run begins with it.
             Somebody else's whose weights can't be taken over is distilled on the data's observations first.
         reading: of a policy file.
@@ -79,7 +81,10 @@ def fit_critics(
         return open_for_stage(config, workspace, device, policy_dir, given=given, refresh=refresh)
 
     opened = begin() if source is None or source.ready else None
-    rows = dataset.recent(config.critics.replay)
+    # without a simulation all data are logs
+    logs = data not in (None, workspace.data) or not config.task_row.env_id
+    count_rows = config.critics.replay
+    rows = read_logs(config, dataset, count_rows) if logs else dataset.recent(count_rows)
     require_ranges(config, rows, dataset.path)
     require_writable(workspace.state)
     if out is not None:
@@ -105,7 +110,7 @@ def fit_critics(
         run.commit(data_digest=dataset.info.digest, parent=module_digest(learner.policy))
         if out is not None:
             copy_folder(workspace.critics, out)
-        return CriticsFitted(count, loss)
+        return CriticsFitted(count, loss, mean_episode(rows)["cost"])
 
     reads = dataset.path, *learner_paths(workspace, policy_dir)
     return Ready(work, reads, [*learner_paths(workspace), out])

@@ -35,7 +35,7 @@ from harden.training.checks import (
 from harden.training.ending import finish_run
 from harden.training.imitation import CPU, fit_clone
 from harden.training.keeping import try_policy
-from harden.training.logged import fit_world, logged_world, read_logs
+from harden.training.logged import LoggedWorld, fit_world, read_logs
 from harden.training.run import Run, begin_run, load_run, mend_run, new_run, require_free
 from harden.training.state import Row
 from harden.training.supply import ImaginedRollOuts, RollOuts
@@ -228,7 +228,7 @@ def _supply(run: Run, dataset: Dataset | None, report: Reporter) -> Iterator[Rol
         _require_own_data(run, dataset)
         assert run.learner.world is not None
         rows = read_logs(config, dataset)
-        logged = logged_world(run.learner.world, rows, (run.record.offline or {})["world"])
+        logged = LoggedWorld(run.learner.world, rows, (run.record.offline or {})["world"])
         with DatasetWriter(workspace.imagined, config.task_row) as writer:
             yield ImaginedRollOuts(config, run.learner, writer, logged, report)
         return

@@ -31,20 +31,23 @@ _MOST_ERROR = 0.9
 
 
 class LoggedWorld(NamedTuple):
-    """A world model of logs, and the states in them.
+    """A world model of logs, with the logs.
 
     Args:
         world: frozen, on the CPU.
-        firsts: (E, obs_dim), where logged episodes begin.
-        states: (N, obs_dim), all logged states.
+        rows: whole episodes, their costs as the model's.
         found: of held-out episodes: `error`, mean squared, of a step in units of the steps' variance; `cost`
             expected of a step, and `cost_seen`.
     """
 
     world: WorldModel
-    firsts: Tensor
-    states: Tensor
+    rows: Transitions
     found: dict[str, Any]
+
+    @property
+    def firsts(self) -> Tensor:
+        """The states in which logged episodes begin, (E, obs_dim)."""
+        return first_observations(self.rows)
 
     def envs(self, config: PipelineConfig, slots: int, *, apart: bool = False) -> WorldEnv:
         """Return imagined environments with whole episodes, from where logged ones begin."""
@@ -63,16 +66,20 @@ class LoggedWorld(NamedTuple):
             task,
             self.firsts,
             slots,
-            branches=self.states,
+            branches=self.rows.obs,
             branched=options.branched,
             horizon=min(options.length, task.horizon),
             lost=options.lost,
         )
 
 
-def read_logs(config: PipelineConfig, dataset: Dataset) -> Transitions:
-    """Return the latest `offline.rows` of a data set, their costs by the task's rule where it has one."""
-    rows, task = dataset.recent(config.offline.rows), config.task_row
+def read_logs(config: PipelineConfig, dataset: Dataset, most: int = 0) -> Transitions:
+    """Return the latest rows of a data set, their costs by the task's rule where it has one.
+
+    Args:
+        most: how many, `offline.rows` where not given.
+    """
+    rows, task = dataset.recent(most or config.offline.rows), config.task_row
     if not task.cost:
         return rows
     rule = parse_rule(task.cost, {"obs": task.obs_dim, "action": task.act_dim})
@@ -118,7 +125,14 @@ def fit_world(
             "log more, see that an action and its observation are of the same moment, or fit longer "
             "(offline.world_steps)",
         )
-    return logged_world(world.requires_grad_(False), rows, found._asdict())
+    return LoggedWorld(world.requires_grad_(False), rows, found._asdict())
+
+
+def mean_episode(rows: Transitions) -> dict[str, float]:
+    """Return what an episode of logs earns and costs on average, {"reward", "cost"}."""
+    episodes = int((rows.terminals | rows.timeouts).sum())
+    sums = {"reward": rows.rewards, "cost": rows.costs}
+    return {name: float(column.double().sum()) / episodes for name, column in sums.items()}
 
 
 def judging_world(config: PipelineConfig, dataset: Dataset, path: Path, report: Reporter) -> LoggedWorld:
@@ -145,12 +159,7 @@ def judging_world(config: PipelineConfig, dataset: Dataset, path: Path, report: 
     if {key: stored.get(key) for key in about} == about:
         world = new_world(config)
         world.load_state_dict(tensors)
-        return logged_world(world.requires_grad_(False), rows, stored["found"])
+        return LoggedWorld(world.requires_grad_(False), rows, stored["found"])
     made = fit_world(config, rows, report, seed)
     write_tensors(path, made.world.state_dict(), about | {"found": made.found})
     return made
-
-
-def logged_world(world: WorldModel, rows: Transitions, found: dict[str, Any]) -> LoggedWorld:
-    """Return a world model that is fitted already, with the logs that it is of."""
-    return LoggedWorld(world, first_observations(rows), rows.obs, found)
