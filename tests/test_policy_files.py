@@ -20,7 +20,7 @@ from harden.config.file import find_pipeline, load_config
 from harden.errors import DamagedFileError, InputError
 from harden.nets.saved import LoadedPolicy
 from harden.policies.adopt import task_bounds
-from harden.policies.foreign import OpaquePolicy
+from harden.policies.foreign import OpaquePolicy, chosen_outputs
 from harden.policies.open import open_foreign, open_policy
 from harden.policies.reading import Reading
 from harden.policies.state_dict import open_state_dict
@@ -219,6 +219,11 @@ def test_a_program_of_several_outputs_or_observations(tmp_path: Path) -> None:
         torch.jit.save(torch.jit.script(Stacked(axes)), path)
         with pytest.raises(InputError, match="4 observations at once: a stacked policy"):
             Program(path)(OBS)
+
+
+def test_a_file_without_an_output_is_no_policy() -> None:
+    with pytest.raises(InputError):
+        chosen_outputs([], Reading(), Path("none.onnx"))
 
 
 def test_an_onnx_file_of_several_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

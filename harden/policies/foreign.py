@@ -184,8 +184,10 @@ def chosen_outputs(names: Sequence[str], reading: Reading, path: Path) -> list[s
         names: of all outputs, in order.
 
     Raises:
-        InputError: several outputs and the user chose none, no such output, or no spread.
+        InputError: no output, several and the user chose none, no such output, or no spread.
     """
+    if not names:
+        raise InputError(f"{path} gives no output", "a policy gives actions for observations")
     first = reading.output or names[0]
     others = [name for name in names if name != first]
     unsaid = reading.output is None and reading.spread is None and others
