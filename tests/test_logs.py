@@ -32,7 +32,8 @@ EXAMPLES: dict[str, tuple[str, str, bool, bool]] = {
     "parquet": ("table.parquet", f"{TABLE},terminal=crashed", False, True),
     "npz, a file an episode": ("arrays", "", True, True),
     "npz, a pattern": ("arrays/run_*.npz", "", True, True),
-    "robomimic": ("robomimic.hdf5", ROBOMIMIC, True, False),
+    "robomimic": ("robomimic.hdf5", ROBOMIMIC, False, False),
+    "robomimic without next_obs": ("robomimic.hdf5", ROBOMIMIC.partition(",next")[0], False, False),
     "lerobot 2": ("lerobot-2", "", False, False),
     "lerobot 3": ("lerobot-3", "", False, False),
 }
@@ -81,14 +82,26 @@ def test_what_a_tool_wrote_is_read(kind: str) -> None:
     name, mapping, followed, flagged = EXAMPLES[kind]
     data = bring(HERE / name, *(["--map", mapping] if mapping else []))
     wanted = expected(followed, flagged)
-    if kind == "robomimic":
-        # its converter has no observation after an episode's last step either, and repeats the last
-        last = wanted["timeout"]
-        wanted["next_obs"][last] = wanted["obs"][last]
     for key, column in zip(
         ("obs", "action", "reward", "cost", "next_obs", "terminal", "timeout"), data, strict=True
     ):
         np.testing.assert_array_equal(column.numpy(), wanted[key], err_msg=key)
+
+
+def test_a_last_observation_that_is_repeated_is_no_step_and_a_robot_at_rest_is_one() -> None:
+    # robomimic's converter has nothing after an episode's last step, and repeats what was before it
+    said = harden("data", "import", str(HERE / "robomimic.hdf5"), "--map", ROBOMIMIC, "--out", "set").output
+    assert "3 episodes" in next(line for line in said.splitlines() if "followed by themselves" in line)
+    flags = {"terminal": np.zeros(12, bool), "timeout": np.arange(12) % 4 == 3, "episode": None}
+    for resting, moved in ((1, 0.0), (0, 0.5)):
+        # where a robot stood still before, or one episode's end was seen, the others may have been seen too
+        obs = np.cumsum(np.ones((12, 2)), 0)
+        obs[1] -= resting
+        followed = np.where(flags["timeout"][:, None], obs, np.roll(obs, -1, 0))
+        followed[3] += moved
+        path = write_npz(obs=obs, next_obs=followed, **{f"obs[{i}]": None for i in (0, 10, 2)}, **flags)
+        harden("data", "import", str(path), "--out", f"set-{resting}")
+        assert open_dataset(Path(f"set-{resting}")).info.transitions == 12
 
 
 def table(**columns: Any) -> dict[str, np.ndarray]:

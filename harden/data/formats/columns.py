@@ -103,7 +103,8 @@ def read_columns(log: LogFile, parts: Iterable[Part]) -> tuple[Attributes, Trans
     """Make transitions of named columns; returns also what the log says of itself.
 
     A column of one row more than the actions holds what was there before the first step as well: of
-    observations each row is then followed by the next one, of anything else the first row is left out. Arrays
+    observations each row is then followed by the next one, of anything else the first row is left out. Last
+    rows of time limits that are followed by themselves, where no other row is, are no steps, and go. Arrays
     of one axis more than rows have, (episodes, steps, ...), are episodes of equal length.
 
     Raises:
@@ -136,6 +137,12 @@ def read_columns(log: LogFile, parts: Iterable[Part]) -> tuple[Attributes, Trans
     obs, next_obs = whole["obs"], whole.get("next_obs")
     ends = find_ends(log, obs, next_obs, *(whole.get(key) for key in ("terminal", "timeout", "last", "gaps")))
     data = _transitions(whole | dict(zip(("terminal", "timeout"), ends, strict=True)))
+    if next_obs is not None and _repeats_last(data):
+        log.note(
+            f"the last rows of the {int(ends[1].sum())} episodes that the time limit ended, and no others, "
+            "are followed by themselves, as robomimic's converter writes them: they are dropped"
+        )
+        data = _without_last(data)
     if next_obs is None:
         log.note(
             "the file has no next observations: those of the row that follows are taken; "
@@ -293,10 +300,22 @@ def _derive_next(data: Transitions) -> Transitions:
     """
     ends = data.terminals | data.timeouts
     next_obs = torch.where(ends[:, None], data.obs, data.obs.roll(-1, 0))
-    timeouts = data.timeouts.roll(-1, 0) & ~ends
+    return _without_last(data._replace(next_obs=next_obs))
+
+
+def _without_last(data: Transitions) -> Transitions:
+    """Leave out the last row of each episode that the time limit ended; the one before becomes the last."""
+    timeouts = data.timeouts.roll(-1, 0) & ~(data.terminals | data.timeouts)
     timeouts[-1] = False
     keep = ~data.timeouts
-    return Transitions(*(column[keep] for column in data._replace(next_obs=next_obs, timeouts=timeouts)))
+    return Transitions(*(column[keep] for column in data._replace(timeouts=timeouts)))
+
+
+def _repeats_last(data: Transitions) -> bool:
+    """Return whether each last row of a time limit is followed by itself, and no other row is."""
+    stays = (data.next_obs == data.obs).all(1)
+    others = stays & ~(data.terminals | data.timeouts)
+    return bool(data.timeouts.any()) and bool(stays[data.timeouts].all()) and not bool(others.any())
 
 
 def _choose(log: LogFile, part: Part) -> dict[str, str]:
