@@ -19,6 +19,7 @@ from harden.errors import InputError
 from harden.evaluation.card import CARD, has_card, write_card
 from harden.evaluation.checks import check
 from harden.evaluation.entries import Trial
+from harden.evaluation.fitted_q import second_opinion
 from harden.evaluation.radius import breaking_radii
 from harden.evaluation.reading import FORMAT_VERSION
 from harden.evaluation.reference import does_nothing
@@ -33,6 +34,7 @@ from harden.progress import QUIET, Reporter
 from harden.stages.attackers import Attackers
 from harden.stages.ready import Ready
 from harden.storage.files import is_among, require_apart, require_folder, require_writable, write_json
+from harden.training.checks import mean_episode
 from harden.training.workspace import versions
 
 _CPU = torch.device("cpu")
@@ -190,7 +192,7 @@ def evaluate(
         simulate: Simulate = partial(VectorEnv, task, workers=config.collect.workers)
         about, logged = dict[str, Any](), None
         if imagined and logs is not None:
-            from harden.training.logged import judging_world, mean_episode
+            from harden.training.logged import judging_world
 
             logged = judging_world(config, logs, world_file, report)
             simulate = partial(logged.envs, config, apart=True)
@@ -207,8 +209,6 @@ def evaluate(
             loaded = open_policy(named, config, report, reading, adopt=False)
             tried, made, radii = attempt(loaded, simulate)
         if logged is not None:
-            from harden.evaluation.fitted_q import second_opinion
-
             about["world_model"]["fitted_q"] = second_opinion(config, loaded.policy, logged.rows, report)
         results, checked = tried.entries, check(tried.entries, made)
         warnings = does_nothing(tried.reference)

@@ -19,9 +19,9 @@ from harden.stages.policy_files import Source
 from harden.stages.ready import Ready, learner_paths
 from harden.storage.files import require_writable
 from harden.storage.folders import copy_folder, require_place
-from harden.training.checks import open_own, require_ranges
+from harden.training.checks import mean_episode, open_own, require_ranges
 from harden.training.imitation import CPU
-from harden.training.logged import mean_episode, read_logs
+from harden.training.logged import read_logs
 from harden.training.loop import check_finite
 from harden.training.run import Run, open_for_stage
 from harden.training.workspace import Workspace

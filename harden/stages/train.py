@@ -197,7 +197,7 @@ def _begin(
     elif logs is None and start is not None:
         with VectorEnv(config.task_row, config.collect.envs, config.collect.workers) as envs:
             more["start"] = try_policy(config, learner.policy, envs)
-    for unknown in unknown_from_logs(config, logs[0]) if logs else ():
+    for unknown in unknown_from_logs(config, logs[1]) if logs else ():
         report.say(f"warning: not in these logs: {unknown}")
     with new_run(workspace, collects=logs is None, overwrite=overwrite) as fresh:
         if logs is not None:

@@ -137,9 +137,16 @@ def require_ranges(config: PipelineConfig, rows: Transitions, path: Path) -> Non
         )
 
 
-def unknown_from_logs(config: PipelineConfig, dataset: Dataset) -> list[str]:
+def mean_episode(rows: Transitions) -> dict[str, float]:
+    """Return what an episode of logs earns and costs on average, {"reward", "cost"}."""
+    episodes = int((rows.terminals | rows.timeouts).sum())
+    sums = {"reward": rows.rewards, "cost": rows.costs}
+    return {name: float(column.double().sum()) / episodes for name, column in sums.items()}
+
+
+def unknown_from_logs(config: PipelineConfig, rows: Transitions) -> list[str]:
     """Return what logs that hardly violate leave unknown."""
-    limit, cost = config.task_row.cost_limit, dataset.info.mean_cost
+    limit, cost = config.task_row.cost_limit, mean_episode(rows)["cost"]
     if cost >= limit:
         return []
     return [

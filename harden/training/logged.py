@@ -128,13 +128,6 @@ def fit_world(
     return LoggedWorld(world.requires_grad_(False), rows, found._asdict())
 
 
-def mean_episode(rows: Transitions) -> dict[str, float]:
-    """Return what an episode of logs earns and costs on average, {"reward", "cost"}."""
-    episodes = int((rows.terminals | rows.timeouts).sum())
-    sums = {"reward": rows.rewards, "cost": rows.costs}
-    return {name: float(column.double().sum()) / episodes for name, column in sums.items()}
-
-
 def judging_world(config: PipelineConfig, dataset: Dataset, path: Path, report: Reporter) -> LoggedWorld:
     """Return the world model of logs that policies are tried in: the one in a file, or one fitted now.
 
