@@ -70,7 +70,9 @@ def test_equal_seeds_give_equal_bits_and_global_draws_do_not_matter() -> None:
     found = second_opinion(config, forward(), rows, QUIET)
     torch.rand(3)
     assert second_opinion(config, forward(), rows, QUIET) == found
-    assert second_opinion(config.model_copy(update={"seed": 1}), forward(), rows, QUIET) != found
+    drawn = config.evaluate.model_copy(update={"action": "sample"})
+    for change in ({"seed": 1}, {"evaluate": drawn}):
+        assert second_opinion(config.model_copy(update=change), forward(), rows, QUIET) != found
 
 
 @pytest.mark.parametrize(

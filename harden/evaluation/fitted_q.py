@@ -53,13 +53,17 @@ def second_opinion(
     discounts = {"gamma_reward": gamma, "gamma_cost": gamma, "polyak": _POLYAK}
     tree = config.model_dump() | {"variant": "cvpo", "preset": "none"}
     fit = make_config(tree | {"critics": tree["critics"] | discounts})
-    draw = generator("cpu", config.seed, "fitted-q-actions")
+    # a policy that was tried is where its trial was; all else is on the CPU
+    place = policy.half_range.device
+    draw = generator(place, config.seed, "fitted-q-actions")
 
     @torch.no_grad()
     def acted(obs: Tensor) -> Tensor:
         mean = config.evaluate.action == "mean"
-        parts = [policy.mean(o) if mean else policy.sample(o, draw) for o in obs.split(_CHUNK)]
-        return policy.clip(torch.cat(parts))
+        parts = (part.to(place) for part in obs.split(_CHUNK))
+        return torch.cat(
+            [policy.clip(policy.mean(o) if mean else policy.sample(o, draw)) for o in parts]
+        ).cpu()
 
     def timed(obs: Tensor, left: Tensor) -> Tensor:
         # networks see observations in units of `obs_scale`
@@ -72,12 +76,12 @@ def second_opinion(
     with report.track("fitted Q", _MEMBERS * steps, "steps") as track:
         for member in range(_MEMBERS):
             learner, pool = _learner(fit, rows, member), _resampled(rows, fit.seed, member)
-            draw = generator("cpu", fit.seed, "fitted-q-rows", member)
+            picks = generator("cpu", fit.seed, "fitted-q-rows", member)
             for step in range(steps):
                 for group in learner.critic_optimizer.param_groups:
                     group["lr"] = fit.critics.learning_rate * min(1.0, 2.0 - 2.0 * step / steps)
-                index = pool[torch.randint(len(pool), (fit.critics.batch,), generator=draw)]
-                left = torch.randint(1, task.horizon + 1, (len(index),), generator=draw)
+                index = pool[torch.randint(len(pool), (fit.critics.batch,), generator=picks)]
+                left = torch.randint(1, task.horizon + 1, (len(index),), generator=picks)
                 obs, next_obs = timed(rows.obs[index], left), timed(rows.next_obs[index], left - 1)
                 goes_on = (left > 1) & ~rows.terminals[index]
                 of_reward = Rows(obs, rows.actions[index], rows.rewards[index], next_obs, goes_on.float())
@@ -86,7 +90,9 @@ def second_opinion(
                 if step % 50 == 49:
                     track(member * steps + step + 1)
             whole = timed(firsts, torch.full((len(firsts),), task.horizon))
-            for name, q in zip(found, learner.target_critics.q_both(whole, first_actions), strict=True):
+            reward, cost = learner.target_critics.q_both(whole, first_actions)
+            # no episode costs less than nothing
+            for name, q in (("reward", reward), ("cost", cost.clamp_min(0.0))):
                 found[name].append(summarise(q.detach().double().numpy()))
     return {name: _together(each) for name, each in found.items()} | {"members": _MEMBERS, "steps": steps}
 
