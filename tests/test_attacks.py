@@ -354,6 +354,9 @@ def test_gradients_that_are_written_out_are_those_of_autograd(objective, scale: 
     expected = slopes.by_autograd(partial(objective, policy, critics))(obs, obs_adv)
     torch.testing.assert_close(written(obs, obs_adv), expected)
     assert slopes.written_out(action_difference, policy, critics, obs) is None
+    # somebody else's policy acts by other means than the layers that it inherits
+    foreign = type("Foreign", (GaussianPolicy,), {})(5, 2, [16, 8])
+    assert slopes.written_out(objective, foreign, critics, obs) is None
     policy.trunk[1] = torch.nn.Tanh()
     assert slopes.written_out(objective, policy, critics, obs) is None
 

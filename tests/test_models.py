@@ -9,7 +9,7 @@ import torch
 
 from harden.config.pipeline import PipelineConfig
 from harden.method import critic_step as critic_ops
-from harden.method import dual
+from harden.method import dual, imagination
 from harden.method.adversary import mc_attack
 from harden.method.bellman import Backups, backups
 from harden.method.critic_step import chain_backups, draw_batch, next_actions, td_loss, td_targets
@@ -26,7 +26,7 @@ from harden.method.learner import Learner, new_learner
 from harden.models.chains import imagine
 from harden.models.world import Outcome, WorldModel, calibrate, fit, set_reach
 from harden.types import Transitions
-from support.learners import CPU, EPSILON, TERMS, batch, configure
+from support.learners import CPU, EPSILON, TERMS, batch, configure, recorded_streams
 
 SMALL_WORLD: dict[str, Any] = {
     "hidden": [32],
@@ -209,6 +209,40 @@ def test_a_refresh_imagines_attacked_chains_and_keeps_the_last_few() -> None:
     rows = learner.chains[-1].rows
     with torch.no_grad():
         torch.testing.assert_close(rows.actions, learner.policy.mean(rows.obs))
+
+
+def test_an_imagined_attack_has_its_own_strength_and_follows_from_the_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strengths = set[int]()
+
+    def spy(policy: Any, critics: Any, obs: Any, radius: Any, adversary: Any, draw: Any) -> torch.Tensor:
+        strengths.add(adversary.steps)
+        return mc_attack(policy, critics, obs, radius, adversary, draw)
+
+    monkeypatch.setattr(imagination, "mc_attack", spy)
+    found = []
+    for other in (1, 2):
+        torch.manual_seed(other)
+        sizes = SMALL_WORLD | {"attack_steps": 4}
+        found.append(imagining(world=sizes, adversary={"steps": 2})[0].chains[0].rows)
+        assert torch.initial_seed() == other
+    assert strengths == {4}
+    assert found[0].obs.equal(found[1].obs)
+
+
+def test_a_fit_takes_its_own_steps_and_each_draws_from_the_chains_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner, config, _ = imagining(seed=11)
+    streams = recorded_streams(monkeypatch, critic_ops)
+    count = critic_ops._AT_ONCE + 1
+    assert len(critic_ops.fit_critics(learner, batch(), config, EPSILON, count)) == count
+    assert learner.counters.critic_steps == count
+    assert {seed for _, seed, *_ in streams} == {11}
+    for name in ("critic-batch", "chain-batch", "td"):
+        assert [place for _, _, stream, place in streams if stream == name] == list(range(count))
+    assert [place for _, _, stream, place in streams if stream == "td-adversary"] == [0, count - 1]
 
 
 def test_the_attacked_policys_own_chains_go_on_at_the_next_refresh() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -108,8 +109,9 @@ class Telling(Reporter):
         self.tell = tell
 
     def say(self, text: str) -> None:
-        """Tell "refresh N/M ..." as N."""
-        self.tell(int(text.split("/")[0].split()[1]))
+        """Tell "refresh N/M ..." as N; whatever else is said is no promise."""
+        if done := re.match(r"refresh (\d+)/", text):
+            self.tell(int(done[1]))
 
 
 def training(kills: int) -> Counter[str]:
