@@ -45,7 +45,7 @@ from torch import Tensor
 from harden.attacks import ATTACKS, Strength, perturb
 from harden.attacks.objectives import OBJECTIVES
 from harden.config.tasks import TASKS
-from harden.data import Dataset, DatasetWriter
+from harden.data.dataset import Dataset, DatasetWriter
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
 from harden.evaluation import trials
@@ -328,7 +328,7 @@ def scale(options: argparse.Namespace, facts: dict[str, Any]) -> Iterator[dict[s
         make(folder / name, rows)
     peaks: dict[str, float] = {}
     reads = (
-        "import sys; from pathlib import Path; from harden.data import Dataset;"
+        "import sys; from pathlib import Path; from harden.data.dataset import Dataset;"
         " Dataset(Path(sys.argv[1])).recent(2_000_000)"
     )
     for _ in range(REPEATS):

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import torch
 
 from harden.config.file import find_pipeline, load_config
-from harden.data import ImportOptions, export_data, open_dataset, read_log, store_log
+from harden.data.convert import export_data, read_log, store_log
+from harden.data.dataset import open_dataset
+from harden.data.formats.log import ImportOptions
 from harden.nets.saved import load_policy
 from harden.progress import Reporter
 from harden.stages.collect import collect

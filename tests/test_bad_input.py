@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from harden.method.learner import Learner
 from support.commands import SETTINGS, harden, refused, weights
 

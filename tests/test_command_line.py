@@ -130,6 +130,7 @@ def test_threads_are_those_asked_for(folder: Path) -> None:
         (["list", "attacks"], 0),
         (["list", "keys"], 0),
         (["init"], 0),
+        (["status"], 0),
         (["evaluate", "--attack", "mcc"], 2),
         (["train", "--variant", "saferr"], 2),
         (["collect", "-p", "nowhere"], 2),

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harden.data import DatasetWriter, open_dataset
+from harden.data.dataset import DatasetWriter, open_dataset
 from harden.data.formats.log import limit_ends
 from harden.errors import StorageError
 from harden.storage.folders import whole_folder

@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harden.config.tasks import TASKS
-from harden.data import Dataset, DatasetWriter, filter_episodes, open_dataset, split, summarise
+from harden.data.dataset import Dataset, DatasetWriter, open_dataset
+from harden.data.edit import filter_episodes, split
+from harden.data.episodes import summarise
 from harden.errors import DamagedFileError, InputError, StorageError
 from harden.types import Transitions
 from support.commands import harden, refused
@@ -155,7 +157,7 @@ _HOLD = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from harden.data import DatasetWriter
+from harden.data.dataset import DatasetWriter
 from support.transitions import TASK
 with DatasetWriter(Path(sys.argv[1]), TASK):
     print("mine", flush=True)

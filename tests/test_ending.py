@@ -17,7 +17,8 @@ from harden.storage.folders import FolderLock
 from harden.training import loop
 from harden.training.ending import left_open
 from harden.training.keeping import collapse, consider
-from harden.training.state import RunRecord, load_state
+from harden.training.record import RunRecord
+from harden.training.state import load_state
 from harden.training.supply import RollOuts
 from support.commands import SETTINGS, harden, refused, stages, stop_after
 from support.learners import CPU

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from support.commands import harden, refused
 from support.transitions import NAMES
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import harden as harden_package
 from harden.config.file import find_pipeline, load_config
 from harden.config.tasks import TASKS
-from harden.data import DatasetWriter
+from harden.data.dataset import DatasetWriter
 from harden.errors import HardenError
 from harden.nets import GaussianPolicy
 from harden.nets.saved import LoadedPolicy, load_policy, save_policy
@@ -312,7 +312,7 @@ def test_another_architecture_is_distilled(folder: Path, kind: str) -> None:
 
 def found_obs() -> Tensor:
     """Return the data set's observations."""
-    from harden.data import open_dataset
+    from harden.data.dataset import open_dataset
 
     return open_dataset(Path("data")).recent(1000).obs
 

@@ -27,18 +27,11 @@ from torch import nn
 
 from harden.config.file import find_pipeline, load_config
 from harden.config.pipeline import make_config
-from harden.data import (
-    Dataset,
-    DatasetWriter,
-    ImportOptions,
-    TargetsHeader,
-    export_data,
-    parse_columns,
-    read_log,
-    read_targets,
-    write_targets,
-)
-from harden.data.convert import detect_format
+from harden.data.convert import detect_format, export_data, read_log
+from harden.data.dataset import Dataset, DatasetWriter
+from harden.data.formats.columns import parse_columns
+from harden.data.formats.log import ImportOptions
+from harden.data.targets import TargetsHeader, read_targets, write_targets
 from harden.errors import DamagedFileError, HardenError
 from harden.method.learner import new_learner
 from harden.nets import Critics, GaussianPolicy

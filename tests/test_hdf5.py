@@ -11,7 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from harden.data import Dataset, DatasetWriter, ImportOptions, read_log
+from harden.data.convert import read_log
+from harden.data.dataset import Dataset, DatasetWriter
+from harden.data.formats.log import ImportOptions
 from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, HardenError
 from support.commands import refused

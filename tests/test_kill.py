@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 
 NURSERY = Path(__file__).with_name("support") / "nursery.py"
 

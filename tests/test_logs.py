@@ -17,7 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from fixtures.logs.make import LENGTHS, episodes
-from harden.data import convert, open_dataset
+from harden.data import convert
+from harden.data.dataset import open_dataset
 from harden.data.formats.columns import natural
 from harden.types import Transitions
 from support.commands import harden, refused

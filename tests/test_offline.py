@@ -13,7 +13,7 @@ import torch
 from harden.config.file import load_config
 from harden.config.pipeline import make_config
 from harden.config.tasks import TASKS
-from harden.data import DatasetWriter, open_dataset
+from harden.data.dataset import DatasetWriter, open_dataset
 from harden.envs.rollout import Acted, rollout
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError, Interrupted

@@ -16,7 +16,7 @@ from PIL import Image
 from harden.config.file import load_config
 from harden.config.pipeline import make_config
 from harden.config.sections import OwnTask
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from harden.envs.ask import completed
 from harden.envs.vector import VectorEnv
 from harden.errors import HardenError, InputError

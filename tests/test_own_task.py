@@ -17,7 +17,7 @@ from harden.attacks import ATTACKS, Strength, attack_stream, perturb
 from harden.config.file import load_config
 from harden.config.pipeline import make_config
 from harden.config.tasks import Task
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.nets.saved import LoadedPolicy, load_policy

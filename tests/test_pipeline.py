@@ -19,7 +19,8 @@ import torch
 from harden.config.attacks import parse_attacks
 from harden.config.file import find_pipeline, load_config
 from harden.config.tasks import TASKS
-from harden.data import open_dataset, read_targets
+from harden.data.dataset import open_dataset
+from harden.data.targets import read_targets
 from harden.method.learner import Learner
 from harden.stages.collect import collect
 from harden.stages.e_step import e_step

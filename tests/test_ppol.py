@@ -14,7 +14,7 @@ from harden.config.file import PRESETS, load_config
 from harden.config.sections import OnPolicy
 from harden.config.tasks import TASKS
 from harden.config.variants import VARIANTS
-from harden.data import DatasetWriter, open_dataset
+from harden.data.dataset import DatasetWriter, open_dataset
 from harden.errors import Interrupted
 from harden.method import adversary as adversary_ops
 from harden.method import critic_step as critic_ops

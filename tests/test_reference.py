@@ -15,7 +15,7 @@ from torch import Tensor
 from harden.attacks import Strength
 from harden.config.pipeline import make_config
 from harden.config.tasks import TASKS, Task
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from harden.envs.vector import VectorEnv
 from harden.evaluation.entries import Trial
 from harden.evaluation.reference import does_nothing, fresh_policies

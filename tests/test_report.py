@@ -16,7 +16,7 @@ from hypothesis import Phase, given, settings
 from PIL import Image
 
 from harden.config.tasks import TASKS
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from harden.errors import HardenError
 from harden.evaluation import pictures
 from harden.evaluation.card import write_card

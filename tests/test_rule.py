@@ -9,7 +9,7 @@ import torch
 
 from harden.config.pipeline import make_config
 from harden.config.rule import cost_of, parse_rule
-from harden.data import DatasetWriter, open_dataset
+from harden.data.dataset import DatasetWriter, open_dataset
 from harden.errors import InputError
 from harden.models.world import WorldModel
 from harden.training.logged import read_logs

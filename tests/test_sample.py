@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harden.config.tasks import TASKS
-from harden.data import open_dataset, read_targets
+from harden.data.dataset import open_dataset
+from harden.data.targets import read_targets
 from support.commands import harden
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import h5py
 import pytest
 import torch
 
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from support.commands import harden
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from lightning import LightningModule
 
 from harden.config.tasks import TASKS
-from harden.data import Dataset, DatasetWriter, open_dataset, repair
+from harden.data.dataset import Dataset, DatasetWriter, open_dataset
+from harden.data.edit import repair
 from harden.data.manifest import installed
 from harden.data.shard import read_shard
 from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError, StorageError
@@ -117,7 +118,7 @@ _WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from harden.data import DatasetWriter
+from harden.data.dataset import DatasetWriter
 from support.transitions import HOW, TASK, make
 with DatasetWriter(Path(sys.argv[1]), TASK) as writer:
     while True:

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from harden.cli import main
-from harden.data import DatasetWriter, open_dataset, repair
+from harden.data.dataset import DatasetWriter, open_dataset
+from harden.data.edit import repair
 from harden.errors import DamagedFileError, StorageError
 from harden.storage.files import digest_file, read_json
 from harden.storage.tensor_file import read_tensors, write_tensors

@@ -12,7 +12,8 @@ import torch
 from harden.config.sections import PLAIN_ROLL_OUTS, Collect
 from harden.config.tasks import TASKS
 from harden.config.variants import VARIANTS
-from harden.data import DatasetWriter, open_dataset, read_targets
+from harden.data.dataset import DatasetWriter, open_dataset
+from harden.data.targets import read_targets
 from harden.envs.vector import VectorEnv
 from harden.method import adversary as adversary_ops
 from harden.method import critic_step as critic_ops

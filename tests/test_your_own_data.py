@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harden.config.file import load_config
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from harden.nets.saved import load_policy
 from support.commands import SMALL, harden
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from harden.nets.saved import load_policy
 from support.commands import SETTINGS, harden, refused
 

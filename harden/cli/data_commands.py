@@ -28,7 +28,8 @@ def data() -> None:
 @click.argument("path", type=FOLDER)
 def info(path: Path) -> None:
     """Say what a data set holds."""
-    from harden.data import open_dataset, summarise
+    from harden.data.dataset import open_dataset
+    from harden.data.episodes import summarise
 
     dataset = open_dataset(path)
     _print_figures(path, summarise(dataset.info, dataset.shards()))
@@ -74,7 +75,7 @@ def _print_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
 @click.argument("path", type=FOLDER)
 def verify(path: Path) -> None:
     """Read every byte of a data set and compare it with its checksums."""
-    from harden.data import open_dataset
+    from harden.data.dataset import open_dataset
 
     dataset = open_dataset(path)
     problems = dataset.verify()
@@ -93,7 +94,7 @@ def verify(path: Path) -> None:
 @pass_shared
 def repair(shared: Shared, path: Path) -> None:
     """Keep all whole shards, set damaged ones aside, write the manifest anew."""
-    from harden.data import repair as mend
+    from harden.data.edit import repair as mend
 
     done = mend(path, shared.dry_run)
     would = "would be " * shared.dry_run
@@ -139,7 +140,9 @@ def import_file(
 
     A dry run shows what would be made of them.
     """
-    from harden.data import ImportOptions, parse_columns, preview, read_log, store_log
+    from harden.data.convert import preview, read_log, store_log
+    from harden.data.formats.columns import parse_columns
+    from harden.data.formats.log import ImportOptions
     from harden.storage.folders import require_place
 
     options = ImportOptions(parse_columns(columns), _without_map(context), horizon=horizon or 0, **choices)
@@ -171,7 +174,7 @@ def _without_map(context: click.Context) -> str:
 @pass_shared
 def export_file(shared: Shared, path: Path, target: str, out: Path) -> None:
     """Write a data set in the layout of DSRL (one file) or Minari (a folder named NAME-v0)."""
-    from harden.data import export_data
+    from harden.data.convert import export_data
 
     _end_dry_run(shared, [path], out)
     _print_notes(export_data(path, out, target))
@@ -184,7 +187,7 @@ def export_file(shared: Shared, path: Path, target: str, out: Path) -> None:
 @pass_shared
 def merge(shared: Shared, paths: tuple[Path, ...], out: Path) -> None:
     """Make one data set of several of the same task, in the order given."""
-    from harden.data import merge as join
+    from harden.data.edit import merge as join
 
     _end_dry_run(shared, paths, out)
     click.echo(f"merged {len(paths)} data sets: {_size(join(paths, out))} -> {out}")
@@ -201,7 +204,7 @@ def merge(shared: Shared, paths: tuple[Path, ...], out: Path) -> None:
 @pass_shared
 def filter_data(shared: Shared, path: Path, episodes: str, out: Path, **bounds: float) -> None:
     """Keep the whole episodes within all the limits."""
-    from harden.data import filter_episodes
+    from harden.data.edit import filter_episodes
 
     rewards, costs = ((bounds[f"min_{of}"], bounds[f"max_{of}"]) for of in ("reward", "cost"))
     ranges = [_range(text) for text in episodes.split(",") if episodes]
@@ -230,7 +233,7 @@ def _range(text: str) -> tuple[int, int]:
 @pass_shared
 def split(shared: Shared, path: Path, parts: tuple[str, ...], seed: int, out: Path) -> None:
     """Divide episodes at random, as in: split DATA train=0.8 test=0.2 --out parts."""
-    from harden.data import split as divide
+    from harden.data.edit import split as divide
 
     shares: dict[str, float] = {}
     for part in parts:
@@ -248,7 +251,7 @@ def split(shared: Shared, path: Path, parts: tuple[str, ...], seed: int, out: Pa
 
 def _end_dry_run(shared: Shared, paths: Sequence[Path], *outs: Path) -> None:
     """In a dry run check what is read and where it goes, and end."""
-    from harden.data import open_dataset
+    from harden.data.dataset import open_dataset
     from harden.storage.folders import require_place
 
     if shared.dry_run:

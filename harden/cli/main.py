@@ -144,7 +144,7 @@ class Context:
         config: the resolved pipeline.
         also: the same with the other values of options that took several.
         workspace: its folders.
-        device: where it is computed.
+        device_name: auto, cpu or cuda.
         report: says how far it is.
         dry_run: open and check the inputs, and do nothing with them.
     """
@@ -152,9 +152,16 @@ class Context:
     config: PipelineConfig
     also: list[PipelineConfig]
     workspace: Workspace
-    device: torch.device
+    device_name: str
     report: Reporter
     dry_run: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is computed; torch comes with it, and takes a second: a wrong word is refused before."""
+        from harden.training.workspace import pick_device
+
+        return pick_device(self.device_name)
 
     def run(self, stage: Callable[..., Ready[T]], *inputs: Any, **options: Any) -> T:
         """Open a stage and let it do its work, as `work`."""
@@ -184,7 +191,12 @@ def stage_options(command: F) -> F:
         "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the pipeline."
     )
     @click.option("--seed", type=int, help="Seed of everything random.")
-    @click.option("--device", default="auto", help="Where it is computed: auto, cpu or cuda [auto].")
+    @click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        help="Where it is computed [auto].",
+    )
     @pass_shared
     @functools.wraps(command)
     def wrapped(
@@ -195,17 +207,16 @@ def stage_options(command: F) -> F:
         path = pipeline or DEFAULT_PIPELINE
         file = find_pipeline(path)
         checked = load_config(file, [*assignments, *_as_keys(options)])
-        # torch comes with these, and takes a second: a wrong word is refused before
         from harden.envs.ask import completed
         from harden.progress import Reporter
-        from harden.training.workspace import Workspace, pick_device
+        from harden.training.workspace import Workspace
 
         loaded = completed(checked)
         values = {name: options.pop(name) for name in _SEVERAL if name in options}
         several = {name: v if isinstance(v, list) else [v] for name, v in values.items() if v is not None}
         config, *also = variations(loaded, several)
         workspace, report = Workspace.named(path.stem), Reporter(shared.quiet)
-        context = Context(config, also, workspace, pick_device(device), report, shared.dry_run)
+        context = Context(config, also, workspace, device, report, shared.dry_run)
         names_input = any(isinstance(options[name], Path) for name in options.keys() - _OUTPUTS)
         try:
             return command(context, **options)

@@ -9,19 +9,20 @@ from pathlib import Path
 from harden.config.tasks import Task
 from harden.config.variants import MC_BEHAVIOUR
 from harden.data.manifest import (
-    MADE_BY,
     DatasetInfo,
     Kind,
     Provenance,
     ShardInfo,
     check_kind,
     next_shard,
+    read_info,
     read_manifest,
+    require_of_task,
     shard_files,
     write_manifest,
 )
 from harden.data.shard import check_values, empty_rows, read_rows, read_shard, read_whole_shard, write_shard
-from harden.errors import DamagedFileError, HardenError, InputError, MissingInputError
+from harden.errors import DamagedFileError, HardenError, InputError
 from harden.storage.files import clear_unfinished, read_errors
 from harden.storage.folders import FolderLock
 from harden.types import Transitions
@@ -44,18 +45,12 @@ class Dataset:
         self.path = path
         with read_errors(path):
             self.has_manifest = path.is_dir()
-        if self.has_manifest:
-            self.folder, self.info = path, read_manifest(path)
-            if not self.info.shards:
-                raise MissingInputError(f"data set {path} is empty", f"fill it with: {MADE_BY}")
-        elif path.exists():
+            as_folder = self.has_manifest or not path.exists()
+        if as_folder:
+            self.folder, self.info = path, read_info(path)
+        else:
             self.folder = path.parent
             self.info, _ = read_shard(path)
-        else:
-            # a pipeline's own data set has its name
-            out = f"-p {path.name}" if path.parent == Path("datasets") else f"--out {path}"
-            remedy = f"{MADE_BY} {out}, or from logs with: harden data import FILE --out {path}"
-            raise MissingInputError(f"data set {path} is missing", f"make it with: {remedy}")
 
     def __len__(self) -> int:
         return self.info.transitions
@@ -132,8 +127,7 @@ def open_dataset(path: Path, task: Task | None = None) -> Dataset:
     """Open a data set as `Dataset`; InputError: it is not of the task."""
     dataset = Dataset(path)
     if task is not None:
-        remedy = "use the data of that task, or name another pipeline with -p"
-        check_kind(dataset.info, task, f"data set {path}", f"task '{task.name}'", remedy)
+        require_of_task(dataset.info, task, path)
     return dataset
 
 

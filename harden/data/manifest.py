@@ -191,6 +191,34 @@ def next_shard(folder: Path, info: DatasetInfo) -> Path:
     return folder / f"shard-{last + 1:05d}.h5"
 
 
+def read_info(path: Path, task: Task | None = None) -> DatasetInfo:
+    """Read what a data set that holds something says of itself.
+
+    Raises:
+        MissingInputError: it is not there, or empty; InputError: it is not of the task; others as
+            `read_manifest`.
+    """
+    with read_errors(path):
+        there = path.is_dir()
+    if not there:
+        # a pipeline's own data set has its name
+        out = f"-p {path.name}" if path.parent == Path("datasets") else f"--out {path}"
+        remedy = f"{MADE_BY} {out}, or from logs with: harden data import FILE --out {path}"
+        raise MissingInputError(f"data set {path} is missing", f"make it with: {remedy}")
+    info = read_manifest(path)
+    if not info.shards:
+        raise MissingInputError(f"data set {path} is empty", f"fill it with: {MADE_BY}")
+    if task is not None:
+        require_of_task(info, task, path)
+    return info
+
+
+def require_of_task(info: DatasetInfo, task: Task, path: Path) -> None:
+    """Refuse a data set that is not of the task: InputError."""
+    remedy = "use the data of that task, or name another pipeline with -p"
+    check_kind(info, task, f"data set {path}", f"task '{task.name}'", remedy)
+
+
 def read_manifest(folder: Path) -> DatasetInfo:
     """Read a data set's manifest.
 

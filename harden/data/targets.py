@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
-import torch
 
 from harden.data.hdf5 import attributes, hdf5_image, numbers, open_hdf5
 from harden.errors import DamagedFileError, foreign_errors
@@ -77,8 +76,12 @@ def _digest(arrays: dict[str, np.ndarray], header: TargetsHeader) -> str:
     return digest.hexdigest()
 
 
-def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
-    """Read what `write_targets` wrote; MissingInputError: not there; DamagedFileError: other than that."""
+def read_header(path: Path) -> TargetsHeader:
+    """Read what is written beside the targets; errors as `read_targets`, which looks at their values too."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], TargetsHeader]:
     with open_hdf5(path, f"make them with: {_MADE_BY}") as file:
         values = attributes(file, ("format_version", "digest", *TargetsHeader._fields))
         arrays = {name: numbers(file, name)[()].astype(np.float32, copy=False) for name in _LAYOUT}
@@ -88,6 +91,16 @@ def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
         header = _typed(values)
         if values["digest"] != _digest(arrays, header):
             raise ValueError("they do not have the digest that was written with them")
+    return arrays, header
+
+
+def read_targets(path: Path) -> tuple[Targets, TargetsHeader]:
+    """Read what `write_targets` wrote; MissingInputError: not there; DamagedFileError: other than that."""
+    # a header is read without waiting for it
+    import torch
+
+    arrays, header = _read(path)
+    with foreign_errors(f"{path} is not whole targets", f"make them with: {_MADE_BY}", DamagedFileError):
         targets = Targets(*(torch.from_numpy(array) for array in arrays.values()))
         states, particles, act_dim = targets.actions.shape
         shapes = [tuple(column.shape) for column in targets]

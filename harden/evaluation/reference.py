@@ -12,11 +12,11 @@ from torch import Tensor
 from harden.config.tasks import Task
 from harden.envs.rollout import Acted, Rollout, Simulation, rollout
 from harden.evaluation.entries import summarise
+from harden.evaluation.schema import DOES_NOTHING
 from harden.nets import GaussianPolicy
 from harden.policies.foreign import OpaquePolicy
 from harden.seeds import derive, generator
 
-DOES_NOTHING = "does-nothing"
 _EPISODES = 10
 # rewards that differ by less than this share of the scale count as equal
 _EQUAL = 0.05

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field
 # pydantic asks for this one below Python 3.12
 from typing_extensions import TypedDict
 
+# the check that warns of a policy that earns no more than doing nothing
+DOES_NOTHING = "does-nothing"
 # far above any quantity here, and small enough to be squared and drawn; neither takes NaN
 _MOST = 1e30
 Number = Annotated[float, Field(ge=-_MOST, le=_MOST)]

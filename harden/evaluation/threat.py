@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
-from harden.data import Dataset
+from harden.data.dataset import Dataset
 from harden.evaluation.trials import Tried
 
 # a spread below this share of what the attacker moves is rounding: the value is constant

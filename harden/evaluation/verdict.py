@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harden.attacks import ATTACKS
-from harden.evaluation.reference import DOES_NOTHING
+from harden.evaluation.schema import DOES_NOTHING
 
 # none of 20 episodes over the limit still leaves up to 17 % of all of them
 _EPISODES = 20

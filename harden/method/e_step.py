@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig, stage_sections
-from harden.data import TargetsHeader
+from harden.data.targets import TargetsHeader
 from harden.errors import InputError
 from harden.method import dual
 from harden.method.adversary import attack_replayed, mc_attack

@@ -15,7 +15,7 @@ import torch
 from harden.attacks import ATTACKS
 from harden.config.pipeline import PipelineConfig, make_config
 from harden.config.sections import PLAIN_ROLL_OUTS
-from harden.data import open_dataset
+from harden.data.dataset import open_dataset
 from harden.envs.rollout import Simulate
 from harden.envs.vector import VectorEnv
 from harden.errors import MissingInputError

@@ -9,7 +9,8 @@ import torch
 
 from harden.config.pipeline import PipelineConfig, key_value
 from harden.config.variants import MC_BEHAVIOUR
-from harden.data import DatasetWriter, ShardInfo, open_dataset
+from harden.data.dataset import DatasetWriter, open_dataset
+from harden.data.manifest import ShardInfo
 from harden.envs.vector import VectorEnv, require_environment
 from harden.errors import InputError
 from harden.method.schedules import scheduled

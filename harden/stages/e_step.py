@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from harden.config.pipeline import PipelineConfig, key_value
-from harden.data import TargetsHeader, data_files, write_targets
+from harden.data.manifest import data_files
+from harden.data.targets import TargetsHeader, write_targets
 from harden.errors import MissingInputError
 from harden.method.e_step import describe_targets
 from harden.method.schedules import scheduled

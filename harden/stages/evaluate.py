@@ -12,7 +12,8 @@ import torch
 
 from harden.attacks import ATTACKS, PaperStrength, Strength
 from harden.config.pipeline import PipelineConfig
-from harden.data import data_files, open_dataset
+from harden.data.dataset import open_dataset
+from harden.data.manifest import data_files
 from harden.envs.rollout import Simulate
 from harden.envs.vector import VectorEnv, require_environment
 from harden.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harden.config.pipeline import PipelineConfig, key_value
-from harden.data import TargetsHeader, read_targets
+from harden.data.targets import TargetsHeader, read_targets
 from harden.errors import InputError, MissingInputError
 from harden.method.m_step import RobustMStep, TargetBatches
 from harden.method.schedules import scheduled

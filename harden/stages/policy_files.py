@@ -10,7 +10,8 @@ from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
 from harden.config.sections import PLAIN_ROLL_OUTS
-from harden.data import Dataset, data_files, open_dataset
+from harden.data.dataset import Dataset, open_dataset
+from harden.data.manifest import data_files
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.method.learner import new_learner
@@ -30,7 +31,7 @@ from harden.storage.files import require_apart, require_folder, require_writable
 from harden.training import imitation
 from harden.training.collection import collect_episodes
 from harden.training.keeping import try_policy
-from harden.training.state import Row
+from harden.training.record import Row
 from harden.training.workspace import describe
 from harden.types import Transitions
 

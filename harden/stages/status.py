@@ -8,17 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from harden.config.pipeline import PipelineConfig, stage_sections
-from harden.data import open_dataset, read_targets
+from harden.data.manifest import read_info
+from harden.data.targets import read_header
 from harden.errors import HardenError, MissingInputError
 from harden.evaluation.reading import load_evaluation
-from harden.evaluation.reference import DOES_NOTHING
-from harden.nets.saved import load_critics, load_policy
+from harden.evaluation.schema import DOES_NOTHING
 from harden.storage.files import digest_file, read_errors
 from harden.storage.folders import FolderLock
-from harden.training.state import load_state
+from harden.storage.tensor_file import read_description
+from harden.training.record import read_record
 from harden.training.workspace import Workspace
 
 
@@ -55,6 +54,17 @@ class _Known(NamedTuple):
         return self.manifest.get("policy_digest", ""), self.manifest.get("acting_digest", "")
 
 
+def _policy_manifest(workspace: Workspace) -> dict[str, Any]:
+    """Return what the run's policy says of itself; the file proves it, and nothing here waits for torch."""
+    if not workspace.policy.is_dir():
+        raise MissingInputError(f"policy folder {workspace.policy} is missing", "make it with: harden train")
+    return read_description(workspace.policy / "policy.safetensors", "harden train")
+
+
+def _critics_manifest(workspace: Workspace) -> dict[str, Any]:
+    return read_description(workspace.critics / "critics.safetensors", "harden fit-critics")
+
+
 def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> str:
     for section, now in stage_sections(stage, config).items():
         before = recorded.get(section)
@@ -69,7 +79,7 @@ def _changed(stage: str, config: PipelineConfig, recorded: dict[str, Any]) -> st
 
 def _collect_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
     try:
-        info = open_dataset(workspace.data, config.task_row).info
+        info = read_info(workspace.data, config.task_row)
     except MissingInputError:
         if workspace.policy.is_dir() and known.manifest.get("offline"):
             return "", "not by this pipeline: the run learned from data given by --data"
@@ -79,7 +89,7 @@ def _collect_status(config: PipelineConfig, workspace: Workspace, known: _Known)
 
 
 def _critics_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
-    _, manifest = load_critics(workspace.critics)
+    manifest = _critics_manifest(workspace)
     inputs = manifest.get("inputs", {})
     why = _changed("fit-critics", config, manifest.get("config", {}))
     if not why and known.data and inputs.get("data") != known.data:
@@ -92,7 +102,7 @@ def _critics_status(config: PipelineConfig, workspace: Workspace, known: _Known)
 
 
 def _estep_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
-    _, header = read_targets(workspace.targets)
+    header = read_header(workspace.targets)
     why = ""
     # a run's last targets are older than the critics that it ends with, as they should be
     fitted = digest_file(workspace.targets) == known.targets
@@ -109,10 +119,10 @@ def _estep_status(config: PipelineConfig, workspace: Workspace, known: _Known) -
 
 
 def _policy_status(config: PipelineConfig, workspace: Workspace, known: _Known) -> Checked:
-    manifest = load_policy(workspace.policy).manifest
+    manifest = _policy_manifest(workspace)
     if workspace.state.is_file():
         # the policy is made from it, and so is all that comes next
-        load_state(workspace.state, config, torch.device("cpu"))
+        read_record(workspace.state, config)
     why = _changed("fit-policy", config, manifest.get("config", {}))
     cloned = "clone" in manifest or "clone" in manifest.get("origin", {})
     if not (why or known.targets or cloned or config.variant_row.on_policy):
@@ -123,7 +133,7 @@ def _policy_status(config: PipelineConfig, workspace: Workspace, known: _Known) 
         if not workspace.targets.is_file():
             why = why or f"the targets that it was fitted to are not in {workspace.targets}"
         else:
-            header = read_targets(workspace.targets)[1]
+            header = read_header(workspace.targets)
             critics, data = header.critics_digest, header.data_digest
             if digest_file(workspace.targets) != known.targets:
                 why = why or f"it was fitted to other targets than are in {workspace.targets}"
@@ -154,9 +164,9 @@ def _known(config: PipelineConfig, workspace: Workspace) -> _Known:
             return otherwise
 
     return _Known(
-        read(lambda: load_policy(workspace.policy).manifest, {}),
-        read(lambda: open_dataset(workspace.data, config.task_row).info.digest),
-        read(lambda: load_critics(workspace.critics)[1].get("critics_digest", "")),
+        read(lambda: _policy_manifest(workspace), {}),
+        read(lambda: read_info(workspace.data, config.task_row).digest),
+        read(lambda: _critics_manifest(workspace).get("critics_digest", "")),
     )
 
 
@@ -164,7 +174,7 @@ def _run_status(config: PipelineConfig, workspace: Workspace) -> list[StageStatu
     """Return how far the training is, and whether a process works on it or its data now; [] where none is."""
     writing = [folder for folder in (workspace.data, workspace.imagined) if FolderLock.held(folder)]
     with contextlib.suppress(HardenError), read_errors(workspace.run):
-        record = load_state(workspace.state, config, torch.device("cpu"))[1]
+        record = read_record(workspace.state, config)
         if record.history is not None:
             done, of = len(record.history), f"of {config.refreshes} refreshes"
             if writing and not record.ended:

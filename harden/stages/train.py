@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harden.config.pipeline import PipelineConfig
-from harden.data import Dataset, DatasetWriter
+from harden.data.dataset import Dataset, DatasetWriter
 from harden.envs.vector import VectorEnv
 from harden.errors import InputError
 from harden.evaluation.card import write_card
@@ -36,8 +36,8 @@ from harden.training.ending import finish_run
 from harden.training.imitation import CPU, fit_clone
 from harden.training.keeping import try_policy
 from harden.training.logged import LoggedWorld, fit_world, read_logs
+from harden.training.record import Row
 from harden.training.run import Run, begin_run, load_run, mend_run, new_run, require_free
-from harden.training.state import Row
 from harden.training.supply import ImaginedRollOuts, RollOuts
 from harden.training.trainer import require_tensorboard
 from harden.training.workspace import Workspace

@@ -6,15 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from harden.errors import DamagedFileError
 from harden.storage.files import parse_json, read_bytes, require_file, write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 2
 # where the digest of a file goes, which is taken over the file with this in its place
@@ -26,6 +24,8 @@ ILL_DESCRIBED = (TypeError, ValueError, LookupError, AttributeError, ArithmeticE
 
 def tensor_bytes(tensors: Mapping[str, Tensor], about: dict[str, Any]) -> bytes:
     """Return tensors and a JSON description as a safetensors file, with the digest of all its bytes in it."""
+    from safetensors.torch import save
+
     plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     # the digest's place comes first: it is the first of its kind in the file
     described: dict[str, Any] = {"format_version": FORMAT_VERSION, "file_digest": _NO_DIGEST}
@@ -47,16 +47,38 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
     Raises:
         MissingInputError, StorageError: not there, or it may not be read; DamagedFileError: other than that.
     """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    content, about = _read(path, made_by)
+    remedy = f"make it again with: {made_by}"
+    try:
+        tensors = load(content)
+    except (*ILL_DESCRIBED, SafetensorError) as error:
+        raise DamagedFileError(f"{path} is not a model file of harden ({error})", remedy) from error
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise DamagedFileError(f"{path} holds NaN or infinite values in '{name}'", remedy)
+    return tensors, about
+
+
+def read_description(path: Path, made_by: str) -> dict[str, Any]:
+    """Read the description alone, for which nobody waits for torch; errors as `read_tensors`."""
+    return _read(path, made_by)[1]
+
+
+def _read(path: Path, made_by: str) -> tuple[bytes, dict[str, Any]]:
+    """Return a file whose every bit is as it was written, and its description."""
     remedy = f"make it again with: {made_by}"
     require_file(path, f"make it with: {made_by}")
     content = read_bytes(path, _MOST_BYTES)
     try:
-        tensors = load(content)
         size = int.from_bytes(content[:8], "little")
         header = parse_json(content[8 : 8 + size].decode("utf-8"))
         about = parse_json(header["__metadata__"]["about"])
         version = about.get("format_version")
-    except (*ILL_DESCRIBED, SafetensorError, RecursionError) as error:
+    except (*ILL_DESCRIBED, RecursionError) as error:
         raise DamagedFileError(f"{path} is not a model file of harden ({error})", remedy) from error
     if version != FORMAT_VERSION:
         raise DamagedFileError(f"{path} has format version {version!r}, not {FORMAT_VERSION}", remedy)
@@ -64,7 +86,4 @@ def read_tensors(path: Path, made_by: str) -> tuple[dict[str, Tensor], dict[str,
     unsigned = content.replace(digest.encode(), _NO_DIGEST.encode(), 1)
     if digest != hashlib.sha256(unsigned).hexdigest():
         raise DamagedFileError(f"{path} does not have the digest that it was written with", remedy)
-    for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise DamagedFileError(f"{path} holds NaN or infinite values in '{name}'", remedy)
-    return tensors, about
+    return content, about

@@ -9,7 +9,8 @@ import torch
 
 from harden.config.pipeline import PipelineConfig
 from harden.config.variants import MC_BEHAVIOUR, VARIANTS
-from harden.data import Dataset, DatasetInfo, open_dataset
+from harden.data.dataset import Dataset, open_dataset
+from harden.data.manifest import DatasetInfo
 from harden.errors import InputError
 from harden.types import Transitions
 

@@ -13,8 +13,8 @@ from harden.progress import Reporter
 from harden.seeds import generator
 from harden.training.keeping import KEPT, collapse, reward_floor, try_actions, try_policy
 from harden.training.loop import check_finite
+from harden.training.record import RunRecord
 from harden.training.run import Run
-from harden.training.state import RunRecord
 from harden.training.supply import RollOuts
 
 # a multiplier this near to its ceiling is at it

@@ -17,7 +17,7 @@ from harden.method.learner import Learner
 from harden.method.schedules import Scheduled, discounted_threshold
 from harden.nets import GaussianPolicy
 from harden.seeds import episode_seeds, generator
-from harden.training.state import Row, RunRecord
+from harden.training.record import Row, RunRecord
 
 _EPISODES = 10
 # the least share of the reward that training may lose and say nothing, and for how many refreshes it may

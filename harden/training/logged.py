@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
 from harden.config.rule import cost_of, parse_rule
-from harden.data import Dataset
+from harden.data.dataset import Dataset
 from harden.errors import InputError, MissingInputError
 from harden.method.imagination import first_observations
 from harden.method.learner import new_world

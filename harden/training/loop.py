@@ -13,7 +13,7 @@ import torch
 from lightning.fabric import Fabric
 
 from harden.config.pipeline import PipelineConfig
-from harden.data import TargetsHeader, write_targets
+from harden.data.targets import TargetsHeader, write_targets
 from harden.errors import DivergedError
 from harden.method.adversary import adversary_share
 from harden.method.critic_step import fit_critics, measure
@@ -27,8 +27,8 @@ from harden.nets.saved import module_digest
 from harden.progress import Reporter, time_left
 from harden.storage.files import digest_file, write_text
 from harden.training.keeping import attacked_cost, collapse, consider, reward_floor, try_policy
+from harden.training.record import Row
 from harden.training.run import Run, which_policy
-from harden.training.state import Row
 from harden.training.supply import Loaded, RollOuts
 from harden.training.trainer import make_fabric, say_tensorboard
 from harden.types import DualSolution, Targets

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from harden.config.pipeline import PipelineConfig
-from harden.data import shard_files
+from harden.data.manifest import shard_files
 from harden.errors import HardenError, InputError, MissingInputError, OtherConfigurationError
 from harden.method.learner import Learner, new_learner
 from harden.nets.saved import (
@@ -26,7 +26,8 @@ from harden.nets.saved import (
 from harden.progress import Reporter
 from harden.storage.files import clear_unfinished, read_json, write_json
 from harden.storage.folders import FolderLock, recover_replaced, whole_folder
-from harden.training.state import Row, RunRecord, load_state, save_state
+from harden.training.record import Row, RunRecord
+from harden.training.state import load_state, save_state
 from harden.training.workspace import Workspace, describe, versions
 
 # what changes nothing of what is learned

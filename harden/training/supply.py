@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from harden.config.pipeline import PipelineConfig
-from harden.data import Dataset, DatasetWriter, ShardInfo
+from harden.data.dataset import Dataset, DatasetWriter
+from harden.data.manifest import ShardInfo
 from harden.envs.rollout import Simulation
 from harden.method.bellman import Backups
 from harden.method.critic_step import make_replay
@@ -19,7 +20,7 @@ from harden.nets.saved import module_digest
 from harden.progress import Reporter
 from harden.training.collection import collect_episodes
 from harden.training.logged import LoggedWorld
-from harden.training.state import Row
+from harden.training.record import Row
 from harden.types import Transitions
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harden.config.pipeline import PipelineConfig
 from harden.data.manifest import installed
 from harden.errors import InputError
 from harden.storage.folders import require_plain_name
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Workspace(NamedTuple):
@@ -70,6 +71,9 @@ def pick_device(name: str) -> torch.device:
     Raises:
         InputError: cuda was asked for and is not there, or no such device.
     """
+    # where the files of a run are is asked without waiting for it
+    import torch
+
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown device '{name}'", "choose one of: auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -79,6 +83,8 @@ def pick_device(name: str) -> torch.device:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on, and the number of threads, on which its last bits do."""
+    import torch
+
     names = ("harden", "torch", "numpy", "lightning", "gymnasium", "bullet-safety-gym", "pybullet")
     of_python = {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
     return of_python | installed(*names)

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from harden.config.pipeline import make_config
-from harden.data import DatasetWriter, open_dataset
+from harden.data.dataset import DatasetWriter, open_dataset
 from harden.progress import Reporter
 from harden.stages.collect import collect
 from harden.stages.train import train
