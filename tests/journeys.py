@@ -60,7 +60,7 @@ harden policy export checkpoints/mine/policy --to onnx --out robot.onnx
 LOGS = """
 harden data import logs.parquet --map obs=o_*,action=a_*,reward=r,cost=speeding,episode=ep --out logs
 harden train -p logged.toml --offline --data logs --init actor.onnx
-harden evaluate -p logged.toml --data logs --imagined --attack mc,random --json imagined.json
+harden evaluate -p logged.toml --data logs --attack mc,random --json imagined.json
 harden report imagined.json --out logs.html
 """
 

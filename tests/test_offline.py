@@ -127,10 +127,11 @@ def test_costs_by_a_rule_are_those_of_the_logs_the_model_and_the_attacks(folder:
         writer.append(rows._replace(costs=torch.zeros_like(rows.costs)), **HOW)
     run = "checkpoints/ball-circle/policy"
     harden("policy", "export", run, "--to", "safetensors", "--out", "own.safetensors")
-    words = ["evaluate", *SHORT, "-p", "ruled.toml", "--policy", "own.safetensors", "--imagined"]
+    words = ["evaluate", *SHORT, "-p", "ruled.toml", "--policy", "own.safetensors"]
     more = ["--data", "ruled-logs", "--attack", "mc", "--episodes", "2", "--json", "ruled.json"]
     # nothing counts as unknown, or it would cost the most
     more += ["--attack-steps", "1", "--restarts", "1", "--set", "offline.lost=1e9"]
+    # of a task without an environment there are only data: nobody has to say so
     said = harden(*words, *more).output
     tried, length = load_evaluation(Path("ruled.json")), len(rows.rewards) / 20
     assert "the rule 0.25" in said

@@ -36,7 +36,9 @@ from harden.errors import InputError, MissingInputError
 @click.option("--episodes", "eval_episodes", type=int, help="Episodes an attack.")
 @click.option("--independent", type=FOLDER, help="Where fitted critics are kept [beside the policy].")
 @click.option("--data", type=FOLDER, help="Data whose spread epsilon is a share of [the run's].")
-@click.option("--imagined", is_flag=True, help="Try it in a world model of --data, and in no simulation.")
+@click.option(
+    "--imagined", is_flag=True, help="Try it in a world model of --data, though the task has a simulation."
+)
 @click.option(
     "--curves", is_flag=True, help="Try mc and random at 0 to 3 times the radius, and mc with less effort."
 )

@@ -43,7 +43,7 @@ def require_environment(task: Task) -> None:
     """Refuse to simulate a task of which there are only data, as it names no environment: InputError."""
     if not task.env_id:
         what = f"task '{task.name}' has no environment (task.env is empty), and this simulates"
-        raise InputError(what, "use data: harden train --offline, and harden evaluate --imagined")
+        raise InputError(what, "use data: harden train --offline, and harden evaluate --data LOGS")
 
 
 def _kind(task: Task) -> type[HardenError]:

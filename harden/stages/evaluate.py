@@ -123,7 +123,8 @@ def evaluate(
         breaking: names of those attacks whose breaking radius is searched; natural and worst have none.
         independent: where critics fitted here are kept, beside the policy where not given.
         data: of whose spread epsilon is a share; of that over the natural episodes where not given.
-        imagined: try the policy in a world model of `data`, and in no simulation.
+        imagined: try the policy in a world model of `data`, and in no simulation; so it is tried in any case
+            where the task has no environment and there are data.
         outs: JSON files to write the evaluation to; page: a report that the caller makes of it.
         run: the folder of the run whose own policy it is, where it is one's; its model card is made anew.
 
@@ -152,6 +153,7 @@ def evaluate(
             f"the radius of {task.name} is 0, and radii are searched in multiples of it",
             "give the task an epsilon",
         )
+    imagined = imagined or (data is not None and not task.env_id)
     if not imagined:
         require_environment(task)
     elif data is None:
