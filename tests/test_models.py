@@ -392,13 +392,29 @@ def test_an_e_step_has_as_many_states_as_are_asked_for(count: int) -> None:
     assert bool((states.obs[states.bound].unsqueeze(1) == own_states(learner)).all(2).any(1).all())
 
 
+def test_by_hand_an_attacked_input_learns_from_particles_of_the_true_observation() -> None:
+    learner, config, data = imagining()
+    by_hand = TERMS._replace(by_hand=True)
+    states = estep_states(learner, data.obs, config, by_hand, 40)
+    trained = estep_states(learner, data.obs, config, TERMS, 40)
+    assert torch.equal(states.inputs, trained.inputs)
+    assert float((states.inputs != states.obs).any(1).float().mean()) > 0.25
+    targets, _, _ = e_step(learner, states, config, by_hand)
+    assert torch.equal(targets.obs, states.inputs)
+    with torch.no_grad():
+        mean, std = learner.policy(states.obs)
+    torch.testing.assert_close(targets.old_mean, mean)
+    torch.testing.assert_close(targets.old_std, std)
+    assert float(((targets.actions - mean.unsqueeze(1)) / std.unsqueeze(1)).mean().abs()) < 0.2
+
+
 def test_particles_at_an_attacked_input_are_valued_in_the_true_state() -> None:
     learner, config, data = imagining()
     obs = data.obs[:6]
     attacked = mc_attack(
         learner.policy, learner.critics, obs, EPSILON, config.adversary, torch.Generator().manual_seed(0)
     )
-    states = EStepStates(obs, attacked)
+    states = EStepStates(obs, attacked, attacked)
     targets, solution, _ = e_step(learner, states, config, TERMS)
     with torch.no_grad():
         q_reward, q_cost = learner.critics.q_both(obs, learner.policy.clip(targets.actions))

@@ -53,17 +53,19 @@ class EStepStates(NamedTuple):
     Args:
         obs: (S, obs_dim), true observations, which the critics are asked at.
         inputs: (S, obs_dim), what the policy is given there.
+        prior: (S, obs_dim), what policy_old is given, whose particles are weighed.
         bound: the rows that the dual's KL and expected cost are of.
     """
 
     obs: Tensor
     inputs: Tensor
+    prior: Tensor
     bound: slice = slice(None)
 
     @classmethod
     def clean(cls, obs: Tensor) -> EStepStates:
         """Return states that the policy is shown as they are, and all of which bind the dual."""
-        return cls(obs, obs)
+        return cls(obs, obs, obs)
 
 
 def estep_states(
@@ -78,7 +80,9 @@ def estep_states(
     Deviation: a variant that imagines takes half of its states from the attacked policy's own chains, and
         all of them twice: as they are, and as the adversary shows them. The cost is bound over those chains'
         states at attacked inputs alone: over the states that exploration passes through the limit would be
-        spent on exploration.
+        spent on exploration. By hand the particles of an attacked input come from policy_old at the true
+        observation: what it does at the attacked one is many trust regions away from what is right there,
+        and one round stands for hundreds of `train`'s.
     """
     if not config.variant_row.imagined:
         obs = draw_states(learner, recent, states, len(recent))
@@ -98,7 +102,9 @@ def estep_states(
     # of an odd number one clean state is left out
     first, count = max(0, 2 * len(obs) - states), 2 * len(obs)
     both, inputs = torch.cat((obs, obs))[first:], torch.cat((obs, attacked))[first:]
-    return EStepStates(both, inputs, slice(count - first - bound, count - first))
+    return EStepStates(
+        both, inputs, both if terms.by_hand else inputs, slice(count - first - bound, count - first)
+    )
 
 
 def costs_around(of_mean: Tensor, of_particles: Tensor) -> Tensor:
@@ -155,7 +161,7 @@ def e_step(
     policy, critics = learner.policy, learner.critics
     draw = generator(learner.device, learner.seed, "particles", learner.counters.round)
     with torch.no_grad():
-        mean, std = policy(states.inputs)
+        mean, std = policy(states.prior)
         particles = gaussian.sample(mean, std, step.particles, draw)
         # the critics know the actions that the environment applied
         q_reward, q_cost = critics.q_both(obs, policy.clip(particles))

@@ -78,6 +78,7 @@ class Scheduled(NamedTuple):
         dual_rate: share of the way to the exact multipliers that a round takes; 1 uses the exact ones.
         kl_estep: delta, the E-step's bound on KL(q* || policy_old), nats.
         mstep: the M-step's section, with the learning rate and the bounds in force.
+        by_hand: a stage outside `train`.
     """
 
     epsilon: float
@@ -86,6 +87,7 @@ class Scheduled(NamedTuple):
     dual_rate: float
     kl_estep: float
     mstep: MStep
+    by_hand: bool
 
 
 def scheduled(config: PipelineConfig, refresh: int | None, first_cost: float | None = None) -> Scheduled:
@@ -110,6 +112,7 @@ def scheduled(config: PipelineConfig, refresh: int | None, first_cost: float | N
         1.0 if refresh is None else config.estep.dual_rate,
         config.by_hand.kl_estep if refresh is None else config.estep.kl_bound,
         _mstep(config, refresh),
+        by_hand=refresh is None,
     )
 
 

@@ -36,7 +36,15 @@ def configure(**sections: Any) -> PipelineConfig:
     return make_config(base)
 
 
-TERMS = Scheduled(epsilon=0.05, kappa=0.8, lam_max=8.0, dual_rate=0.05, kl_estep=0.1, mstep=configure().mstep)
+TERMS = Scheduled(
+    epsilon=0.05,
+    kappa=0.8,
+    lam_max=8.0,
+    dual_rate=0.05,
+    kl_estep=0.1,
+    mstep=configure().mstep,
+    by_hand=False,
+)
 
 
 def batch(count: int = 32) -> Backups:
