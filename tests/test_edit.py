@@ -393,22 +393,36 @@ def flip(path: Path, name: str) -> None:
     path.write_bytes(content)
 
 
+COPIES = [
+    ["merge", "set", "--out", "out-v0"],
+    ["filter", "set", "--episodes", "0:", "--out", "out-v0"],
+    ["split", "set", "a=0.5", "b=0.5", "--out", "out-v0"],
+    ["export", "set", "--to", "dsrl", "--out", "out-v0"],
+    ["export", "set", "--to", "minari", "--out", "out-v0"],
+]
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("words", "alone"),
     [
-        ["merge", "set", "--out", "out-v0"],
-        ["filter", "set", "--episodes", "0:", "--out", "out-v0"],
-        ["split", "set", "a=0.5", "b=0.5", "--out", "out-v0"],
-        ["export", "set", "--to", "dsrl", "--out", "out-v0"],
-        ["export", "set", "--to", "minari", "--out", "out-v0"],
+        *((words, alone) for words in COPIES for alone in (False, True)),
+        (["import", "set", "--out", "x"], True),
     ],
 )
-def test_a_damaged_shard_is_never_copied_under_a_new_checksum(stored: Path, words: list[str]) -> None:
-    flip(stored / "shard-00001.h5", "rewards")
+def test_a_damaged_shard_is_never_copied_under_a_new_checksum(
+    stored: Path, words: list[str], alone: bool
+) -> None:
+    shard = stored / "shard-00000.h5"
+    words = [str(shard) if word == "set" and alone else word for word in words]
+    flip(shard, "rewards")
     said = refused("data", *words)
-    assert "shard-00001.h5" in said
+    assert "shard-00000.h5" in said
     assert "harden data repair set" in said
-    assert not any(path.is_file() for path in Path("out-v0").rglob("*"))
+    assert not any(path.is_file() for path in Path(words[-1]).rglob("*"))
+    if alone:
+        # a file that no manifest lists has nothing to be compared with
+        (stored / "manifest.json").unlink()
+        harden("data", *words)
 
 
 def test_a_manifest_that_calls_attacked_data_benign_is_not_copied(stored: Path) -> None:

@@ -303,9 +303,12 @@ def test_sums_that_another_order_rounds_otherwise_are_the_same(stored: Path) -> 
     assert Dataset(stored).verify() == []
 
 
-def test_a_single_file_has_no_checksums(stored: Path) -> None:
-    dataset = Dataset(stored / "shard-00001.h5")
-    assert not dataset.has_manifest
+@pytest.mark.parametrize("name", ["shard-00001.h5", "other.h5"])
+def test_a_single_file_has_a_checksum_where_the_manifest_beside_it_lists_it(stored: Path, name: str) -> None:
+    listed = name == "shard-00001.h5"
+    (stored / "shard-00001.h5").rename(stored / name)
+    dataset = Dataset(stored / name)
+    assert dataset.has_manifest == listed
     assert dataset.verify() == dataset.unlisted() == []
 
 

@@ -83,7 +83,7 @@ def verify(path: Path) -> None:
     for problem in problems:
         click.echo(problem)
     if problems:
-        mend = f"keep what is whole with: harden data repair {path}" if dataset.has_manifest else ""
+        mend = f"keep what is whole with: harden data repair {dataset.folder}" if dataset.has_manifest else ""
         raise InputError(f"{path} has {len(problems)} problems", mend)
     alone = ": values and structure are sound; a single file has no checksum stored to compare"
     click.echo(f"{path}{' is whole' if dataset.has_manifest else alone}")

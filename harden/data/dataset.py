@@ -14,6 +14,7 @@ from harden.data.manifest import (
     Provenance,
     ShardInfo,
     check_kind,
+    listed_shards,
     next_shard,
     read_info,
     read_manifest,
@@ -35,7 +36,8 @@ class Dataset:
     """A data set opened for reading; `info` is its task, sizes and shards.
 
     Args:
-        path: the folder, or one file in the DSRL layout, which has no manifest and so no checksums.
+        path: the folder, or one file in the DSRL layout, which has a checksum where a manifest beside it
+            lists the file.
 
     Raises:
         MissingInputError: not there; StorageError: it may not be read; DamagedFileError: not a data set.
@@ -44,13 +46,16 @@ class Dataset:
     def __init__(self, path: Path) -> None:
         self.path = path
         with read_errors(path):
-            self.has_manifest = path.is_dir()
-            as_folder = self.has_manifest or not path.exists()
-        if as_folder:
-            self.folder, self.info = path, read_info(path)
-        else:
+            self.alone = path.exists() and not path.is_dir()
+        self.folder, self.has_manifest = path, True
+        if self.alone:
             self.folder = path.parent
             self.info, _ = read_shard(path)
+            listed = listed_shards(path)
+            self.has_manifest = bool(listed)
+            self.info = self.info._replace(shards=listed or self.info.shards)
+        else:
+            self.info = read_info(path)
 
     def __len__(self) -> int:
         return self.info.transitions
@@ -114,7 +119,7 @@ class Dataset:
 
     def unlisted(self) -> list[str]:
         """Return which shards lie in the folder and are not part of the data set, one line each."""
-        files = _unlisted(self.folder, self.info) if self.has_manifest else []
+        files = [] if self.alone else _unlisted(self.folder, self.info)
         return [f"{path} is not listed in the manifest, and not read" for path in files]
 
 

@@ -180,6 +180,13 @@ def _number(name: str) -> int:
     return int(name.removeprefix("shard-").removesuffix(".h5"))
 
 
+def listed_shards(file: Path) -> tuple[ShardInfo, ...]:
+    """Return a file's entry in the manifest beside it, if it has one there."""
+    with contextlib.suppress(MissingInputError, DamagedFileError):
+        return tuple(shard for shard in read_manifest(file.parent).shards if shard.name == file.name)
+    return ()
+
+
 def data_files(path: Path) -> list[Path]:
     """Return the files that a data set is read from: those of its folder, or the file itself."""
     return [path / "manifest.json", *shard_files(path)] if path.is_dir() else [path]

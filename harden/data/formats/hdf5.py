@@ -13,8 +13,8 @@ from harden.data.dataset import Dataset
 from harden.data.formats.columns import Part, natural
 from harden.data.formats.log import LogFile
 from harden.data.hdf5 import attributes, named_arrays, open_hdf5
-from harden.data.manifest import Attributes
-from harden.data.shard import write_shard
+from harden.data.manifest import Attributes, listed_shards
+from harden.data.shard import read_whole_shard, write_shard
 from harden.types import Transitions
 
 # what a log may say of itself
@@ -31,7 +31,13 @@ def write_dsrl(dataset: Dataset, path: Path) -> list[str]:
 
 
 def read_hdf5(log: LogFile, path: Path, where: str = "", whole: bool = False) -> Iterator[Part]:
-    """Yield the parts of an HDF5 file: its groups that are episodes, by their names, or all of it."""
+    """Yield the parts of an HDF5 file: its groups that are episodes, by their names, or all of it.
+
+    Raises:
+        DamagedFileError: as `open_hdf5`; it is a shard, and not what the manifest beside it lists.
+    """
+    for shard in listed_shards(path):
+        read_whole_shard(path, shard.sha256)
     with open_hdf5(path, "write it again, or name another file") as file:
         log.stated |= attributes(file, STATED)
         episodes = _episodes(file)
