@@ -39,7 +39,7 @@ class Networks(Section):
 
     policy_hidden: Widths = (128, 128)
     critic_hidden: Widths = (128, 128)
-    reward_critics: Few = 2
+    reward_critics: Few = 1
     init_std: Positive = 0.4
     min_std: Positive = 0.1
     max_std: Positive = 0.5
