@@ -25,13 +25,13 @@ from harden.method.critic_step import (
     td_loss,
     td_targets,
 )
-from harden.method.e_step import EStepStates, draw_states, e_step
+from harden.method.e_step import EStepStates, draw_states, e_step, estep_states
 from harden.method.learner import Learner, new_learner
 from harden.method.m_step import attack_states, lagrangian
 from harden.method.schedules import scheduled
 from harden.nets import GaussianPolicy
 from harden.types import Targets
-from support.learners import CPU, TERMS, batch, configure, recorded_streams, targets_for
+from support.learners import CPU, EPSILON, TERMS, batch, configure, recorded_streams, targets_for
 
 
 def targets_of(learner: Learner, rows: Backups, config: PipelineConfig, epsilon: float) -> PerCritic:
@@ -210,7 +210,7 @@ class TestEStep:
     def test_a_cost_that_binds_shifts_weight_to_safe_particles(self, learner: Learner) -> None:
         obs = torch.randn(50, 8)
         with torch.no_grad():
-            list(learner.critics.ensemble.biases)[-1][2].fill_(1.0)
+            learner.critics.ensemble.biases[-1][learner.critics.cost_members].fill_(1.0)
         config = configure(estep={"dual_rate": 1.0})
         loose, free, _ = e_step(
             learner, EStepStates.clean(obs), config, TERMS._replace(kappa=1e6, lam_max=50.0)
@@ -398,6 +398,20 @@ class TestMStep:
         assert adversary_share(learner, torch.randn(8, 8), configure(), 0.05) == 1.0
 
 
+def test_what_is_replayed_under_attack_the_e_step_is_solved_at() -> None:
+    config, obs = configure(variant="adv-em-cvpo"), torch.randn(50, 8)
+    learner = new_learner(config, CPU)
+    clean = estep_states(learner, obs, config, TERMS._replace(epsilon=0.0), 50)
+    attacked = estep_states(learner, obs, config, TERMS, 50)
+    assert torch.equal(clean.obs, obs)
+    assert torch.equal(attacked.obs, attacked.inputs)
+    moved = (attacked.obs - obs).abs().amax(1)
+    assert 0 < float(moved.max()) <= EPSILON * 1.0001
+    assert float((moved > 0).float().mean()) > 0.5
+    benign = estep_states(learner, obs, configure(variant="safer"), TERMS, 50)
+    assert torch.equal(benign.obs, obs)
+
+
 def test_each_draw_is_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn follows from the seed, what it is for, and the learner's place, and from nothing else."""
     streams = recorded_streams(monkeypatch, adversary_ops, critic_ops, estep_ops, mstep_ops)
@@ -460,7 +474,7 @@ def test_an_infeasible_start_recovers() -> None:
     obs = torch.randn(64, 8)
     bias = list(learner.critics.ensemble.biases)[-1]
     with torch.no_grad():
-        bias[2].fill_(30.0)
+        bias[learner.critics.cost_members].fill_(30.0)
     for _ in range(40):
         _, learner.dual, _ = e_step(learner, EStepStates.clean(obs), config, terms)
     assert learner.dual is not None

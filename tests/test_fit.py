@@ -114,6 +114,19 @@ def test_the_policy_that_is_kept_is_the_running_average_over_rounds() -> None:
     assert learner.counters.round == 3
 
 
+def test_minibatches_differ_from_step_to_step_and_are_whole_rows_of_the_targets() -> None:
+    learner, _, _ = job(every=2)
+    targets, drawn = targets_for(learner), list[torch.Tensor]()
+    for rows in TargetBatches(targets, 3, 10, learner):
+        assert len(rows.obs) == 10
+        # each row's columns belong to one and the same row of the targets
+        places = (rows.obs.unsqueeze(1) == targets.obs).all(2).float().argmax(1)
+        assert all(torch.equal(column, whole[places]) for column, whole in zip(rows, targets, strict=True))
+        drawn.append(places)
+        learner.counters = learner.counters._replace(policy_steps=learner.counters.policy_steps + 1)
+    assert len({tuple(places.tolist()) for places in drawn}) == 3
+
+
 def test_a_fit_that_is_told_to_end_is_none_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning's own way out is an exit code of 0, where no command line of ours listens."""
     learner, _, made = job(every=2)

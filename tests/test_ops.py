@@ -281,6 +281,17 @@ def test_the_learning_rate_falls_linearly_and_stays_at_its_end() -> None:
     assert scheduled_rate(1e-3, 2e-4, 1, epochs=2) == pytest.approx(2e-4)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_perturbations_are_uniform_in_the_ball(norm: ball.Norm) -> None:
+    draw, radius = torch.Generator().manual_seed(0), torch.tensor([0.1] * 3 + [0.5])
+    unit = ball.sample(torch.empty(40_000, 4), radius, norm, draw) / radius
+    size = unit.abs().amax(1) if norm == "linf" else unit.norm(dim=1)
+    # a ball of half the radius has 1 / 2^4 of the volume
+    for share in (0.5, 0.8, 0.95):
+        assert float((size < share).float().mean()) == pytest.approx(share**4, abs=0.01)
+    torch.testing.assert_close(unit.mean(0), torch.zeros(4), atol=0.01, rtol=0)
+
+
 def test_gaussian_perturbations_are_normal_where_the_ball_lets_them() -> None:
     draw, like, radius = (
         torch.Generator().manual_seed(0),
