@@ -481,7 +481,7 @@ def test_an_infeasible_start_recovers() -> None:
     assert not bool(learner.dual.feasible)
     assert float(learner.dual.lam) == pytest.approx(8.0, abs=0.05)
     with torch.no_grad():
-        bias[2].fill_(-1.0)
+        bias[learner.critics.cost_members].fill_(-1.0)
     for _ in range(60):
         _, learner.dual, _ = e_step(learner, EStepStates.clean(obs), config, terms)
     assert bool(learner.dual.feasible)
