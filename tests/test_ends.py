@@ -119,6 +119,25 @@ def test_flags_a_row_late_or_early_are_told_and_moved(late: int, end: str, with_
     assert rows == EPISODES * STEPS - (0 if with_next else timeouts)
 
 
+@pytest.mark.parametrize("all_but", [0, 9])
+def test_terminals_that_lead_on_are_told(all_but: int) -> None:
+    arrays = logs()
+    arrays["terminals"] = np.arange(EPISODES * STEPS) >= all_but
+    arrays["timeouts"][:] = False
+    write(arrays)
+    said = refuse()
+    assert f"rows {all_but}, " in said
+    assert "--map terminal=" in said
+    assert bring("--shift-flags", "0")[1] == EPISODES * STEPS - all_but
+
+
+def test_terminals_that_lead_on_are_left_out_when_told() -> None:
+    arrays = logs()
+    arrays["terminals"][:], arrays["timeouts"][:] = True, False
+    write(arrays)
+    assert bring("--map", "terminal=", "--horizon", str(STEPS)) == (EPISODES * STEPS, 0, EPISODES)
+
+
 def test_rows_that_lead_elsewhere_are_named_and_asked_for() -> None:
     arrays = logs()
     arrays["next_observations"][[33, 71]] += 0.5

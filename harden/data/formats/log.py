@@ -273,6 +273,14 @@ def _flagged_ends(
             f"{_some(ends(0))}, the observations break off at {_some(_shifted(ends(0), better))}",
             f"move them with --shift-flags {better}; if they are right, say --shift-flags 0",
         )
+    # a time limit may cut a run that goes on; nothing comes after a terminal
+    leading = np.zeros_like(terminals) if follows is None else np.r_[terminals[:-1] & follows, False]
+    if options.shift is None and 2 * leading.sum() > terminals.sum():
+        raise InputError(
+            f"{file.path}: {_some(leading)} that are flagged as terminals lead exactly to the next row",
+            "leave the flags out with --map terminal= and name an episode's steps with --horizon; if they are "
+            "right, say --shift-flags 0",
+        )
     return flagged(options.shift or 0)
 
 
