@@ -418,7 +418,7 @@ def test_a_damaged_shard_is_never_copied_under_a_new_checksum(
     said = refused("data", *words)
     assert "shard-00000.h5" in said
     assert "harden data repair set" in said
-    assert not any(path.is_file() for path in Path(words[-1]).rglob("*"))
+    assert not os.path.lexists(words[-1])
     if alone:
         # a file that no manifest lists has nothing to be compared with
         (stored / "manifest.json").unlink()

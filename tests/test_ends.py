@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
+from harden.data.convert import detect_format
 from harden.data.dataset import open_dataset
 from support.commands import harden, refused
 from support.transitions import NAMES
@@ -251,6 +254,11 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "npy": (lambda path: np.save(path.open("wb"), logs()["rewards"]), ".npy"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps(logs())), "pickle"),
     "arrow": (lambda path: path.write_bytes(b"ARROW1\0\0" + bytes(99)), "Arrow"),
+    "json lines": (lambda path: path.write_text('{"reward": 1}\n{"reward": 0}\n'), "JSON"),
+    "csv.gz": (lambda path: path.write_bytes(gzip.compress(b"reward,cost\n1,0\n")), "gzip"),
+    "matlab": (lambda path: scipy.io.savemat(path, logs(), appendmat=False), "MATLAB"),
+    "ros": (lambda path: path.write_bytes(b"#ROSBAG V2.0\n" + bytes(99)), "ROS"),
+    "mcap": (lambda path: path.write_bytes(b"\x89MCAP0\r\n" + bytes(99)), "MCAP"),
 }
 
 
@@ -261,6 +269,20 @@ def test_a_file_of_another_kind_is_called_by_its_name(kind: str) -> None:
     said = refuse()
     assert name in said
     assert "docs/your-own-data.md" in said
+
+
+def test_a_file_of_no_kind_is_told_which_kinds_there_are() -> None:
+    Path("logs.dat").write_bytes(b"whatever" * 99)
+    said = refused("data", "import", "logs.dat", "--out", "out")
+    assert "logs.dat" in said
+    assert "robomimic" in said
+    assert not Path("out").exists()
+
+
+def test_hdf5_behind_a_users_block_is_known_without_its_suffix() -> None:
+    with h5py.File("logs.bin", "w", userblock_size=512) as file:
+        file["rewards"] = np.zeros(3)
+    assert detect_format(Path("logs.bin")) == "hdf5"
 
 
 def test_a_dry_run_asks_the_same() -> None:

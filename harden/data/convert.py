@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 
@@ -41,6 +42,15 @@ WRITERS: dict[str, Callable[[Dataset, Path], list[str]]] = {"dsrl": write_dsrl, 
 _BEGIN = {b"\x89HDF\r\n\x1a\n": "hdf5", b"PAR1": "parquet", b"PK\x03\x04": "npz"}
 _UNREAD = {
     b"ARROW1": ("Arrow (Feather)", "write it as Parquet"),
+    b"FEA1": ("Feather", "write it as Parquet"),
+    b"{": ("JSON", "write it as Parquet or CSV, with pandas.read_json (lines=True)"),
+    b"#ROSBAG": ("a ROS bag", "write its topics as one table, to Parquet or CSV"),
+    b"\x89MCAP": ("MCAP", "write its topics as one table, to Parquet or CSV"),
+    b"MATLAB 5.0": ("MATLAB before 7.3", "save it with -v7.3, or write it as npz with scipy.io.loadmat"),
+    b"\x1f\x8b": ("compressed by gzip", "unpack it first"),
+    b"BZh": ("compressed by bzip2", "unpack it first"),
+    b"\xfd7zXZ": ("compressed by xz", "unpack it first"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it first"),
     b"\x93NUMPY": ("NumPy's .npy, one array", "write all arrays of the log with numpy.savez"),
     b"\x80": ("a Python pickle, which could run code", "write it as Parquet or npz where you trust it"),
 }
@@ -91,7 +101,12 @@ def detect_format(path: Path) -> str:
             remedy += ": docs/your-own-data.md, 'Logs in another format'"
             raise InputError(f"{path} is {name}", remedy)
     found = [name for head, name in _BEGIN.items() if begin.startswith(head)]
-    return found[0] if found else _SUFFIXES.get(path.suffix.lower(), "hdf5")
+    # a user's block may come before HDF5's own beginning
+    found += [name for suffix, name in _SUFFIXES.items() if path.suffix.lower() == suffix]
+    if not found and not h5py.is_hdf5(path):
+        what = f"{path} is none of the kinds of log that are read"
+        raise InputError(what, f"name it with --from where it is: {', '.join(READERS)}")
+    return found[0] if found else "hdf5"
 
 
 def read_log(path: Path, source: str | None, options: ImportOptions) -> Log:

@@ -114,8 +114,10 @@ def named_arrays(group: h5py.Group) -> dict[str, np.ndarray | str]:
                         try:
                             require_stored_here(item, name)
                             arrays[prefix + name] = item[()]
+                        except HardenError as error:
+                            arrays[prefix + name] = f"what can't be read ({error})"
                         except Exception as error:
-                            arrays[prefix + name] = describe_error(error)
+                            arrays[prefix + name] = f"what can't be read ({describe_error(error)})"
                 elif isinstance(link, h5py.HardLink) and isinstance(item, h5py.Group):
                     place = h5py.h5o.get_info(item.id).addr
                     if place not in seen:

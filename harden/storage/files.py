@@ -119,7 +119,6 @@ def write_whole(path: Path, write: Callable[[Path], Written]) -> Written:
     Raises:
         StorageError: no room or no permission, or no file is what stands there; what there was is as it was.
     """
-    make_folder(path.parent)
     _require_replaceable(path)
     with storage_errors(path), put_aside(path.parent, folder=False) as aside:
         written = write(aside)
@@ -134,10 +133,14 @@ def write_whole(path: Path, write: Callable[[Path], Written]) -> Written:
 def put_aside(parent: Path, folder: bool) -> Iterator[Path]:
     """Make a file or folder under a name that nobody can foresee; what is left of it at the end is removed.
 
-    A lock keeps it from being taken for one that a killed process left; those are removed first.
+    The parent is made where it is missing, and goes again where it is empty at the end. A lock keeps the file
+    or folder from being taken for one that a killed process left; those are removed first.
     """
-    clear_unfinished(parent)
     with contextlib.ExitStack() as stack:
+        for missing in reversed([folder for folder in (parent, *parent.parents) if not folder.exists()]):
+            stack.callback(_remove_if_empty, missing)
+        make_folder(parent)
+        clear_unfinished(parent)
         while True:
             path = parent / f".harden-{secrets.token_hex(8)}.tmp"
             # before it is made: a signal may come right behind
@@ -157,6 +160,11 @@ def put_aside(parent: Path, folder: bool) -> Iterator[Path]:
             if path.exists():
                 break
         yield path
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -53,8 +53,6 @@ def whole_folder(path: Path, instead_of: Sequence[Path] = ()) -> Iterator[Path]:
     """
     if path not in instead_of:
         require_new(path)
-    for folder in (path, *instead_of):
-        make_folder(folder.parent)
     with contextlib.ExitStack() as stack:
         with storage_errors(path):
             aside = stack.enter_context(put_aside(path.parent, folder=True))

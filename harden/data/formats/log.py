@@ -278,8 +278,8 @@ def _flagged_ends(
     if options.shift is None and 2 * leading.sum() > terminals.sum():
         raise InputError(
             f"{file.path}: {_some(leading)} that are flagged as terminals lead exactly to the next row",
-            "leave the flags out with --map terminal= and name an episode's steps with --horizon; if they are "
-            "right, say --shift-flags 0",
+            "leave the flags out with --map terminal= and name an episode's steps with --horizon; if they "
+            "are right, say --shift-flags 0",
         )
     return flagged(options.shift or 0)
 
