@@ -40,7 +40,7 @@ def learned(unit: float) -> tuple[Learner, Targets, Any]:
     measure(learner, rows, config)
     fit_critics(learner, make_replay(rows, config, CPU), config, 0.05, 100)
     targets, learner.dual, _ = e_step(
-        learner, EStepStates.clean(rows.obs), config, TERMS._replace(dual_rate=1.0)
+        learner, EStepStates.clean(rows.obs), config, TERMS._replace(dual_rate=1.0, kappa=0.3)
     )
     module = RobustMStep(learner, config, TERMS)
     for iteration in range(5):
