@@ -379,7 +379,7 @@ def test_independent_critics_are_fitted_once_and_owe_the_policys_own_nothing(tra
         if "weights" in name
     )
     model.write_bytes(model.read_bytes()[:-1])
-    assert "critics.safetensors" in harden(*words, code=2).output
+    assert "critics.safetensors does not have the digest" in harden(*words, code=2).output
 
 
 def logged(path: Path) -> list[dict[str, str]]:

@@ -35,12 +35,13 @@ def data(unit: float) -> Transitions:
 
 def learned(unit: float) -> tuple[Learner, Targets, Any]:
     """Return a learner after a round on them."""
-    config = configure(variant="safer", critics={"scale_rewards": True, "batch": 64})
+    sections = {"networks": {"reward_critics": 2}, "critics": {"scale_rewards": True, "batch": 64}}
+    config = configure(variant="safer", **sections)
     learner, rows = new_learner(config, CPU), data(unit)
     measure(learner, rows, config)
     fit_critics(learner, make_replay(rows, config, CPU), config, 0.05, 100)
     targets, learner.dual, _ = e_step(
-        learner, EStepStates.clean(rows.obs), config, TERMS._replace(dual_rate=1.0, kappa=0.3)
+        learner, EStepStates.clean(rows.obs), config, TERMS._replace(dual_rate=1.0)
     )
     module = RobustMStep(learner, config, TERMS)
     for iteration in range(5):

@@ -238,7 +238,7 @@ def robust_kl(name: str) -> float:
             "learning_rate": 3e-3,
         },
         adversary={"steps": 2, "step_share": 1.0},
-        seed=1,
+        networks={"reward_critics": 2},
     )
     learner = new_learner(config, torch.device("cpu"))
     obs = torch.randn(64, 8)

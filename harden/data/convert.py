@@ -100,13 +100,13 @@ def detect_format(path: Path) -> str:
         if begin.startswith(head):
             remedy += ": docs/your-own-data.md, 'Logs in another format'"
             raise InputError(f"{path} is {name}", remedy)
-    found = [name for head, name in _BEGIN.items() if begin.startswith(head)]
+    begun = (name for head, name in _BEGIN.items() if begin.startswith(head))
+    kind = next(begun, _SUFFIXES.get(path.suffix.lower()))
     # a user's block may come before HDF5's own beginning
-    found += [name for suffix, name in _SUFFIXES.items() if path.suffix.lower() == suffix]
-    if not found and not h5py.is_hdf5(path):
+    if kind is None and not h5py.is_hdf5(path):
         what = f"{path} is none of the kinds of log that are read"
         raise InputError(what, f"name it with --from where it is: {', '.join(READERS)}")
-    return found[0] if found else "hdf5"
+    return kind or "hdf5"
 
 
 def read_log(path: Path, source: str | None, options: ImportOptions) -> Log:
